@@ -1,0 +1,3 @@
+//! wharf takes software from `git push` to a healthy production service.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The Kubernetes API server: discovery, watch cache, admission, authentication, streaming.

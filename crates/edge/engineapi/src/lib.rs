@@ -1,0 +1,1 @@
+//! The OCI registry and the Docker Engine API.

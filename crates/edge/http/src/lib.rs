@@ -1,0 +1,1 @@
+//! Listeners, TLS, routing and streaming; the only room that names hyper and rustls.

@@ -1,0 +1,1 @@
+//! Containers: shim, namespaces, cgroups, root filesystems, exec and stdio.

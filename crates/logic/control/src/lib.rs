@@ -1,0 +1,1 @@
+//! Decisions of the Kubernetes controllers, as pure functions.

@@ -1,0 +1,1 @@
+//! Pods and nodes to bindings, as a pure function.

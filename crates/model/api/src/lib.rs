@@ -1,0 +1,1 @@
+//! The Kubernetes API as data: resource table, run-time schema, codecs, patches, validation.

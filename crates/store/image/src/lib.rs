@@ -1,0 +1,1 @@
+//! Content-addressed blobs, manifests, unpacked layers, archives and registry client.

@@ -1,0 +1,1 @@
+//! Versioned keys with transactions and watch, embedded in one file.
