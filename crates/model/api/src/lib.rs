@@ -1,1 +1,11 @@
 //! The Kubernetes API as data: resource table, run-time schema, codecs, patches, validation.
+//!
+//! This room knows no store, no HTTP and no clock; every function is pure.
+
+pub mod codec;
+pub mod meta;
+pub mod patch;
+pub mod resource;
+pub mod schema;
+pub mod selector;
+pub mod status;

@@ -1,0 +1,47 @@
+//! Codecs: bytes of outside to value trees checked against the schema, and back.
+
+mod json;
+mod protobuf;
+mod yaml;
+
+pub use json::{Decoded, decode_json, decode_value, encode_json};
+pub use protobuf::{
+    Envelope, decode_envelope, decode_message, encode_envelope, encode_message, encode_watch_event,
+};
+pub use yaml::{yaml_to_value, yaml_to_values};
+
+/// Media types the API speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// `application/json`.
+    Json,
+    /// `application/yaml`.
+    Yaml,
+    /// `application/vnd.kubernetes.protobuf`.
+    Protobuf,
+}
+
+impl Format {
+    /// The `Content-Type` of answers in this format.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Yaml => "application/yaml",
+            Self::Protobuf => "application/vnd.kubernetes.protobuf",
+        }
+    }
+}
+
+/// Why bytes of outside are not an object of the expected type.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Not well-formed.
+    #[error("{0}")]
+    Syntax(String),
+    /// Well-formed, but a value has the wrong type. The text is that of Go's decoder, which clients know.
+    #[error("{0}")]
+    Type(String),
+    /// Larger or deeper than the limits.
+    #[error("{0}")]
+    Limit(String),
+}
