@@ -3,9 +3,15 @@
 //! Adding a built-in kind is adding a row here (its fields are in the schema table already), plus
 //! rows for printer columns and defaults where it has any.
 
-use std::{collections::HashMap, sync::OnceLock};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
-use crate::schema::{Gvk, TypeRef, builtin};
+use crate::{
+    crd::Custom,
+    schema::{Gvk, TypeRef, builtin},
+};
 
 /// One built-in resource.
 #[derive(Debug, Clone, Copy)]
@@ -145,8 +151,8 @@ pub struct Resource {
     pub review: bool,
     /// The type of its objects.
     pub ty: TypeRef,
-    /// From a CustomResourceDefinition.
-    pub custom: bool,
+    /// What a CustomResourceDefinition adds.
+    pub custom: Option<Arc<Custom>>,
 }
 
 impl Resource {
@@ -189,7 +195,7 @@ fn from_row(row: &Row) -> Option<Resource> {
         categories: owned(row.categories),
         subresources: owned(row.subresources),
         review: row.review,
-        custom: false,
+        custom: None,
         gvk,
     })
 }

@@ -1,0 +1,119 @@
+//! Which resources are served now: the built-in ones and those of CustomResourceDefinitions.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, RwLock},
+};
+
+use wharf_api::{
+    crd,
+    resource::{Resource, builtin_resources},
+};
+
+use crate::storage::Storage;
+
+/// The served resources at one time.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    /// By group, version and plural.
+    by_path: HashMap<(String, String, String), Arc<Resource>>,
+    /// Group to its versions, preferred first, each with its resources in order.
+    pub groups: BTreeMap<String, Vec<(String, Vec<Arc<Resource>>)>>,
+}
+
+impl Index {
+    fn build(definitions: impl Iterator<Item = serde_json::Value>) -> Self {
+        let mut index = Self::default();
+        for resource in builtin_resources() {
+            index.add(Arc::new(resource.clone()));
+        }
+        for definition in definitions {
+            for resource in crd::resources(&definition) {
+                // A definition never shadows what is built in.
+                let path = (resource.gvk.group.clone(), resource.gvk.version.clone(), resource.plural.clone());
+                if !index.by_path.contains_key(&path) {
+                    index.add(Arc::new(resource));
+                }
+            }
+        }
+        index
+    }
+
+    fn add(&mut self, resource: Arc<Resource>) {
+        let gvk = &resource.gvk;
+        let path = (gvk.group.clone(), gvk.version.clone(), resource.plural.clone());
+        let versions = self.groups.entry(gvk.group.clone()).or_default();
+        match versions.iter_mut().find(|(v, _)| *v == gvk.version) {
+            Some((_, resources)) => resources.push(Arc::clone(&resource)),
+            None => versions.push((gvk.version.clone(), vec![Arc::clone(&resource)])),
+        }
+        versions.sort_by_key(|(v, _)| std::cmp::Reverse(version_rank(v)));
+        self.by_path.insert(path, resource);
+    }
+
+    /// The resource at a path.
+    pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
+        self.by_path.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+    }
+
+    /// Every resource.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.groups.values().flatten().flat_map(|(_, resources)| resources)
+    }
+}
+
+/// Kubernetes' order of versions: `v2` over `v1` over `v1beta1` over `v1alpha1` over anything else.
+fn version_rank(version: &str) -> (u8, u32, u32) {
+    let number = |text: &str| text.parse().unwrap_or(0);
+    let Some(rest) = version.strip_prefix('v') else { return (0, 0, 0) };
+    for (stage, word) in [(2, "beta"), (1, "alpha")] {
+        if let Some((major, minor)) = rest.split_once(word) {
+            return (stage, number(major), number(minor));
+        }
+    }
+    match rest.parse() {
+        Ok(major) => (3, major, 0),
+        Err(_) => (0, 0, 0),
+    }
+}
+
+/// The index, rebuilt when definitions change.
+pub(crate) struct Registry {
+    current: RwLock<(u64, Arc<Index>)>,
+}
+
+const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
+
+impl Registry {
+    pub(crate) fn new() -> Self {
+        Self { current: RwLock::new((u64::MAX, Arc::default())) }
+    }
+
+    /// The index as of the definitions stored now.
+    pub(crate) fn index(&self, storage: &Storage) -> Arc<Index> {
+        let definitions = storage.cache(DEFINITIONS);
+        let newest = *definitions.subscribe().borrow();
+        {
+            let current = self.current.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if current.0 == newest {
+                return Arc::clone(&current.1);
+            }
+        }
+        let snapshot = definitions.snapshot();
+        let index = Arc::new(Index::build(snapshot.entries.values().map(|entry| entry.object())));
+        *self.current.write().unwrap_or_else(std::sync::PoisonError::into_inner) = (newest, Arc::clone(&index));
+        index
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_ordered_as_upstream() {
+        let mut versions = ["v1alpha1", "v2", "foo", "v1", "v1beta2", "v1beta1", "v10"];
+        versions.sort_by_key(|v| std::cmp::Reverse(version_rank(v)));
+        assert_eq!(versions, ["v10", "v2", "v1", "v1beta2", "v1beta1", "v1alpha1", "foo"]);
+    }
+}

@@ -1,0 +1,132 @@
+//! Objects between the store and the requests: entries, one watch cache per resource, writes.
+
+mod cache;
+mod entry;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use serde_json::Value;
+use wharf_api::status::Status;
+use wharf_state::{Change, Error, Expect, Store, Write};
+
+pub(crate) use cache::{Cache, EventKind, Event, Snapshot};
+pub(crate) use entry::{Entry, encode};
+
+/// All stored objects.
+pub struct Storage {
+    store: Arc<dyn Store>,
+    caches: Arc<Caches>,
+}
+
+#[derive(Default)]
+struct Caches {
+    by_resource: RwLock<HashMap<String, Arc<Cache>>>,
+    revision: AtomicU64,
+}
+
+impl Caches {
+    fn of(&self, qualified: &str) -> Arc<Cache> {
+        if let Some(cache) = read(&self.by_resource).get(qualified) {
+            return Arc::clone(cache);
+        }
+        let mut all = self.by_resource.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let make = || Arc::new(Cache::new(qualified, self.revision.load(Ordering::Acquire)));
+        Arc::clone(all.entry(qualified.to_owned()).or_insert_with(make))
+    }
+
+    /// Called on the store's thread, in order of revision.
+    fn apply(&self, changes: &[Change]) {
+        for change in changes {
+            let Some((qualified, key)) = split_key(&change.key) else { continue };
+            self.of(qualified).apply(key, change.value.as_ref(), change.revision);
+            self.revision.store(change.revision, Ordering::Release);
+        }
+        read(&self.by_resource).values().for_each(|cache| cache.advance(self.revision.load(Ordering::Acquire)));
+    }
+}
+
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// `deployments.apps/default/web` as resource and `default/web`; cluster-scoped ones have an empty namespace.
+fn split_key(key: &[u8]) -> Option<(&str, &str)> {
+    std::str::from_utf8(key).ok()?.split_once('/')
+}
+
+impl Storage {
+    /// Loads every object of `store` into the caches.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn open(store: Arc<dyn Store>) -> Result<Self, Error> {
+        let (revision, objects) = store.load(b"")?;
+        let caches = Arc::new(Caches { revision: AtomicU64::new(revision), ..Caches::default() });
+        for object in objects {
+            if let Some((qualified, key)) = split_key(&object.key) {
+                caches.of(qualified).load(key, &object.value, object.revision);
+            }
+        }
+        let sink = Arc::clone(&caches);
+        store.subscribe(Box::new(move |changes| sink.apply(changes)));
+        Ok(Self { store, caches })
+    }
+
+    /// The cache of a resource, by its qualified name (`deployments.apps`).
+    pub(crate) fn cache(&self, qualified: &str) -> Arc<Cache> {
+        self.caches.of(qualified)
+    }
+
+    /// The revision everything is at.
+    pub(crate) fn revision(&self) -> u64 {
+        self.caches.revision.load(Ordering::Acquire)
+    }
+
+    /// The object of a key (`default/web`).
+    pub(crate) fn get(&self, qualified: &str, key: &str) -> Option<Arc<Entry>> {
+        self.cache(qualified).get(key)
+    }
+
+    /// Writes objects in one transaction and gives their entries as stored.
+    pub(crate) async fn commit(&self, writes: Vec<Put>) -> Result<Vec<Arc<Entry>>, Error> {
+        let mut encoded = Vec::with_capacity(writes.len());
+        for put in &writes {
+            let value = put.object.as_ref().map(encode);
+            let key = Bytes::from(format!("{}/{}", put.qualified, put.key));
+            encoded.push(Write { key, value, expect: put.expect });
+        }
+        let values: Vec<Option<Bytes>> = encoded.iter().map(|w| w.value.clone()).collect();
+        let revision = self.store.commit(encoded).await?;
+        let entries = writes.iter().zip(values).filter_map(|(put, value)| {
+            Some(Arc::new(Entry::new(&put.qualified, &put.key, &value?, revision)?))
+        });
+        Ok(entries.collect())
+    }
+}
+
+/// One object to write, or to delete when there is none.
+#[derive(Debug, Clone)]
+pub(crate) struct Put {
+    pub qualified: String,
+    pub key: String,
+    pub object: Option<Value>,
+    pub expect: Expect,
+}
+
+/// A store failure that is not a conflict, as clients see it.
+pub(crate) fn storage_failure(error: &Error) -> Status {
+    match error {
+        Error::Storage { .. } => {
+            tracing::error!(%error, "state store failed");
+            Status::new(500, "InternalError", error.to_string())
+        }
+        other => Status::internal(other),
+    }
+}
