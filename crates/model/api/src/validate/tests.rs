@@ -1,0 +1,399 @@
+//! What is refused, and with which words.
+
+use serde_json::json;
+
+use super::*;
+use crate::defaults;
+
+/// A created object with its defaults has exactly these errors.
+#[track_caller]
+fn check(group: &str, kind: &str, object: Value, expect: &[&str]) {
+    let errors = create(group, "v1", kind, &prepared(group, kind, object));
+    assert_eq!(texts(&errors), expect, "{kind}");
+}
+
+/// A change of an object has exactly these errors.
+#[track_caller]
+fn check_update(group: &str, kind: &str, old: Value, new: Value, expect: &[&str]) {
+    let (old, new) = (prepared(group, kind, old), prepared(group, kind, new));
+    assert_eq!(texts(&update(group, "v1", kind, &new, &old)), expect, "{kind}");
+}
+
+fn texts(errors: &[FieldError]) -> Vec<String> {
+    errors.iter().map(ToString::to_string).collect()
+}
+
+fn prepared(group: &str, kind: &str, mut object: Value) -> Value {
+    if object["metadata"]["name"].is_null() {
+        object["metadata"]["name"] = json!("web");
+    }
+    object["metadata"]["uid"] = json!("u");
+    defaults::apply(group, "v1", kind, &mut object);
+    object
+}
+
+fn pod(container: Value) -> Value {
+    let mut container = container;
+    container["name"] = json!("c");
+    container["image"] = json!("x:1");
+    json!({"spec": {"containers": [container]}})
+}
+
+fn deployment() -> Value {
+    json!({"spec": {"selector": {"matchLabels": {"app": "web"}}, "template": {
+        "metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "x:1"}]}}}})
+}
+
+#[test]
+fn names_and_labels() {
+    check("", "ConfigMap", json!({}), &[]);
+    check(
+        "",
+        "ConfigMap",
+        json!({"metadata": {"name": "My_Map"}}),
+        &[
+            "metadata.name: Invalid value: \"My_Map\": a lowercase RFC 1123 subdomain must consist of lower case \
+           alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. \
+           'example.com', regex used for validation is \
+           '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+        ],
+    );
+    check(
+        "",
+        "Namespace",
+        json!({"metadata": {"name": "a.b"}}),
+        &["metadata.name: Invalid value: \"a.b\": must not contain dots"],
+    );
+    check("rbac.authorization.k8s.io", "ClusterRole", json!({"metadata": {"name": "system:Node"}}), &[]);
+    check("", "ConfigMap", json!({"metadata": {"name": "web-1", "generateName": "web-"}}), &[]);
+    check(
+        "",
+        "ConfigMap",
+        json!({"metadata": {"labels": {"a b": "x"}}}),
+        &[
+            "metadata.labels: Invalid value: \"a b\": name part must consist of alphanumeric characters, '-', '_' or \
+           '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or \
+           '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
+        ],
+    );
+    let nameless = create("", "v1", "ConfigMap", &json!({}));
+    assert_eq!(texts(&nameless), ["metadata.name: Required value: name or generateName is required"]);
+}
+
+#[test]
+fn pods() {
+    check("", "Pod", pod(json!({})), &[]);
+    check("", "Pod", json!({"spec": {}}), &["spec.containers: Required value"]);
+    check(
+        "",
+        "Pod",
+        json!({"spec": {"containers": [{"name": "a", "image": "x"}, {"name": "a"}]}}),
+        &["spec.containers[1].image: Required value", "spec.containers[1].name: Duplicate value: \"a\""],
+    );
+    check(
+        "",
+        "Pod",
+        pod(json!({"imagePullPolicy": "Sometimes"})),
+        &[
+            "spec.containers[0].imagePullPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \
+           \"IfNotPresent\", \"Never\"",
+        ],
+    );
+    check(
+        "",
+        "Pod",
+        pod(json!({"volumeMounts": [{"name": "data", "mountPath": "/d"}]})),
+        &["spec.containers[0].volumeMounts[0].name: Not found: \"data\""],
+    );
+    check(
+        "",
+        "Pod",
+        pod(json!({"resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "2"}}})),
+        &[
+            "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit \
+           of 1",
+        ],
+    );
+    check(
+        "",
+        "Pod",
+        pod(json!({"livenessProbe": {"tcpSocket": {"port": 80}, "exec": {"command": ["x"]}}})),
+        &["spec.containers[0].livenessProbe.tcpSocket: Forbidden: may not specify more than 1 handler type"],
+    );
+    check(
+        "",
+        "Pod",
+        pod(json!({"ports": [{"containerPort": 70000}]})),
+        &[
+            "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
+        ],
+    );
+    check(
+        "",
+        "Pod",
+        json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}, "secret": {"secretName": "s"}}],
+            "containers": [{"name": "c", "image": "x"}]}}),
+        &["spec.volumes[0].secret: Forbidden: may not specify more than 1 volume type"],
+    );
+    check(
+        "",
+        "Pod",
+        json!({"spec": {"initContainers": [{"name": "i", "image": "x", "livenessProbe": {}}],
+            "containers": [{"name": "c", "image": "x"}]}}),
+        &["spec.initContainers[0].livenessProbe: Forbidden: may not be set for init containers without \
+           restartPolicy=Always"],
+    );
+}
+
+#[test]
+fn pods_change_little() {
+    let mut image = pod(json!({}));
+    image["spec"]["containers"][0]["image"] = json!("x:2");
+    check_update("", "Pod", pod(json!({})), image, &[]);
+
+    let mut node = pod(json!({}));
+    node["spec"]["hostname"] = json!("h");
+    let errors = update("", "v1", "Pod", &prepared("", "Pod", node), &prepared("", "Pod", pod(json!({}))));
+    let text = texts(&errors).concat();
+    assert!(
+        text.starts_with("spec: Forbidden: pod updates may not change fields other than `spec.containers")
+    );
+    assert!(text.ends_with("\n  hostname: null -> \"h\""), "{text}");
+}
+
+#[test]
+fn workloads() {
+    check("apps", "Deployment", deployment(), &[]);
+    let mut negative = deployment();
+    negative["spec"]["replicas"] = json!(-1);
+    check(
+        "apps",
+        "Deployment",
+        negative,
+        &["spec.replicas: Invalid value: -1: must be greater than or equal to 0"],
+    );
+    let mut unmatched = deployment();
+    unmatched["spec"]["template"]["metadata"]["labels"]["app"] = json!("db");
+    check(
+        "apps",
+        "Deployment",
+        unmatched,
+        &[
+            "spec.template.metadata.labels: Invalid value: {\"app\":\"db\"}: `selector` does not match template \
+           `labels`",
+        ],
+    );
+    let mut never = deployment();
+    never["spec"]["template"]["spec"]["restartPolicy"] = json!("Never");
+    check(
+        "apps",
+        "Deployment",
+        never,
+        &["spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\""],
+    );
+    let mut other = deployment();
+    other["spec"]["selector"]["matchLabels"]["tier"] = json!("x");
+    other["spec"]["template"]["metadata"]["labels"]["tier"] = json!("x");
+    check_update(
+        "apps",
+        "Deployment",
+        deployment(),
+        other,
+        &[
+            "spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"web\",\"tier\":\"x\"}}: field is immutable",
+        ],
+    );
+    check("apps", "DaemonSet", deployment(), &[]);
+    check(
+        "apps",
+        "StatefulSet",
+        json!({"spec": {"selector": {"matchLabels": {"app": "web"}},
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}}], "template": {
+            "metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "x",
+            "volumeMounts": [{"name": "data", "mountPath": "/d"}]}]}}}}),
+        &[],
+    );
+}
+
+#[test]
+fn jobs() {
+    let job = |policy: &str| {
+        let mut job = json!({"metadata": {"name": "web", "uid": "u"}, "spec": {"template": {"spec": {
+            "restartPolicy": policy, "containers": [{"name": "c", "image": "x"}]}}}});
+        defaults::apply("batch", "v1", "Job", &mut job);
+        defaults::prepare_for_create("batch", "v1", "Job", &mut job);
+        job
+    };
+    check("batch", "Job", job("Never"), &[]);
+    check(
+        "batch",
+        "Job",
+        job("Always"),
+        &["spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\""],
+    );
+    for (schedule, expect) in [
+        ("*/5 0-4,8 * jan mon", Ok(())),
+        ("@every 1h30m", Ok(())),
+        ("@daily", Ok(())),
+        ("* * *", Err("expected exactly 5 fields, found 3: [* * *]")),
+        ("60 * * * *", Err("end of range (60) above maximum (59): 60")),
+        ("@sometimes", Err("unrecognized descriptor: @sometimes")),
+    ] {
+        assert_eq!(cron::check(schedule), expect.map_err(str::to_owned), "{schedule}");
+    }
+}
+
+#[test]
+fn services() {
+    check("", "Service", json!({"spec": {"ports": [{"port": 80}]}}), &[]);
+    check("", "Service", json!({"spec": {}}), &["spec.ports: Required value"]);
+    check("", "Service", json!({"spec": {"clusterIP": "None"}}), &[]);
+    check(
+        "",
+        "Service",
+        json!({"spec": {"ports": [{"port": 80}, {"port": 81, "name": "b"}]}}),
+        &["spec.ports[0].name: Required value"],
+    );
+    check(
+        "",
+        "Service",
+        json!({"spec": {"type": "Open", "ports": [{"port": 0}]}}),
+        &[
+            "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+            "spec.ports[0].targetPort: Invalid value: 0: must be between 1 and 65535, inclusive",
+            "spec.type: Unsupported value: \"Open\": supported values: \"ClusterIP\", \"ExternalName\", \
+             \"LoadBalancer\", \"NodePort\"",
+        ],
+    );
+    check(
+        "discovery.k8s.io",
+        "EndpointSlice",
+        json!({"addressType": "IPv4", "endpoints": [{"addresses": ["127.0.0.1"]}]}),
+        &[
+            "endpoints[0].addresses[0]: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, \
+           ::1/128)",
+        ],
+    );
+}
+
+#[test]
+fn ingresses() {
+    let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+    check(
+        "networking.k8s.io",
+        "Ingress",
+        json!({"spec": {"rules": [{"host": "a.test", "http": {"paths":
+            [{"path": "/", "pathType": "Prefix", "backend": backend}]}}]}}),
+        &[],
+    );
+    check(
+        "networking.k8s.io",
+        "Ingress",
+        json!({"spec": {"rules": [{"http": {"paths": [{"backend": backend}]}}]}}),
+        &["spec.rules[0].http.paths[0].pathType: Required value: pathType must be specified"],
+    );
+    check(
+        "networking.k8s.io",
+        "Ingress",
+        json!({"spec": {"defaultBackend": {"service": {"name": "web"}}}}),
+        &["spec.defaultBackend: Required value: port name or number is required"],
+    );
+}
+
+#[test]
+fn configuration() {
+    check(
+        "",
+        "ConfigMap",
+        json!({"data": {"a/b": "x"}}),
+        &[
+            "data[a/b]: Invalid value: \"a/b\": a valid config key must consist of alphanumeric characters, '-', '_' \
+           or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is \
+           '[-._a-zA-Z0-9]+')",
+        ],
+    );
+    check(
+        "",
+        "Secret",
+        json!({"type": "kubernetes.io/tls", "data": {"tls.crt": "eA=="}}),
+        &["data[tls.key]: Required value"],
+    );
+    check_update(
+        "",
+        "ConfigMap",
+        json!({"immutable": true, "data": {"a": "1"}}),
+        json!({"immutable": true, "data": {"a": "2"}}),
+        &["data: Forbidden: field is immutable when `immutable` is set"],
+    );
+    check(
+        "",
+        "ConfigMap",
+        json!({"data": {"a": "x".repeat((1 << 20) + 1)}}),
+        &[": Too long: may not be more than 1048576 bytes"],
+    );
+}
+
+#[test]
+fn access() {
+    check(
+        "rbac.authorization.k8s.io",
+        "Role",
+        json!({"rules": [{"verbs": ["get"], "apiGroups": [""]}]}),
+        &["rules[0].resources: Required value: resource rules must supply at least one resource"],
+    );
+    let binding = |name: &str| {
+        json!({"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "User", "name": "ada"}]})
+    };
+    check("rbac.authorization.k8s.io", "RoleBinding", binding("edit"), &[]);
+    check_update(
+        "rbac.authorization.k8s.io",
+        "RoleBinding",
+        binding("edit"),
+        binding("view"),
+        &["roleRef: Invalid value: {\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"Role\",\
+           \"name\":\"view\"}: cannot change roleRef"],
+    );
+}
+
+#[test]
+fn limits_and_storage() {
+    check(
+        "",
+        "LimitRange",
+        json!({"spec": {"limits": [{"type": "Pod", "min": {"cpu": "2"}, "max": {"cpu": "1"}}]}}),
+        &["spec.limits[0].min[cpu]: Invalid value: \"2\": min value 2 is greater than max value 1"],
+    );
+    check(
+        "policy",
+        "PodDisruptionBudget",
+        json!({"spec": {"minAvailable": "120%"}}),
+        &["spec.minAvailable: Invalid value: \"120%\": must not be greater than 100%"],
+    );
+    check(
+        "",
+        "PersistentVolumeClaim",
+        json!({"spec": {"resources": {"requests": {"storage": "1Gi"}}}}),
+        &["spec.accessModes: Required value: at least 1 access mode is required"],
+    );
+    check(
+        "apiextensions.k8s.io",
+        "CustomResourceDefinition",
+        json!({"metadata": {"name": "boats.test"}, "spec": {"group": "sea.test", "scope": "Cluster",
+            "names": {"plural": "boats", "kind": "Boat"},
+            "versions": [{"name": "v1", "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]}}),
+        &["metadata.name: Invalid value: \"boats.test\": must be spec.names.plural+\".\"+spec.group"],
+    );
+}
+
+#[test]
+fn odd_trees_are_refused_without_harm() {
+    for rules in KINDS {
+        for odd in [json!(null), json!([[]]), json!({"spec": "x", "metadata": [1], "rules": {}, "data": []})]
+        {
+            let _ = create(rules.group, "v1", rules.kind, &odd);
+            let _ = update(rules.group, "v1", rules.kind, &odd, &json!({}));
+            assert!(!create(rules.group, "v1", rules.kind, &odd).is_empty(), "{}: {odd}", rules.kind);
+        }
+    }
+}
