@@ -1,1 +1,338 @@
-//! The Kubernetes API server: discovery, watch cache, admission, authentication, streaming.
+//! The Kubernetes API server: one pipeline of authentication, authorization, admission and storage
+//! that sockets and in-process clients enter alike.
+//!
+//! It does not know how pods run, how networks are built or what controllers decide.
+
+mod admission;
+mod allocate;
+mod auth;
+mod bootstrap;
+mod discovery;
+mod openapi;
+mod registry;
+mod request;
+mod respond;
+mod reviews;
+mod storage;
+mod streams;
+mod verbs;
+
+use std::sync::{Arc, OnceLock};
+
+use http::{HeaderValue, Request, Response, header};
+use serde_json::json;
+use wharf_api::{resource::Resource, status::Status};
+use wharf_base::{Clock, Timestamp};
+use wharf_http::{Body, collect};
+use wharf_state::Store;
+
+pub use allocate::Ranges;
+pub use auth::{Identity, SigningKey};
+pub use streams::{Reply, ExecRequest, ExecSession, Kubelet, LogRequest, PodConnection, TerminalSize};
+
+use auth::{Attributes, Authorizer, authenticate, impersonated};
+use registry::{Index, Registry};
+use request::RequestInfo;
+use storage::Storage;
+
+/// Bytes of a request body at the most, as upstream.
+const MAX_BODY: usize = 3 << 20;
+
+/// What the server is made of.
+pub struct Config {
+    /// Where objects are kept.
+    pub store: Arc<dyn Store>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Signs service account tokens.
+    pub signing_key: SigningKey,
+    /// Addresses and ports given to services.
+    pub ranges: Ranges,
+    /// The authority's certificate, published in each namespace.
+    pub authority: String,
+}
+
+/// The server.
+pub struct ApiServer {
+    pub(crate) storage: Storage,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) signing_key: SigningKey,
+    pub(crate) ranges: Ranges,
+    authorizer: Authorizer,
+    registry: Registry,
+    kubelet: OnceLock<Arc<dyn Kubelet>>,
+    openapi: openapi::Documents,
+}
+
+/// One request on its way: who asks for what.
+pub(crate) struct Context {
+    pub info: RequestInfo,
+    pub identity: Identity,
+    pub index: Arc<Index>,
+    /// Warnings for the client (RFC 7234 §5.5).
+    pub warnings: Vec<String>,
+    /// Field manager of clients that name none: the first word of their user agent.
+    pub default_manager: String,
+}
+
+impl Context {
+    pub(crate) fn manager(&self) -> String {
+        match self.info.param("fieldManager") {
+            Some(name) if !name.is_empty() => name.chars().take(128).collect(),
+            _ => self.default_manager.clone(),
+        }
+    }
+}
+
+impl ApiServer {
+    /// Loads the store and makes what every cluster has: namespaces, roles, priority classes.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn open(config: Config) -> Result<Arc<Self>, wharf_state::Error> {
+        let server = Arc::new(Self {
+            storage: Storage::open(config.store)?,
+            clock: config.clock,
+            signing_key: config.signing_key,
+            ranges: config.ranges,
+            authorizer: Authorizer::new(),
+            registry: Registry::new(),
+            kubelet: OnceLock::new(),
+            openapi: openapi::Documents::default(),
+        });
+        server.ranges.load(&server.storage);
+        bootstrap::run(&server, &config.authority).await?;
+        Ok(server)
+    }
+
+    /// Connects the node that logs, exec, attach and port-forward go to.
+    pub fn connect_kubelet(&self, kubelet: Arc<dyn Kubelet>) {
+        if self.kubelet.set(kubelet).is_err() {
+            tracing::warn!("a kubelet is connected already; the second is not used");
+        }
+    }
+
+    pub(crate) fn kubelet(&self) -> Result<&Arc<dyn Kubelet>, Status> {
+        self.kubelet.get().ok_or_else(|| Status::new(503, "ServiceUnavailable", "no node is connected yet"))
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The revision of the newest write.
+    pub fn revision(&self) -> u64 {
+        self.storage.revision()
+    }
+
+    /// Answers a request.
+    pub async fn handle(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
+        match self.answer(request).await {
+            Ok(response) => response,
+            Err(status) => respond::failure(&status),
+        }
+    }
+
+    async fn answer(self: Arc<Self>, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let info = RequestInfo::of(request.method(), request.uri())?;
+        let mut identity = authenticate(&request, |token| self.check_token(token))?;
+        if let Some(other) = impersonated(request.headers())? {
+            self.authorize_impersonation(&identity, &other)?;
+            identity = other;
+        }
+        self.authorize_request(&identity, &info)?;
+        let agent = request.headers().get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("unknown");
+        let mut context = Context {
+            default_manager: agent.split(['/', ' ']).next().unwrap_or("unknown").to_owned(),
+            info,
+            identity,
+            index: self.registry.index(&self.storage),
+            warnings: Vec::new(),
+        };
+        let result = match context.info.resource.is_empty() {
+            true => self.other_path(&context, &request).await,
+            false => self.resource_request(&mut context, request).await,
+        };
+        let mut response = result.unwrap_or_else(|status| respond::failure(&status));
+        for warning in &context.warnings {
+            let text = format!("299 - {:?}", warning);
+            if let Ok(value) = HeaderValue::from_str(&text) {
+                response.headers_mut().append(header::WARNING, value);
+            }
+        }
+        Ok(response)
+    }
+
+    fn check_token(&self, token: &str) -> Option<Identity> {
+        let claims = self.signing_key.check(token, self.now())?;
+        self.token_alive(&claims.subject).then(|| claims.identity())
+    }
+
+    /// A token dies with its account, and with the object it is bound to.
+    pub(crate) fn token_alive(&self, subject: &auth::TokenSubject) -> bool {
+        let same = |qualified: &str, name: &str, uid: &str| {
+            let entry = self.storage.get(qualified, &format!("{}/{name}", subject.namespace));
+            entry.is_some_and(|e| uid.is_empty() || wharf_api::meta::text(&e.object(), "uid") == uid)
+        };
+        same("serviceaccounts", &subject.account, &subject.uid)
+            && subject.bound.as_ref().is_none_or(|(kind, name, uid)| match kind.as_str() {
+                "Pod" => same("pods", name, uid),
+                "Secret" => same("secrets", name, uid),
+                _ => true,
+            })
+    }
+
+    fn authorize_request(&self, identity: &Identity, info: &RequestInfo) -> Result<(), Status> {
+        if info.verb.is_empty() {
+            return Err(Status::method_not_allowed());
+        }
+        let asked = match info.resource.as_str() {
+            "" => Attributes { verb: info.verb, path: Some(&info.path), ..Attributes::default() },
+            resource => Attributes {
+                verb: info.verb,
+                group: &info.group,
+                resource,
+                subresource: &info.subresource,
+                namespace: &info.namespace,
+                name: &info.name,
+                path: None,
+            },
+        };
+        self.authorize(identity, &asked)
+    }
+
+    /// 403 when `identity` may not.
+    pub(crate) fn authorize(&self, identity: &Identity, asked: &Attributes<'_>) -> Result<(), Status> {
+        if self.authorizer.allows(&self.storage, identity, asked) {
+            return Ok(());
+        }
+        let user = &identity.user;
+        let refusal = asked.refusal();
+        if asked.path.is_some() {
+            return Err(Status::forbidden(format!("forbidden: User {user:?} {refusal}")));
+        }
+        let resource = match asked.group {
+            "" => asked.resource.to_owned(),
+            group => format!("{}.{group}", asked.resource),
+        };
+        let name = if asked.name.is_empty() { String::new() } else { format!(" {:?}", asked.name) };
+        Err(Status::forbidden(format!("{resource}{name} is forbidden: User {user:?} {refusal}"))
+            .about(&resource, asked.name))
+    }
+
+    fn authorize_impersonation(&self, identity: &Identity, other: &Identity) -> Result<(), Status> {
+        let ask = |resource: &str, namespace: &str, name: &str| {
+            let asked = Attributes { verb: "impersonate", resource, namespace, name, ..Attributes::default() };
+            self.authorize(identity, &asked)
+        };
+        match other.user.strip_prefix("system:serviceaccount:").and_then(|a| a.split_once(':')) {
+            Some((namespace, name)) => ask("serviceaccounts", namespace, name)?,
+            None => ask("users", "", &other.user)?,
+        }
+        // Groups that come with being somebody need no right of their own.
+        let implied = |g: &String| g == "system:authenticated" || g.starts_with("system:serviceaccounts");
+        other.groups.iter().filter(|g| !implied(g)).try_for_each(|group| ask("groups", "", group))
+    }
+
+    async fn resource_request(
+        self: &Arc<Self>,
+        context: &mut Context,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Status> {
+        let info = &context.info;
+        let resource = context.index.find(&info.group, &info.version, &info.resource);
+        let resource = Arc::clone(resource.ok_or_else(Status::no_such_path)?);
+        if !resource.namespaced && !info.namespace.is_empty() && info.resource != "namespaces" {
+            return Err(Status::no_such_path());
+        }
+        if !info.subresource.is_empty() {
+            if !resource.has(&info.subresource) {
+                return Err(Status::no_such_path());
+            }
+            return verbs::subresource(self, context, &resource, request).await;
+        }
+        if resource.review {
+            return reviews::answer(self, context, &resource, request).await;
+        }
+        verbs::dispatch(self, context, &resource, request).await
+    }
+
+    /// The namespace and name of the addressed object as a cache key.
+    pub(crate) fn key(resource: &Resource, info: &RequestInfo) -> String {
+        if resource.namespaced { format!("{}/{}", info.namespace, info.name) } else { format!("/{}", info.name) }
+    }
+
+    async fn other_path(
+        self: &Arc<Self>,
+        context: &Context,
+        request: &Request<Body>,
+    ) -> Result<Response<Body>, Status> {
+        let path = context.info.path.trim_end_matches('/');
+        match path {
+            "/version" => Ok(respond::json_response(200, &version())),
+            "/healthz" | "/livez" | "/readyz" => Ok(self.health(context, path)),
+            "/metrics" => Ok(respond::response(200, "text/plain; version=0.0.4", self.metrics())),
+            "/.well-known/openid-configuration" | "/openid/v1/jwks" => {
+                Ok(respond::json_response(200, &self.openid(path)))
+            }
+            _ if path.starts_with("/openapi/") => self.openapi.answer(context, request),
+            _ => discovery::answer(context, request.headers()),
+        }
+    }
+
+    fn health(&self, context: &Context, path: &str) -> Response<Body> {
+        let text = match context.info.param("verbose") {
+            None => "ok".to_owned(),
+            Some(_) => format!("[+]ping ok\n[+]state ok\n[+]watch-cache ok\n{} check passed\n", &path[1..]),
+        };
+        respond::response(200, "text/plain; charset=utf-8", text)
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = String::from(
+            "# HELP apiserver_storage_objects Number of stored objects by resource.\n# TYPE apiserver_storage_objects gauge\n",
+        );
+        for resource in self.registry.index(&self.storage).all().filter(|r| !r.review) {
+            let qualified = resource.qualified();
+            let count = self.storage.cache(&qualified).snapshot().entries.len();
+            text.push_str(&format!("apiserver_storage_objects{{resource=\"{qualified}\"}} {count}\n"));
+        }
+        text
+    }
+
+    fn openid(&self, path: &str) -> serde_json::Value {
+        match path {
+            "/openid/v1/jwks" => self.signing_key.key_set(),
+            _ => json!({"issuer": auth::ISSUER, "jwks_uri": format!("{}/openid/v1/jwks", auth::ISSUER),
+                "response_types_supported": ["id_token"], "subject_types_supported": ["public"],
+                "id_token_signing_alg_values_supported": ["ES256"]}),
+        }
+    }
+}
+
+/// All bytes of a request's body, within the limit.
+pub(crate) async fn read_body(request: Request<Body>) -> Result<bytes::Bytes, Status> {
+    collect(request.into_body(), MAX_BODY).await.map_err(|error| match error.downcast_ref() {
+        Some(wharf_http::BodyTooLarge { limit }) => Status::new(
+            413,
+            "RequestEntityTooLarge",
+            format!("Request entity too large: limit is {limit}"),
+        ),
+        None => Status::bad_request(format!("the request body could not be read: {error}")),
+    })
+}
+
+/// The API version clients see. The platform's own version stands in `gitVersion` after the plus.
+fn version() -> serde_json::Value {
+    json!({"major": "1", "minor": "36", "gitVersion": concat!("v1.36.0+wharf", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "none", "compiler": "rustc", "platform": format!("linux/{}", arch())})
+}
+
+fn arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

@@ -289,11 +289,17 @@ pub(crate) fn row(resource: &Resource, object: &Value, now: Timestamp, include: 
         Some(custom) => custom_cells(custom, object, now),
         None => table::cells(&resource.gvk.group, &resource.plural, object, now),
     };
+    let mut row = json!({"cells": cells});
     match include {
-        IncludeObject::None => json!({"cells": cells}),
-        IncludeObject::Metadata => json!({"cells": cells, "object": metadata_of(object)}),
-        IncludeObject::Object => json!({"cells": cells, "object": object}),
+        IncludeObject::None => {}
+        IncludeObject::Metadata => row["object"] = metadata_of(object),
+        IncludeObject::Object => row["object"] = object.clone(),
     }
+    let conditions = table::row_conditions(&resource.gvk.group, &resource.plural, object);
+    if !conditions.is_empty() {
+        row["conditions"] = conditions.into();
+    }
+    row
 }
 
 fn custom_cells(custom: &crd::Custom, object: &Value, now: Timestamp) -> Vec<Value> {
@@ -302,7 +308,7 @@ fn custom_cells(custom: &crd::Custom, object: &Value, now: Timestamp) -> Vec<Val
         let value = crd::read_path(object, &column.json_path);
         cells.push(match (column.type_.as_str(), value) {
             ("date", Some(Value::String(text))) => match text.parse::<Timestamp>() {
-                Ok(time) => table::human_duration(now.since(time)).into(),
+                Ok(time) => table::age(time, now).into(),
                 Err(_) => "<invalid>".into(),
             },
             ("date", _) => "<unknown>".into(),

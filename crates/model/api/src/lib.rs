@@ -4,9 +4,12 @@
 
 pub mod codec;
 pub mod crd;
+pub mod defaults;
 pub mod meta;
 pub mod patch;
 pub mod resource;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod table;
+pub mod validate;

@@ -68,9 +68,7 @@ const fn review(group: &'static str, plural: &'static str, kind: &'static str, n
     }
 }
 
-const POD_SUB: &[&str] = &[
-    "status", "log", "exec", "attach", "portforward", "binding", "eviction", "ephemeralcontainers", "resize", "proxy",
-];
+const POD_SUB: &[&str] = &["status", "log", "exec", "attach", "portforward", "binding", "eviction"];
 const ADMISSION: &str = "admissionregistration.k8s.io";
 const AUTHN: &str = "authentication.k8s.io";
 const AUTHZ: &str = "authorization.k8s.io";
@@ -86,7 +84,7 @@ pub const ROWS: &[Row] = &[
     row("", "v1", "events", "Event", true, &["ev"], NONE, NONE),
     row("", "v1", "limitranges", "LimitRange", true, &["limits"], NONE, NONE),
     row("", "v1", "namespaces", "Namespace", false, &["ns"], NONE, &["status", "finalize"]),
-    row("", "v1", "nodes", "Node", false, &["no"], NONE, &["status", "proxy"]),
+    row("", "v1", "nodes", "Node", false, &["no"], NONE, STATUS),
     row("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", true, &["pvc"], NONE, STATUS),
     row("", "v1", "persistentvolumes", "PersistentVolume", false, &["pv"], NONE, STATUS),
     row("", "v1", "pods", "Pod", true, &["po"], ALL, POD_SUB),
@@ -95,7 +93,7 @@ pub const ROWS: &[Row] = &[
     row("", "v1", "resourcequotas", "ResourceQuota", true, &["quota"], NONE, STATUS),
     row("", "v1", "secrets", "Secret", true, NONE, NONE, NONE),
     row("", "v1", "serviceaccounts", "ServiceAccount", true, &["sa"], NONE, &["token"]),
-    row("", "v1", "services", "Service", true, &["svc"], ALL, &["status", "proxy"]),
+    row("", "v1", "services", "Service", true, &["svc"], ALL, STATUS),
     row("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", false, &["crd", "crds"], &["api-extensions"], STATUS),
     row("apps", "v1", "controllerrevisions", "ControllerRevision", true, NONE, NONE, NONE),
     row("apps", "v1", "daemonsets", "DaemonSet", true, &["ds"], ALL, STATUS),

@@ -16,11 +16,11 @@ use serde_json::Value;
 use wharf_api::status::Status;
 use wharf_state::{Change, Error, Expect, Store, Write};
 
-pub(crate) use cache::{Cache, EventKind, Event, Snapshot};
+pub(crate) use cache::{Cache, Event, EventKind, Snapshot, json_frame};
 pub(crate) use entry::{Entry, encode};
 
 /// All stored objects.
-pub struct Storage {
+pub(crate) struct Storage {
     store: Arc<dyn Store>,
     caches: Arc<Caches>,
 }
@@ -66,7 +66,7 @@ impl Storage {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn open(store: Arc<dyn Store>) -> Result<Self, Error> {
+    pub(crate) fn open(store: Arc<dyn Store>) -> Result<Self, Error> {
         let (revision, objects) = store.load(b"")?;
         let caches = Arc::new(Caches { revision: AtomicU64::new(revision), ..Caches::default() });
         for object in objects {

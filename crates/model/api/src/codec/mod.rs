@@ -6,9 +6,9 @@ mod yaml;
 
 pub use json::{Decoded, decode_json, decode_value, encode_json};
 pub use protobuf::{
-    Envelope, decode_envelope, decode_message, encode_envelope, encode_message, encode_watch_event,
+    Envelope, decode_envelope, decode_message, encode_envelope, encode_message, encode_watch_event, put_bytes,
 };
-pub use yaml::{yaml_to_value, yaml_to_values};
+pub use yaml::{value_to_yaml, yaml_to_value, yaml_to_values};
 
 /// Media types the API speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

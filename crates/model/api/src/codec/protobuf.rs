@@ -257,7 +257,8 @@ fn put_varint_field(out: &mut Vec<u8>, tag: u32, n: u64) {
     put_varint(out, n);
 }
 
-fn put_bytes(out: &mut Vec<u8>, tag: u32, bytes: &[u8]) {
+/// Appends a length-delimited field: how the items of a list are laid one after the other.
+pub fn put_bytes(out: &mut Vec<u8>, tag: u32, bytes: &[u8]) {
     put_varint(out, u64::from(tag) << 3 | 2);
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);

@@ -22,6 +22,11 @@ pub fn yaml_to_values(text: &str) -> Result<Vec<Value>, DecodeError> {
     Ok(documents.into_iter().filter(|d| !d.is_null()).collect())
 }
 
+/// A value as a YAML document.
+pub fn value_to_yaml(value: &Value) -> String {
+    serde_saphyr::to_string(value).unwrap_or_default()
+}
+
 /// The library's messages carry a drawn snippet of the input; the first line says it all.
 fn first_line(message: &str) -> String {
     message.lines().next().unwrap_or_default().to_owned()

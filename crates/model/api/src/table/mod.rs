@@ -50,6 +50,11 @@ pub fn row_conditions(group: &str, resource: &str, object: &Value) -> Vec<Value>
     if (group, resource) == ("", "pods") { pods::row_conditions(object) } else { Vec::new() }
 }
 
+/// The time since `then` the way kubectl prints it, for columns that definitions add.
+pub fn age(then: Timestamp, now: Timestamp) -> String {
+    text::human_duration(now.as_millis() - then.as_millis())
+}
+
 /// How one resource prints.
 struct Table {
     group: &'static str,

@@ -1,0 +1,126 @@
+//! Who asks (authentication) and whether they may (authorization).
+
+mod rbac;
+mod token;
+
+use http::{HeaderMap, Request, header};
+use serde_json::{Value, json};
+use wharf_api::status::Status;
+use wharf_http::{Body, PeerCertificate};
+
+pub(crate) use rbac::{Attributes, Authorizer};
+pub use token::SigningKey;
+pub(crate) use token::ISSUER;
+pub(crate) use token::TokenSubject;
+
+/// Who asks. Put into a request's extensions by code in this process, it is taken as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// User name.
+    pub user: String,
+    /// Unique id, or empty.
+    pub uid: String,
+    /// Groups.
+    pub groups: Vec<String>,
+    /// Further attributes, such as a service account's pod.
+    pub extra: Vec<(String, Vec<String>)>,
+}
+
+impl Identity {
+    /// A user with groups.
+    pub fn new(user: impl Into<String>, groups: &[&str]) -> Self {
+        let groups = groups.iter().map(|g| (*g).to_owned()).collect();
+        Self { user: user.into(), uid: String::new(), groups, extra: Vec::new() }
+    }
+
+    /// The platform's own parts.
+    pub fn system() -> Self {
+        Self::new("system:wharf", &["system:masters", "system:authenticated"])
+    }
+
+    fn anonymous() -> Self {
+        Self::new("system:anonymous", &["system:unauthenticated"])
+    }
+
+    pub(crate) fn is_master(&self) -> bool {
+        self.groups.iter().any(|g| g == "system:masters")
+    }
+
+    /// `authentication.k8s.io` UserInfo.
+    pub(crate) fn to_json(&self) -> Value {
+        let mut info = json!({"username": self.user, "groups": self.groups});
+        if !self.uid.is_empty() {
+            info["uid"] = self.uid.as_str().into();
+        }
+        if !self.extra.is_empty() {
+            info["extra"] = self.extra.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
+        }
+        info
+    }
+}
+
+/// The bearer token of a request.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = text.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// A token in WebSocket's protocol header, for browsers that cannot set others.
+fn websocket_bearer(headers: &HeaderMap) -> Option<String> {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    let protocols = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
+    let encoded = protocols.split(',').find_map(|p| p.trim().strip_prefix("base64url.bearer.authorization.k8s.io."))?;
+    String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
+}
+
+/// Finds out who asks.
+///
+/// # Errors
+/// 401 when a token is shown that is not valid.
+pub(crate) fn authenticate(
+    request: &Request<Body>,
+    check_token: impl Fn(&str) -> Option<Identity>,
+) -> Result<Identity, Status> {
+    if let Some(identity) = request.extensions().get::<Identity>() {
+        return Ok(identity.clone());
+    }
+    if let Some(peer) = request.extensions().get::<PeerCertificate>() {
+        let mut identity = Identity::new(peer.common_name.clone(), &[]);
+        identity.groups = peer.organizations.clone();
+        identity.groups.push("system:authenticated".into());
+        return Ok(identity);
+    }
+    let token = bearer(request.headers()).map(str::to_owned).or_else(|| websocket_bearer(request.headers()));
+    match token {
+        None => Ok(Identity::anonymous()),
+        Some(token) => check_token(&token).ok_or_else(|| Status::new(401, "Unauthorized", "Unauthorized")),
+    }
+}
+
+/// The identity to act as, when the request impersonates somebody; the caller checks that it may.
+pub(crate) fn impersonated(headers: &HeaderMap) -> Result<Option<Identity>, Status> {
+    let texts = |name: &str| -> Vec<String> {
+        headers.get_all(name).iter().filter_map(|v| v.to_str().ok().map(str::to_owned)).collect()
+    };
+    let groups = texts("impersonate-group");
+    match texts("impersonate-user").into_iter().next() {
+        None if groups.is_empty() => Ok(None),
+        None => Err(Status::bad_request("requested [{groups}] without impersonating a user")),
+        Some(user) => {
+            let mut identity = Identity { uid: texts("impersonate-uid").pop().unwrap_or_default(), ..Identity::new(user, &[]) };
+            identity.groups = groups;
+            if let Some(account) = identity.user.strip_prefix("system:serviceaccount:")
+                && identity.groups.is_empty()
+            {
+                let namespace = account.split(':').next().unwrap_or_default();
+                identity.groups =
+                    vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")];
+            }
+            if !identity.groups.iter().any(|g| g == "system:unauthenticated") {
+                identity.groups.push("system:authenticated".into());
+            }
+            Ok(Some(identity))
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Role-based access control: the stored roles and bindings as one compiled table.
+//!
+//! Source: Kubernetes' RBAC API conventions (`rbac.authorization.k8s.io/v1`).
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, RwLock},
+};
+
+use serde_json::Value;
+
+use super::Identity;
+use crate::storage::Storage;
+
+const GROUP: &str = "rbac.authorization.k8s.io";
+
+/// What is asked for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Attributes<'a> {
+    pub verb: &'a str,
+    pub group: &'a str,
+    pub resource: &'a str,
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    /// Path of a request that is for no resource.
+    pub path: Option<&'a str>,
+}
+
+impl Attributes<'_> {
+    /// The sentence after `User "x"`.
+    pub(crate) fn refusal(&self) -> String {
+        if let Some(path) = self.path {
+            return format!("cannot {} path {path:?}", self.verb);
+        }
+        let mut resource = self.resource.to_owned();
+        if !self.subresource.is_empty() {
+            resource.push_str(&format!("/{}", self.subresource));
+        }
+        let scope = match self.namespace {
+            "" => "at the cluster scope".to_owned(),
+            namespace => format!("in the namespace {namespace:?}"),
+        };
+        format!("cannot {} resource {resource:?} in API group {:?} {scope}", self.verb, self.group)
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct Rule {
+    verbs: Vec<String>,
+    groups: Vec<String>,
+    resources: Vec<String>,
+    names: Vec<String>,
+    paths: Vec<String>,
+}
+
+impl Rule {
+    fn read(rule: &Value) -> Self {
+        let texts = |name: &str| {
+            let list = rule[name].as_array().into_iter().flatten();
+            list.filter_map(|v| v.as_str().map(str::to_owned)).collect()
+        };
+        Self {
+            verbs: texts("verbs"),
+            groups: texts("apiGroups"),
+            resources: texts("resources"),
+            names: texts("resourceNames"),
+            paths: texts("nonResourceURLs"),
+        }
+    }
+
+    fn allows(&self, asked: &Attributes<'_>) -> bool {
+        let any = |list: &[String], wanted: &str| list.iter().any(|v| v == "*" || v == wanted);
+        if !any(&self.verbs, asked.verb) {
+            return false;
+        }
+        match asked.path {
+            Some(path) => self.paths.iter().any(|pattern| match pattern.strip_suffix('*') {
+                Some(prefix) => path.starts_with(prefix),
+                None => pattern == path,
+            }),
+            None => {
+                any(&self.groups, asked.group)
+                    && self.allows_resource(asked)
+                    && (self.names.is_empty() || self.names.iter().any(|n| n == asked.name))
+            }
+        }
+    }
+
+    fn allows_resource(&self, asked: &Attributes<'_>) -> bool {
+        self.resources.iter().any(|pattern| match (pattern.split_once('/'), asked.subresource) {
+            (None, "") => pattern == "*" || pattern == asked.resource,
+            (None, _) => pattern == "*",
+            (Some((resource, sub)), wanted) => {
+                !wanted.is_empty() && (resource == "*" || resource == asked.resource) && sub == wanted
+            }
+        })
+    }
+
+    /// Whether this rule covers everything `other` allows.
+    fn covers(&self, other: &Self) -> bool {
+        let all = |mine: &[String], theirs: &[String]| {
+            mine.iter().any(|m| m == "*") || theirs.iter().all(|t| mine.contains(t))
+        };
+        let names = self.names.is_empty() || (!other.names.is_empty() && all(&self.names, &other.names));
+        let path = |t: &String| {
+            self.paths.iter().any(|m| m == t || m.strip_suffix('*').is_some_and(|prefix| t.starts_with(prefix)))
+        };
+        all(&self.verbs, &other.verbs)
+            && if other.paths.is_empty() {
+                all(&self.groups, &other.groups) && all(&self.resources, &other.resources) && names
+            } else {
+                other.paths.iter().all(path)
+            }
+    }
+}
+
+#[derive(Debug)]
+struct Binding {
+    subjects: Vec<Value>,
+    rules: Arc<Vec<Rule>>,
+    namespace: String,
+}
+
+impl Binding {
+    fn binds(&self, who: &Identity) -> bool {
+        self.subjects.iter().any(|subject| {
+            let name = subject["name"].as_str().unwrap_or_default();
+            match subject["kind"].as_str() {
+                Some("User") => name == who.user,
+                Some("Group") => who.groups.iter().any(|g| g == name),
+                Some("ServiceAccount") => {
+                    let namespace = subject["namespace"].as_str().unwrap_or(&self.namespace);
+                    who.user == format!("system:serviceaccount:{namespace}:{name}")
+                }
+                _ => false,
+            }
+        })
+    }
+}
+
+/// Bindings of one state of the four resources.
+#[derive(Debug, Default)]
+struct Compiled {
+    cluster: Vec<Binding>,
+    namespaced: HashMap<String, Vec<Binding>>,
+}
+
+/// Decides by the roles stored now.
+pub(crate) struct Authorizer {
+    compiled: RwLock<([u64; 4], Arc<Compiled>)>,
+}
+
+const RESOURCES: [&str; 4] = ["clusterroles", "roles", "clusterrolebindings", "rolebindings"];
+
+impl Authorizer {
+    pub(crate) fn new() -> Self {
+        Self { compiled: RwLock::new(([u64::MAX; 4], Arc::default())) }
+    }
+
+    fn compiled(&self, storage: &Storage) -> Arc<Compiled> {
+        let caches = RESOURCES.map(|r| storage.cache(&format!("{r}.{GROUP}")));
+        let newest = [0, 1, 2, 3].map(|i| *caches[i].subscribe().borrow());
+        {
+            let current = self.compiled.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if current.0 == newest {
+                return Arc::clone(&current.1);
+            }
+        }
+        let [cluster_roles, roles, cluster_bindings, bindings] = caches.map(|cache| cache.snapshot());
+        let rules_of = |entries: &crate::storage::Snapshot| -> HashMap<String, Arc<Vec<Rule>>> {
+            let rules = |object: &Value| object["rules"].as_array().into_iter().flatten().map(Rule::read).collect();
+            entries.entries.iter().map(|(key, e)| (key.to_string(), Arc::new(rules(&e.object())))).collect()
+        };
+        let (cluster_rules, local_rules) = (rules_of(&cluster_roles), rules_of(&roles));
+        let mut compiled = Compiled::default();
+        for entry in cluster_bindings.entries.values().chain(bindings.entries.values()) {
+            let object = entry.object();
+            let namespace = entry.namespace().to_owned();
+            let name = object["roleRef"]["name"].as_str().unwrap_or_default();
+            let rules = match object["roleRef"]["kind"].as_str() {
+                Some("ClusterRole") => cluster_rules.get(&format!("/{name}")),
+                _ => local_rules.get(&format!("{namespace}/{name}")),
+            };
+            let Some(rules) = rules else { continue };
+            let subjects = object["subjects"].as_array().cloned().unwrap_or_default();
+            let binding = Binding { subjects, rules: Arc::clone(rules), namespace: namespace.clone() };
+            match namespace.as_str() {
+                "" => compiled.cluster.push(binding),
+                _ => compiled.namespaced.entry(namespace).or_default().push(binding),
+            }
+        }
+        let compiled = Arc::new(compiled);
+        *self.compiled.write().unwrap_or_else(std::sync::PoisonError::into_inner) = (newest, Arc::clone(&compiled));
+        compiled
+    }
+
+    /// Whether `who` may.
+    pub(crate) fn allows(&self, storage: &Storage, who: &Identity, asked: &Attributes<'_>) -> bool {
+        if who.is_master() {
+            return true;
+        }
+        let compiled = self.compiled(storage);
+        let allowed = |b: &Binding| b.binds(who) && b.rules.iter().any(|r| r.allows(asked));
+        compiled.cluster.iter().any(allowed)
+            || compiled.namespaced.get(asked.namespace).is_some_and(|local| local.iter().any(allowed))
+    }
+
+    /// The rules of `role` that `who` does not hold: nobody may grant what they cannot do themselves.
+    pub(crate) fn escalates(&self, storage: &Storage, who: &Identity, namespace: &str, rules: &[Value]) -> bool {
+        if who.is_master() {
+            return false;
+        }
+        let held = self.rules_of(storage, who, namespace);
+        rules.iter().map(Rule::read).any(|wanted| !held.iter().any(|rule| rule.covers(&wanted)))
+    }
+
+    fn rules_of(&self, storage: &Storage, who: &Identity, namespace: &str) -> Vec<Rule> {
+        let compiled = self.compiled(storage);
+        let local = compiled.namespaced.get(namespace).into_iter().flatten();
+        let bound = compiled.cluster.iter().chain(local).filter(|b| b.binds(who));
+        bound.flat_map(|b| b.rules.iter().cloned()).collect()
+    }
+
+    /// All that `who` may do in a namespace, for SelfSubjectRulesReview.
+    pub(crate) fn rules_json(&self, storage: &Storage, who: &Identity, namespace: &str) -> (Vec<Value>, Vec<Value>) {
+        let mut rules = self.rules_of(storage, who, namespace);
+        if who.is_master() {
+            let star = || vec!["*".to_owned()];
+            rules.push(Rule { verbs: star(), groups: star(), resources: star(), ..Rule::default() });
+            rules.push(Rule { verbs: star(), paths: star(), ..Rule::default() });
+        }
+        let (paths, resources): (Vec<Rule>, Vec<Rule>) = rules.into_iter().partition(|r| !r.paths.is_empty());
+        let resource = |r: Rule| {
+            serde_json::json!({"verbs": r.verbs, "apiGroups": r.groups, "resources": r.resources, "resourceNames": r.names})
+        };
+        let path = |r: Rule| serde_json::json!({"verbs": r.verbs, "nonResourceURLs": r.paths});
+        (resources.into_iter().map(resource).collect(), paths.into_iter().map(path).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(rule: Value, asked: Attributes<'_>) -> bool {
+        Rule::read(&rule).allows(&asked)
+    }
+
+    #[test]
+    fn rules_match_verbs_groups_resources_and_names() {
+        let asked = Attributes { verb: "get", resource: "pods", name: "a", ..Attributes::default() };
+        assert!(check(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}), asked.clone()));
+        assert!(check(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}), asked.clone()));
+        assert!(!check(json!({"verbs": ["list"], "apiGroups": [""], "resources": ["pods"]}), asked.clone()));
+        assert!(!check(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "resourceNames": ["b"]}), asked.clone()));
+        assert!(!check(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods/log"]}), asked.clone()));
+        let log = Attributes { subresource: "log", ..asked };
+        assert!(check(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods/log"]}), log.clone()));
+        assert!(!check(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}), log));
+        let path = Attributes { verb: "get", path: Some("/healthz/x"), ..Attributes::default() };
+        assert!(check(json!({"verbs": ["get"], "nonResourceURLs": ["/healthz/*"]}), path));
+    }
+}

@@ -1,0 +1,179 @@
+//! What every cluster has from its first start: namespaces, roles, priority classes, the API's service.
+//!
+//! Source: Kubernetes' documented default namespaces, "Default roles and role bindings" and system
+//! priority classes.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use wharf_api::status::Status;
+
+use crate::{ApiServer, Context, Identity, request::RequestInfo, verbs::create_object};
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// Creates what is missing; what is there is left alone.
+pub(crate) async fn run(server: &Arc<ApiServer>, authority: &str) -> Result<(), wharf_state::Error> {
+    for object in objects(server, authority) {
+        if let Err(status) = ensure(server, object).await
+            && status.reason != "AlreadyExists"
+        {
+            tracing::error!(%status, "cannot create a default object");
+        }
+    }
+    Ok(())
+}
+
+async fn ensure(server: &Arc<ApiServer>, object: Value) -> Result<(), Status> {
+    let api_version = object["apiVersion"].as_str().unwrap_or_default();
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let index = server.registry.index(&server.storage);
+    let resource = index
+        .all()
+        .find(|r| r.gvk.group == group && r.gvk.version == version && object["kind"] == r.gvk.kind.as_str())
+        .cloned()
+        .ok_or_else(Status::no_such_path)?;
+    let namespace = wharf_api::meta::namespace(&object).to_owned();
+    let key = format!("{namespace}/{}", wharf_api::meta::name(&object));
+    if server.storage.get(&resource.qualified(), &key).is_some() {
+        return Ok(());
+    }
+    let mut context = Context {
+        info: RequestInfo { namespace, verb: "create", ..RequestInfo::default() },
+        identity: Identity::system(),
+        index,
+        warnings: Vec::new(),
+        default_manager: "wharf".to_owned(),
+    };
+    create_object(server, &mut context, &resource, object, false).await.map(drop)
+}
+
+fn objects(server: &ApiServer, authority: &str) -> Vec<Value> {
+    let mut all: Vec<Value> = ["default", "kube-system", "kube-public", "kube-node-lease"]
+        .iter()
+        .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
+        .collect();
+    for (name, value, text) in [
+        ("system-cluster-critical", 2_000_000_000, "For pods the whole cluster depends on."),
+        ("system-node-critical", 2_000_001_000, "For pods a node depends on."),
+    ] {
+        all.push(json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+            "metadata": {"name": name}, "value": value, "description": text}));
+    }
+    all.extend(roles());
+    all.extend(bindings());
+    all.push(json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+        "data": {"client-ca-file": authority}}));
+    all.push(json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {"type": "ClusterIP", "clusterIP": server.ranges.api_address().to_string(),
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}]}}));
+    all
+}
+
+const READ: &[&str] = &["get", "list", "watch"];
+const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
+
+/// What each of the roles for people covers: group, resources.
+const WORKLOADS: &[(&str, &[&str])] = &[
+    (
+        "",
+        &[
+            "configmaps", "endpoints", "persistentvolumeclaims", "pods", "replicationcontrollers",
+            "replicationcontrollers/scale", "serviceaccounts", "services",
+        ],
+    ),
+    (
+        "apps",
+        &[
+            "controllerrevisions", "daemonsets", "deployments", "deployments/scale", "replicasets",
+            "replicasets/scale", "statefulsets", "statefulsets/scale",
+        ],
+    ),
+    ("autoscaling", &["horizontalpodautoscalers"]),
+    ("batch", &["cronjobs", "jobs"]),
+    ("networking.k8s.io", &["ingresses", "networkpolicies"]),
+    ("policy", &["poddisruptionbudgets"]),
+    ("discovery.k8s.io", &["endpointslices"]),
+    ("argoproj.io", &["rollouts", "analysistemplates", "analysisruns"]),
+    ("keda.sh", &["scaledobjects"]),
+];
+
+fn rule(verbs: &[&str], group: &str, resources: &[&str]) -> Value {
+    json!({"verbs": verbs, "apiGroups": [group], "resources": resources})
+}
+
+fn role(name: &str, rules: Vec<Value>) -> Value {
+    json!({"apiVersion": format!("{RBAC}/v1"), "kind": "ClusterRole", "rules": rules,
+        "metadata": {"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}}})
+}
+
+fn roles() -> Vec<Value> {
+    let read: Vec<Value> = WORKLOADS.iter().map(|(group, resources)| rule(READ, group, resources)).collect();
+    let write: Vec<Value> = WORKLOADS.iter().map(|(group, resources)| rule(WRITE, group, resources)).collect();
+    let view_extra = rule(READ, "", &["events", "limitranges", "namespaces", "pods/log", "pods/status", "resourcequotas"]);
+    let view = [read, vec![view_extra]].concat();
+    let edit_extra = vec![
+        rule(READ, "", &["secrets", "pods/attach", "pods/exec", "pods/portforward"]),
+        rule(WRITE, "", &["secrets", "pods/attach", "pods/exec", "pods/portforward", "pods/eviction"]),
+        rule(&["create"], "", &["serviceaccounts/token"]),
+        rule(&["impersonate"], "", &["serviceaccounts"]),
+    ];
+    let edit = [view.clone(), write, edit_extra].concat();
+    let admin_extra = vec![
+        rule(READ, RBAC, &["roles", "rolebindings"]),
+        rule(WRITE, RBAC, &["roles", "rolebindings"]),
+        rule(&["create"], "authorization.k8s.io", &["localsubjectaccessreviews"]),
+    ];
+    let admin = [edit.clone(), admin_extra].concat();
+    let everything = vec![
+        json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}),
+        json!({"verbs": ["*"], "nonResourceURLs": ["*"]}),
+    ];
+    let paths = |paths: &[&str]| vec![json!({"verbs": ["get"], "nonResourceURLs": paths})];
+    let basic = vec![
+        rule(&["create"], "authorization.k8s.io", &["selfsubjectaccessreviews", "selfsubjectrulesreviews"]),
+        rule(&["create"], "authentication.k8s.io", &["selfsubjectreviews"]),
+    ];
+    vec![
+        role("cluster-admin", everything),
+        role("admin", admin),
+        role("edit", edit),
+        role("view", view),
+        role("system:basic-user", basic),
+        role(
+            "system:discovery",
+            paths(&["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version", "/version/"]),
+        ),
+        role("system:public-info-viewer", paths(&["/healthz", "/livez", "/readyz", "/version", "/version/"])),
+        role(
+            "system:service-account-issuer-discovery",
+            paths(&["/.well-known/openid-configuration", "/openid/v1/jwks"]),
+        ),
+        role(
+            "system:auth-delegator",
+            vec![
+                rule(&["create"], "authentication.k8s.io", &["tokenreviews"]),
+                rule(&["create"], "authorization.k8s.io", &["subjectaccessreviews"]),
+            ],
+        ),
+    ]
+}
+
+fn bindings() -> Vec<Value> {
+    let bind = |name: &str, groups: &[&str]| {
+        let subjects: Vec<Value> =
+            groups.iter().map(|g| json!({"kind": "Group", "apiGroup": RBAC, "name": g})).collect();
+        json!({"apiVersion": format!("{RBAC}/v1"), "kind": "ClusterRoleBinding", "subjects": subjects,
+            "metadata": {"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}},
+            "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": name}})
+    };
+    vec![
+        bind("cluster-admin", &["system:masters"]),
+        bind("system:basic-user", &["system:authenticated"]),
+        bind("system:discovery", &["system:authenticated"]),
+        bind("system:public-info-viewer", &["system:authenticated", "system:unauthenticated"]),
+        bind("system:service-account-issuer-discovery", &["system:serviceaccounts"]),
+    ]
+}

@@ -1,0 +1,246 @@
+//! OpenAPI v3 documents by group and version, made from the schema.
+//!
+//! They carry types, list keys and group-version-kinds, and no descriptions. The v2 document is not
+//! served: clients that would read it fall back to v3.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
+use serde_json::{Map, Value, json};
+use wharf_api::{
+    codec::encode_json,
+    resource::Resource,
+    schema::{Field, Gvk, Kind, Merge, Type},
+    status::Status,
+};
+use wharf_base::Digest;
+use wharf_http::Body;
+
+use crate::{Context, registry::Index, respond};
+
+type Made = HashMap<String, (Bytes, String)>;
+
+/// The documents made so far, for the index they were made from.
+#[derive(Default)]
+pub(crate) struct Documents {
+    made: Mutex<(Option<Arc<Index>>, Made)>,
+}
+
+impl Documents {
+    pub(crate) fn answer(&self, context: &Context, request: &Request<Body>) -> Result<Response<Body>, Status> {
+        let path = context.info.path.trim_matches('/');
+        let Some(rest) = path.strip_prefix("openapi/v3") else { return Err(Status::no_such_path()) };
+        let rest = rest.trim_start_matches('/');
+        if rest.is_empty() {
+            return Ok(respond::json_response(200, &self.root(&context.index)));
+        }
+        let (document, etag) = self.document(&context.index, rest).ok_or_else(Status::no_such_path)?;
+        let quoted = format!("\"{etag}\"");
+        let known = request.headers().get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
+        let mut response = match known == Some(&quoted) {
+            true => respond::response(304, "application/json", Bytes::new()),
+            false => respond::response(200, "application/json", document),
+        };
+        if let Ok(value) = HeaderValue::from_str(&quoted) {
+            response.headers_mut().insert(header::ETAG, value);
+        }
+        // A URL with the document's hash never changes its content.
+        if context.info.param("hash") == Some(&etag) {
+            let forever = HeaderValue::from_static("public, max-age=31536000, immutable");
+            response.headers_mut().insert(header::CACHE_CONTROL, forever);
+        }
+        Ok(response)
+    }
+
+    fn root(&self, index: &Arc<Index>) -> Value {
+        let mut paths = Map::new();
+        for (group, versions) in &index.groups {
+            for (version, _) in versions {
+                let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
+                if let Some((_, etag)) = self.document(index, &path) {
+                    let url = format!("/openapi/v3/{path}?hash={etag}");
+                    paths.insert(path, json!({"serverRelativeURL": url}));
+                }
+            }
+        }
+        json!({"paths": paths})
+    }
+
+    fn document(&self, index: &Arc<Index>, path: &str) -> Option<(Bytes, String)> {
+        let (group, version) = match path.split('/').collect::<Vec<_>>()[..] {
+            ["api", version] => ("", version),
+            ["apis", group, version] => (group, version),
+            _ => return None,
+        };
+        let mut made = self.made.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !made.0.as_ref().is_some_and(|known| Arc::ptr_eq(known, index)) {
+            *made = (Some(Arc::clone(index)), Made::new());
+        }
+        if let Some(document) = made.1.get(path) {
+            return Some(document.clone());
+        }
+        let (_, resources) = index.groups.get(group)?.iter().find(|(v, _)| v == version)?;
+        let document: Bytes = encode_json(&make(resources)).into();
+        let etag = Digest::of(&document).hex()[..32].to_uppercase();
+        made.1.insert(path.to_owned(), (document.clone(), etag.clone()));
+        Some((document, etag))
+    }
+}
+
+fn make(resources: &[Arc<Resource>]) -> Value {
+    let (mut schemas, mut paths) = (Map::new(), Map::new());
+    for resource in resources {
+        let name = definition_name(resource);
+        let mut wanted = BTreeSet::new();
+        let mut schema = object_schema(&resource.ty, &mut wanted);
+        if let Some(custom) = &resource.custom {
+            // What the author wrote, descriptions included, tells more than the compiled type.
+            if custom.schema.is_object() {
+                for (key, value) in custom.schema.as_object().into_iter().flatten() {
+                    if key != "properties" {
+                        schema[key] = value.clone();
+                    }
+                }
+                for (key, value) in custom.schema["properties"].as_object().into_iter().flatten() {
+                    if key != "metadata" {
+                        schema["properties"][key] = value.clone();
+                    }
+                }
+            }
+            schema["x-kubernetes-group-version-kind"] = json!([gvk_json(&resource.gvk)]);
+        }
+        schemas.insert(name.clone(), schema);
+        add_wanted(&mut schemas, wanted);
+        add_paths(&mut paths, resource, &name);
+    }
+    json!({"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": "v1.36.0"},
+        "paths": paths, "components": {"schemas": schemas}})
+}
+
+fn add_wanted(schemas: &mut Map<String, Value>, mut wanted: BTreeSet<String>) {
+    while let Some(name) = wanted.pop_first() {
+        let full = format!("io.k8s.{name}");
+        if schemas.contains_key(&full) {
+            continue;
+        }
+        let Some(ty) = wharf_api::schema::builtin().named(&name) else { continue };
+        let schema = object_schema(&ty, &mut wanted);
+        schemas.insert(full, schema);
+    }
+}
+
+/// `io.k8s.api.apps.v1.Deployment`, or for custom resources the reversed group.
+fn definition_name(resource: &Resource) -> String {
+    let Gvk { group, version, kind } = &resource.gvk;
+    if resource.custom.is_none() {
+        return format!("io.k8s.{}", resource.ty.name);
+    }
+    let reversed: Vec<&str> = group.rsplit('.').collect();
+    format!("{}.{version}.{kind}", reversed.join("."))
+}
+
+fn gvk_json(gvk: &Gvk) -> Value {
+    json!({"group": gvk.group, "version": gvk.version, "kind": gvk.kind})
+}
+
+fn object_schema(ty: &Type, wanted: &mut BTreeSet<String>) -> Value {
+    let mut properties = Map::new();
+    for field in &ty.fields {
+        properties.insert(field.name.clone(), field_schema(field, wanted));
+    }
+    let mut schema = json!({"type": "object", "properties": properties});
+    let required: Vec<&str> = ty.fields.iter().filter(|f| f.required).map(|f| f.name.as_str()).collect();
+    if !required.is_empty() {
+        schema["required"] = json!(required);
+    }
+    if !ty.kinds.is_empty() {
+        schema["x-kubernetes-group-version-kind"] = ty.kinds.iter().map(gvk_json).collect();
+    }
+    if ty.preserve_unknown {
+        schema["x-kubernetes-preserve-unknown-fields"] = true.into();
+    }
+    if ty.atomic {
+        schema["x-kubernetes-map-type"] = "atomic".into();
+    }
+    schema
+}
+
+fn field_schema(field: &Field, wanted: &mut BTreeSet<String>) -> Value {
+    let mut schema = kind_schema(&field.kind, wanted);
+    match (&field.merge, &field.kind) {
+        (Merge::Atomic, Kind::List(_)) => schema["x-kubernetes-list-type"] = "atomic".into(),
+        (Merge::Atomic, _) => schema["x-kubernetes-map-type"] = "atomic".into(),
+        (Merge::Set, _) => schema["x-kubernetes-list-type"] = "set".into(),
+        (Merge::Keys(keys), _) => {
+            schema["x-kubernetes-list-type"] = "map".into();
+            schema["x-kubernetes-list-map-keys"] = json!(keys);
+        }
+        (Merge::Normal, _) => {}
+    }
+    if let Some(key) = &field.patch_key {
+        let strategy = if field.retain_keys { "merge,retainKeys" } else { "merge" };
+        schema["x-kubernetes-patch-strategy"] = strategy.into();
+        if !key.is_empty() {
+            schema["x-kubernetes-patch-merge-key"] = key.as_str().into();
+        }
+    }
+    if let Some(default) = &field.default {
+        schema["default"] = default.clone();
+    }
+    schema
+}
+
+fn kind_schema(kind: &Kind, wanted: &mut BTreeSet<String>) -> Value {
+    match kind {
+        Kind::Str => json!({"type": "string"}),
+        Kind::Bytes => json!({"type": "string", "format": "byte"}),
+        Kind::Bool => json!({"type": "boolean"}),
+        Kind::I32 => json!({"type": "integer", "format": "int32"}),
+        Kind::I64 => json!({"type": "integer", "format": "int64"}),
+        Kind::F64 => json!({"type": "number", "format": "double"}),
+        Kind::Time | Kind::MicroTime => json!({"type": "string", "format": "date-time"}),
+        Kind::Quantity => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
+        Kind::IntOrString => json!({"oneOf": [{"type": "integer"}, {"type": "string"}], "format": "int-or-string"}),
+        Kind::Raw | Kind::Fields => json!({"type": "object"}),
+        Kind::Json | Kind::SchemaOrBool | Kind::SchemaOrArray | Kind::SchemaOrStrings => json!({}),
+        Kind::List(item) => json!({"type": "array", "items": kind_schema(item, wanted)}),
+        Kind::Map(value) => json!({"type": "object", "additionalProperties": kind_schema(value, wanted)}),
+        Kind::Object(ty) if ty.name.is_empty() => object_schema(ty, wanted),
+        Kind::Object(ty) => {
+            wanted.insert(ty.name.clone());
+            // A reference takes no siblings in OpenAPI 3.0, hence the wrapping.
+            json!({"allOf": [{"$ref": format!("#/components/schemas/io.k8s.{}", ty.name)}], "default": {}})
+        }
+    }
+}
+
+/// The paths clients look for: which kind a resource has, and that `fieldValidation` is understood.
+fn add_paths(paths: &mut Map<String, Value>, resource: &Resource, definition: &str) {
+    let Gvk { group, version, .. } = &resource.gvk;
+    let root = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
+    let scope = if resource.namespaced { "/namespaces/{namespace}" } else { "" };
+    let collection = format!("{root}{scope}/{}", resource.plural);
+    let schema = json!({"$ref": format!("#/components/schemas/{definition}")});
+    let operation = |action: &str, params: &[&str]| {
+        let parameters: Vec<Value> =
+            params.iter().map(|name| json!({"name": name, "in": "query", "schema": {"type": "string"}})).collect();
+        json!({"operationId": format!("{action}{}{}", resource.gvk.kind, resource.plural), "parameters": parameters,
+            "responses": {"200": {"description": "OK", "content": {"application/json": {"schema": schema}}}},
+            "x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk_json(&resource.gvk)})
+    };
+    let write = ["dryRun", "fieldManager", "fieldValidation"];
+    let list = ["labelSelector", "fieldSelector", "limit", "continue", "resourceVersion", "watch"];
+    if resource.review {
+        paths.insert(collection, json!({"post": operation("post", &write)}));
+        return;
+    }
+    paths.insert(collection.clone(), json!({"get": operation("list", &list), "post": operation("post", &write),
+        "delete": operation("deletecollection", &list)}));
+    paths.insert(format!("{collection}/{{name}}"), json!({"get": operation("get", &[]), "put": operation("put", &write),
+        "patch": operation("patch", &["dryRun", "fieldManager", "fieldValidation", "force"]),
+        "delete": operation("delete", &["dryRun", "gracePeriodSeconds", "propagationPolicy"])}));
+}

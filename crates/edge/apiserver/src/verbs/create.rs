@@ -1,0 +1,183 @@
+//! create.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Request, Response};
+use serde_json::{Value, json};
+use wharf_api::{
+    crd, defaults, meta,
+    patch::{Manager, track_update},
+    resource::Resource,
+    status::Status,
+};
+use wharf_base::random_suffix;
+use wharf_http::Body;
+use wharf_state::{Error, Expect};
+
+use super::{
+    BodyKind, decode_body,
+    update::{check_custom, invalid},
+};
+use crate::{
+    ApiServer, Context, admission, read_body,
+    respond::{self, Accept},
+    storage::{Entry, Put, encode, storage_failure},
+};
+
+/// Names tried for `generateName` before giving up, as upstream.
+const NAME_TRIES: usize = 8;
+/// Longest generated prefix, so that the suffix fits into 63 characters.
+const MAX_PREFIX: usize = 58;
+
+pub(super) async fn create(
+    server: &Arc<ApiServer>,
+    context: &mut Context,
+    resource: &Arc<Resource>,
+    request: Request<Body>,
+) -> Result<Response<Body>, Status> {
+    let accept = Accept::of(request.headers(), Some(resource))?;
+    if !context.info.name.is_empty() && context.info.resource != "namespaces" {
+        return Err(Status::method_not_allowed());
+    }
+    let kind = body_kind(request.headers())?;
+    let body = read_body(request).await?;
+    let object = decode_body(context, resource, kind, &body)?;
+    let dry_run = context.info.dry_run()?;
+    let entry = create_object(server, context, resource, object, dry_run).await?;
+    Ok(respond::object(201, accept, resource, &entry, server.now()))
+}
+
+fn body_kind(headers: &HeaderMap) -> Result<BodyKind, Status> {
+    BodyKind::of(headers)
+}
+
+/// Creates a decoded object and gives it as stored (or as it would be, in a dry run).
+pub(crate) async fn create_object(
+    server: &Arc<ApiServer>,
+    context: &mut Context,
+    resource: &Arc<Resource>,
+    mut object: Value,
+    dry_run: bool,
+) -> Result<Arc<Entry>, Status> {
+    place(context, resource, &mut object)?;
+    let generated = meta::name(&object).is_empty() && !meta::text(&object, "generateName").is_empty();
+    for attempt in 0..NAME_TRIES {
+        let mut object = object.clone();
+        if generated {
+            let prefix: String = meta::text(&object, "generateName").chars().take(MAX_PREFIX).collect();
+            meta::metadata_mut(&mut object).insert("name".into(), format!("{prefix}{}", random_suffix(5)).into());
+        }
+        match try_create(server, context, resource, object, dry_run).await {
+            Err(status) if generated && status.reason == "AlreadyExists" && attempt + 1 < NAME_TRIES => {}
+            result => return result,
+        }
+    }
+    Err(Status::internal("no free name found"))
+}
+
+/// Puts the object into the namespace of the path.
+fn place(context: &Context, resource: &Resource, object: &mut Value) -> Result<(), Status> {
+    let given = meta::namespace(object).to_owned();
+    let asked = &context.info.namespace;
+    if !resource.namespaced {
+        meta::metadata_mut(object).remove("namespace");
+        return Ok(());
+    }
+    if asked.is_empty() {
+        return Err(Status::method_not_allowed());
+    }
+    if !given.is_empty() && given != *asked {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    meta::metadata_mut(object).insert("namespace".into(), asked.as_str().into());
+    Ok(())
+}
+
+/// A random UUID (RFC 9562, version 4).
+pub(crate) fn new_uid() -> String {
+    let hex = wharf_base::random_hex(16);
+    let variant = ["8", "9", "a", "b"][usize::from(hex.as_bytes()[16]) % 4];
+    format!("{}-{}-4{}-{variant}{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..])
+}
+
+async fn try_create(
+    server: &Arc<ApiServer>,
+    context: &mut Context,
+    resource: &Arc<Resource>,
+    mut object: Value,
+    dry_run: bool,
+) -> Result<Arc<Entry>, Status> {
+    let qualified = resource.qualified();
+    let gvk = &resource.gvk;
+    if !meta::resource_version(&object).is_empty() {
+        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    let now = server.now().to_string();
+    let metadata = meta::metadata_mut(&mut object);
+    for gone in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+        metadata.remove(gone);
+    }
+    metadata.insert("uid".into(), new_uid().into());
+    metadata.insert("creationTimestamp".into(), now.as_str().into());
+    match &resource.custom {
+        None => {
+            defaults::prepare_for_create(&gvk.group, &gvk.version, &gvk.kind, &mut object);
+            defaults::apply(&gvk.group, &gvk.version, &gvk.kind, &mut object);
+        }
+        Some(custom) => {
+            defaults::prepare_custom_for_create(resource.has("status"), &mut object);
+            crd::apply_defaults(&mut object, &custom.schema);
+        }
+    }
+    admission::create(server, context, resource, &mut object)?;
+    match &resource.custom {
+        None => invalid(resource, &object, wharf_api::validate::create(&gvk.group, &gvk.version, &gvk.kind, &object))?,
+        Some(custom) => check_custom(resource, custom, &object)?,
+    }
+    let allocated = server.ranges.assign(resource, None, &mut object)?;
+    let manager = context.manager();
+    let api_version = gvk.api_version();
+    let who = Manager { name: &manager, api_version: &api_version, subresource: "", time: &now };
+    track_update(&json!({}), &mut object, &resource.ty, &who);
+    store_version(resource, &mut object);
+
+    let name = meta::name(&object).to_owned();
+    let key = format!("{}/{name}", if resource.namespaced { meta::namespace(&object) } else { "" });
+    if dry_run {
+        allocated.release();
+        if server.storage.get(&qualified, &key).is_some() {
+            return Err(Status::already_exists(&qualified, &name));
+        }
+        return entry_of(&qualified, &key, &object, server.storage.revision());
+    }
+    let put = Put { qualified: qualified.clone(), key, object: Some(object), expect: Expect::Absent };
+    match server.storage.commit(vec![put]).await {
+        Ok(mut entries) => {
+            allocated.keep();
+            entries.pop().ok_or_else(|| Status::internal("the stored object cannot be read"))
+        }
+        Err(error) => {
+            allocated.release();
+            Err(match error {
+                Error::Conflict { .. } => Status::already_exists(&qualified, &name),
+                other => storage_failure(&other),
+            })
+        }
+    }
+}
+
+/// An entry that is not stored.
+pub(super) fn entry_of(qualified: &str, key: &str, object: &Value, revision: u64) -> Result<Arc<Entry>, Status> {
+    let entry = Entry::new(qualified, key, &encode(object), revision);
+    entry.map(Arc::new).ok_or_else(|| Status::internal("the object cannot be encoded"))
+}
+
+/// Custom resources are stored in their storage version.
+pub(super) fn store_version(resource: &Resource, object: &mut Value) {
+    if let (Some(custom), Value::Object(map)) = (&resource.custom, object) {
+        let stored = wharf_api::schema::Gvk { version: custom.storage_version.clone(), ..resource.gvk.clone() };
+        map.insert("apiVersion".into(), stored.api_version().into());
+    }
+}

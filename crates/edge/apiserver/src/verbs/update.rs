@@ -1,0 +1,277 @@
+//! update, and the part all changes of stored objects share.
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+use serde_json::Value;
+use wharf_api::{
+    crd, defaults, meta,
+    patch::{Manager, track_update},
+    resource::Resource,
+    status::{Cause, Status},
+    validate::FieldError,
+};
+use wharf_http::Body;
+use wharf_state::{Error, Expect};
+
+use super::{
+    BodyKind,
+    create::{create_object, entry_of, store_version},
+    decode_body, finish_if_finalized,
+};
+use crate::{
+    ApiServer, Context, admission, read_body,
+    respond::{self, Accept},
+    storage::{Entry, Put, storage_failure},
+};
+
+/// A change that others keep overtaking is tried this often.
+const TRIES: usize = 16;
+
+pub(super) async fn update(
+    server: &Arc<ApiServer>,
+    context: &mut Context,
+    resource: &Arc<Resource>,
+    request: Request<Body>,
+) -> Result<Response<Body>, Status> {
+    let accept = Accept::of(request.headers(), Some(resource))?;
+    let kind = BodyKind::of(request.headers())?;
+    let body = read_body(request).await?;
+    let object = decode_body(context, resource, kind, &body)?;
+    check_name(context, resource, &object)?;
+    let options = WriteOptions { dry_run: context.info.dry_run()?, ..WriteOptions::default() };
+    let change = |_: &Value| Ok(Change::Updated(object.clone()));
+    let entry = write_change(server, context, resource, &options, change).await?;
+    Ok(respond::object(200, accept, resource, &entry, server.now()))
+}
+
+/// The object must be the one the path names.
+pub(super) fn check_name(context: &Context, resource: &Resource, object: &Value) -> Result<(), Status> {
+    let info = &context.info;
+    let (name, namespace) = (meta::name(object), meta::namespace(object));
+    if name != info.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            info.name
+        )));
+    }
+    if resource.namespaced && !namespace.is_empty() && namespace != info.namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    Ok(())
+}
+
+/// How a change is written.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WriteOptions {
+    /// Check all, store nothing.
+    pub dry_run: bool,
+    /// `status`, or another subresource that decides which parts may change.
+    pub subresource: &'static str,
+}
+
+/// The object as it should become.
+pub(crate) enum Change {
+    /// By an update or patch: ownership of changed fields moves to the writer.
+    Updated(Value),
+    /// By server-side apply: ownership is settled already.
+    Applied(Value),
+}
+
+/// Reads the addressed object, changes it and writes it back, again if others were faster.
+///
+/// # Errors
+/// What `change`, admission or validation refuse; 404 and 409.
+pub(crate) async fn write_change(
+    server: &Arc<ApiServer>,
+    context: &mut Context,
+    resource: &Arc<Resource>,
+    options: &WriteOptions,
+    mut change: impl FnMut(&Value) -> Result<Change, Status>,
+) -> Result<Arc<Entry>, Status> {
+    let qualified = resource.qualified();
+    let key = ApiServer::key(resource, &context.info);
+    let name = context.info.name.clone();
+    for _ in 0..TRIES {
+        let old_entry =
+            server.storage.get(&qualified, &key).ok_or_else(|| Status::not_found(&qualified, &name))?;
+        let old = respond::as_served(resource, old_entry.object());
+        let (mut new, applied) = match change(&old)? {
+            Change::Updated(new) => (new, false),
+            Change::Applied(new) => (new, true),
+        };
+        let asked = meta::resource_version(&new).to_owned();
+        if !asked.is_empty() && asked != old_entry.revision.to_string() {
+            return Err(modified(&qualified, &name));
+        }
+        keep_identity(&qualified, &mut new, &old)?;
+        let warnings = context.warnings.len();
+        prepare(server, context, resource, options, &mut new, &old)?;
+        if !applied {
+            record_manager(server, context, resource, options, &mut new, &old);
+        }
+        let allocated = server.ranges.assign(resource, Some(&old), &mut new)?;
+        store_version(resource, &mut new);
+        let old_stored = old_entry.object();
+        if new == old_stored {
+            allocated.release();
+            return Ok(old_entry);
+        }
+        if options.dry_run {
+            allocated.release();
+            return entry_of(&qualified, &key, &new, old_entry.revision);
+        }
+        let finished = finish_if_finalized(&new);
+        let put = Put {
+            qualified: qualified.clone(),
+            key: key.clone(),
+            object: (!finished).then(|| new.clone()),
+            expect: Expect::At(old_entry.revision),
+        };
+        match server.storage.commit(vec![put]).await {
+            Ok(entries) => {
+                allocated.keep();
+                if finished {
+                    server.ranges.freed(resource, &new);
+                    return entry_of(&qualified, &key, &new, server.storage.revision());
+                }
+                return entries.into_iter().next().ok_or_else(|| Status::internal("the stored object cannot be read"));
+            }
+            Err(Error::Conflict { .. }) => {
+                allocated.release();
+                context.warnings.truncate(warnings);
+                if !asked.is_empty() {
+                    return Err(modified(&qualified, &name));
+                }
+            }
+            Err(other) => {
+                allocated.release();
+                return Err(storage_failure(&other));
+            }
+        }
+    }
+    Err(modified(&qualified, &name))
+}
+
+fn modified(qualified: &str, name: &str) -> Status {
+    Status::conflict(
+        qualified,
+        name,
+        "the object has been modified; please apply your changes to the latest version and try again",
+    )
+}
+
+/// Metadata that no client changes is taken from the stored object.
+fn keep_identity(qualified: &str, new: &mut Value, old: &Value) -> Result<(), Status> {
+    let (uid, old_uid) = (meta::text(new, "uid").to_owned(), meta::text(old, "uid"));
+    if !uid.is_empty() && uid != old_uid {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}");
+        return Err(Status::conflict(qualified, meta::name(old), &why));
+    }
+    let metadata = meta::metadata_mut(new);
+    let kept = [
+        "name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds",
+        "resourceVersion", "generation", "generateName", "selfLink",
+    ];
+    for field in kept {
+        match old.pointer(&format!("/metadata/{field}")) {
+            Some(value) => metadata.insert(field.into(), value.clone()),
+            None => metadata.remove(field),
+        };
+    }
+    Ok(())
+}
+
+fn prepare(
+    server: &ApiServer,
+    context: &mut Context,
+    resource: &Resource,
+    options: &WriteOptions,
+    new: &mut Value,
+    old: &Value,
+) -> Result<(), Status> {
+    let gvk = &resource.gvk;
+    let (group, version, kind) = (&gvk.group, &gvk.version, &gvk.kind);
+    let to_status = options.subresource == "status";
+    let has_status = resource.has("status");
+    match (&resource.custom, to_status) {
+        (None, true) => defaults::prepare_for_status_update(group, version, kind, new, old),
+        (None, false) => defaults::prepare_for_update(group, version, kind, new, old),
+        (Some(_), true) => defaults::prepare_custom_for_status_update(new, old),
+        (Some(_), false) => defaults::prepare_custom_for_update(has_status, new, old),
+    }
+    match &resource.custom {
+        None => defaults::apply(group, version, kind, new),
+        Some(custom) => crd::apply_defaults(new, &custom.schema),
+    }
+    if !to_status {
+        admission::update(server, context, resource, options.subresource, new, old)?;
+    }
+    match &resource.custom {
+        None if to_status => Ok(()),
+        None if matches!(options.subresource, "" | "scale") => {
+            invalid(resource, new, wharf_api::validate::update(group, version, kind, new, old))
+        }
+        // Binding, resize, finalize and the like are checked where they are carried out.
+        None => Ok(()),
+        Some(custom) => check_custom(resource, custom, new),
+    }
+}
+
+fn record_manager(
+    server: &ApiServer,
+    context: &Context,
+    resource: &Resource,
+    options: &WriteOptions,
+    new: &mut Value,
+    old: &Value,
+) {
+    let (manager, now, api_version) = (context.manager(), server.now().to_string(), resource.gvk.api_version());
+    let who =
+        Manager { name: &manager, api_version: &api_version, subresource: options.subresource, time: &now };
+    track_update(old, new, &resource.ty, &who);
+}
+
+/// 422 with every field error, or nothing.
+pub(super) fn invalid(resource: &Resource, object: &Value, errors: Vec<FieldError>) -> Result<(), Status> {
+    let causes = errors
+        .into_iter()
+        .map(|e| Cause { reason: e.reason.code().to_owned(), field: e.field.clone(), message: e.body() })
+        .collect::<Vec<_>>();
+    invalid_causes(resource, object, causes)
+}
+
+fn invalid_causes(resource: &Resource, object: &Value, causes: Vec<Cause>) -> Result<(), Status> {
+    if causes.is_empty() {
+        return Ok(());
+    }
+    let name = match meta::name(object) {
+        "" => meta::text(object, "generateName"),
+        name => name,
+    };
+    Err(Status::invalid(&resource.gvk.kind, &resource.gvk.group, name, causes))
+}
+
+pub(super) fn check_custom(resource: &Resource, custom: &crd::Custom, object: &Value) -> Result<(), Status> {
+    let mut causes = crd::validate(object, &custom.schema);
+    let errors = wharf_api::validate::create(&resource.gvk.group, &resource.gvk.version, &resource.gvk.kind, object);
+    causes.extend(errors.into_iter().map(|e| Cause {
+        reason: e.reason.code().to_owned(),
+        field: e.field.clone(),
+        message: e.body(),
+    }));
+    invalid_causes(resource, object, causes)
+}
+
+/// Creates when the object is not there, for server-side apply.
+pub(super) async fn create_applied(
+    server: &Arc<ApiServer>,
+    context: &mut Context,
+    resource: &Arc<Resource>,
+    object: Value,
+    dry_run: bool,
+) -> Result<Arc<Entry>, Status> {
+    create_object(server, context, resource, object, dry_run).await
+}
