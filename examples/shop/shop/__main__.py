@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from typing import NoReturn
 
 from shop.app import App
 from shop.catalog import CatalogError
@@ -72,5 +73,12 @@ def _load(config: Config, app: App, log: Log) -> None:
     log.info("configuration loaded", products=len(app.shop.catalog))
 
 
+def _exit(code: int) -> NoReturn:
+    """Ends the process at once, even while a thread still waits for a client or the collector."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _exit(main())
