@@ -36,7 +36,7 @@ def embedded_catalog(manifest: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Command line."""
-    paths = [Path(a) for a in arguments] or sorted(ROOT.glob("deploy/*/configmap.yaml"))
+    paths = [Path(a) for a in arguments] or sorted(ROOT.glob("deploy/*/10-configmap.yaml"))
     failures = 0
     for path in paths:
         try:

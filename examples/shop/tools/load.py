@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 TIMEOUT_SECONDS = 10.0
 OPERATIONS = ("browse", "product", "checkout", "work")
-BULK_SHARE = 0.15
+OFFICE_SHARE = 0.15
 
 
 @dataclass(frozen=True)
@@ -99,12 +99,12 @@ class Customer:
         return Call(due, operation, "GET", "/products")
 
     def _basket(self) -> bytes:
-        """One to three products, mostly a few of each, sometimes an order for a whole office."""
-        count = min(self._random.randint(1, 3), len(self._products))
-        bulk = self._random.random() < BULK_SHARE
-        low, high = (40, 99) if bulk else (1, 5)
+        """Mostly a few things for one person, sometimes an order for a whole office."""
+        office = self._random.random() < OFFICE_SHARE
+        lines, quantities = ((6, 10), (60, 99)) if office else ((1, 3), (1, 5))
+        count = min(self._random.randint(*lines), len(self._products))
         items = [
-            {"product": product, "quantity": self._random.randint(low, high)}
+            {"product": product, "quantity": self._random.randint(*quantities)}
             for product in self._random.sample(self._products, count)
         ]
         return json.dumps({"items": items}).encode()

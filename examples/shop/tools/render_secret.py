@@ -1,6 +1,6 @@
 """Writes the production Secret from the environment, so that its value is in no repository.
 
-DISCOUNT_CODE=… python3 tools/render_secret.py > deploy/production/secret.yaml
+DISCOUNT_CODE=… python3 tools/render_secret.py > deploy/production/10-secret.yaml
 """
 
 from __future__ import annotations
