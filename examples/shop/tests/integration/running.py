@@ -24,15 +24,16 @@ CODE = "WELCOME"
 class RunningShop:
     """A shop on a free port. Its log lines are collected while it runs."""
 
-    def __init__(self, **env: str) -> None:
+    def __init__(self, root: Path = ROOT, **env: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "shop"],
-            cwd=ROOT,
+            cwd=root,
             env={**os.environ, "HOST": "127.0.0.1", "PORT": "0", **env},
             stdout=subprocess.PIPE,
             text=True,
         )
         self.log: list[dict[str, Any]] = []
+        self._ended = False
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
@@ -55,8 +56,10 @@ class RunningShop:
             return [line for line in self.log if line["msg"] == message]
 
         with self._changed:
-            if not self._changed.wait_for(found, DEADLINE_SECONDS):
-                raise AssertionError(f"no log line {message!r} within {DEADLINE_SECONDS:g} s")
+            self._changed.wait_for(lambda: found() or self._ended, DEADLINE_SECONDS)
+            if not found():
+                what = "before it ended" if self._ended else f"within {DEADLINE_SECONDS:g} s"
+                raise AssertionError(f"the shop wrote no log line {message!r} {what}")
             return found()[0]
 
     def terminate(self) -> None:
@@ -82,6 +85,9 @@ class RunningShop:
             with self._changed:
                 self.log.append(json.loads(line))
                 self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
 
 
 class Collector:

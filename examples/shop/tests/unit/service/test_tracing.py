@@ -125,6 +125,7 @@ class ExporterTest(unittest.TestCase):
             for _ in range(2 * QUEUE_SPANS):
                 exporter.accept(Span("s", SpanContext(TRACE, SPAN)))
         self.assertGreater(sum(lost), 0)
+        exporter.close(10)
 
 
 def _unused_port():
