@@ -80,7 +80,7 @@ class ServerTest(unittest.TestCase):
         shop = self.start()
         shop.wait_until_ready()
         slow, half_sent = self.connect(shop), self.connect(shop)
-        slow.sendall(b"GET /work?ms=800 HTTP/1.1\r\n\r\n")
+        slow.sendall(b"GET /work?ms=1500 HTTP/1.1\r\n\r\n")
         half_sent.sendall(b"GET /readyz HT")
         wait_for(lambda: in_progress(shop) == 2, "the slow request to be under way")
         shop.terminate()
@@ -103,8 +103,9 @@ class ServerTest(unittest.TestCase):
 
     def test_sigterm_gives_up_when_the_grace_period_ends(self):
         shop = self.start(DRAIN_SECONDS="1")
-        self.connect(shop).sendall(b"GET /work?ms=2000 HTTP/1.1\r\n\r\n")
-        wait_for(lambda: in_progress(shop) == 2, "the slow request to be under way")
+        for _ in range(4):
+            self.connect(shop).sendall(b"GET /work?ms=2000 HTTP/1.1\r\n\r\n")
+        wait_for(lambda: in_progress(shop) == 5, "the slow requests to be under way")
         shop.terminate()
         self.assertEqual(shop.wait_for_exit(), 1)
         self.assertFalse(shop.wait_for_log("stopped")["clean"])
