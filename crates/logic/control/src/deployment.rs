@@ -205,8 +205,7 @@ pub fn step(view: &View<'_>, now: Timestamp) -> Step {
 /// A Deployment that selects every pod is refused, but observed.
 fn selects_all(deployment: &Deployment) -> Step {
     let message = "This deployment is selecting all pods. A non-empty selector is required.";
-    let mut actions =
-        vec![Action::Event(Event::warning(deployment.object_ref(), "SelectingAll", message))];
+    let mut actions = vec![Action::Event(Event::warning(deployment.object_ref(), "SelectingAll", message))];
     let observed =
         DeploymentStatus { observed_generation: deployment.metadata.generation, ..deployment.status.clone() };
     actions.extend(deployment.metadata.status_update(DEPLOYMENTS, &deployment.status, &observed));
@@ -335,24 +334,24 @@ impl<'a> Plan<'a> {
         self.edits.entry(set.metadata.name.as_str()).or_default()
     }
 
-    /// Turns the pending changes into patches. When the Deployment itself is patched, its status
-    /// waits for the next step, since both are guarded by one resource version.
-    fn finish(mut self) -> Step {
-        let status = self.step.actions.iter().position(|action| matches!(action, Action::UpdateStatus { .. }));
-        let mut status = status.map(|at| self.step.actions.remove(at));
-        let sets: Vec<&ReplicaSet> = self.all().collect();
-        for set in sets {
-            if let Some(edit) = self.edits.remove(set.metadata.name.as_str()) {
-                self.step.actions.extend(scale::patch(set, &edit));
+    /// Turns the pending changes into patches. The status goes first, so that it is written even when
+    /// a create is refused. When the Deployment itself is patched, its status waits for the next step,
+    /// since both are guarded by one resource version.
+    fn finish(self) -> Step {
+        let Step { actions, requeue_after } = self.step;
+        let (mut ordered, writes): (Vec<Action>, Vec<Action>) =
+            actions.into_iter().partition(|action| matches!(action, Action::UpdateStatus { .. }));
+        if let Some(revision) = self.revision {
+            let body = serde_json::json!({"metadata": {"annotations": {REVISION: revision}}});
+            ordered = vec![self.d.metadata.locked_patch(DEPLOYMENTS, body)];
+        }
+        ordered.extend(writes);
+        for set in self.old.iter().copied().chain(self.new) {
+            if let Some(edit) = self.edits.get(set.metadata.name.as_str()) {
+                ordered.extend(scale::patch(set, edit));
             }
         }
-        if let Some(revision) = self.revision.take() {
-            let body = serde_json::json!({"metadata": {"annotations": {REVISION: revision}}});
-            self.step.actions.push(self.d.metadata.locked_patch(DEPLOYMENTS, body));
-            status = None;
-        }
-        self.step.actions.extend(status);
-        self.step
+        Step { actions: ordered, requeue_after }
     }
 }
 

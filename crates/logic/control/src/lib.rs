@@ -14,12 +14,15 @@ pub mod action;
 mod claim;
 pub mod condition;
 pub mod deployment;
+pub mod endpoints;
+pub mod endpointslice;
 mod hash;
 pub mod intstr;
 pub mod meta;
 pub mod pod;
 pub mod replicaset;
 pub mod selector;
+pub mod service;
 #[cfg(test)]
 mod world;
 

@@ -216,7 +216,8 @@ mod tests {
     #[test]
     fn nulls_read_as_defaults() {
         let meta: Meta =
-            read(&json!({"name": "x", "labels": null, "creationTimestamp": null, "finalizers": null})).unwrap();
+            read(&json!({"name": "x", "labels": null, "creationTimestamp": null, "finalizers": null}))
+                .unwrap();
         assert_eq!(meta, Meta { name: "x".into(), ..Meta::default() });
     }
 }

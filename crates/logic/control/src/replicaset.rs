@@ -3,7 +3,7 @@
 //! The view must be consistent: it shows this controller's own earlier writes (the runner waits for
 //! them before it decides again), so no write is asked for twice.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -95,19 +95,20 @@ pub struct View<'a> {
     pub failure: Option<&'a WriteFailure>,
 }
 
-/// Decides about one ReplicaSet.
+/// Decides about one ReplicaSet. The status comes before creates and deletes: it speaks of the pods
+/// that will be left, and is written even when a create is refused.
 pub fn step(view: &View<'_>, now: Timestamp) -> Step {
     let set = view.replica_set;
     let mut step = Step::idle();
     let Some(selector) = &set.spec.selector else { return step };
     let owned = claim_pods(view, selector, &mut step.actions);
-    let active: Vec<&Pod> = owned.iter().copied().filter(|pod| pod.active()).collect();
-    if !set.metadata.deleting() {
-        manage(view, &active, &mut step.actions);
-    }
-    report_failure(view, &active, &mut step.actions);
-    let status = status(view, &owned, &active, now);
+    let mut active: Vec<&Pod> = owned.iter().copied().filter(|pod| pod.active()).collect();
+    let failed = failure_reason(view, active.len());
+    let writes = if set.metadata.deleting() { Vec::new() } else { manage(view, &mut active) };
+    let status = status(view, &owned, &active, failed, now);
+    report_failure(view, failed, &mut step.actions);
     step.actions.extend(set.metadata.status_update(REPLICA_SETS, &set.status, &status));
+    step.actions.extend(writes);
     // A pod that becomes available with time alone is seen by nobody else.
     let waits = active.iter().filter_map(|pod| pod.available_in(set.spec.min_ready_seconds, now));
     step.requeue_after = waits.filter(|wait| !wait.is_zero()).min().map(|wait| wait + ROUNDING);
@@ -125,7 +126,11 @@ fn claim_pods<'a>(view: &View<'a>, selector: &LabelSelector, actions: &mut Vec<A
         match claim(&set.metadata, selector, &pod.metadata) {
             Claim::Owned => owned.push(*pod),
             Claim::Adopt if pod.active() => {
-                actions.push(adopt(PODS, &pod.metadata, set.metadata.controller_ref("apps/v1", "ReplicaSet")));
+                actions.push(adopt(
+                    PODS,
+                    &pod.metadata,
+                    set.metadata.controller_ref("apps/v1", "ReplicaSet"),
+                ));
                 owned.push(*pod);
             }
             Claim::Release if pod.active() => {
@@ -137,20 +142,21 @@ fn claim_pods<'a>(view: &View<'a>, selector: &LabelSelector, actions: &mut Vec<A
     owned
 }
 
-/// Creates what is missing, deletes what is too much.
-fn manage(view: &View<'_>, active: &[&Pod], actions: &mut Vec<Action>) {
+/// Creates what is missing, deletes what is too much; `active` keeps the pods that stay.
+fn manage(view: &View<'_>, active: &mut Vec<&Pod>) -> Vec<Action> {
     let set = view.replica_set;
     let wanted = usize::try_from(set.replicas()).unwrap_or(0);
     if active.len() < wanted {
         let missing = (wanted - active.len()).min(BURST);
-        let create = create_pod(set);
-        actions.extend(std::iter::repeat_n(create, missing));
-    } else if active.len() > wanted {
-        let surplus = (active.len() - wanted).min(BURST);
-        let mut ranked = active.to_vec();
-        sort_for_deletion(&mut ranked, if view.related.is_empty() { active } else { view.related });
-        actions.extend(ranked.iter().take(surplus).map(|pod| delete_pod(set, pod)));
+        return vec![create_pod(set); missing];
     }
+    let surplus = (active.len() - wanted).min(BURST);
+    if surplus == 0 {
+        return Vec::new();
+    }
+    let own = active.clone();
+    sort_for_deletion(active, if view.related.is_empty() { own.as_slice() } else { view.related });
+    active.drain(..surplus).map(|pod| delete_pod(set, pod)).collect()
 }
 
 fn create_pod(set: &ReplicaSet) -> Action {
@@ -180,32 +186,38 @@ fn delete_pod(set: &ReplicaSet, pod: &Pod) -> Action {
     }
 }
 
-fn report_failure(view: &View<'_>, active: &[&Pod], actions: &mut Vec<Action>) {
-    let Some((failure, reason)) = view.failure.zip(failure_reason(view, active)) else { return };
+fn report_failure(view: &View<'_>, reason: Option<&'static str>, actions: &mut Vec<Action>) {
+    let Some((failure, reason)) = view.failure.zip(reason) else { return };
     let involved = view.replica_set.metadata.object_ref("apps/v1", "ReplicaSet");
     let doing = if failure.creating { "creating" } else { "deleting" };
     let message = format!("Error {doing}: {}", failure.message);
     actions.push(Action::Event(Event::warning(involved, reason, message)));
 }
 
-/// What the failed writes were about; nothing when the number of pods is right by now.
-fn failure_reason(view: &View<'_>, active: &[&Pod]) -> Option<&'static str> {
-    let wanted = view.replica_set.replicas();
-    match (active.len() as i64).cmp(&wanted) {
-        std::cmp::Ordering::Less => Some("FailedCreate"),
-        std::cmp::Ordering::Greater => Some("FailedDelete"),
-        std::cmp::Ordering::Equal => None,
+/// What the failed writes were about; nothing when none failed or the number of pods is right by now.
+fn failure_reason(view: &View<'_>, active: usize) -> Option<&'static str> {
+    view.failure?;
+    match (active as i64).cmp(&view.replica_set.replicas()) {
+        Ordering::Less => Some("FailedCreate"),
+        Ordering::Greater => Some("FailedDelete"),
+        Ordering::Equal => None,
     }
 }
 
-fn status(view: &View<'_>, owned: &[&Pod], active: &[&Pod], now: Timestamp) -> ReplicaSetStatus {
+fn status(
+    view: &View<'_>,
+    owned: &[&Pod],
+    active: &[&Pod],
+    failed: Option<&'static str>,
+    now: Timestamp,
+) -> ReplicaSetStatus {
     let set = view.replica_set;
     let template_labels = template_labels(&set.spec.template);
     let count = |test: &dyn Fn(&Pod) -> bool| active.iter().filter(|pod| test(pod)).count() as i64;
     let available =
         |pod: &Pod| pod.available_in(set.spec.min_ready_seconds, now).is_some_and(|wait| wait.is_zero());
     let mut conditions = set.status.conditions.clone();
-    match view.failure.zip(failure_reason(view, active)) {
+    match view.failure.zip(failed) {
         Some((failure, reason)) => condition::set(
             &mut conditions,
             Condition::new("ReplicaFailure", "True", reason, failure.message.as_str(), now),

@@ -176,7 +176,8 @@ impl World {
     // What the tests set up and ask.
 
     pub(crate) fn create_replica_set(&mut self, replicas: i64, pods: usize) {
-        let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"image": "v1"}]}});
+        let template =
+            json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"image": "v1"}]}});
         let set = json!({"metadata": {"name": "web"}, "spec": {"replicas": replicas, "template": template,
             "selector": {"matchLabels": {"app": "web"}}}});
         self.create(&REPLICA_SETS, set);

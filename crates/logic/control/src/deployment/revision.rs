@@ -51,7 +51,8 @@ impl<'a> Plan<'a> {
             self.edit(new).min_ready_seconds = Some(min_ready);
         }
         self.set_revision(present.max(revision));
-        if self.d.progress_deadline().is_some() && condition::find(&self.conditions, "Progressing").is_none() {
+        if self.d.progress_deadline().is_some() && condition::find(&self.conditions, "Progressing").is_none()
+        {
             let message = format!("Found new replica set \"{}\"", new.metadata.name);
             self.progressing("True", "FoundNewReplicaSet", message);
         }
@@ -79,8 +80,7 @@ impl<'a> Plan<'a> {
             resource: REPLICA_SETS,
             namespace: self.d.metadata.namespace.clone(),
             object: self.new_set(&name, &hash, replicas, revision),
-            announce: (replicas > 0)
-                .then(|| Box::new(Event::normal(involved, "ScalingReplicaSet", message))),
+            announce: (replicas > 0).then(|| Box::new(Event::normal(involved, "ScalingReplicaSet", message))),
         });
         if self.d.progress_deadline().is_some() {
             match self.view.failure.filter(|failure| failure.creating) {

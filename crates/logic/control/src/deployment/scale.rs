@@ -143,11 +143,8 @@ pub(super) fn patch(set: &ReplicaSet, edit: &Edit) -> Vec<Action> {
     let owner = set.metadata.controller();
     if let Some((size, owner)) = edit.replicas.filter(|size| *size != set.replicas()).zip(owner) {
         let direction = if size > set.replicas() { "up" } else { "down" };
-        let message = format!(
-            "Scaled {direction} replica set {} from {} to {size}",
-            set.metadata.name,
-            set.replicas()
-        );
+        let message =
+            format!("Scaled {direction} replica set {} from {} to {size}", set.metadata.name, set.replicas());
         let involved = crate::action::ObjectRef {
             api_version: owner.api_version.clone(),
             kind: owner.kind.clone(),

@@ -97,10 +97,22 @@ mod tests {
         let hashed = with_hash(&base, "abc");
         assert_eq!(hashed.pointer("/metadata/labels/pod-template-hash"), Some(&json!("abc")));
         check(base.clone(), hashed, true);
-        check(base.clone(), json!({"metadata": {"creationTimestamp": null, "labels": {"app": "x"}, "annotations": {}},
-            "spec": {"containers": [{"image": "a", "command": null}]}}), true);
-        check(base.clone(), json!({"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"image": "b"}]}}), false);
-        check(base, json!({"metadata": {"labels": {"app": "y"}}, "spec": {"containers": [{"image": "a"}]}}), false);
+        check(
+            base.clone(),
+            json!({"metadata": {"creationTimestamp": null, "labels": {"app": "x"}, "annotations": {}},
+            "spec": {"containers": [{"image": "a", "command": null}]}}),
+            true,
+        );
+        check(
+            base.clone(),
+            json!({"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"image": "b"}]}}),
+            false,
+        );
+        check(
+            base,
+            json!({"metadata": {"labels": {"app": "y"}}, "spec": {"containers": [{"image": "a"}]}}),
+            false,
+        );
         check(json!({"spec": {"volumes": [{"emptyDir": {}}]}}), json!({"spec": {"volumes": [{}]}}), false);
     }
 

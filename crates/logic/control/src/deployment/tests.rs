@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use proptest::prelude::{Just, ProptestConfig, Strategy as _, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use proptest::prelude::{
+    Just, ProptestConfig, Strategy as _, prop_assert, prop_assert_eq, prop_oneof, proptest,
+};
 use serde_json::json;
 
 use super::*;
@@ -166,8 +168,11 @@ fn a_taken_name_makes_another_hash() {
     let mut world = World::new();
     let d = deployment(1, json!(1), json!(0));
     let name = format!("web-{}", template_hash(&d["spec"]["template"], None));
-    world.create(&REPLICA_SETS, json!({"metadata": {"name": name}, "spec": {"replicas": 0,
-        "selector": {"matchLabels": {"other": "x"}}, "template": {}}}));
+    world.create(
+        &REPLICA_SETS,
+        json!({"metadata": {"name": name}, "spec": {"replicas": 0,
+        "selector": {"matchLabels": {"other": "x"}}, "template": {}}}),
+    );
     world.create(&DEPLOYMENTS, d);
     world.settle();
     check(&world, "1", 1);
@@ -181,7 +186,10 @@ fn an_empty_selector_is_refused() {
     d["spec"]["selector"] = json!({});
     world.create(&DEPLOYMENTS, d);
     world.settle();
-    assert_eq!((world.all::<ReplicaSet>(&REPLICA_SETS).len(), get(&world).status.observed_generation), (0, 1));
+    assert_eq!(
+        (world.all::<ReplicaSet>(&REPLICA_SETS).len(), get(&world).status.observed_generation),
+        (0, 1)
+    );
 }
 
 #[derive(Clone, Debug)]

@@ -47,6 +47,14 @@ fn deleted(step: &Step) -> Vec<&str> {
     names
 }
 
+fn status_patch(step: &Step) -> &Value {
+    let patch = step.actions.iter().find_map(|action| match action {
+        Action::UpdateStatus { patch, .. } => Some(patch),
+        _ => None,
+    });
+    patch.expect("a status")
+}
+
 fn created(step: &Step) -> usize {
     step.actions.iter().filter(|action| matches!(action, Action::Create { .. })).count()
 }
@@ -104,7 +112,7 @@ fn availability_waits_for_min_ready_seconds() {
     set.spec.min_ready_seconds = 30;
     let pods = [pod("a", "n", "Running", Some(40)), pod("b", "n", "Running", Some(10))];
     let step = run(&set, &pods);
-    let Some(Action::UpdateStatus { patch, .. }) = step.actions.last() else { panic!("no status") };
+    let patch = status_patch(&step);
     assert_eq!(patch.pointer("/status/readyReplicas"), Some(&json!(2)));
     assert_eq!(patch.pointer("/status/availableReplicas"), Some(&json!(1)));
     assert_eq!(patch.pointer("/status/observedGeneration"), Some(&json!(3)));
@@ -118,7 +126,7 @@ fn failures_become_a_condition_and_an_event() {
     let step = step(&View { replica_set: &set, pods: &[], related: &[], failure: Some(&failure) }, now());
     assert_eq!(created(&step), 1);
     assert!(step.actions.iter().any(|a| matches!(a, Action::Event(e) if e.reason == "FailedCreate")));
-    let Some(Action::UpdateStatus { patch, .. }) = step.actions.last() else { panic!("no status") };
+    let patch = status_patch(&step);
     assert_eq!(patch.pointer("/status/conditions/0/type"), Some(&json!("ReplicaFailure")));
 }
 
