@@ -107,7 +107,8 @@ fn subsets(view: &View<'_>) -> (Vec<Subset>, bool) {
         }
         let subset = groups.entry(ports).or_default();
         let ready = publish_all || pod.ready();
-        if ready { &mut subset.addresses } else { &mut subset.not_ready_addresses }.push(Address {
+        let list = if ready { &mut subset.addresses } else { &mut subset.not_ready_addresses };
+        list.push(Address {
             ip: ip.to_owned(),
             hostname: service.hostname_of(pod),
             node_name: Some(pod.spec.node_name.clone()).filter(|node| !node.is_empty()),
