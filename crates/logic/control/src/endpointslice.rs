@@ -199,7 +199,8 @@ fn reconcile_group(
         let room = MAX_ENDPOINTS.saturating_sub(slice.endpoints.len()).min(rest.len());
         slice.endpoints.extend(rest.drain(..room));
     }
-    let labels = service.labels_with(&[(SERVICE_LABEL, service.metadata.name.as_str()), (MANAGED_BY, CONTROLLER)]);
+    let labels =
+        service.labels_with(&[(SERVICE_LABEL, service.metadata.name.as_str()), (MANAGED_BY, CONTROLLER)]);
     let mut kept = 0;
     for slice in &filled {
         if slice.endpoints.is_empty() && !(keep_one && kept == 0) {

@@ -18,6 +18,7 @@ pub mod endpoints;
 pub mod endpointslice;
 mod hash;
 pub mod intstr;
+pub mod job;
 pub mod meta;
 pub mod pod;
 pub mod replicaset;

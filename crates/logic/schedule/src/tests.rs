@@ -113,7 +113,7 @@ fn selectors_and_affinity() {
     check(&nodes, expression("disk", "NotIn", json!(["ssd"])), "a");
     check(&nodes, expression("gen", "Gt", json!(["5"])), "b");
     check(&nodes, expression("gen", "Lt", json!(["5"])), "a");
-    check(&nodes, expression("gen", "Exists", json!([])).clone(), "a");
+    check(&nodes, expression("gen", "Exists", json!([])), "a");
     check(&nodes, expression("gen", "DoesNotExist", json!([])), refused);
     check(&nodes, required(json!({})), refused);
     check(
