@@ -54,7 +54,9 @@ impl<'a> Progress<'a> {
         }
         self.judge();
         if self.ending() {
-            self.delete_active(self.active.len());
+            // What is stopped because the Job fails counts as failed; a surplus at success does not.
+            let failing = condition::holds(&self.status.conditions, "FailureTarget");
+            self.delete_active(self.active.len(), failing);
             self.end_when_quiet();
         } else {
             self.manage();
@@ -194,9 +196,7 @@ impl<'a> Progress<'a> {
 
     /// Ends it once no pod runs and every ended one is counted.
     fn end_when_quiet(&mut self) {
-        let quiet = self.active.is_empty()
-            && !self.owned.iter().any(|pod| pod.terminating())
-            && self.uncounted().is_empty();
+        let quiet = self.owned.iter().all(|pod| pod.ended()) && self.uncounted().is_empty();
         if !quiet {
             return;
         }
@@ -222,14 +222,14 @@ impl<'a> Progress<'a> {
     /// Brings the number of running pods to what is wanted.
     fn manage(&mut self) {
         if self.job.spec.suspend {
-            return self.delete_active(self.active.len());
+            return self.delete_active(self.active.len(), false);
         }
         let wanted = usize::try_from(self.wanted_active()).unwrap_or(0);
         if self.job.indexed() {
             self.delete_superfluous_indexes();
         }
         if self.active.len() > wanted {
-            return self.delete_active(self.active.len() - wanted);
+            return self.delete_active(self.active.len() - wanted, false);
         }
         let occupied = if self.job.spec.pod_replacement_policy == "Failed" {
             self.active.len() + self.owned.iter().filter(|pod| pod.terminating()).count()
@@ -284,14 +284,26 @@ impl<'a> Progress<'a> {
             })
         });
         self.active = kept;
-        self.writes.extend(surplus.into_iter().map(|pod| pods::delete(self.job, pod)));
+        for pod in surplus {
+            self.delete(pod, false);
+        }
     }
 
-    fn delete_active(&mut self, count: usize) {
+    /// Deletes the least valuable pods; they count as failed when asked so.
+    fn delete_active(&mut self, count: usize, counted: bool) {
         let all = self.active.clone();
         sort_for_deletion(&mut self.active, &all);
         let chosen: Vec<&Pod> = self.active.drain(..count.min(BURST).min(all.len())).collect();
-        self.writes.extend(chosen.into_iter().map(|pod| pods::delete(self.job, pod)));
+        for pod in chosen {
+            self.delete(pod, counted);
+        }
+    }
+
+    fn delete(&mut self, pod: &Pod, counted: bool) {
+        if !counted && pod.metadata.has_finalizer(TRACKING) {
+            self.writes.push(drop_finalizer(PODS, &pod.metadata, TRACKING));
+        }
+        self.writes.push(pods::delete(self.job, pod));
     }
 
     /// How long to wait before pods are made again: after failures in a row, 10 s doubled up to 6 min.
