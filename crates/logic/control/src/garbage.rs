@@ -81,12 +81,17 @@ impl Graph {
     /// Takes note of an object that was added or changed.
     pub fn observe(&mut self, resource: &Gvr, meta: &Meta) {
         let uid = &meta.uid;
-        if let Some(before) = self.nodes.get(uid) {
-            let left: Vec<String> = before.meta.owner_references.iter().map(|o| o.uid.clone()).collect();
-            left.iter().for_each(|owner| self.unlink(owner, uid));
-        }
         for owner in &meta.owner_references {
             self.dependents.entry(owner.uid.clone()).or_default().insert(uid.clone());
+        }
+        let before = self.nodes.get(uid).map_or(&[][..], |node| node.meta.owner_references.as_slice());
+        let kept = |owner: &&OwnerReference| meta.owner_references.iter().any(|o| o.uid == owner.uid);
+        let left: Vec<String> =
+            before.iter().filter(|owner| !kept(owner)).map(|owner| owner.uid.clone()).collect();
+        for owner in left {
+            self.unlink(&owner, uid);
+            // It may have waited for this.
+            self.touch(&owner);
         }
         self.nodes.insert(uid.clone(), Node { resource: resource.clone(), meta: meta.clone() });
         let awaited = self.unseen.remove(uid).is_some();
@@ -171,7 +176,7 @@ impl Graph {
     }
 
     fn dependents_of(&self, uid: &str) -> impl Iterator<Item = &Node> {
-        self.dependents.get(uid).into_iter().flatten().filter_map(|dependent| self.nodes.get(dependent))
+        self.dependents.get(uid).into_iter().flatten().filter_map(move |dependent| self.nodes.get(dependent))
     }
 
     /// The owner goes once no dependent blocks it.
