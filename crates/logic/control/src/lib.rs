@@ -13,6 +13,7 @@
 pub mod action;
 mod claim;
 pub mod condition;
+pub mod cronjob;
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;

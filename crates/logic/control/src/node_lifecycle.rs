@@ -147,7 +147,8 @@ fn wanted_taints(node: &Node, status: &NodeStatus, now: Timestamp) -> Vec<Taint>
     let mut wanted: Vec<(&str, &str)> = Vec::new();
     match condition::find(&status.conditions, "Ready").map(|c| c.status.as_str()) {
         Some("True") => {}
-        Some("False") => wanted.extend([(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]),
+        // A node that has never said anything is not ready yet.
+        Some("False") | None => wanted.extend([(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]),
         _ => wanted.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]),
     }
     for (kind, when, taint) in PRESSURES {
