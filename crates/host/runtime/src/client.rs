@@ -234,7 +234,7 @@ impl Sandbox for ShimSandbox {
             ask(&mut channel, &self.dir, &request, stdio.into_iter().flatten().collect())?;
         match answer {
             Response::Started { pid } => {
-                Ok(Exec { pid, terminal: fds.pop(), channel, dir: self.dir.clone() })
+                Ok(Exec { pid, terminal: fds.pop(), ending: Ending { channel, dir: self.dir.clone() } })
             }
             other => unexpected(&other),
         }
@@ -273,12 +273,12 @@ impl Sandbox for ShimSandbox {
         }
     }
 
-    fn wait(&self, name: &str) -> Result<Exit> {
+    fn watch(&self, name: &str) -> Result<Ending> {
         let mut channel = connect(&self.dir)?;
-        match ask(&mut channel, &self.dir, &Request::Wait { name: name.to_owned() }, Vec::new())? {
-            (Response::Exit(exit), _) => Ok(exit),
-            (other, _) => unexpected(&other),
-        }
+        channel
+            .send(&Request::Wait { name: name.to_owned() }, Vec::new())
+            .map_err(|_| Error::gone(self.dir.path().display()))?;
+        Ok(Ending { channel, dir: self.dir.clone() })
     }
 
     fn events(&self) -> Result<Events> {
@@ -308,13 +308,34 @@ impl Sandbox for ShimSandbox {
     }
 }
 
+/// The end of a program, to come. Readable through [`AsFd`] once it is there.
+pub struct Ending {
+    channel: Channel,
+    dir: PodDir,
+}
+
+impl Ending {
+    /// Waits for it.
+    pub fn wait(&mut self) -> Result<Exit> {
+        match hear(&mut self.channel, &self.dir)? {
+            (Response::Exit(exit), _) => Ok(exit),
+            (other, _) => unexpected(&other),
+        }
+    }
+}
+
+impl AsFd for Ending {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+}
+
 /// A further process in a container.
 pub struct Exec {
     /// Its process id, as seen from the machine.
     pub pid: i32,
     terminal: Option<OwnedFd>,
-    channel: Channel,
-    dir: PodDir,
+    ending: Ending,
 }
 
 impl Exec {
@@ -328,18 +349,14 @@ impl Exec {
         self.terminal.as_ref().map_or(Ok(()), |terminal| crate::launch::resize(terminal.as_fd(), size))
     }
 
-    /// Waits for its end. Readable through [`AsFd`] once it has ended.
+    /// Waits for its end.
     pub fn wait(&mut self) -> Result<Exit> {
-        match hear(&mut self.channel, &self.dir)? {
-            (Response::Exit(exit), _) => Ok(exit),
-            (other, _) => unexpected(&other),
-        }
+        self.ending.wait()
     }
-}
 
-impl AsFd for Exec {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.channel.as_fd()
+    /// Its end, to come.
+    pub fn ending(&mut self) -> &mut Ending {
+        &mut self.ending
     }
 }
 

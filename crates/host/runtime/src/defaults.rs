@@ -1,6 +1,9 @@
 //! The specification of a usual container, in the OCI's words: what is mounted, hidden and allowed unless a caller says otherwise.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+};
 
 use oci_spec::runtime::{
     Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxDevice, LinuxDeviceCgroupBuilder,
@@ -144,11 +147,13 @@ fn bad(error: oci_spec::OciSpecError) -> Error {
 impl SpecOptions {
     /// The specification.
     pub fn build(self) -> Result<Spec> {
-        let capabilities: std::collections::HashSet<Capability> = self.capabilities()?.into_iter().collect();
+        let capabilities: HashSet<Capability> = self.capabilities()?.into_iter().collect();
         let sets = LinuxCapabilitiesBuilder::default()
             .bounding(capabilities.clone())
             .effective(capabilities.clone())
             .permitted(capabilities)
+            .inheritable(HashSet::new())
+            .ambient(HashSet::new())
             .build()
             .map_err(bad)?;
         let user = UserBuilder::default()

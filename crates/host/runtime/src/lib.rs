@@ -23,12 +23,13 @@ mod recover;
 mod runtime;
 mod seccomp;
 mod shim;
+mod signals;
 mod status;
 mod sys;
 mod wire;
 
 pub use cgroup::Cgroup;
-pub use client::{Events, Exec, ShimRuntime, ShimSandbox};
+pub use client::{Ending, Events, Exec, ShimRuntime, ShimSandbox};
 pub use config::{
     ContainerConfig, ExecConfig, LogConfig, Network, PodCgroup, RootFs, SandboxConfig, Seccomp, Share, Size,
     Stdin, WhenIdle,
@@ -41,4 +42,5 @@ pub use oci_spec::runtime as oci;
 pub use pod_dir::PodDir;
 pub use runtime::{Runtime, Sandbox, SignalTo};
 pub use shim::entry as shim_entry;
+pub use signals::Signals;
 pub use status::{Event, Exit, Phase, Stats, Status};

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    client::{Events, Exec},
+    client::{Ending, Events, Exec},
     config::{ContainerConfig, ExecConfig, SandboxConfig, Size},
     error::Result,
     pod_dir::PodDir,
@@ -81,7 +81,12 @@ pub trait Sandbox: Send + Sync {
     fn list(&self) -> Result<Vec<Status>>;
 
     /// Waits until a container has ended and its output has been written.
-    fn wait(&self, name: &str) -> Result<Exit>;
+    fn wait(&self, name: &str) -> Result<Exit> {
+        self.watch(name)?.wait()
+    }
+
+    /// As [`Sandbox::wait`], through a descriptor that can be polled.
+    fn watch(&self, name: &str) -> Result<Ending>;
 
     /// A connection that tells what happens from now on.
     fn events(&self) -> Result<Events>;

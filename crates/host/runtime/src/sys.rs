@@ -141,12 +141,31 @@ pub(crate) fn child_signal_fd() -> io::Result<OwnedFd> {
     }
 }
 
+/// Blocks `signals`, and gives a descriptor to read them from.
+pub(crate) fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
+    // SAFETY: the set is initialised by sigemptyset before it is read; the descriptor is new and has no other owner.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        for signal in signals {
+            libc::sigaddset(&mut set, *signal);
+        }
+        check(i64::from(libc::sigprocmask(libc::SIG_BLOCK, &set, ptr::null_mut())))?;
+        let fd = libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        check(i64::from(fd))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
 /// Gives a new program the signal state a program expects: nothing blocked, nothing ignored.
 pub(crate) fn reset_signals() {
-    // SAFETY: default actions run no code of ours; the set is initialised before it is read.
+    // The kernel's own structure: handler, flags, restorer, mask. All zero is the default action. The C library would refuse the two
+    // signals it keeps for itself, which its posix_spawn leaves ignored.
+    let default = [0u64; 4];
+    // SAFETY: default actions run no code of ours; `default` is as large as the kernel reads; the set is initialised before it is read.
     unsafe {
         for signal in 1..=64 {
-            libc::signal(signal, libc::SIG_DFL);
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null::<u64>(), 8);
         }
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut set);

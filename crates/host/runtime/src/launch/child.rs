@@ -13,17 +13,16 @@ use crate::{
 /// Never returns: becomes the program, or tells why not and ends.
 pub(super) fn run(plan: Launch<'_>, line: OwnedFd) -> ! {
     let line = Line(line);
-    match prepare(&plan, &line) {
-        Err(error) => line.fail(&error),
-        Ok((ready, line)) => {
-            line.say(b'R', b"");
-            line.wait_for_go();
-            line.fail(&ready.exec())
-        }
-    }
+    // From here on the line has another number.
+    let line = enter(&plan, &line).unwrap_or_else(|error| line.fail(&error));
+    let ready = process::become_user(&plan, &line).unwrap_or_else(|error| line.fail(&error));
+    line.say(b'R', b"");
+    line.wait_for_go();
+    line.fail(&ready.exec())
 }
 
-fn prepare(plan: &Launch<'_>, line: &Line) -> Result<(process::Ready, Line)> {
+/// Builds the container, or joins it, and takes its streams in place. Gives the line, moved.
+fn enter(plan: &Launch<'_>, line: &Line) -> Result<Line> {
     sys::reset_signals();
     // Until it is the container's own program, nobody in the container may look into this process or at its executable.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
@@ -47,8 +46,7 @@ fn prepare(plan: &Launch<'_>, line: &Line) -> Result<(process::Ready, Line)> {
             }
         }
     };
-    let line = stdio(plan, terminal, line)?;
-    process::become_user(plan, &line).map(|ready| (ready, line))
+    stdio(plan, terminal, line)
 }
 
 /// Builds the container around this process. Gives its terminal.

@@ -44,6 +44,7 @@ pub(super) fn process(config: &ContainerConfig, wanted: &ExecConfig) -> Result<P
     if wanted.privileged {
         let all: std::collections::HashSet<Capability> =
             crate::defaults::all_capabilities().into_iter().collect();
+        let none = std::collections::HashSet::<Capability>::new();
         let sets = LinuxCapabilitiesBuilder::default()
             .bounding(all.clone())
             .effective(all.clone())

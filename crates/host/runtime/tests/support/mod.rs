@@ -250,3 +250,17 @@ pub fn cgroups_of(id: &str) -> Vec<PathBuf> {
     }
     found
 }
+
+impl Container<'_> {
+    /// Why it did not start, or what it said.
+    pub fn run_to_error(self) -> String {
+        let (pod, name) = (self.pod, self.name.clone());
+        match self.start() {
+            Err(error) => error.to_string(),
+            Ok(()) => {
+                pod.sandbox.wait(&name).unwrap();
+                pod.said(&name)
+            }
+        }
+    }
+}
