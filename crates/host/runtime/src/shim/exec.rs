@@ -49,6 +49,8 @@ pub(super) fn process(config: &ContainerConfig, wanted: &ExecConfig) -> Result<P
             .bounding(all.clone())
             .effective(all.clone())
             .permitted(all)
+            .inheritable(none.clone())
+            .ambient(none)
             .build();
         process.set_capabilities(sets.ok());
         process.set_no_new_privileges(None);
