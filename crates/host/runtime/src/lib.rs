@@ -1,1 +1,46 @@
 //! Containers: shim, namespaces, cgroups, root filesystems, exec and stdio.
+//!
+//! A pod is one shim process ([`shim_entry`]) that holds the namespaces its containers share, starts them, and keeps their output and
+//! exit statuses. It outlives the caller, who finds it again by the pod's folder ([`PodDir`], [`Runtime::open`]). Everything blocks;
+//! callers in asynchronous code use a thread, or wait for [`Events`] and [`Exec`] through their descriptors.
+//!
+//! This room knows nothing of images (it takes folders), of networks beyond the namespace, of restart policies, or of Kubernetes.
+
+#![allow(
+    unsafe_code,
+    reason = "this room makes the system calls no safe library has; each block says why it is sound"
+)]
+
+mod cgroup;
+mod client;
+mod config;
+mod defaults;
+mod error;
+mod launch;
+mod log;
+mod pod_dir;
+mod recover;
+mod runtime;
+mod seccomp;
+mod shim;
+mod signals;
+mod status;
+mod sys;
+mod wire;
+
+pub use cgroup::Cgroup;
+pub use client::{Ending, Events, Exec, ShimRuntime, ShimSandbox};
+pub use config::{
+    ContainerConfig, ExecConfig, LogConfig, Network, PodCgroup, RootFs, SandboxConfig, Seccomp, Share, Size,
+    Stdin, WhenIdle,
+};
+pub use defaults::{SpecOptions, mount};
+pub use error::{Error, ErrorKind, Result};
+pub use log::{LogLine, Stream, log_files};
+/// The OCI runtime specification's types, in which containers are described.
+pub use oci_spec::runtime as oci;
+pub use pod_dir::PodDir;
+pub use runtime::{Runtime, Sandbox, SignalTo};
+pub use shim::entry as shim_entry;
+pub use signals::Signals;
+pub use status::{Event, Exit, Phase, Stats, Status};

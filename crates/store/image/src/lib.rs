@@ -1,1 +1,36 @@
 //! Content-addressed blobs, manifests, unpacked layers, archives and registry client.
+//!
+//! The data folder is itself an OCI image layout: `oci-layout`, `index.json` with one entry per
+//! reference, `blobs/sha256/…`. Beside it, `layers/` holds every layer unpacked once, ready to be an
+//! overlay lower directory. Several processes may use one folder at the same time.
+//!
+//! This room knows nothing of containers, Dockerfiles or listeners.
+
+mod blob;
+mod compress;
+mod error;
+mod fsx;
+mod gc;
+mod layer;
+mod lease;
+mod manifest;
+mod reference;
+mod refs;
+mod store;
+mod view;
+
+pub use blob::{BlobWriter, Blobs};
+pub use compress::{Compression, Decoder};
+pub use error::{Error, Result};
+pub use gc::{DiskUsage, GcOptions, GcReport};
+pub use layer::{
+    Limits, TarEntry, TarKind, TarReader, TarWriter, UnpackOptions, Unpacked, pack_directory, unpack_into,
+};
+pub use manifest::{
+    ContainerConfig, Descriptor, Empty, Healthcheck, History, ImageConfig, Index, Manifest, Platform, RootFs,
+    media_type,
+};
+pub use reference::Reference;
+pub use refs::RefEntry;
+pub use store::{Layer, ResolvedImage, Scratch, Store};
+pub use view::{Dir, Found, Node, View, glob_match};

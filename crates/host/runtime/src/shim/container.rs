@@ -1,0 +1,440 @@
+//! One container of the pod, from its description to its exit status.
+
+use std::{
+    fs,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use oci_spec::runtime::Process;
+use rustix::{pipe::PipeFlags, process::WaitStatus};
+use seccompiler::BpfProgram;
+use wharf_base::{Clock, SystemClock};
+
+use super::{Polled, code_of, output::Output};
+use crate::{
+    cgroup::{Cgroup, Doors},
+    config::{ContainerConfig, ExecConfig, Size, Stdin},
+    error::{Context, Error, Result},
+    launch::{self, Launch, Launched, Plan, TerminalPlan},
+    log::{LogWriter, Stream},
+    pod_dir::write_json,
+    status::{Exit, Phase, Status},
+    sys,
+};
+
+pub(super) struct Container {
+    pub(super) config: ContainerConfig,
+    folder: PathBuf,
+    cgroup: Cgroup,
+    doors: Doors,
+    status: Status,
+    launched: Option<Launched>,
+    terminal: Option<OwnedFd>,
+    input: Option<OwnedFd>,
+    outputs: Vec<Output>,
+    log: Option<LogWriter>,
+    /// Its end has been told to those who wait.
+    pub(super) announced: bool,
+}
+
+/// The program's ends of its standard streams, and ours.
+struct Streams {
+    theirs: [Option<OwnedFd>; 3],
+    input: Option<OwnedFd>,
+    outputs: Vec<Output>,
+}
+
+impl Container {
+    /// Sets everything up, and leaves nothing behind when that fails.
+    pub(super) fn create(config: ContainerConfig, folder: PathBuf, filters: &[BpfProgram]) -> Result<Self> {
+        let process = check(&config)?;
+        let cgroup = cgroup_of(&config)?;
+        let resources =
+            config.spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
+        cgroup.create(&resources)?;
+        let made = Self::build(config, process, folder.clone(), &cgroup, filters);
+        if made.is_err() {
+            cgroup.remove_quietly();
+            clear(&folder);
+        }
+        made
+    }
+
+    fn build(
+        config: ContainerConfig,
+        process: Process,
+        folder: PathBuf,
+        cgroup: &Cgroup,
+        filters: &[BpfProgram],
+    ) -> Result<Self> {
+        make_layers(&config, &folder)?;
+        let log = match config.log.clone() {
+            Some(log) => {
+                let path = log.path.clone();
+                Some(LogWriter::open(log).step("open the log", path.display())?)
+            }
+            None => None,
+        };
+        let terminal = process.terminal().unwrap_or(false).then(|| TerminalPlan {
+            size: process.console_size().map(|size| Size {
+                rows: size.height().min(9999) as u16,
+                columns: size.width().min(9999) as u16,
+            }),
+        });
+        let mut streams = if terminal.is_some() { no_streams() } else { pipes(config.stdin)? };
+        let doors = cgroup.doors()?;
+        let plan = Plan { process, user: config.user.clone(), terminal };
+        let mut launched = launch::launch(Launch {
+            config: &config,
+            process: plan,
+            into: launch::Into::New { folder: &folder },
+            doors: &doors,
+            stdio: streams.theirs,
+            seccomp: filters,
+        })?;
+        let terminal = launched.terminal.take();
+        if let Some(terminal) = &terminal {
+            streams.outputs.push(terminal_output(terminal)?);
+        }
+        let status = Status {
+            name: config.name.clone(),
+            phase: Phase::Created,
+            pid: Some(launched.pid.as_raw_nonzero().get()),
+            cgroup: cgroup.path().to_owned(),
+            created_at: SystemClock.now(),
+            started_at: None,
+            exit: None,
+            warnings: launched.warnings.clone(),
+        };
+        let container = Self {
+            config,
+            folder,
+            cgroup: cgroup.clone(),
+            doors,
+            status,
+            launched: Some(launched),
+            terminal,
+            input: streams.input,
+            outputs: streams.outputs,
+            log,
+            announced: false,
+        };
+        container.save().inspect_err(|_| container.abandon())?;
+        Ok(container)
+    }
+
+    fn abandon(&self) {
+        if let Some(launched) = &self.launched {
+            launched.abandon();
+        }
+    }
+
+    fn save(&self) -> Result<()> {
+        write_json(&self.folder.join("state.json"), &self.status)
+    }
+
+    pub(super) fn status(&self) -> &Status {
+        &self.status
+    }
+
+    pub(super) fn pid(&self) -> Option<i32> {
+        self.status.pid
+    }
+
+    fn running(&mut self, step: &str) -> Result<&mut Launched> {
+        let name = &self.status.name;
+        match (&self.status.phase, &mut self.launched) {
+            (Phase::Running | Phase::Paused, Some(launched)) => Ok(launched),
+            _ => Err(Error::state(step, name, "the container does not run")),
+        }
+    }
+
+    /// Starts its program. A program that cannot be started ends the container.
+    pub(super) fn start(&mut self) -> Result<()> {
+        let Some(launched) = self.launched.as_mut().filter(|_| self.status.phase == Phase::Created) else {
+            return Err(Error::state("start", &self.status.name, "the container has been started before"));
+        };
+        launched.go()?;
+        self.status.phase = Phase::Running;
+        self.status.started_at = Some(SystemClock.now());
+        self.save()
+    }
+
+    pub(super) fn kill(&mut self, signal: i32, all: bool) -> Result<()> {
+        let name = self.status.name.clone();
+        let Some(launched) = &self.launched else {
+            return Err(Error::state("signal", name, "the container does not run"));
+        };
+        if all {
+            self.cgroup.signal_all(signal);
+            return Ok(());
+        }
+        sys::pidfd_signal(launched.pidfd.as_fd(), signal).step("signal", name)?;
+        if signal == libc::SIGKILL && self.status.phase == Phase::Paused {
+            // A frozen process dies only once it thaws.
+            self.cgroup.freeze(false)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn freeze(&mut self, frozen: bool) -> Result<()> {
+        let (from, to) =
+            if frozen { (Phase::Running, Phase::Paused) } else { (Phase::Paused, Phase::Running) };
+        if self.status.phase != from {
+            let (step, why) = if frozen {
+                ("pause", "the container does not run")
+            } else {
+                ("unpause", "the container is not paused")
+            };
+            return Err(Error::state(step, &self.status.name, why));
+        }
+        self.cgroup.freeze(frozen)?;
+        self.status.phase = to;
+        self.save()
+    }
+
+    pub(super) fn resize(&self, size: Size) -> Result<()> {
+        match &self.terminal {
+            Some(terminal) => launch::resize(terminal.as_fd(), size),
+            None => Err(Error::state("resize the terminal of", &self.status.name, "the container has none")),
+        }
+    }
+
+    /// Starts one more process. Gives it with the outer side of its terminal.
+    pub(super) fn exec(
+        &mut self,
+        wanted: &ExecConfig,
+        stdio: [Option<OwnedFd>; 3],
+        filters: &[BpfProgram],
+    ) -> Result<(Launched, Option<OwnedFd>)> {
+        if self.status.phase == Phase::Paused {
+            return Err(Error::state("run a command in", &self.status.name, "the container is paused"));
+        }
+        let process = super::exec::process(&self.config, wanted)?;
+        let user = wanted.user.clone().or_else(|| self.config.user.clone());
+        let terminal = wanted.terminal.map(|size| TerminalPlan { size: Some(size) });
+        let init = self.running("run a command in")?.pidfd.try_clone().step("copy", "the process handle")?;
+        let mut launched = launch::launch(Launch {
+            config: &self.config,
+            process: Plan { process, user, terminal },
+            into: launch::Into::Running { init: init.as_fd() },
+            doors: &self.doors,
+            stdio,
+            seccomp: if wanted.privileged { &[] } else { filters },
+        })?;
+        if let Err(error) = launched.go() {
+            launched.abandon();
+            return Err(error);
+        }
+        let terminal = launched.terminal.take();
+        Ok((launched, terminal))
+    }
+
+    /// Joins its streams: input, output, error.
+    pub(super) fn attach(&mut self) -> Result<[Option<OwnedFd>; 3]> {
+        if self.launched.is_none() {
+            return Err(Error::state("attach to", &self.status.name, "the container does not run"));
+        }
+        let copy = |fd: &OwnedFd| fd.try_clone().step("copy", "a standard stream");
+        let input = match (&self.terminal, self.config.stdin) {
+            (Some(terminal), _) => Some(copy(terminal)?),
+            // The input ends when the one attached closes it.
+            (None, Stdin::Once) => self.input.take(),
+            (None, _) => self.input.as_ref().map(copy).transpose()?,
+        };
+        let mut streams = self.outputs.iter_mut().map(Output::attach);
+        Ok([input, streams.next().flatten(), streams.next().flatten()])
+    }
+
+    pub(super) fn outputs_to_read(&self) -> impl Iterator<Item = Polled<'_>> {
+        self.outputs.iter().enumerate().filter_map(|(index, output)| output.to_read().map(|fd| (index, fd)))
+    }
+
+    pub(super) fn sinks_to_write(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.outputs.iter().flat_map(Output::to_write)
+    }
+
+    pub(super) fn read_output(&mut self, index: usize) {
+        if let Some(output) = self.outputs.get_mut(index) {
+            output.read(&mut self.log);
+        }
+    }
+
+    pub(super) fn flush_sinks(&mut self) {
+        self.outputs.iter_mut().for_each(Output::flush);
+    }
+
+    /// Its first process has ended: writes down how, and gives its cgroup back.
+    pub(super) fn ended(&mut self, status: WaitStatus) {
+        let (code, signal) = code_of(status);
+        let exit = Exit {
+            code,
+            signal,
+            oom_killed: self.cgroup.oom_kills() > 0,
+            finished_at: SystemClock.now(),
+            reason: None,
+        };
+        // First of all: everything below can be done again by others.
+        let _ = write_json(&self.folder.join("exit.json"), &exit);
+        self.status.exit = Some(exit);
+        self.status.pid = None;
+        self.status.phase = Phase::Exited;
+        self.launched = None;
+        self.input = None;
+        let _ = self.save();
+        // What a process that shares the machine's process ids has left behind goes too.
+        self.cgroup.remove_quietly();
+    }
+
+    /// Reads what an ended container has left in its pipes. True once all is read and passed on.
+    pub(super) fn drain(&mut self) -> bool {
+        for output in &mut self.outputs {
+            while output.to_read().is_some() && output.read(&mut self.log) {}
+            if output.to_read().is_some() {
+                // Nothing more comes: all writers are dead, or strangers who kept the pipe.
+                output.close(&mut self.log);
+            }
+        }
+        self.outputs.iter().all(Output::is_over)
+    }
+
+    /// Ended, and all has been told.
+    pub(super) fn is_over(&self) -> bool {
+        self.status.phase == Phase::Exited && self.announced
+    }
+
+    /// Ends it without waiting for its program's consent.
+    pub(super) fn destroy(&mut self) {
+        if let Some(launched) = self.launched.take() {
+            self.cgroup.signal_all(libc::SIGKILL);
+            launched.abandon();
+        }
+        self.cgroup.remove_quietly();
+    }
+
+    /// Removes what it has on disk.
+    pub(super) fn remove_files(&self) -> Result<()> {
+        fs::remove_dir_all(&self.folder).step("remove", self.folder.display())
+    }
+}
+
+/// Refuses what would not take effect, and gives the process to start.
+fn check(config: &ContainerConfig) -> Result<Process> {
+    let spec = &config.spec;
+    let refuse = |what: &str| {
+        Err(Error::invalid("create the container", &config.name, format_args!("{what} is not supported")))
+    };
+    let process = spec.process().clone().ok_or_else(|| {
+        Error::invalid("create the container", &config.name, "its specification names no process")
+    })?;
+    if spec.hooks().is_some() {
+        return refuse("'hooks'");
+    }
+    if process.apparmor_profile().is_some() || process.selinux_label().is_some() {
+        return refuse("a security label");
+    }
+    if process.io_priority().is_some()
+        || process.scheduler().is_some()
+        || process.exec_cpu_affinity().is_some()
+    {
+        return refuse("a scheduling policy");
+    }
+    if spec.uid_mappings().is_some() || spec.gid_mappings().is_some() {
+        return refuse("an id-mapped root");
+    }
+    let Some(linux) = spec.linux() else { return Ok(process) };
+    if linux.uid_mappings().is_some() || linux.gid_mappings().is_some() {
+        return refuse("a user namespace");
+    }
+    if linux.seccomp().is_some() {
+        return refuse("a system call filter of its own");
+    }
+    if linux.intel_rdt().is_some()
+        || linux.personality().is_some()
+        || linux.time_offsets().is_some()
+        || linux.memory_policy().is_some()
+    {
+        return refuse("one of 'intelRdt', 'personality', 'timeOffsets', 'memoryPolicy'");
+    }
+    use oci_spec::runtime::LinuxNamespaceType as Ns;
+    for namespace in linux.namespaces().iter().flatten() {
+        if namespace.path().is_some() {
+            return refuse("joining a namespace by path (networks are joined by the sandbox)");
+        }
+        if matches!(namespace.typ(), Ns::User | Ns::Time) {
+            return refuse("a user or time namespace");
+        }
+    }
+    Ok(process)
+}
+
+fn cgroup_of(config: &ContainerConfig) -> Result<Cgroup> {
+    let path = config
+        .spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.cgroups_path().as_deref())
+        .unwrap_or(Path::new(""));
+    Cgroup::at(&path.to_string_lossy())
+}
+
+/// The writable layer. Its root looks like the topmost layer's.
+fn make_layers(config: &ContainerConfig, folder: &Path) -> Result<()> {
+    for name in ["upper", "work", "rootfs"] {
+        let path = folder.join(name);
+        match fs::DirBuilder::new().mode(0o755).create(&path) {
+            // Kept from an earlier run of the same container.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            other => other.step("make the folder", path.display())?,
+        }
+    }
+    if let Some(top) = config.root.lower.first() {
+        let found = fs::metadata(top).step("open the layer", top.display())?;
+        let upper = folder.join("upper");
+        fs::set_permissions(&upper, fs::Permissions::from_mode(found.mode() & 0o7777))
+            .and_then(|()| std::os::unix::fs::chown(&upper, Some(found.uid()), Some(found.gid())))
+            .step("prepare the folder", upper.display())?;
+    }
+    Ok(())
+}
+
+/// Removes what a failed creation has made, and leaves the description for those who want to know.
+fn clear(folder: &Path) {
+    for name in ["work", "rootfs", "state.json"] {
+        let path = folder.join(name);
+        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    }
+}
+
+fn no_streams() -> Streams {
+    Streams { theirs: [None, None, None], input: None, outputs: Vec::new() }
+}
+
+fn pipes(stdin: Stdin) -> Result<Streams> {
+    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).step("make", "a pipe");
+    let mut streams = no_streams();
+    if stdin != Stdin::Null {
+        let (read, write) = pipe()?;
+        streams.theirs[0] = Some(read);
+        streams.input = Some(write);
+    }
+    for (index, stream) in [(1, Stream::Stdout), (2, Stream::Stderr)] {
+        let (read, write) = pipe()?;
+        rustix::io::ioctl_fionbio(&read, true).step("prepare", "a pipe")?;
+        streams.theirs[index] = Some(write);
+        streams.outputs.push(Output::new(read, stream));
+    }
+    Ok(streams)
+}
+
+/// The copy of the terminal's outer side that is read from. It may not block; the flag is the terminal's, so attached callers see it
+/// on theirs too.
+fn terminal_output(terminal: &OwnedFd) -> Result<Output> {
+    let copy = terminal.try_clone().step("copy", "the terminal")?;
+    rustix::io::ioctl_fionbio(&copy, true).step("prepare", "the terminal")?;
+    Ok(Output::new(copy, Stream::Stdout))
+}

@@ -1,0 +1,236 @@
+//! The system calls rustix has no safe form of. All `unsafe` of the room that is not a descriptor hand-over lives here.
+
+use std::{
+    ffi::{CStr, CString},
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    ptr,
+};
+
+use rustix::process::Pid;
+
+/// `libc` has it in a type too small for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Which side of [`clone`] is running.
+pub(crate) enum Cloned {
+    /// The new process.
+    Child,
+    /// The caller, with the child's id and a descriptor that names it for good.
+    Parent(Pid, OwnedFd),
+}
+
+/// `clone3` as a fork with new namespaces, a pidfd, and on cgroup v2 the child born in `cgroup`.
+///
+/// # Safety
+/// The calling process must have a single thread: the child goes on with a copy of this one's memory and may take locks.
+pub(crate) unsafe fn clone(namespaces: i32, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
+    let mut pidfd: i32 = -1;
+    // SAFETY: clone_args is plain data, for which zeroes are valid.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = (namespaces | libc::CLONE_PIDFD) as u64;
+    args.pidfd = ptr::from_mut(&mut pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: `args` is a valid clone_args of the size given and outlives the call; no stack is passed, so that the child
+    // continues on a copy of this one as after fork.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, ptr::from_ref(&args), size_of::<libc::clone_args>()) };
+    match pid {
+        0 => Ok(Cloned::Child),
+        // SAFETY: the kernel has just stored an open descriptor that nobody else owns.
+        pid if pid > 0 => match Pid::from_raw(pid as i32) {
+            Some(pid) => Ok(Cloned::Parent(pid, unsafe { OwnedFd::from_raw_fd(pidfd) })),
+            None => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+        },
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// `mount_setattr` on what `fd` names, and on all below it when `recursive`.
+pub(crate) fn mount_setattr(
+    fd: BorrowedFd<'_>,
+    recursive: bool,
+    set: u64,
+    clear: u64,
+    propagation: u64,
+) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a NUL-terminated string and `attr` a mount_attr of the size given; both outlive the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            ptr::from_ref(&attr),
+            size_of::<libc::mount_attr>(),
+        )
+    })
+}
+
+/// Leaves the namespaces of `flags` for fresh ones.
+pub(crate) fn unshare(flags: i32) -> io::Result<()> {
+    // SAFETY: takes plain flags. CLONE_FILES, which could break descriptor ownership, is never among them.
+    check(i64::from(unsafe { libc::unshare(flags) }))
+}
+
+/// Enters the namespaces of `flags` that `fd` (a namespace file or a pidfd) names.
+pub(crate) fn setns(fd: BorrowedFd<'_>, flags: i32) -> io::Result<()> {
+    // SAFETY: takes an open descriptor and plain flags.
+    check(i64::from(unsafe { libc::setns(fd.as_raw_fd(), flags) }))
+}
+
+/// Marks every descriptor from `first` on to be closed at `execve`.
+pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: only sets a flag on descriptors.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
+}
+
+/// Installs a compiled filter for good.
+pub(crate) fn load_seccomp(program: &[seccompiler::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?,
+        // seccompiler's instruction has the C layout of the kernel's.
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    // SAFETY: `program` points to `len` instructions that outlive the call; the kernel copies them.
+    check(unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, ptr::from_ref(&program))
+    })
+}
+
+/// Replaces the process. Returns only an error.
+pub(crate) fn execve(program: &CStr, argv: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
+        list.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
+    };
+    let (argv, env) = (pointers(argv), pointers(env));
+    // SAFETY: both lists end with a null pointer and their strings outlive the call.
+    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Ends this process at once, without running anything else of it.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: always sound; skipping exit handlers is what a forked child must do.
+    unsafe { libc::_exit(code) }
+}
+
+/// Makes the terminal on descriptor `fd` the controlling one.
+pub(crate) fn set_controlling_terminal(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: TIOCSCTTY takes an integer.
+    check(i64::from(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY, 0) }))
+}
+
+/// Blocks all signals, and gives a descriptor that becomes readable when a child ends.
+pub(crate) fn child_signal_fd() -> io::Result<OwnedFd> {
+    // SAFETY: the sets are initialised by sigfillset and sigemptyset before they are read.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut set);
+        check(i64::from(libc::sigprocmask(libc::SIG_SETMASK, &set, ptr::null_mut())))?;
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGCHLD);
+        let fd = libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        check(i64::from(fd))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// Blocks `signals`, and gives a descriptor to read them from.
+pub(crate) fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
+    // SAFETY: the set is initialised by sigemptyset before it is read; the descriptor is new and has no other owner.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        for signal in signals {
+            libc::sigaddset(&mut set, *signal);
+        }
+        check(i64::from(libc::sigprocmask(libc::SIG_BLOCK, &set, ptr::null_mut())))?;
+        let fd = libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        check(i64::from(fd))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// Gives a new program the signal state a program expects: nothing blocked, nothing ignored.
+pub(crate) fn reset_signals() {
+    // The kernel's own structure: handler, flags, restorer, mask. All zero is the default action. The C library would refuse the two
+    // signals it keeps for itself, which its posix_spawn leaves ignored.
+    let default = [0u64; 4];
+    // SAFETY: default actions run no code of ours; `default` is as large as the kernel reads; the set is initialised before it is read.
+    unsafe {
+        for signal in 1..=64 {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null::<u64>(), 8);
+        }
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &set, ptr::null_mut());
+    }
+}
+
+/// Takes over descriptor 0, on which the shim is given its first connection.
+pub(crate) fn take_stdin() -> OwnedFd {
+    // SAFETY: called once, at the start of the shim, which never reads its standard input otherwise; the number is moved away
+    // from 0 and 0 is pointed to /dev/null by the caller.
+    unsafe { OwnedFd::from_raw_fd(libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 3)) }
+}
+
+/// Brings the loopback interface of the current network namespace up.
+pub(crate) fn loopback_up() -> io::Result<()> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
+    // SAFETY: ifreq is plain data, for which zeroes are valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads one ifreq, which outlives the call.
+    check(i64::from(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &request) }))
+}
+
+/// Sends `signal` to the process `pidfd` names; 0 only asks whether it is there.
+pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: takes a descriptor, a number, no siginfo and no flags.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    })
+}
+
+/// Sets one resource limit of this process.
+pub(crate) fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: reads one rlimit that outlives the call.
+    check(i64::from(unsafe { libc::setrlimit(resource, &limit) }))
+}
+
+fn check(result: i64) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes descriptor `to` a copy of `from`, whatever it was before.
+pub(crate) fn put_at(from: BorrowedFd<'_>, to: i32) -> io::Result<()> {
+    // SAFETY: used only in a forked child and at the start of the shim, where what `to` was is owned by nobody who still acts on it.
+    check(i64::from(unsafe { libc::dup2(from.as_raw_fd(), to) }))
+}
+
+/// Closes every descriptor from `first` on, whoever owned it.
+pub(crate) fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: used only in a forked child that ends by execve or _exit, so that no owner closes a number again.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) })
+}
+
+/// The line to the shim, once [`put_at`] has placed it at 3.
+pub(crate) fn adopt_line() -> OwnedFd {
+    // SAFETY: descriptor 3 was placed by the caller and has no other owner.
+    unsafe { OwnedFd::from_raw_fd(3) }
+}

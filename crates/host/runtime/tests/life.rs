@@ -1,0 +1,291 @@
+//! A container's life seen from outside: exec, terminals, logs, and the deaths of those who hold it.
+
+mod support;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    process::{Command, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::*;
+use wharf_runtime::{ErrorKind, Event, ExecConfig, Phase, Runtime, SignalTo, Size, Stdin, WhenIdle};
+
+const FOREVER: &str = "while :; do sleep 100; done";
+
+#[test]
+fn exec_runs_beside_the_program() {
+    let pod = Pod::new();
+    pod.container("main", FOREVER).user("app").start().unwrap();
+    let (exit, said) =
+        pod.exec("main", &shell("id -u; hostname; echo $EXTRA; grep CapEff /proc/self/status; exit 3"));
+    assert_eq!(exit.code, 3);
+    assert_eq!(said, "1000\npod\n\nCapEff:\t0000000000000000\n");
+    let (_, said) = pod.exec(
+        "main",
+        &ExecConfig {
+            env: vec!["EXTRA=more".into()],
+            cwd: Some("/etc".into()),
+            user: Some("0".into()),
+            ..shell("id -u; echo $EXTRA; pwd; grep Seccomp: /proc/self/status; ls /proc/self/fd")
+        },
+    );
+    assert_eq!(said, "0\nmore\n/etc\nSeccomp:\t2\n0\n1\n2\n3\n");
+    let error =
+        pod.sandbox.exec("main", &shell("true").with_args(&["nope"]), [None, None, None]).err().unwrap();
+    assert_eq!(error.kind, ErrorKind::NoProgram);
+    // A new process of the container counts to its cgroup, and dies with it.
+    let mut exec = pod.sandbox.exec("main", &shell(FOREVER), [None, None, None]).unwrap();
+    assert!(pod.sandbox.stats("main").unwrap().pids >= 3);
+    pod.sandbox.kill("main", 9, SignalTo::First).unwrap();
+    assert_eq!(exec.wait().unwrap().signal, Some(9));
+    assert_eq!(pod.sandbox.wait("main").unwrap().signal, Some(9));
+    let error = pod.sandbox.exec("main", &shell("true"), [None, None, None]).err().unwrap();
+    assert_eq!(error.kind, ErrorKind::State);
+}
+
+trait WithArgs {
+    fn with_args(self, args: &[&str]) -> Self;
+}
+
+impl WithArgs for ExecConfig {
+    fn with_args(mut self, args: &[&str]) -> Self {
+        self.args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        self
+    }
+}
+
+#[test]
+fn a_terminal_has_its_size_and_a_job_control() {
+    let pod = Pod::new();
+    let (_, said) = pod
+        .container("tty", "test -t 0 && test -t 1 && echo terminal; stty size")
+        .options(|o| o.terminal = true)
+        .run();
+    assert!(said.starts_with("terminal\r\n"), "{said:?}");
+    pod.container("main", FOREVER).start().unwrap();
+    let config = ExecConfig {
+        terminal: Some(Size { rows: 33, columns: 77 }),
+        ..shell("stty size; read x; stty size; echo got $x")
+    };
+    let mut exec = pod.sandbox.exec("main", &config, [None, None, None]).unwrap();
+    let mut terminal = fs::File::from(exec.terminal().unwrap().try_clone_to_owned().unwrap());
+    let mut lines = BufReader::new(terminal.try_clone().unwrap()).lines().map_while(Result::ok);
+    assert_eq!(lines.next().unwrap().trim(), "33 77");
+    exec.resize(Size { rows: 5, columns: 6 }).unwrap();
+    terminal.write_all(b"word\n").unwrap();
+    assert_eq!(lines.next().unwrap().trim(), "word");
+    assert_eq!(lines.next().unwrap().trim(), "5 6");
+    assert_eq!(lines.next().unwrap().trim(), "got word");
+    assert_eq!(exec.wait().unwrap().code, 0);
+}
+
+#[test]
+fn attached_callers_write_and_read() {
+    let pod = Pod::new();
+    pod.container("cat", "tr a-z A-Z; echo done >&2; exit 4").stdin(Stdin::Once).create().unwrap();
+    let [input, output, error] = pod.sandbox.attach("cat").unwrap();
+    pod.sandbox.start("cat").unwrap();
+    let mut input = fs::File::from(input.unwrap());
+    input.write_all(b"hello").unwrap();
+    drop(input);
+    let (mut said, mut complained) = (String::new(), String::new());
+    fs::File::from(output.unwrap()).read_to_string(&mut said).unwrap();
+    fs::File::from(error.unwrap()).read_to_string(&mut complained).unwrap();
+    assert_eq!((said.as_str(), complained.as_str()), ("HELLO", "done\n"));
+    assert_eq!(pod.sandbox.wait("cat").unwrap().code, 4);
+}
+
+#[test]
+fn a_lot_of_output_arrives_whole_in_log_and_attachment() {
+    let pod = Pod::new();
+    pod.container("seq", "seq 1 200000").create().unwrap();
+    let [_, output, _] = pod.sandbox.attach("seq").unwrap();
+    pod.sandbox.start("seq").unwrap();
+    let mut attached = String::new();
+    fs::File::from(output.unwrap()).read_to_string(&mut attached).unwrap();
+    pod.sandbox.wait("seq").unwrap();
+    let expected: String = (1..=200_000).map(|n| format!("{n}\n")).collect();
+    assert!(attached == expected, "{} of {} bytes attached", attached.len(), expected.len());
+    let files = wharf_runtime::log_files(&pod.log_path("seq"));
+    let lines: usize = files.iter().map(|file| fs::read_to_string(file).unwrap().lines().count()).sum();
+    assert_eq!(lines, 200_000);
+}
+
+#[test]
+fn events_and_states_tell_the_life() {
+    let pod = Pod::new();
+    let mut events = pod.sandbox.events().unwrap();
+    pod.container("a", "exit 9").create().unwrap();
+    assert_eq!(pod.sandbox.status("a").unwrap().phase, Phase::Created);
+    let error = pod.sandbox.pause("a").unwrap_err();
+    assert_eq!(error.kind, ErrorKind::State);
+    pod.sandbox.start("a").unwrap();
+    assert_eq!(events.wait().unwrap(), Some(Event::Started { name: "a".into() }));
+    match events.wait().unwrap() {
+        Some(Event::Exited { name, exit }) => assert_eq!((name.as_str(), exit.code), ("a", 9)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(pod.sandbox.start("a").unwrap_err().kind, ErrorKind::State);
+    let status = pod.sandbox.status("a").unwrap();
+    assert_eq!((status.phase, status.pid), (Phase::Exited, None));
+    assert_eq!(pod.sandbox.dir().status("a").unwrap(), status);
+    pod.sandbox.delete("a").unwrap();
+    assert_eq!(pod.sandbox.status("a").unwrap_err().kind, ErrorKind::NotFound);
+    assert!(!pod.dir().join("containers/a").exists());
+}
+
+#[test]
+fn paused_processes_stand_still_and_can_be_killed() {
+    let pod = Pod::new();
+    pod.container("busy", "while :; do :; done").start().unwrap();
+    pod.sandbox.pause("busy").unwrap();
+    assert_eq!(pod.sandbox.status("busy").unwrap().phase, Phase::Paused);
+    let frozen = cgroups_of(&pod.id).iter().any(|folder| {
+        let read = |name| fs::read_to_string(folder.join(name)).unwrap_or_default();
+        read("freezer.state").contains("FROZEN") || read("cgroup.events").contains("frozen 1")
+    });
+    assert!(frozen);
+    let used = pod.sandbox.stats("busy").unwrap().cpu_usage_ns;
+    pod.sandbox.unpause("busy").unwrap();
+    until("it runs again", || pod.sandbox.stats("busy").unwrap().cpu_usage_ns > used);
+    pod.sandbox.pause("busy").unwrap();
+    pod.sandbox.kill("busy", 9, SignalTo::First).unwrap();
+    assert_eq!(pod.sandbox.wait("busy").unwrap().signal, Some(9));
+}
+
+#[test]
+fn nothing_is_left_after_the_end() {
+    let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let pod = Pod::new();
+    pod.container("one", FOREVER).start().unwrap();
+    assert!(!cgroups_of(&pod.id).is_empty());
+    assert!(!mounts().contains(pod.dir().to_str().unwrap()), "a mount shows outside the container");
+    let (id, shim) = (pod.id.clone(), pod.sandbox.pid());
+    pod.sandbox.shutdown().unwrap();
+    assert!(cgroups_of(&id).is_empty());
+    assert!(!mounts().contains(pod.dir().to_str().unwrap()));
+    assert!(!fs::exists(format!("/proc/{shim}")).unwrap(), "the shim is still there");
+}
+
+#[test]
+fn a_killed_shim_is_reported_and_cleaned_up() {
+    let pod = Pod::new();
+    pod.container("main", FOREVER).start().unwrap();
+    let first = pod.sandbox.status("main").unwrap().pid.unwrap();
+    kill_process(Pid::from_raw(pod.sandbox.pid()).unwrap(), Signal::KILL).unwrap();
+    assert_eq!(pod.sandbox.wait("main").unwrap_err().kind, ErrorKind::ShimGone);
+    until("the lock is free", || !pod.sandbox.dir().has_shim());
+    assert_eq!(runtime().open(&pod.dir()).err().unwrap().kind, ErrorKind::ShimGone);
+    assert_eq!(runtime().clean_up(&pod.dir()).unwrap(), ["main"]);
+    until("the program has ended", || !fs::exists(format!("/proc/{first}/exe")).unwrap() || is_zombie(first));
+    let status = pod.sandbox.dir().status("main").unwrap();
+    let exit = status.exit.unwrap();
+    assert_eq!((status.phase, exit.code), (Phase::Exited, 255));
+    assert!(exit.reason.unwrap().contains("shim"));
+    assert!(cgroups_of(&pod.id).is_empty());
+    assert_eq!(runtime().clean_up(&pod.dir()).unwrap(), Vec::<String>::new());
+}
+
+fn is_zombie(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z"))
+}
+
+#[test]
+fn clean_up_leaves_a_living_pod_alone() {
+    let pod = Pod::new();
+    pod.container("main", FOREVER).start().unwrap();
+    assert_eq!(runtime().clean_up(&pod.dir()).unwrap(), Vec::<String>::new());
+    assert_eq!(pod.sandbox.status("main").unwrap().phase, Phase::Running);
+}
+
+/// Set for the run of this program that plays the daemon.
+const DAEMON: &str = "WHARF_TEST_DAEMON";
+
+#[test]
+fn containers_outlive_their_killed_parent() {
+    if std::env::var_os(DAEMON).is_some() {
+        let pod = Pod::new();
+        pod.container("main", "trap 'exit 6' TERM; echo ready; while :; do sleep 0.01; done")
+            .start()
+            .unwrap();
+        until("it listens", || pod.said("main").contains("ready"));
+        println!(
+            "\npod={} {}",
+            pod.folder.path().display(),
+            pod.sandbox.status("main").unwrap().pid.unwrap()
+        );
+        std::io::stdout().flush().unwrap();
+        loop {
+            std::thread::park();
+        }
+    }
+    let mut daemon = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "containers_outlive_their_killed_parent", "--nocapture"])
+        .env(DAEMON, "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let line = BufReader::new(daemon.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok)
+        .find_map(|line| line.strip_prefix("pod=").map(str::to_owned))
+        .expect("the daemon tells where the pod is");
+    let (folder, pid) = line.split_once(' ').unwrap();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    let folder = Folder(folder.into());
+    let sandbox = runtime().open(&folder.0.join("pod")).unwrap();
+    let status = sandbox.status("main").unwrap();
+    assert_eq!((status.phase, status.pid.unwrap().to_string().as_str()), (Phase::Running, pid));
+    sandbox.kill("main", 15, SignalTo::First).unwrap();
+    assert_eq!(sandbox.wait("main").unwrap().code, 6);
+    sandbox.shutdown().unwrap();
+}
+
+/// A folder removed with the value.
+struct Folder(std::path::PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Ok(sandbox) = runtime().open(&self.0.join("pod")) {
+            let _ = sandbox.shutdown();
+        }
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn an_idle_shim_leaves_when_told_to() {
+    let pod = Pod::with(|config| config.when_idle = WhenIdle::Remove);
+    pod.container("main", "exit 0").start().unwrap();
+    let dir = pod.dir();
+    // The value's connection is what keeps the shim now.
+    pod.sandbox.wait("main").unwrap();
+    assert!(dir.exists());
+    drop(pod);
+    until("the folder is gone", || !dir.exists());
+    let pod = Pod::with(|config| config.when_idle = WhenIdle::Exit);
+    pod.container("main", "exit 8").start().unwrap();
+    let sandbox = runtime().open(&pod.dir()).unwrap();
+    sandbox.wait("main").unwrap();
+    assert_eq!(pod.sandbox.dir().status("main").unwrap().exit.unwrap().code, 8);
+}
+
+#[test]
+fn long_folder_names_do_not_matter() {
+    let pod = Pod::new();
+    let deep = pod.folder.path().join("x".repeat(120)).join("y".repeat(120)).join("pod");
+    let config = pod.sandbox.dir().config().unwrap();
+    let sandbox = runtime().create(&deep, &config).unwrap();
+    assert!(runtime().open(&deep).unwrap().list().unwrap().is_empty());
+    sandbox.shutdown().unwrap();
+}
+
+#[test]
+fn a_second_shim_is_refused() {
+    let pod = Pod::new();
+    let config = pod.sandbox.dir().config().unwrap();
+    assert_eq!(runtime().create(&pod.dir(), &config).err().unwrap().kind, ErrorKind::Exists);
+}

@@ -1,0 +1,159 @@
+//! Removes what no name, lease or build record reaches any more, and says what takes space.
+
+use std::{
+    collections::HashSet,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use rustix::fs::FlockOperation;
+use wharf_base::Digest;
+
+use crate::{
+    error::{IoContext, Result},
+    fsx,
+    manifest::{ImageConfig, Index, Manifest},
+    store::Store,
+};
+
+/// What a collection spares besides names and leases.
+#[derive(Debug, Clone)]
+pub struct GcOptions {
+    /// Blobs and layers younger than this stay: a push may be about to name them.
+    pub grace: Duration,
+    /// Blobs and layers (by diff-id) that stay, such as those of the build cache.
+    pub keep: HashSet<Digest>,
+}
+
+impl Default for GcOptions {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(3600), keep: HashSet::new() }
+    }
+}
+
+/// What a collection removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GcReport {
+    /// Blobs removed.
+    pub blobs: u64,
+    /// Unpacked layers removed.
+    pub layers: u64,
+    /// Bytes of the removed blobs.
+    pub bytes: u64,
+}
+
+/// What the store takes on disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Number of names.
+    pub references: u64,
+    /// Number of blobs.
+    pub blobs: u64,
+    /// Their bytes.
+    pub blob_bytes: u64,
+    /// Number of unpacked layers.
+    pub layers: u64,
+    /// Bytes of the unpacked layers.
+    pub layer_bytes: u64,
+}
+
+impl Store {
+    /// Removes blobs and unpacked layers that nothing reaches.
+    pub fn gc(&self, options: &GcOptions) -> Result<GcReport> {
+        let _alone = fsx::lock(&self.data_dir.join("gc.lock"), FlockOperation::LockExclusive)?;
+        let mut reached = options.keep.clone();
+        for entry in self.references()? {
+            self.reach(entry.target.digest, &mut reached);
+        }
+        for digest in self.leases.all()? {
+            self.reach(digest, &mut reached);
+        }
+        let mut report = GcReport::default();
+        let now = SystemTime::now();
+        for (path, digest) in digest_names(self.blobs.dir())? {
+            let Ok(meta) = fs::metadata(&path) else { continue };
+            if !reached.contains(&digest) && is_older(&meta, now, options.grace) {
+                fs::remove_file(&path).at("remove blob", &path)?;
+                report.blobs += 1;
+                report.bytes += meta.len();
+            }
+        }
+        for (path, digest) in digest_names(&self.layers)? {
+            let Ok(meta) = fs::metadata(path.join("boot")) else { continue };
+            if !reached.contains(&digest) && is_older(&meta, now, options.grace) {
+                // Out of its name first, so that nobody takes a half-removed folder for a layer.
+                let going = self.layers.join("tmp").join(digest.hex());
+                fs::rename(&path, &going).at("remove layer", &path)?;
+                fsx::remove_any(&going).at("remove layer", &going)?;
+                report.layers += 1;
+            }
+        }
+        Ok(report)
+    }
+
+    /// Adds everything `digest` leads to. A document that cannot be read leads nowhere: it must not
+    /// keep the rest from being collected.
+    fn reach(&self, digest: Digest, reached: &mut HashSet<Digest>) {
+        if !reached.insert(digest) {
+            return;
+        }
+        let Ok(bytes) = self.document(&digest) else { return };
+        if let Ok(manifest) = Manifest::parse(&bytes) {
+            reached.insert(manifest.config.digest);
+            reached.extend(manifest.layers.iter().map(|l| l.digest));
+            let config = self.document(&manifest.config.digest).and_then(|b| ImageConfig::parse(&b));
+            reached.extend(config.iter().flat_map(|c| &c.rootfs.diff_ids));
+        } else if let Ok(index) = Index::parse(&bytes) {
+            for manifest in &index.manifests {
+                self.reach(manifest.digest, reached);
+            }
+        }
+    }
+
+    /// What the store takes on disk.
+    pub fn disk_usage(&self) -> Result<DiskUsage> {
+        let mut usage = DiskUsage { references: self.references()?.len() as u64, ..DiskUsage::default() };
+        for (path, _) in digest_names(self.blobs.dir())? {
+            usage.blobs += 1;
+            usage.blob_bytes += fs::metadata(&path).map_or(0, |m| m.len());
+        }
+        for (path, _) in digest_names(&self.layers)? {
+            usage.layers += 1;
+            usage.layer_bytes += tree_bytes(&path, &mut HashSet::new());
+        }
+        Ok(usage)
+    }
+}
+
+fn is_older(meta: &fs::Metadata, now: SystemTime, grace: Duration) -> bool {
+    meta.modified().is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age >= grace))
+}
+
+/// The entries of a folder whose names are digests.
+fn digest_names(dir: &Path) -> Result<Vec<(std::path::PathBuf, Digest)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).at("list", dir)? {
+        let entry = entry.at("list", dir)?;
+        let name = entry.file_name();
+        if let Some(digest) = name.to_str().and_then(|hex| format!("sha256:{hex}").parse().ok()) {
+            found.push((entry.path(), digest));
+        }
+    }
+    Ok(found)
+}
+
+/// Bytes on disk below `dir`, a file with several names counted once.
+fn tree_bytes(dir: &Path, seen: &mut HashSet<u64>) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    entries
+        .flatten()
+        .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)))
+        .map(|(path, meta)| match meta.is_dir() {
+            true => tree_bytes(&path, seen),
+            false if seen.insert(meta.ino()) => meta.blocks() * 512,
+            false => 0,
+        })
+        .sum()
+}

@@ -1,0 +1,67 @@
+//! `leases/<name>`: images in use by something without a name in the index, such as a container.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use wharf_base::Digest;
+
+use crate::{
+    error::{Error, IoContext, Result},
+    fsx,
+};
+
+#[derive(Debug, Clone)]
+pub(crate) struct Leases {
+    dir: PathBuf,
+}
+
+impl Leases {
+    pub(crate) fn open(data_dir: &Path) -> Result<Self> {
+        let dir = data_dir.join("leases");
+        fsx::create_private_dir(&dir)?;
+        Ok(Self { dir })
+    }
+
+    fn path(&self, name: &str) -> Result<PathBuf> {
+        let fine = (1..=128).contains(&name.len())
+            && !name.starts_with('.')
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        if fine {
+            Ok(self.dir.join(name))
+        } else {
+            Err(Error::document(
+                format!("lease name '{name}'"),
+                "is not made of letters, digits, '-', '_' and '.'",
+            ))
+        }
+    }
+
+    pub(crate) fn set(&self, name: &str, manifests: &[Digest]) -> Result<()> {
+        let lines: String = manifests.iter().map(|digest| format!("{digest}\n")).collect();
+        fsx::replace_file(&self.path(name)?, lines.as_bytes())
+    }
+
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        let path = self.path(name)?;
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.at("remove lease", &path),
+        }
+    }
+
+    pub(crate) fn all(&self) -> Result<Vec<Digest>> {
+        let mut held = Vec::new();
+        for entry in fs::read_dir(&self.dir).at("list", &self.dir)? {
+            let path = entry.at("list", &self.dir)?.path();
+            match fs::read_to_string(&path) {
+                Ok(text) => held.extend(text.lines().filter_map(|line| line.parse::<Digest>().ok())),
+                // Released in this moment.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e).at("read lease", &path),
+            }
+        }
+        Ok(held)
+    }
+}
