@@ -106,7 +106,8 @@ pub struct JobStatus {
     /// Indexes that succeeded, as `0-2,5`.
     #[serde(deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
     pub completed_indexes: String,
-    /// Ended pods on their way into the counts.
+    /// Ended pods on their way into the counts; absent when there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub uncounted_terminated_pods: Option<Uncounted>,
 }
 

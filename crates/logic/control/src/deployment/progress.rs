@@ -10,7 +10,7 @@ const TIMED_OUT: &str = "ProgressDeadlineExceeded";
 const AVAILABLE: &str = "NewReplicaSetAvailable";
 const PAUSED: &str = "DeploymentPaused";
 
-impl<'a> Plan<'a> {
+impl Plan<'_> {
     /// Notes that the Deployment was paused or resumed, so that the time in between is no delay.
     pub(super) fn note_pause(&mut self) {
         if self.d.progress_deadline().is_none() {

@@ -29,7 +29,7 @@ const OWN_ANNOTATIONS: [&str; 7] = [
 /// The longest list of former revisions, in bytes; the oldest are dropped first.
 const HISTORY_LENGTH: usize = 2000;
 
-impl<'a> Plan<'a> {
+impl Plan<'_> {
     /// Brings revision, annotations and minReadySeconds of the new ReplicaSet up to date, if there is one.
     pub(super) fn sync_new(&mut self) {
         let Some(new) = self.new else { return };

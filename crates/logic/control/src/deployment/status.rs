@@ -7,7 +7,7 @@ use crate::{
     replicaset::ReplicaSet,
 };
 
-impl<'a> Plan<'a> {
+impl Plan<'_> {
     /// Counts and availability; progress is left as it was reported.
     pub(super) fn status(&self) -> DeploymentStatus {
         let sum = |count: &dyn Fn(&ReplicaSet) -> i64| self.all().map(count).sum::<i64>();

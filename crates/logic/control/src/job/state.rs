@@ -64,7 +64,7 @@ impl<'a> Progress<'a> {
         self.report()
     }
 
-    /// Takes ended pods into the counts, in the three writes the crate's front page tells of.
+    /// Takes ended pods into the counts, in the three writes the head of this controller tells of.
     fn count(&mut self) {
         let noted = self.job.status.uncounted_terminated_pods.clone().unwrap_or_default();
         let total = self.job.spec.completions.unwrap_or(i64::MAX);
@@ -99,7 +99,7 @@ impl<'a> Progress<'a> {
             self.status.completed_indexes = index::format(&indexes);
         }
         self.done = indexes;
-        self.status.uncounted_terminated_pods = Some(uncounted);
+        self.status.uncounted_terminated_pods = Some(uncounted).filter(|u| !u.is_empty());
     }
 
     /// Notes a success; an index that succeeded twice counts once.
