@@ -1,3 +1,14 @@
 //! wharf takes software from `git push` to a healthy production service.
 
-fn main() {}
+mod commands;
+mod platform;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // The shim of a pod is this program under another name. It must be decided before anything else is set up.
+    if wharf_runtime::shim_entry() {
+        return ExitCode::SUCCESS;
+    }
+    commands::dispatch()
+}

@@ -150,7 +150,7 @@ impl ApiServer {
             warnings: Vec::new(),
         };
         let result = match context.info.resource.is_empty() {
-            true => self.other_path(&context, &request).await,
+            true => self.other_path(&context, &request),
             false => self.resource_request(&mut context, request).await,
         };
         let mut response = result.unwrap_or_else(|status| respond::failure(&status));
@@ -262,11 +262,7 @@ impl ApiServer {
         if resource.namespaced { format!("{}/{}", info.namespace, info.name) } else { format!("/{}", info.name) }
     }
 
-    async fn other_path(
-        self: &Arc<Self>,
-        context: &Context,
-        request: &Request<Body>,
-    ) -> Result<Response<Body>, Status> {
+    fn other_path(&self, context: &Context, request: &Request<Body>) -> Result<Response<Body>, Status> {
         let path = context.info.path.trim_end_matches('/');
         match path {
             "/version" => Ok(respond::json_response(200, &version())),

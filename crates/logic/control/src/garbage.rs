@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use serde_json::json;
 
 use crate::{
     action::{Action, Gvr, ObjectRef, Propagation, Step},

@@ -1,0 +1,122 @@
+//! Names of containers: a link per name, taken and given back under one lock, so that several programs may use the folder at once.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use wharf_base::{ContainerId, Hinted, random_hex};
+
+/// Words names are made of: how the sea is, and what lies on it.
+const MOODS: [&str; 24] = [
+    "amber", "bold", "brave", "bright", "calm", "clear", "deep", "distant", "fair", "fresh", "gentle",
+    "golden", "grand", "keen", "mellow", "noble", "quiet", "silver", "steady", "still", "swift", "tidal",
+    "vivid", "windy",
+];
+const THINGS: [&str; 24] = [
+    "anchor", "barge", "bay", "beacon", "brig", "buoy", "clipper", "cove", "crane", "cutter", "dinghy",
+    "dock", "ferry", "frigate", "gull", "harbour", "jetty", "ketch", "lagoon", "mooring", "pier", "schooner",
+    "sloop", "tug",
+];
+
+fn folder(root: &Path) -> PathBuf {
+    root.join("names")
+}
+
+fn locked(root: &Path) -> anyhow::Result<File> {
+    let folder = folder(root);
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let path = folder.join(".lock");
+    let lock = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(lock)
+}
+
+fn check(name: &str) -> anyhow::Result<()> {
+    let mut bytes = name.bytes();
+    let ok = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && name.len() <= 200
+        && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    if ok {
+        return Ok(());
+    }
+    Err(Hinted::new(
+        format!("'{name}' cannot be a container's name"),
+        "begin with a letter or digit and use only letters, digits, '_', '.' and '-'",
+    )
+    .into())
+}
+
+/// The container a name stands for, if its folder is still there.
+pub(super) fn look_up(root: &Path, name: &str) -> Option<ContainerId> {
+    check(name).ok()?;
+    let id: ContainerId = fs::read_link(folder(root).join(name)).ok()?.to_str()?.parse().ok()?;
+    root.join(id.as_str()).exists().then_some(id)
+}
+
+/// All names in use.
+pub(super) fn all(root: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder(root)).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| look_up(root, name).is_some())
+        .collect()
+}
+
+/// Takes `name`, or one that is free, for `id`, whose folder exists already.
+pub(super) fn reserve(root: &Path, id: &ContainerId, name: Option<&str>) -> anyhow::Result<String> {
+    let _lock = locked(root)?;
+    let take = |name: &str| -> anyhow::Result<bool> {
+        if look_up(root, name).is_some() {
+            return Ok(false);
+        }
+        let link = folder(root).join(name);
+        // Left by a container whose folder is gone.
+        match fs::remove_file(&link) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        symlink(id.as_str(), &link).with_context(|| format!("cannot write {}", link.display()))?;
+        Ok(true)
+    };
+    if let Some(name) = name {
+        check(name)?;
+        if !take(name)? {
+            let owner = look_up(root, name).map_or(String::new(), |id| id.short().to_owned());
+            let hint = format!("remove it with 'wharf rm {name}', or choose another name");
+            return Err(Hinted::new(format!("the name '{name}' is in use by container {owner}"), hint).into());
+        }
+        return Ok(name.to_owned());
+    }
+    for attempt in 0..100 {
+        let mut name = random_name();
+        if attempt > 10 {
+            name.push_str(&random_hex(2));
+        }
+        if take(&name)? {
+            return Ok(name);
+        }
+    }
+    bail!("no free container name was found");
+}
+
+fn random_name() -> String {
+    let digits = random_hex(4);
+    let number = usize::from_str_radix(&digits, 16).unwrap_or(0);
+    format!("{}_{}", MOODS[number % MOODS.len()], THINGS[number / 256 % THINGS.len()])
+}
+
+/// Gives a name back, if it is still this container's.
+pub(super) fn release(root: &Path, id: &ContainerId, name: &str) -> anyhow::Result<()> {
+    let _lock = locked(root)?;
+    let link = folder(root).join(name);
+    let ours =
+        check(name).is_ok() && fs::read_link(&link).is_ok_and(|target| target.as_os_str() == id.as_str());
+    if ours {
+        fs::remove_file(&link).with_context(|| format!("cannot remove {}", link.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,233 @@
+//! `wharf logs`: what containers have said.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{self, BufRead, BufReader, Write},
+    os::unix::fs::MetadataExt,
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context;
+use wharf_base::{Clock, Hinted, SystemClock, Timestamp};
+use wharf_runtime::{LogLine, Stream, log_files};
+
+use super::{
+    Globals,
+    containers::{Container, Containers},
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Go on with what is said from now on
+    #[arg(short, long)]
+    follow: bool,
+    /// Only so many lines from the end
+    #[arg(short = 'n', long, default_value = "all")]
+    tail: String,
+    /// Only what was said since then: a time such as 2026-01-02T15:04:05Z, or a span such as 10m
+    #[arg(long)]
+    since: Option<String>,
+    /// Show when each line was said
+    #[arg(short, long)]
+    timestamps: bool,
+    /// Name or id
+    container: String,
+}
+
+/// How often a followed log is looked at. A log that grows is read at once to its end.
+const LOOK: Duration = Duration::from_millis(50);
+
+impl Args {
+    pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        let containers = Containers::open(globals)?;
+        let container = containers.find(&self.container)?;
+        let tail = match self.tail.as_str() {
+            "all" => None,
+            number => {
+                Some(number.parse::<usize>().with_context(|| format!("--tail {number} is not a number"))?)
+            }
+        };
+        let since = self.since.as_deref().map(|text| point(text, SystemClock.now())).transpose()?;
+        let shown = Shown { since, timestamps: self.timestamps };
+        match self.show(&containers, &container, tail, &shown) {
+            // The reader of the pipe has had enough.
+            Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+            other => other.map(|()| ExitCode::SUCCESS),
+        }
+    }
+
+    fn show(
+        &self,
+        containers: &Containers,
+        container: &Container,
+        tail: Option<usize>,
+        shown: &Shown,
+    ) -> anyhow::Result<()> {
+        let path = container.log();
+        let mut last: VecDeque<Vec<u8>> = VecDeque::new();
+        let mut reader = None;
+        for file in log_files(&path) {
+            let mut lines = Lines::open(&file)?;
+            while let Some(line) = lines.next_line()? {
+                if !shown.wants(&line) {
+                    continue;
+                }
+                match tail {
+                    Some(count) => {
+                        last.push_back(line);
+                        if last.len() > count {
+                            last.pop_front();
+                        }
+                    }
+                    None => shown.print(&line)?,
+                }
+            }
+            reader = Some(lines);
+        }
+        last.iter().try_for_each(|line| shown.print(line))?;
+        io::stdout().flush()?;
+        if self.follow { follow(containers, container, reader, &path, shown) } else { Ok(()) }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Prints what comes until the container has ended and all is printed.
+fn follow(
+    containers: &Containers,
+    container: &Container,
+    mut reader: Option<Lines>,
+    path: &Path,
+    shown: &Shown,
+) -> anyhow::Result<()> {
+    loop {
+        // Asked before reading: what was written before the end is then read after it.
+        let over = !containers.find(container.id.as_str()).is_ok_and(|container| container.is_running())
+            && !container.dir.has_shim();
+        if let Some(lines) = &mut reader {
+            while let Some(line) = lines.next_line()? {
+                if shown.wants(&line) {
+                    shown.print(&line)?;
+                }
+            }
+            io::stdout().flush()?;
+        }
+        let current = std::fs::metadata(path).ok().map(|found| found.ino());
+        if current.is_some() && current != reader.as_ref().map(|lines| lines.inode) {
+            reader = Some(Lines::open(path)?);
+            continue;
+        }
+        if over {
+            return Ok(());
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Whole lines of a file that may grow.
+struct Lines {
+    file: BufReader<File>,
+    inode: u64,
+    open: Vec<u8>,
+}
+
+impl Lines {
+    fn open(path: &Path) -> anyhow::Result<Self> {
+        let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Self { inode: file.metadata()?.ino(), file: BufReader::new(file), open: Vec::new() })
+    }
+
+    fn next_line(&mut self) -> io::Result<Option<Vec<u8>>> {
+        self.file.read_until(b'\n', &mut self.open)?;
+        Ok(self.open.ends_with(b"\n").then(|| std::mem::take(&mut self.open)))
+    }
+}
+
+/// What of the log is shown, and how.
+struct Shown {
+    since: Option<Timestamp>,
+    timestamps: bool,
+}
+
+impl Shown {
+    fn wants(&self, line: &[u8]) -> bool {
+        match (self.since, LogLine::parse(line)) {
+            (Some(since), Some(line)) => line.time >= since,
+            _ => true,
+        }
+    }
+
+    fn print(&self, line: &[u8]) -> io::Result<()> {
+        // A line nobody knows how to read is shown as it is.
+        let Some(entry) = LogLine::parse(line) else { return io::stdout().write_all(line) };
+        let mut text = Vec::with_capacity(line.len());
+        if self.timestamps {
+            text.extend_from_slice(entry.time.to_nano().as_bytes());
+            text.push(b' ');
+        }
+        text.extend_from_slice(entry.text);
+        text.extend(entry.complete.then_some(b'\n'));
+        match entry.stream {
+            Stream::Stdout => io::stdout().write_all(&text),
+            Stream::Stderr => io::stderr().write_all(&text),
+        }
+    }
+}
+
+/// A point in time: itself, or so long before `now`.
+fn point(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    if let Some(span) = span(text) {
+        return Ok(now.minus(span));
+    }
+    Err(Hinted::new(
+        format!("--since {text} is not a time"),
+        "write 2026-01-02T15:04:05Z, or a span such as 90s, 10m, 1h30m",
+    )
+    .into())
+}
+
+/// `1h30m`, `90s`, `2d`.
+fn span(text: &str) -> Option<Duration> {
+    let mut seconds = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..end].parse().ok()?;
+        let unit_end = rest[end..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |at| end + at);
+        seconds += number
+            * match &rest[end..unit_end] {
+                "ms" => 0.001,
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
+                "d" => 86_400.0,
+                _ => return None,
+            };
+        rest = &rest[unit_end..];
+    }
+    (!text.is_empty() && seconds.is_finite()).then(|| Duration::try_from_secs_f64(seconds).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_read_as_docker_reads_them() {
+        let seconds = |text| span(text).map(|span| span.as_secs_f64());
+        assert_eq!(seconds("90s"), Some(90.0));
+        assert_eq!(seconds("1h30m"), Some(5400.0));
+        assert_eq!(seconds("1.5m"), Some(90.0));
+        for bad in ["", "m", "10", "10x", "1e999s"] {
+            assert_eq!(seconds(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The command line: one file per subcommand, one row here for each.
+
+mod containers;
+mod exec;
+mod inspect;
+mod kill;
+mod logs;
+mod ps;
+mod rm;
+mod run;
+mod stop;
+mod up;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// From git push to a healthy production service.
+#[derive(Parser)]
+#[command(name = "wharf", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(clap::Args)]
+pub(crate) struct Globals {
+    /// Folder of the platform to talk to [default: /var/lib/wharf as root, else $XDG_DATA_HOME/wharf]
+    #[arg(long, global = true, env = "WHARF_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the platform in the foreground
+    Up(up::Args),
+    /// Create and run a new container from an image
+    Run(Box<run::Args>),
+    /// List containers
+    Ps(ps::Args),
+    /// Fetch the logs of a container
+    Logs(logs::Args),
+    /// Execute a command in a running container
+    Exec(exec::Args),
+    /// Stop one or more running containers
+    Stop(stop::Args),
+    /// Kill one or more running containers
+    Kill(kill::Args),
+    /// Remove one or more containers
+    Rm(rm::Args),
+    /// Return low-level information on containers
+    Inspect(inspect::Args),
+}
+
+/// Runs the command line, prints what went wrong, and gives the exit code.
+pub(crate) fn dispatch() -> ExitCode {
+    let Cli { globals, command } = Cli::parse();
+    let result = match command {
+        Command::Up(args) => args.run(&globals),
+        Command::Run(args) => args.run(&globals),
+        Command::Ps(args) => args.run(&globals),
+        Command::Logs(args) => args.run(&globals),
+        Command::Exec(args) => args.run(&globals),
+        Command::Stop(args) => args.run(&globals),
+        Command::Kill(args) => args.run(&globals),
+        Command::Rm(args) => args.run(&globals),
+        Command::Inspect(args) => args.run(&globals),
+    };
+    result.unwrap_or_else(|error| {
+        containers::complain(&error);
+        ExitCode::FAILURE
+    })
+}
+
+impl Globals {
+    /// The platform's folder, as an absolute path.
+    pub(crate) fn data_dir(&self) -> anyhow::Result<PathBuf> {
+        let chosen = self.data.clone().unwrap_or_else(default_data_dir);
+        Ok(std::path::absolute(chosen)?)
+    }
+}
+
+fn default_data_dir() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return "/var/lib/wharf".into();
+    }
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/".into())).join(".local/share");
+    std::env::var_os("XDG_DATA_HOME").map_or_else(home, PathBuf::from).join("wharf")
+}

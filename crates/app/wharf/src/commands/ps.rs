@@ -1,0 +1,146 @@
+//! `wharf ps`: lists containers.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+use wharf_base::{Clock, SystemClock, Timestamp};
+use wharf_runtime::Phase;
+
+use super::{
+    Globals,
+    containers::{Container, Containers, MAIN},
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Show all containers, not only those that run
+    #[arg(short, long)]
+    all: bool,
+    /// Show only ids
+    #[arg(short, long)]
+    quiet: bool,
+    /// Do not shorten anything
+    #[arg(long)]
+    no_trunc: bool,
+    /// Another form of output
+    #[arg(short, long, value_enum)]
+    output: Option<Form>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Form {
+    Json,
+    Yaml,
+    Wide,
+}
+
+const HEADINGS: [&str; 7] = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
+
+impl Args {
+    pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        let mut found = Containers::open(globals)?.all()?;
+        found.retain(|container| self.all || container.is_running());
+        let short = !(self.no_trunc || matches!(self.output, Some(Form::Wide)));
+        match self.output {
+            Some(Form::Json) => {
+                println!("{}", serde_json::to_string_pretty(&found.iter().map(facts).collect::<Vec<_>>())?)
+            }
+            // JSON is YAML.
+            Some(Form::Yaml) => found.iter().for_each(|container| println!("- {}", facts(container))),
+            _ if self.quiet => {
+                found.iter().for_each(|c| println!("{}", if short { c.id.short() } else { c.id.as_str() }))
+            }
+            _ => table(&found.iter().map(|container| row(container, short)).collect::<Vec<_>>()),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn facts(container: &Container) -> serde_json::Value {
+    let exit = container.status.exit.as_ref();
+    json!({
+        "id": container.id, "name": container.name(), "image": container.image(), "command": command(container),
+        "createdAt": container.status.created_at, "state": state(container), "status": status(container),
+        "pid": container.status.pid, "exitCode": exit.map(|exit| exit.code), "oomKilled": exit.is_some_and(|exit| exit.oom_killed),
+    })
+}
+
+/// Docker's word for a phase.
+pub(super) fn state(container: &Container) -> &'static str {
+    match container.status.phase {
+        Phase::Created => "created",
+        Phase::Running => "running",
+        Phase::Paused => "paused",
+        Phase::Exited => "exited",
+    }
+}
+
+fn status(container: &Container) -> String {
+    let now = SystemClock.now();
+    let since = |time: Option<Timestamp>| time.map_or("a moment".to_owned(), |time| span(now, time));
+    match (container.status.phase, &container.status.exit) {
+        (Phase::Created, _) => "Created".to_owned(),
+        (Phase::Running, _) => format!("Up {}", since(container.status.started_at)),
+        (Phase::Paused, _) => format!("Up {} (Paused)", since(container.status.started_at)),
+        (Phase::Exited, Some(exit)) => {
+            let why = if exit.oom_killed { " (out of memory)" } else { "" };
+            format!("Exited ({}) {} ago{why}", exit.code, span(now, exit.finished_at))
+        }
+        (Phase::Exited, None) => "Exited".to_owned(),
+    }
+}
+
+fn command(container: &Container) -> Vec<String> {
+    let config = container.dir.container_config(MAIN).ok();
+    config.and_then(|config| config.spec.process().as_ref()?.args().clone()).unwrap_or_default()
+}
+
+fn row(container: &Container, short: bool) -> [String; 7] {
+    let mut command = command(container).join(" ");
+    if short && command.chars().count() > 20 {
+        command = command.chars().take(19).chain(['…']).collect();
+    }
+    let id = if short { container.id.short() } else { container.id.as_str() };
+    [
+        id.to_owned(),
+        container.image().to_owned(),
+        format!("\"{command}\""),
+        format!("{} ago", span(SystemClock.now(), container.status.created_at)),
+        status(container),
+        String::new(),
+        container.name().to_owned(),
+    ]
+}
+
+fn table(rows: &[[String; 7]]) {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([HEADINGS[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..7).map(width).collect();
+    let line = |cells: &[&str]| {
+        let padded: Vec<String> =
+            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        println!("{}", padded.join("   ").trim_end());
+    };
+    line(&HEADINGS);
+    rows.iter().for_each(|row| line(&row.iter().map(String::as_str).collect::<Vec<_>>()));
+}
+
+/// A span of time in the words docker uses.
+fn span(now: Timestamp, then: Timestamp) -> String {
+    let seconds = now.since(then).as_secs();
+    match seconds {
+        0 => "Less than a second".to_owned(),
+        1 => "1 second".to_owned(),
+        2..60 => format!("{seconds} seconds"),
+        60..120 => "About a minute".to_owned(),
+        120..3600 => format!("{} minutes", seconds / 60),
+        3600..7200 => "About an hour".to_owned(),
+        7200..172_800 => format!("{} hours", seconds / 3600),
+        172_800..1_209_600 => format!("{} days", seconds / 86_400),
+        1_209_600..5_184_000 => format!("{} weeks", seconds / 604_800),
+        5_184_000..63_072_000 => format!("{} months", seconds / 2_592_000),
+        _ => format!("{} years", seconds / 31_536_000),
+    }
+}

@@ -1,0 +1,524 @@
+//! `wharf run`: a pod of one container, and the terminal joined to it.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use wharf_base::{ContainerId, Hinted, Quantity};
+use wharf_runtime::{
+    ContainerConfig, Error, ErrorKind, LogConfig, Network, Phase, RootFs, Runtime, Sandbox, SandboxConfig,
+    Seccomp, Share, SignalTo, Size, SpecOptions, Stdin, WhenIdle,
+    oci::{LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, Mount},
+};
+
+use super::{
+    Globals,
+    containers::{
+        Containers, IMAGE, Image, MAIN, NAME, Relay, Remote, STOP_SIGNAL, Terminal, complain, from_directory,
+        from_store, is_terminal, log_of, relay_end,
+    },
+};
+
+/// Docker's code for "the engine, not the program, failed".
+const ENGINE_FAILED: u8 = 125;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Remove the container when it exits
+    #[arg(long)]
+    rm: bool,
+    /// Run in the background and print the container's id
+    #[arg(short, long)]
+    detach: bool,
+    /// Keep standard input open
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give the container a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Name of the container
+    #[arg(long)]
+    name: Option<String>,
+    /// Publish a port: HOST:CONTAINER
+    #[arg(short, long, value_name = "H:C")]
+    publish: Vec<String>,
+    /// Mount a folder or file of this machine: HOST:CONTAINER[:ro]
+    #[arg(short, long, value_name = "H:C[:ro]")]
+    volume: Vec<String>,
+    /// Set an environment variable: KEY=VALUE, or KEY to pass this one's on
+    #[arg(short, long, value_name = "K=V")]
+    env: Vec<String>,
+    /// Memory limit, such as 512m or 1g
+    #[arg(short, long)]
+    memory: Option<String>,
+    /// CPU limit in processors, such as 1.5
+    #[arg(long)]
+    cpus: Option<f64>,
+    /// Limit of processes and threads
+    #[arg(long, value_name = "N")]
+    pids_limit: Option<i64>,
+    /// Folder the program starts in
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// User and group by name or number: USER[:GROUP]
+    #[arg(short, long)]
+    user: Option<String>,
+    /// Program to run instead of the image's own
+    #[arg(long)]
+    entrypoint: Option<String>,
+    /// Host name in the container
+    #[arg(long)]
+    hostname: Option<String>,
+    /// Network of the container: none, host (bridge is not available yet)
+    #[arg(long, default_value = "none")]
+    network: String,
+    /// Mount the root file system read-only
+    #[arg(long)]
+    read_only: bool,
+    /// Add a capability
+    #[arg(long, value_name = "CAP")]
+    cap_add: Vec<String>,
+    /// Drop a capability
+    #[arg(long, value_name = "CAP")]
+    cap_drop: Vec<String>,
+    /// All capabilities, all devices, no system call filter
+    #[arg(long)]
+    privileged: bool,
+    /// Security options: no-new-privileges, seccomp=unconfined
+    #[arg(long, value_name = "OPTION")]
+    security_opt: Vec<String>,
+    /// Set a label: KEY=VALUE
+    #[arg(short, long, value_name = "K=V")]
+    label: Vec<String>,
+    /// Run in this folder instead of an image
+    #[arg(long, value_name = "DIR")]
+    rootfs: Option<PathBuf>,
+    /// The image (without --rootfs), then the command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "IMAGE [CMD")]
+    words: Vec<String>,
+}
+
+impl Args {
+    pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        Ok(self.run_container(globals).unwrap_or_else(|error| {
+            complain(&error);
+            ExitCode::from(code_of(&error))
+        }))
+    }
+
+    fn run_container(&self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        self.check()?;
+        let (image, command) = self.image(globals)?;
+        let containers = Containers::open(globals)?;
+        let id = ContainerId::random();
+        let name = match containers.reserve(&id, self.name.as_deref()) {
+            Ok(name) => name,
+            Err(error) => {
+                containers.forget(&id, "")?;
+                return Err(error);
+            }
+        };
+        let new =
+            New { args: self, id: &id, name: &name, image: &image, command, folder: containers.folder(&id) };
+        let started = new.start(&containers);
+        if started.is_err() {
+            containers.forget(&id, &name)?;
+        }
+        let (sandbox, attached) = started?;
+        let Some((mut relay, mut ending)) = attached else {
+            println!("{id}");
+            return Ok(ExitCode::SUCCESS);
+        };
+        let raw = if self.tty { Some(Terminal::raw()?) } else { None };
+        let outcome = relay.run(&Program(&*sandbox), &mut ending);
+        drop(raw);
+        let code = relay_end(outcome?);
+        if self.rm && sandbox.status(MAIN).is_ok_and(|status| status.phase == Phase::Exited) {
+            sandbox.shutdown()?;
+            containers.forget(&id, &name)?;
+        }
+        Ok(code)
+    }
+
+    /// Says what is not available, before anything is made.
+    fn check(&self) -> anyhow::Result<()> {
+        if !self.publish.is_empty() {
+            return Err(Hinted::new(
+                "publishing ports (-p) is not available yet: containers have no bridge network",
+                "use --network host; the program's ports are then this machine's",
+            )
+            .into());
+        }
+        match self.network.as_str() {
+            "none" | "host" => {}
+            "bridge" => {
+                return Err(Hinted::new(
+                    "the bridge network is not available yet",
+                    "use --network host or --network none",
+                )
+                .into());
+            }
+            other => {
+                return Err(Hinted::new(
+                    format!("no such network: {other}"),
+                    "use --network host or --network none",
+                )
+                .into());
+            }
+        }
+        if self.tty && !self.detach && !is_terminal() {
+            bail!("the input device is not a terminal: leave -t out");
+        }
+        Ok(())
+    }
+
+    fn image(&self, globals: &Globals) -> anyhow::Result<(Image, Vec<String>)> {
+        if let Some(folder) = &self.rootfs {
+            return Ok((from_directory(folder)?, self.words.clone()));
+        }
+        let Some((name, command)) = self.words.split_first() else {
+            return Err(
+                Hinted::new("no image is named", "write 'wharf run [OPTIONS] IMAGE [COMMAND]'").into()
+            );
+        };
+        Ok((from_store(&globals.data_dir()?, name)?, command.to_vec()))
+    }
+
+    fn resources(&self) -> anyhow::Result<LinuxResources> {
+        let mut resources = LinuxResources::default();
+        resources.set_devices(None);
+        if let Some(text) = &self.memory {
+            resources.set_memory(Some(LinuxMemoryBuilder::default().limit(bytes(text)?).build()?));
+        }
+        if let Some(cpus) = self.cpus {
+            if !(0.01..=4096.0).contains(&cpus) {
+                bail!("--cpus {cpus} is not between 0.01 and 4096");
+            }
+            resources.set_cpu(Some(
+                LinuxCpuBuilder::default().quota((cpus * 100_000.0) as i64).period(100_000u64).build()?,
+            ));
+        }
+        if let Some(limit) = self.pids_limit {
+            resources.set_pids(Some(LinuxPidsBuilder::default().limit(limit).build()?));
+        }
+        Ok(resources)
+    }
+}
+
+/// Docker's exit code for an error: the program is not there, cannot run, or the engine failed.
+fn code_of(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<Error>().map(|error| error.kind) {
+        Some(ErrorKind::NoProgram) => 127,
+        Some(ErrorKind::NotExecutable) => 126,
+        _ => ENGINE_FAILED,
+    }
+}
+
+/// Bytes with docker's suffixes (`k`, `m`, `g`, powers of 1024) or Kubernetes' (`Mi`, `Gi`).
+fn bytes(text: &str) -> anyhow::Result<i64> {
+    let lower = text.to_ascii_lowercase();
+    let plain = lower.strip_suffix('b').unwrap_or(&lower);
+    let docker = match plain.as_bytes().last() {
+        Some(b'k' | b'm' | b'g' | b't') => {
+            let (number, unit) = plain.split_at(plain.len() - 1);
+            Quantity::from_bytes(0).plus(
+                format!("{number}{}i", if unit == "k" { "K".into() } else { unit.to_uppercase() }).parse()?,
+            )
+        }
+        _ => text.trim_end_matches(['b', 'B']).parse()?,
+    };
+    match docker.units() {
+        found @ 6_291_456.. => Ok(found),
+        found => bail!("a memory limit of {found} bytes is below the least possible, 6 MiB"),
+    }
+}
+
+/// A container about to be made.
+struct New<'a> {
+    args: &'a Args,
+    id: &'a ContainerId,
+    name: &'a str,
+    image: &'a Image,
+    command: Vec<String>,
+    folder: PathBuf,
+}
+
+type Started = (Box<dyn Sandbox>, Option<(Relay, wharf_runtime::Ending)>);
+
+impl New<'_> {
+    /// Makes the container, joins the terminal where asked, and starts it. Leaves nothing running behind on failure.
+    fn start(&self, containers: &Containers) -> anyhow::Result<Started> {
+        let config = self.container()?;
+        let mut relay = if self.args.detach { None } else { Some(Relay::new()?) };
+        let sandbox = containers.runtime.create(&self.folder, &self.sandbox())?;
+        let joined = (|| {
+            let status = sandbox.create_container(&config)?;
+            for warning in &status.warnings {
+                eprintln!("warning: {warning}");
+            }
+            let ending = match &mut relay {
+                Some(relay) => {
+                    let mut streams = sandbox.attach(MAIN)?;
+                    if !self.args.interactive {
+                        streams[0] = None;
+                    }
+                    relay.join(streams, self.args.tty)?;
+                    Some(sandbox.watch(MAIN)?)
+                }
+                None => None,
+            };
+            sandbox.start(MAIN)?;
+            anyhow::Ok(ending)
+        })();
+        match joined {
+            Ok(ending) => Ok((sandbox, relay.zip(ending))),
+            Err(error) => {
+                sandbox.shutdown()?;
+                Err(error)
+            }
+        }
+    }
+
+    fn sandbox(&self) -> SandboxConfig {
+        let host = self.args.network == "host";
+        let mut labels = BTreeMap::from([
+            (NAME.to_owned(), self.name.to_owned()),
+            (IMAGE.to_owned(), self.image.name.clone()),
+        ]);
+        labels.extend(self.image.stop_signal.clone().map(|signal| (STOP_SIGNAL.to_owned(), signal)));
+        SandboxConfig {
+            id: self.id.to_string(),
+            hostname: (!host || self.args.hostname.is_some()).then(|| self.hostname()),
+            network: if host { Network::Host } else { Network::New },
+            ipc: Share::Own,
+            uts: if host && self.args.hostname.is_none() { Share::Host } else { Share::Own },
+            cgroup: None,
+            sysctls: BTreeMap::new(),
+            when_idle: if self.args.rm { WhenIdle::Remove } else { WhenIdle::Exit },
+            labels,
+        }
+    }
+
+    fn hostname(&self) -> String {
+        self.args.hostname.clone().unwrap_or_else(|| self.id.short().to_owned())
+    }
+
+    fn container(&self) -> anyhow::Result<ContainerConfig> {
+        let args = self.args;
+        let mut no_new_privileges = false;
+        let mut seccomp = if args.privileged { Seccomp::Unconfined } else { Seccomp::Default };
+        for option in &args.security_opt {
+            match option.as_str() {
+                "no-new-privileges" | "no-new-privileges=true" | "no-new-privileges:true" => {
+                    no_new_privileges = true
+                }
+                "seccomp=unconfined" | "seccomp:unconfined" => seccomp = Seccomp::Unconfined,
+                other => {
+                    let hint = "supported are no-new-privileges and seccomp=unconfined";
+                    return Err(
+                        Hinted::new(format!("the security option '{other}' is not supported"), hint).into()
+                    );
+                }
+            }
+        }
+        let spec = SpecOptions {
+            args: self.program()?,
+            env: self.environment(),
+            cwd: args.workdir.clone().unwrap_or_else(|| self.image.workdir.clone()),
+            terminal: args.tty,
+            readonly_root: args.read_only,
+            privileged: args.privileged,
+            add_capabilities: args.cap_add.clone(),
+            drop_capabilities: args.cap_drop.clone(),
+            no_new_privileges,
+            mounts: self.mounts()?,
+            cgroup: format!("wharf/{}", self.id),
+            resources: args.resources()?,
+            ..SpecOptions::default()
+        };
+        let mut spec = spec.build()?;
+        if let (Some(process), Some(size)) = (spec.process_mut(), Terminal::size().filter(|_| args.tty)) {
+            let size =
+                wharf_runtime::oci::BoxBuilder::default().height(size.rows).width(size.columns).build()?;
+            process.set_console_size(Some(size));
+        }
+        Ok(ContainerConfig {
+            name: MAIN.to_owned(),
+            spec,
+            root: RootFs { lower: self.image.lower_dirs.clone(), volatile: args.rm },
+            user: args.user.clone().or_else(|| Some(self.image.user.clone())),
+            seccomp,
+            stdin: match (args.interactive, args.detach) {
+                (false, _) => Stdin::Null,
+                (true, true) => Stdin::Open,
+                (true, false) => Stdin::Once,
+            },
+            log: Some(LogConfig::new(log_of(&self.folder))),
+            labels: labels(&args.label),
+        })
+    }
+
+    fn program(&self) -> anyhow::Result<Vec<String>> {
+        let (entrypoint, mut default) = match &self.args.entrypoint {
+            Some(program) if program.is_empty() => (Vec::new(), Vec::new()),
+            Some(program) => (vec![program.clone()], Vec::new()),
+            None => (self.image.entrypoint.clone(), self.image.cmd.clone()),
+        };
+        if !self.command.is_empty() {
+            default = self.command.clone();
+        }
+        let program = [entrypoint, default].concat();
+        if program.is_empty() {
+            let error = format!("the image {} names no program", self.image.name);
+            return Err(Hinted::new(error, "write the command after the image").into());
+        }
+        Ok(program)
+    }
+
+    fn environment(&self) -> Vec<String> {
+        let mut env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
+        env.push(format!("HOSTNAME={}", self.hostname()));
+        env.extend(self.args.tty.then(|| "TERM=xterm".to_owned()));
+        env.extend(self.image.env.iter().cloned());
+        env.extend(self.args.env.iter().filter_map(|setting| match setting.contains('=') {
+            true => Some(setting.clone()),
+            false => std::env::var(setting).ok().map(|value| format!("{setting}={value}")),
+        }));
+        env
+    }
+
+    /// The files that tell the container its own name, then the volumes.
+    fn mounts(&self) -> anyhow::Result<Vec<Mount>> {
+        let etc = self.folder.join("etc");
+        fs::create_dir_all(&etc).with_context(|| format!("cannot make {}", etc.display()))?;
+        let hostname = self.hostname();
+        let host = self.args.network == "host";
+        let of_machine = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let hosts = if host {
+            of_machine("/etc/hosts")
+        } else {
+            format!(
+                "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n"
+            )
+        };
+        let resolver = if host { of_machine("/etc/resolv.conf") } else { String::new() };
+        let mut mounts = Vec::new();
+        for (name, text) in
+            [("hosts", hosts), ("hostname", format!("{hostname}\n")), ("resolv.conf", resolver)]
+        {
+            let file = etc.join(name);
+            fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+            mounts.push(bind(&file, &format!("/etc/{name}"), &[])?);
+        }
+        mounts.extend(self.image_volumes()?);
+        for volume in &self.args.volume {
+            mounts.push(volume_mount(volume)?);
+        }
+        Ok(mounts)
+    }
+
+    /// A folder of the container's own for every place its image declares as data.
+    fn image_volumes(&self) -> anyhow::Result<Vec<Mount>> {
+        let mut mounts = Vec::new();
+        for (index, place) in self.image.volumes.iter().enumerate() {
+            let folder = self.folder.join("volumes").join(index.to_string());
+            fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            mounts.push(bind(&folder, place, &[])?);
+        }
+        Ok(mounts)
+    }
+}
+
+fn labels(given: &[String]) -> BTreeMap<String, String> {
+    given
+        .iter()
+        .map(|label| label.split_once('=').unwrap_or((label, "")))
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect()
+}
+
+fn bind(source: &Path, destination: &str, options: &[&str]) -> anyhow::Result<Mount> {
+    let options = [&["rbind", "rprivate"], options].concat();
+    Ok(wharf_runtime::mount(destination, "bind", &source.to_string_lossy(), &options)?)
+}
+
+fn volume_mount(volume: &str) -> anyhow::Result<Mount> {
+    let bad = |why: &str| {
+        Hinted::new(
+            format!("-v {volume}: {why}"),
+            "write HOST:CONTAINER or HOST:CONTAINER:ro, both absolute paths",
+        )
+    };
+    let mut parts = volume.split(':');
+    let (Some(host), Some(inside), options, None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(bad("it needs a path on this machine and one in the container").into());
+    };
+    if !host.starts_with('/') {
+        return Err(bad("named volumes and relative paths are not available yet").into());
+    }
+    if !inside.starts_with('/') {
+        return Err(bad("the path in the container must be absolute").into());
+    }
+    let options: Vec<&str> = options.into_iter().flat_map(|options| options.split(',')).collect();
+    if let Some(unknown) = options
+        .iter()
+        .find(|option| !["ro", "rw", "rslave", "rshared", "rprivate", "z", "Z"].contains(option))
+    {
+        return Err(bad(&format!("unknown option '{unknown}'")).into());
+    }
+    // SELinux labels mean nothing here.
+    let options: Vec<&str> = options.into_iter().filter(|option| !matches!(*option, "z" | "Z")).collect();
+    if !Path::new(host).exists() {
+        fs::create_dir_all(host).with_context(|| format!("cannot make the folder {host}"))?;
+    }
+    bind(Path::new(host), inside, &options)
+}
+
+/// The container's program as the relay sees it.
+pub(crate) struct Program<'a>(pub(crate) &'a dyn Sandbox);
+
+impl Remote for Program<'_> {
+    fn signal(&self, signal: i32) {
+        // It may have ended meanwhile.
+        let _ = self.0.kill(MAIN, signal, SignalTo::First);
+    }
+
+    fn resize(&self, size: Size) {
+        let _ = self.0.resize(MAIN, size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_as_dockers() {
+        for (text, expected) in [
+            ("64m", Some(64 << 20)),
+            ("1g", Some(1 << 30)),
+            ("1.5G", Some(3 << 29)),
+            ("512MB", Some(512 << 20)),
+            ("16777216", Some(16 << 20)),
+            ("16Mi", Some(16 << 20)),
+            ("1m", None),
+            ("lots", None),
+            ("", None),
+        ] {
+            assert_eq!(bytes(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn volumes_are_two_absolute_paths() {
+        assert!(volume_mount("/tmp:/data:ro").is_ok());
+        for bad in ["/tmp", "data:/data", "/tmp:data", "/tmp:/data:rx", "/tmp:/data:ro:x"] {
+            assert!(volume_mount(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! `wharf up`: runs the platform in the foreground.
+
+use std::{process::ExitCode, time::Instant};
+
+use anyhow::Result;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    commands::Globals,
+    platform::{Platform, Ports},
+};
+
+/// Run the platform in the foreground
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Ports to listen on
+    #[arg(long, value_enum, default_value_t)]
+    ports: Ports,
+}
+
+impl Args {
+    pub(crate) fn run(self, globals: &Globals) -> Result<ExitCode> {
+        let data = globals.data_dir()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let started = Instant::now();
+            let (mut terminate, mut interrupt) =
+                (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+            let platform = Platform::start(data.clone(), self.ports).await?;
+            println!("wharf is ready after {} ms", started.elapsed().as_millis());
+            println!("  api         https://{}", platform.endpoints.api);
+            println!("  kubeconfig  {}", data.join("kubeconfig").display());
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            platform.stop().await;
+            Ok(ExitCode::SUCCESS)
+        })
+    }
+}

@@ -1,0 +1,95 @@
+//! Keys and certificates of the platform, kept in DIR/pki.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use wharf_apiserver::SigningKey;
+use wharf_http::{Authority, Issued, Usage};
+
+use super::write_private;
+
+/// The platform's authority and signing key.
+pub(crate) struct Identities {
+    dir: PathBuf,
+    authority: Authority,
+}
+
+impl Identities {
+    /// Opens the folder; makes the authority on first use.
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        let (certificate, key) = (dir.join("ca.crt"), dir.join("ca.key"));
+        let authority = match read_both(&certificate, &key)? {
+            Some(stored) => {
+                Authority::open(&stored).with_context(|| format!("the authority in {} is broken", dir.display()))?
+            }
+            None => {
+                let authority = Authority::create("wharf")?;
+                let stored = authority.stored();
+                write_private(&key, stored.key.as_bytes())?;
+                write_private(&certificate, stored.certificate.as_bytes())?;
+                authority
+            }
+        };
+        Ok(Self { dir: dir.to_owned(), authority })
+    }
+
+    /// The authority's certificate in PEM.
+    pub(crate) fn authority(&self) -> &str {
+        self.authority.certificate()
+    }
+
+    /// The key that signs service account tokens.
+    pub(crate) fn signing_key(&self) -> Result<SigningKey> {
+        let path = self.dir.join("service-account.key");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                let bytes = SigningKey::generate()?;
+                write_private(&path, &bytes)?;
+                bytes
+            }
+            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+        };
+        SigningKey::open(&bytes).with_context(|| format!("{} is broken", path.display()))
+    }
+
+    /// A serving certificate for the API.
+    pub(crate) fn server(&self, addresses: &[&str]) -> Result<Issued> {
+        let mut names: Vec<String> =
+            ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
+                .map(String::from)
+                .to_vec();
+        names.extend(addresses.iter().map(|a| (*a).to_owned()));
+        Ok(self.authority.issue("wharf-api", &[], Usage::Server, &names)?)
+    }
+
+    /// Writes a kubeconfig for the administrator.
+    pub(crate) fn write_kubeconfig(&self, path: &Path, server: &str) -> Result<()> {
+        use base64::{Engine, engine::general_purpose::STANDARD};
+        let admin = self.authority.issue("wharf-admin", &["system:masters"], Usage::Client, &[])?;
+        let [authority, certificate, key] =
+            [self.authority(), &admin.certificate, &admin.key].map(|text| STANDARD.encode(text));
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: wharf\n\
+             clusters:\n- name: wharf\n  cluster:\n    server: {server}\n    certificate-authority-data: {authority}\n\
+             users:\n- name: wharf-admin\n  user:\n    client-certificate-data: {certificate}\n    client-key-data: {key}\n\
+             contexts:\n- name: wharf\n  context:\n    cluster: wharf\n    user: wharf-admin\n"
+        );
+        write_private(path, text.as_bytes())
+    }
+}
+
+fn read_both(certificate: &Path, key: &Path) -> Result<Option<Issued>> {
+    let read = |path: &Path| match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
+    };
+    Ok(read(certificate)?.zip(read(key)?).map(|(certificate, key)| Issued { certificate, key }))
+}
