@@ -51,7 +51,11 @@ fn file(text: &str, package: &str, protos: &mut Protos) {
         } else if line.starts_with("#[prost(") {
             attribute = line.to_owned();
         } else if let Some((name, kind)) = line.strip_prefix("pub ").and_then(|l| l.split_once(": ")) {
-            let tag = attribute.split("tag = \"").nth(1).and_then(|t| t.split('"').next()).and_then(|t| t.parse().ok());
+            let tag = attribute
+                .split("tag = \"")
+                .nth(1)
+                .and_then(|t| t.split('"').next())
+                .and_then(|t| t.parse().ok());
             if let (Some(tag), Some(fields)) = (tag, protos.get_mut(&message)) {
                 fields.insert(folded(name), ProtoField { tag, message: message_type(kind, package) });
             }
@@ -81,7 +85,9 @@ fn joined(text: &str) -> Vec<String> {
 fn message_type(kind: &str, package: &str) -> Option<String> {
     let path = kind.trim_end_matches(',').strip_prefix("::core::option::Option<")?.strip_suffix('>')?;
     let path = path.trim_end_matches(',');
-    if path.starts_with("::") || path.chars().next().is_some_and(char::is_lowercase) && !path.starts_with("super") {
+    if path.starts_with("::")
+        || path.chars().next().is_some_and(char::is_lowercase) && !path.starts_with("super")
+    {
         return None;
     }
     let mut parts: Vec<&str> = package.split('.').collect();

@@ -22,7 +22,10 @@ const SCALARS: &[(&str, &str)] = &[
     ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON", "json"),
     ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool", "schemaorbool"),
     ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray", "schemaorarray"),
-    ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray", "schemaorstrings"),
+    (
+        "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray",
+        "schemaorstrings",
+    ),
     ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceSubresourceStatus", "raw"),
 ];
 
@@ -90,9 +93,10 @@ fn tags(protos: &Protos, message: &str, field: &str, depth: usize) -> Option<Str
     }
     let mut inlined: Vec<_> = fields.values().filter_map(|f| Some((f.tag, f.message.as_ref()?))).collect();
     inlined.sort_unstable();
-    inlined.iter().filter(|(tag, _)| is_inlined(message, *tag)).find_map(|(tag, inner)| {
-        Some(format!("{tag}.{}", tags(protos, inner, field, depth + 1)?))
-    })
+    inlined
+        .iter()
+        .filter(|(tag, _)| is_inlined(message, *tag))
+        .find_map(|(tag, inner)| Some(format!("{tag}.{}", tags(protos, inner, field, depth + 1)?)))
 }
 
 /// Messages whose JSON form inlines another message, with the number of the inlined field.
@@ -105,7 +109,13 @@ fn is_inlined(message: &str, tag: u32) -> bool {
             | ("ephemeralcontainer", 1)
             | ("probe", 1)
             | ("ingressrule", 2)
-            | ("configmapenvsource" | "configmapkeyselector" | "configmapprojection" | "configmapvolumesource", 1)
+            | (
+                "configmapenvsource"
+                    | "configmapkeyselector"
+                    | "configmapprojection"
+                    | "configmapvolumesource",
+                1
+            )
             | ("secretenvsource" | "secretkeyselector" | "secretprojection", 1)
             | ("namedrulewithoperations" | "rulewithoperations", 2)
             | ("deviceconfiguration" | "deviceclassconfiguration" | "deviceclaimconfiguration", _)
@@ -120,7 +130,8 @@ fn message_of(protos: &Protos, name: &str) -> String {
     let package = package.replace('-', "_");
     let exact = format!("{package}.{}", folded(kind));
     let (group, _) = package.rsplit_once('.').unwrap_or_default();
-    let older = ["v1", "v1beta2", "v1beta1", "v1alpha2", "v1alpha1"].map(|v| format!("{group}.{v}.{}", folded(kind)));
+    let older =
+        ["v1", "v1beta2", "v1beta1", "v1alpha2", "v1alpha1"].map(|v| format!("{group}.{v}.{}", folded(kind)));
     std::iter::once(exact.clone()).chain(older).find(|m| protos.contains_key(m)).unwrap_or(exact)
 }
 
@@ -141,7 +152,9 @@ fn kind(schema: &Value) -> Result<String> {
     }
     let ty = match &schema["type"] {
         Value::String(ty) => ty.as_str(),
-        Value::Array(types) => types.iter().filter_map(Value::as_str).find(|t| *t != "null").unwrap_or_default(),
+        Value::Array(types) => {
+            types.iter().filter_map(Value::as_str).find(|t| *t != "null").unwrap_or_default()
+        }
         _ => "",
     };
     Ok(match (ty, schema["format"].as_str()) {

@@ -62,7 +62,9 @@ pub(crate) fn update(
 ) -> Result<(), Status> {
     let gvk = &resource.gvk;
     match (gvk.group.as_str(), resource.plural.as_str()) {
-        ("rbac.authorization.k8s.io", _) if new["rules"] != old["rules"] || new["subjects"] != old["subjects"] => {
+        ("rbac.authorization.k8s.io", _)
+            if new["rules"] != old["rules"] || new["subjects"] != old["subjects"] =>
+        {
             rbac(server, context, resource, new)
         }
         ("apiextensions.k8s.io", "customresourcedefinitions") if subresource.is_empty() => {
@@ -76,8 +78,10 @@ pub(crate) fn update(
 pub(crate) fn delete(resource: &Resource, object: &Value) -> Result<(), Status> {
     let name = meta::name(object);
     if resource.plural == "namespaces" && resource.gvk.group.is_empty() && IMMORTAL.contains(&name) {
-        return Err(Status::forbidden(format!("namespaces {name:?} is forbidden: this namespace may not be deleted"))
-            .about("namespaces", name));
+        return Err(Status::forbidden(format!(
+            "namespaces {name:?} is forbidden: this namespace may not be deleted"
+        ))
+        .about("namespaces", name));
     }
     Ok(())
 }
@@ -125,7 +129,8 @@ fn service_account(server: &ApiServer, object: &mut Value) -> Result<(), Status>
     if let (None, Some(secrets)) = (spec.get("imagePullSecrets"), account.get("imagePullSecrets")) {
         spec.insert("imagePullSecrets".into(), secrets.clone());
     }
-    let mount = spec.get("automountServiceAccountToken").or_else(|| account.get("automountServiceAccountToken"));
+    let mount =
+        spec.get("automountServiceAccountToken").or_else(|| account.get("automountServiceAccountToken"));
     if mount.and_then(Value::as_bool) != Some(false) {
         mount_token(object);
     }
@@ -181,7 +186,8 @@ fn priority(server: &ApiServer, object: &mut Value) -> Result<(), Status> {
     let spec = meta::member_mut(object, "spec");
     let value = class.as_ref().and_then(|c| c["value"].as_i64()).unwrap_or(0);
     spec.insert("priority".into(), value.into());
-    let policy = class.as_ref().and_then(|c| c["preemptionPolicy"].as_str()).unwrap_or("PreemptLowerPriority");
+    let policy =
+        class.as_ref().and_then(|c| c["preemptionPolicy"].as_str()).unwrap_or("PreemptLowerPriority");
     spec.insert("preemptionPolicy".into(), policy.into());
     if let Some(class) = class {
         spec.insert("priorityClassName".into(), meta::name(&class).into());
@@ -200,7 +206,9 @@ fn default_tolerations(object: &mut Value) {
             covers_key && covers_effect
         });
         if !tolerated {
-            tolerations.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}));
+            tolerations.push(
+                json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}),
+            );
         }
     }
 }

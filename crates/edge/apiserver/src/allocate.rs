@@ -117,7 +117,12 @@ impl Ranges {
         }
     }
 
-    fn assign_address(&self, new: &mut Value, held: &[u32], allocation: &mut Allocation) -> Result<(), Status> {
+    fn assign_address(
+        &self,
+        new: &mut Value,
+        held: &[u32],
+        allocation: &mut Allocation,
+    ) -> Result<(), Status> {
         if new["spec"]["type"] == "ExternalName" {
             let spec = meta::member_mut(new, "spec");
             for gone in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
@@ -181,7 +186,9 @@ impl Ranges {
                 continue;
             }
             let number = match u16::try_from(asked) {
-                Ok(0) => self.free_port(allocation).ok_or_else(|| Status::internal("no node port is free"))?,
+                Ok(0) => {
+                    self.free_port(allocation).ok_or_else(|| Status::internal("no node port is free"))?
+                }
                 Ok(number) if held.contains(&number) || allocation.taken.ports.contains(&number) => number,
                 Ok(number) if self.ports.contains(&number) && lock(&self.used).ports.insert(number) => {
                     allocation.taken.ports.insert(number);
@@ -191,9 +198,18 @@ impl Ranges {
                     let taken = u16::try_from(asked).is_ok_and(|n| self.ports.contains(&n));
                     let why = match taken {
                         true => "provided port is already allocated".to_owned(),
-                        false => format!("provided port is not in the valid range. The range of valid ports is {}-{}", self.ports.start(), self.ports.end()),
+                        false => format!(
+                            "provided port is not in the valid range. The range of valid ports is {}-{}",
+                            self.ports.start(),
+                            self.ports.end()
+                        ),
                     };
-                    return Err(invalid(&name, &format!("spec.ports[{i}].nodePort"), &asked.to_string(), &why));
+                    return Err(invalid(
+                        &name,
+                        &format!("spec.ports[{i}].nodePort"),
+                        &asked.to_string(),
+                        &why,
+                    ));
                 }
             };
             port.insert("nodePort".into(), number.into());

@@ -80,15 +80,27 @@ const WORKLOADS: &[(&str, &[&str])] = &[
     (
         "",
         &[
-            "configmaps", "endpoints", "persistentvolumeclaims", "pods", "replicationcontrollers",
-            "replicationcontrollers/scale", "serviceaccounts", "services",
+            "configmaps",
+            "endpoints",
+            "persistentvolumeclaims",
+            "pods",
+            "replicationcontrollers",
+            "replicationcontrollers/scale",
+            "serviceaccounts",
+            "services",
         ],
     ),
     (
         "apps",
         &[
-            "controllerrevisions", "daemonsets", "deployments", "deployments/scale", "replicasets",
-            "replicasets/scale", "statefulsets", "statefulsets/scale",
+            "controllerrevisions",
+            "daemonsets",
+            "deployments",
+            "deployments/scale",
+            "replicasets",
+            "replicasets/scale",
+            "statefulsets",
+            "statefulsets/scale",
         ],
     ),
     ("autoscaling", &["horizontalpodautoscalers"]),
@@ -111,8 +123,10 @@ fn role(name: &str, rules: Vec<Value>) -> Value {
 
 fn roles() -> Vec<Value> {
     let read: Vec<Value> = WORKLOADS.iter().map(|(group, resources)| rule(READ, group, resources)).collect();
-    let write: Vec<Value> = WORKLOADS.iter().map(|(group, resources)| rule(WRITE, group, resources)).collect();
-    let view_extra = rule(READ, "", &["events", "limitranges", "namespaces", "pods/log", "pods/status", "resourcequotas"]);
+    let write: Vec<Value> =
+        WORKLOADS.iter().map(|(group, resources)| rule(WRITE, group, resources)).collect();
+    let view_extra =
+        rule(READ, "", &["events", "limitranges", "namespaces", "pods/log", "pods/status", "resourcequotas"]);
     let view = [read, vec![view_extra]].concat();
     let edit_extra = vec![
         rule(READ, "", &["secrets", "pods/attach", "pods/exec", "pods/portforward"]),
@@ -144,7 +158,19 @@ fn roles() -> Vec<Value> {
         role("system:basic-user", basic),
         role(
             "system:discovery",
-            paths(&["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version", "/version/"]),
+            paths(&[
+                "/api",
+                "/api/*",
+                "/apis",
+                "/apis/*",
+                "/healthz",
+                "/livez",
+                "/openapi",
+                "/openapi/*",
+                "/readyz",
+                "/version",
+                "/version/",
+            ]),
         ),
         role("system:public-info-viewer", paths(&["/healthz", "/livez", "/readyz", "/version", "/version/"])),
         role(

@@ -20,10 +20,16 @@ pub(crate) fn answer(context: &Context, headers: &HeaderMap) -> Result<Response<
     let parts: Vec<&str> = context.info.path.split('/').filter(|p| !p.is_empty()).collect();
     match parts[..] {
         [root @ ("api" | "apis")] if wants_aggregated(headers) => Ok(aggregated(index, root == "api")),
-        ["api"] => Ok(json_response(200, &json!({"kind": "APIVersions", "versions": ["v1"],
-            "serverAddressByClientCIDRs": []}))),
-        ["apis"] => Ok(json_response(200, &json!({"kind": "APIGroupList", "apiVersion": "v1",
-            "groups": index.groups.keys().filter(|g| !g.is_empty()).map(|g| group(index, g)).collect::<Vec<_>>()}))),
+        ["api"] => Ok(json_response(
+            200,
+            &json!({"kind": "APIVersions", "versions": ["v1"],
+            "serverAddressByClientCIDRs": []}),
+        )),
+        ["apis"] => Ok(json_response(
+            200,
+            &json!({"kind": "APIGroupList", "apiVersion": "v1",
+            "groups": index.groups.keys().filter(|g| !g.is_empty()).map(|g| group(index, g)).collect::<Vec<_>>()}),
+        )),
         ["apis", name] if index.groups.contains_key(name) => {
             let mut group = group(index, name);
             group["kind"] = "APIGroup".into();
@@ -50,7 +56,10 @@ fn paths(index: &Index) -> Vec<String> {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|(v, _)| format!("/apis/{group}/{v}")));
     }
-    paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(String::from));
+    paths.extend(
+        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
+            .map(String::from),
+    );
     paths
 }
 
@@ -139,7 +148,8 @@ fn aggregated(index: &Index, core: bool) -> Response<Body> {
 
 fn aggregated_resource(resource: &Arc<Resource>) -> Value {
     let gvk = &resource.gvk;
-    let kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+    let kind =
+        |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     let mut entry = json!({"resource": resource.plural, "responseKind": kind(&gvk.group, &gvk.version, &gvk.kind),
         "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": resource.singular, "verbs": resource.verbs()});
@@ -154,8 +164,11 @@ fn aggregated_resource(resource: &Arc<Resource>) -> Value {
         .iter()
         .map(|name| {
             let sub = subresource(resource, name);
-            let (group, version) =
-                if sub.group.is_empty() { (gvk.group.as_str(), gvk.version.as_str()) } else { (sub.group, sub.version) };
+            let (group, version) = if sub.group.is_empty() {
+                (gvk.group.as_str(), gvk.version.as_str())
+            } else {
+                (sub.group, sub.version)
+            };
             json!({"subresource": name, "responseKind": kind(group, version, &sub.kind), "verbs": sub.verbs})
         })
         .collect();

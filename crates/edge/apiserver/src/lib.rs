@@ -28,7 +28,7 @@ use wharf_state::Store;
 
 pub use allocate::Ranges;
 pub use auth::{Identity, SigningKey};
-pub use streams::{Reply, ExecRequest, ExecSession, Kubelet, LogRequest, PodConnection, TerminalSize};
+pub use streams::{ExecRequest, ExecSession, Kubelet, LogRequest, PodConnection, Reply, TerminalSize};
 
 use auth::{Attributes, Authorizer, authenticate, impersonated};
 use registry::{Index, Registry};
@@ -141,7 +141,8 @@ impl ApiServer {
             identity = other;
         }
         self.authorize_request(&identity, &info)?;
-        let agent = request.headers().get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("unknown");
+        let agent =
+            request.headers().get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("unknown");
         let mut context = Context {
             default_manager: agent.split(['/', ' ']).next().unwrap_or("unknown").to_owned(),
             info,
@@ -222,7 +223,8 @@ impl ApiServer {
 
     fn authorize_impersonation(&self, identity: &Identity, other: &Identity) -> Result<(), Status> {
         let ask = |resource: &str, namespace: &str, name: &str| {
-            let asked = Attributes { verb: "impersonate", resource, namespace, name, ..Attributes::default() };
+            let asked =
+                Attributes { verb: "impersonate", resource, namespace, name, ..Attributes::default() };
             self.authorize(identity, &asked)
         };
         match other.user.strip_prefix("system:serviceaccount:").and_then(|a| a.split_once(':')) {
@@ -259,7 +261,11 @@ impl ApiServer {
 
     /// The namespace and name of the addressed object as a cache key.
     pub(crate) fn key(resource: &Resource, info: &RequestInfo) -> String {
-        if resource.namespaced { format!("{}/{}", info.namespace, info.name) } else { format!("/{}", info.name) }
+        if resource.namespaced {
+            format!("{}/{}", info.namespace, info.name)
+        } else {
+            format!("/{}", info.name)
+        }
     }
 
     fn other_path(&self, context: &Context, request: &Request<Body>) -> Result<Response<Body>, Status> {
@@ -309,11 +315,9 @@ impl ApiServer {
 /// All bytes of a request's body, within the limit.
 pub(crate) async fn read_body(request: Request<Body>) -> Result<bytes::Bytes, Status> {
     collect(request.into_body(), MAX_BODY).await.map_err(|error| match error.downcast_ref() {
-        Some(wharf_http::BodyTooLarge { limit }) => Status::new(
-            413,
-            "RequestEntityTooLarge",
-            format!("Request entity too large: limit is {limit}"),
-        ),
+        Some(wharf_http::BodyTooLarge { limit }) => {
+            Status::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {limit}"))
+        }
         None => Status::bad_request(format!("the request body could not be read: {error}")),
     })
 }

@@ -31,7 +31,11 @@ pub(crate) struct Documents {
 }
 
 impl Documents {
-    pub(crate) fn answer(&self, context: &Context, request: &Request<Body>) -> Result<Response<Body>, Status> {
+    pub(crate) fn answer(
+        &self,
+        context: &Context,
+        request: &Request<Body>,
+    ) -> Result<Response<Body>, Status> {
         let path = context.info.path.trim_matches('/');
         let Some(rest) = path.strip_prefix("openapi/v3") else { return Err(Status::no_such_path()) };
         let rest = rest.trim_start_matches('/');
@@ -60,7 +64,11 @@ impl Documents {
         let mut paths = Map::new();
         for (group, versions) in &index.groups {
             for (version, _) in versions {
-                let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
+                let path = if group.is_empty() {
+                    format!("api/{version}")
+                } else {
+                    format!("apis/{group}/{version}")
+                };
                 if let Some((_, etag)) = self.document(index, &path) {
                     let url = format!("/openapi/v3/{path}?hash={etag}");
                     paths.insert(path, json!({"serverRelativeURL": url}));
@@ -204,7 +212,9 @@ fn kind_schema(kind: &Kind, wanted: &mut BTreeSet<String>) -> Value {
         Kind::F64 => json!({"type": "number", "format": "double"}),
         Kind::Time | Kind::MicroTime => json!({"type": "string", "format": "date-time"}),
         Kind::Quantity => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
-        Kind::IntOrString => json!({"oneOf": [{"type": "integer"}, {"type": "string"}], "format": "int-or-string"}),
+        Kind::IntOrString => {
+            json!({"oneOf": [{"type": "integer"}, {"type": "string"}], "format": "int-or-string"})
+        }
         Kind::Raw | Kind::Fields => json!({"type": "object"}),
         Kind::Json | Kind::SchemaOrBool | Kind::SchemaOrArray | Kind::SchemaOrStrings => json!({}),
         Kind::List(item) => json!({"type": "array", "items": kind_schema(item, wanted)}),
@@ -226,8 +236,10 @@ fn add_paths(paths: &mut Map<String, Value>, resource: &Resource, definition: &s
     let collection = format!("{root}{scope}/{}", resource.plural);
     let schema = json!({"$ref": format!("#/components/schemas/{definition}")});
     let operation = |action: &str, params: &[&str]| {
-        let parameters: Vec<Value> =
-            params.iter().map(|name| json!({"name": name, "in": "query", "schema": {"type": "string"}})).collect();
+        let parameters: Vec<Value> = params
+            .iter()
+            .map(|name| json!({"name": name, "in": "query", "schema": {"type": "string"}}))
+            .collect();
         json!({"operationId": format!("{action}{}{}", resource.gvk.kind, resource.plural), "parameters": parameters,
             "responses": {"200": {"description": "OK", "content": {"application/json": {"schema": schema}}}},
             "x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk_json(&resource.gvk)})
@@ -238,9 +250,15 @@ fn add_paths(paths: &mut Map<String, Value>, resource: &Resource, definition: &s
         paths.insert(collection, json!({"post": operation("post", &write)}));
         return;
     }
-    paths.insert(collection.clone(), json!({"get": operation("list", &list), "post": operation("post", &write),
-        "delete": operation("deletecollection", &list)}));
-    paths.insert(format!("{collection}/{{name}}"), json!({"get": operation("get", &[]), "put": operation("put", &write),
+    paths.insert(
+        collection.clone(),
+        json!({"get": operation("list", &list), "post": operation("post", &write),
+        "delete": operation("deletecollection", &list)}),
+    );
+    paths.insert(
+        format!("{collection}/{{name}}"),
+        json!({"get": operation("get", &[]), "put": operation("put", &write),
         "patch": operation("patch", &["dryRun", "fieldManager", "fieldValidation", "force"]),
-        "delete": operation("delete", &["dryRun", "gracePeriodSeconds", "propagationPolicy"])}));
+        "delete": operation("delete", &["dryRun", "gracePeriodSeconds", "propagationPolicy"])}),
+    );
 }

@@ -30,7 +30,8 @@ impl Index {
         for definition in definitions {
             for resource in crd::resources(&definition) {
                 // A definition never shadows what is built in.
-                let path = (resource.gvk.group.clone(), resource.gvk.version.clone(), resource.plural.clone());
+                let path =
+                    (resource.gvk.group.clone(), resource.gvk.version.clone(), resource.plural.clone());
                 if !index.by_path.contains_key(&path) {
                     index.add(Arc::new(resource));
                 }
@@ -101,7 +102,8 @@ impl Registry {
         }
         let snapshot = definitions.snapshot();
         let index = Arc::new(Index::build(snapshot.entries.values().map(|entry| entry.object())));
-        *self.current.write().unwrap_or_else(std::sync::PoisonError::into_inner) = (newest, Arc::clone(&index));
+        *self.current.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
+            (newest, Arc::clone(&index));
         index
     }
 }

@@ -114,7 +114,9 @@ impl RequestInfo {
         match self.param(name) {
             None | Some("") => Ok(None),
             Some(text) => text.parse().map(Some).map_err(|_| {
-                Status::bad_request(format!("query parameter {name}: invalid value {text:?}: not a number in range"))
+                Status::bad_request(format!(
+                    "query parameter {name}: invalid value {text:?}: not a number in range"
+                ))
             }),
         }
     }
@@ -124,7 +126,9 @@ impl RequestInfo {
         match &self.params("dryRun")[..] {
             [] => Ok(false),
             all if all.iter().all(|v| v == "All") => Ok(true),
-            other => Err(Status::bad_request(format!("dryRun: Unsupported value: {other:?}: supported values: \"All\""))),
+            other => Err(Status::bad_request(format!(
+                "dryRun: Unsupported value: {other:?}: supported values: \"All\""
+            ))),
         }
     }
 }
@@ -135,15 +139,27 @@ mod tests {
 
     fn check(method: Method, uri: &str, expect: [&str; 7]) {
         let i = RequestInfo::of(&method, &uri.parse().unwrap()).unwrap();
-        assert_eq!([i.verb, &i.group, &i.version, &i.resource, &i.namespace, &i.name, &i.subresource], expect, "{uri}");
+        assert_eq!(
+            [i.verb, &i.group, &i.version, &i.resource, &i.namespace, &i.name, &i.subresource],
+            expect,
+            "{uri}"
+        );
     }
 
     #[test]
     fn paths_name_resources() {
         check(Method::GET, "/api/v1/pods?watch=true", ["watch", "", "v1", "pods", "", "", ""]);
         check(Method::GET, "/api/v1/namespaces/d/pods/p/log", ["get", "", "v1", "pods", "d", "p", "log"]);
-        check(Method::PUT, "/api/v1/namespaces/d/finalize", ["update", "", "v1", "namespaces", "d", "d", "finalize"]);
-        check(Method::DELETE, "/apis/apps/v1/namespaces/d/deployments", ["deletecollection", "apps", "v1", "deployments", "d", "", ""]);
+        check(
+            Method::PUT,
+            "/api/v1/namespaces/d/finalize",
+            ["update", "", "v1", "namespaces", "d", "d", "finalize"],
+        );
+        check(
+            Method::DELETE,
+            "/apis/apps/v1/namespaces/d/deployments",
+            ["deletecollection", "apps", "v1", "deployments", "d", "", ""],
+        );
         check(Method::GET, "/api/v1/namespaces", ["list", "", "v1", "namespaces", "", "", ""]);
         check(Method::GET, "/api/v1/namespaces/x", ["get", "", "v1", "namespaces", "x", "x", ""]);
         check(Method::GET, "/apis/apps/v1", ["get", "", "", "", "", "", ""]);

@@ -55,7 +55,9 @@ impl Accept {
             let view = match wanted {
                 None => View::Object,
                 Some("Table") if params.contains(&"v=v1") && format == Format::Json => View::Table,
-                Some("PartialObjectMetadata" | "PartialObjectMetadataList") if format == Format::Json => View::Metadata,
+                Some("PartialObjectMetadata" | "PartialObjectMetadataList") if format == Format::Json => {
+                    View::Metadata
+                }
                 Some(_) => continue,
             };
             return Ok(Self { format, view });
@@ -93,7 +95,13 @@ pub(crate) fn failure(status: &Status) -> Response<Body> {
 }
 
 /// One stored object.
-pub(crate) fn object(code: u16, accept: Accept, resource: &Resource, entry: &Entry, now: Timestamp) -> Response<Body> {
+pub(crate) fn object(
+    code: u16,
+    accept: Accept,
+    resource: &Resource,
+    entry: &Entry,
+    now: Timestamp,
+) -> Response<Body> {
     let content_type = accept.format.content_type();
     let native = is_native(resource);
     match (accept.view, accept.format) {
@@ -117,7 +125,13 @@ pub(crate) fn as_served(resource: &Resource, mut object: Value) -> Value {
 }
 
 /// One object that is not stored as such (a scale, a review, a dry run).
-pub(crate) fn value(code: u16, accept: Accept, resource: &Resource, object: Value, now: Timestamp) -> Response<Body> {
+pub(crate) fn value(
+    code: u16,
+    accept: Accept,
+    resource: &Resource,
+    object: Value,
+    now: Timestamp,
+) -> Response<Body> {
     match accept.view {
         View::Table => {
             let rows = vec![row(resource, &object, now, IncludeObject::Metadata)];
@@ -133,15 +147,17 @@ pub(crate) fn plain(code: u16, format: Format, object: &Value) -> Response<Body>
     let text = |name: &str| object[name].as_str().unwrap_or_default();
     match format {
         Format::Json => json_response(code, object),
-        Format::Yaml => {
-            response(code, format.content_type(), wharf_api::codec::value_to_yaml(object))
-        }
+        Format::Yaml => response(code, format.content_type(), wharf_api::codec::value_to_yaml(object)),
         Format::Protobuf => {
             let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
             match builtin().of_kind(&wharf_api::schema::Gvk::new(group, version, text("kind"))) {
                 Some(ty) => {
                     let message = encode_message(object, &ty);
-                    response(code, format.content_type(), encode_envelope(text("apiVersion"), text("kind"), &message))
+                    response(
+                        code,
+                        format.content_type(),
+                        encode_envelope(text("apiVersion"), text("kind"), &message),
+                    )
                 }
                 None => json_response(code, object),
             }
@@ -207,8 +223,11 @@ pub(crate) fn list(
         }
         (View::Metadata, _) => {
             let items: Vec<Value> = objects().map(|o| metadata_of(&o)).collect();
-            json_response(200, &json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
-                "metadata": meta.json(), "items": items}))
+            json_response(
+                200,
+                &json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+                "metadata": meta.json(), "items": items}),
+            )
         }
         (View::Object, format) => {
             let items: Vec<Value> = objects().collect();
@@ -267,13 +286,12 @@ pub(crate) fn table_of(resource: &Resource, rows: Vec<Value>, meta: Value, colum
 }
 
 fn columns_of(resource: &Resource) -> Vec<Value> {
-    let column = |name: &str, type_: &str, format: &str, description: &str, priority: i64| {
-        json!({"name": name, "type": type_, "format": format, "description": description, "priority": priority})
-    };
+    let column = |name: &str, type_: &str, format: &str, description: &str, priority: i64| json!({"name": name, "type": type_, "format": format, "description": description, "priority": priority});
     match &resource.custom {
         Some(custom) => {
             let mut columns = vec![column("Name", "string", "name", "Name of the object", 0)];
-            columns.extend(custom.columns.iter().map(|c| column(&c.name, &c.type_, &c.format, "", c.priority)));
+            columns
+                .extend(custom.columns.iter().map(|c| column(&c.name, &c.type_, &c.format, "", c.priority)));
             columns
         }
         None => table::columns(&resource.gvk.group, &resource.plural)

@@ -35,7 +35,8 @@ pub(crate) async fn answer(
         "subjectaccessreviews" | "localsubjectaccessreviews" => access(server, &subject(&spec), &spec),
         "selfsubjectrulesreviews" => {
             let namespace = spec["namespace"].as_str().unwrap_or_default();
-            let (resources, paths) = server.authorizer.rules_json(&server.storage, &context.identity, namespace);
+            let (resources, paths) =
+                server.authorizer.rules_json(&server.storage, &context.identity, namespace);
             json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false})
         }
         "tokenreviews" => token(server, &spec),
@@ -83,7 +84,8 @@ fn token(server: &ApiServer, spec: &Value) -> Value {
     match claims {
         None => json!({"authenticated": false, "user": {}, "error": "invalid bearer token"}),
         Some(claims) => {
-            let shared: Vec<&String> = claims.audiences.iter().filter(|a| wanted.contains(&a.as_str())).collect();
+            let shared: Vec<&String> =
+                claims.audiences.iter().filter(|a| wanted.contains(&a.as_str())).collect();
             if shared.is_empty() {
                 return json!({"authenticated": false, "user": {}, "error": "token audiences do not match"});
             }

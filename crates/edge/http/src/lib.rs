@@ -8,7 +8,7 @@ mod pki;
 mod serve;
 mod upgrade;
 
-pub use body::{Body, BoxError, BodyTooLarge, collect, empty, full, stream};
+pub use body::{Body, BodyTooLarge, BoxError, collect, empty, full, stream};
 pub use pki::{Authority, Issued, PkiError, Usage};
 pub use serve::{Handler, Listener, ServeError, TlsConfig, tls_config};
 pub use upgrade::{Upgraded, upgrade};

@@ -195,7 +195,10 @@ fn subject(certificate: &CertificateDer<'_>) -> Option<PeerCertificate> {
     let subject = certificate.subject();
     let text = |a: &x509_parser::x509::AttributeTypeAndValue<'_>| a.as_str().ok().map(str::to_owned);
     let common_name = subject.iter_common_name().next().and_then(text)?;
-    Some(PeerCertificate { common_name, organizations: subject.iter_organization().filter_map(text).collect() })
+    Some(PeerCertificate {
+        common_name,
+        organizations: subject.iter_organization().filter_map(text).collect(),
+    })
 }
 
 async fn requests(

@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-
 use crate::{
     action::{Action, Gvr, ObjectRef, Propagation, Step},
     claim::{drop_finalizer, release},
@@ -291,6 +290,7 @@ fn delete(node: &Node, propagation: Propagation) -> Action {
 mod tests {
     use super::*;
     use crate::{action::PODS, meta::read};
+    use serde_json::json;
 
     fn meta(uid: &str, owners: &[&str], finalizers: &[&str], deleting: bool) -> Meta {
         let owners: Vec<_> = owners

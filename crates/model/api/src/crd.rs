@@ -130,7 +130,10 @@ fn custom(version: &Value, storage_version: &str, spec: &Value) -> Custom {
         warnings.push("x-kubernetes-validations: CEL rules are not evaluated".to_owned());
     }
     if spec.pointer("/conversion/strategy").is_some_and(|s| s == "Webhook") {
-        warnings.push("spec.conversion: webhooks are not called; versions are converted as if strategy were None".to_owned());
+        warnings.push(
+            "spec.conversion: webhooks are not called; versions are converted as if strategy were None"
+                .to_owned(),
+        );
     }
     Custom { storage_version: storage_version.to_owned(), columns, scale, schema, warnings }
 }
@@ -290,7 +293,15 @@ fn check(value: &Value, schema: &Value, path: &str, causes: &mut Vec<Cause>) {
             }
         }
         Value::String(text) => {
-            bounds(text.chars().count() as f64, schema, ("minLength", "maxLength"), path, "chars long", value, causes);
+            bounds(
+                text.chars().count() as f64,
+                schema,
+                ("minLength", "maxLength"),
+                path,
+                "chars long",
+                value,
+                causes,
+            );
             if let Some(pattern) = schema["pattern"].as_str()
                 && regex_lite::Regex::new(pattern).is_ok_and(|regex| !regex.is_match(text))
             {
@@ -299,7 +310,15 @@ fn check(value: &Value, schema: &Value, path: &str, causes: &mut Vec<Cause>) {
             }
         }
         Value::Number(number) => {
-            bounds(number.as_f64().unwrap_or_default(), schema, ("minimum", "maximum"), path, "", value, causes);
+            bounds(
+                number.as_f64().unwrap_or_default(),
+                schema,
+                ("minimum", "maximum"),
+                path,
+                "",
+                value,
+                causes,
+            );
         }
         _ => {}
     }
@@ -336,18 +355,16 @@ fn bounds(
     if let Some(limit) = schema[min].as_f64()
         && (size < limit || (schema["exclusiveMinimum"] == true && min == "minimum" && size == limit))
     {
-        let message = format!(
-            "Invalid value: {value}: {path} in body should be at least {limit}{space}{unit}"
-        );
+        let message =
+            format!("Invalid value: {value}: {path} in body should be at least {limit}{space}{unit}");
         let greater = message.replace("at least", "greater than or equal to");
         cause(causes, "FieldValueInvalid", path, if unit.is_empty() { greater } else { message });
     }
     if let Some(limit) = schema[max].as_f64()
         && (size > limit || (schema["exclusiveMaximum"] == true && max == "maximum" && size == limit))
     {
-        let message = format!(
-            "Invalid value: {value}: {path} in body should be at most {limit}{space}{unit}"
-        );
+        let message =
+            format!("Invalid value: {value}: {path} in body should be at most {limit}{space}{unit}");
         let less = message.replace("at most", "less than or equal to");
         cause(causes, "FieldValueInvalid", path, if unit.is_empty() { less } else { message });
     }
@@ -436,7 +453,10 @@ mod tests {
     #[test]
     fn a_definition_prunes_defaults_and_validates() {
         let resource = resources(&definition()).remove(0);
-        assert_eq!((resource.qualified().as_str(), resource.list_kind.as_str()), ("widgets.demo.io", "WidgetList"));
+        assert_eq!(
+            (resource.qualified().as_str(), resource.list_kind.as_str()),
+            ("widgets.demo.io", "WidgetList")
+        );
         assert!(resource.has("scale"));
         let body = json!({"kind": "Widget", "metadata": {"name": "w", "foo": 1}, "spec": {"size": 9, "mode": "c", "free": {"x": 1}, "no": 1}});
         let mut decoded = decode_value(body, &resource.ty).unwrap();
@@ -444,8 +464,10 @@ mod tests {
         let custom = resource.custom.unwrap();
         apply_defaults(&mut decoded.object, &custom.schema);
         assert_eq!(decoded.object["spec"], json!({"size": 9, "mode": "c", "free": {"x": 1}, "replicas": 1}));
-        let messages: Vec<String> =
-            validate(&decoded.object, &custom.schema).into_iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
+        let messages: Vec<String> = validate(&decoded.object, &custom.schema)
+            .into_iter()
+            .map(|c| format!("{}: {}", c.field, c.message))
+            .collect();
         assert_eq!(
             messages,
             [
@@ -458,7 +480,10 @@ mod tests {
     #[test]
     fn paths_read_and_write() {
         let mut object = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
-        assert_eq!(read_path(&object, r#".status.conditions[?(@.type=="Ready")].status"#), Some(&json!("True")));
+        assert_eq!(
+            read_path(&object, r#".status.conditions[?(@.type=="Ready")].status"#),
+            Some(&json!("True"))
+        );
         assert_eq!(read_path(&object, ".status.conditions[0].type"), Some(&json!("Ready")));
         assert_eq!(read_path(&object, ".spec.x"), None);
         write_path(&mut object, ".spec.replicas", 3.into());

@@ -170,7 +170,11 @@ impl Resource {
 
     /// `plural.group`, or the plural alone for core: the form of messages and of storage keys.
     pub fn qualified(&self) -> String {
-        if self.gvk.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.gvk.group) }
+        if self.gvk.group.is_empty() {
+            self.plural.clone()
+        } else {
+            format!("{}.{}", self.plural, self.gvk.group)
+        }
     }
 }
 

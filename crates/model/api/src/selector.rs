@@ -46,12 +46,20 @@ impl LabelSelector {
         if parts.len() > MAX_REQUIREMENTS {
             return Err(SelectorError::Syntax(format!("more than {MAX_REQUIREMENTS} requirements")));
         }
-        parts.into_iter().map(str::trim).filter(|p| !p.is_empty()).map(requirement).collect::<Result<_, _>>().map(Self)
+        parts
+            .into_iter()
+            .map(str::trim)
+            .filter(|p| !p.is_empty())
+            .map(requirement)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     /// From a `metav1.LabelSelector` object; an absent one selects nothing, an empty one everything.
     pub fn from_object(selector: Option<&Value>) -> Self {
-        let Some(selector) = selector.and_then(Value::as_object) else { return Self(vec![Requirement::Never]) };
+        let Some(selector) = selector.and_then(Value::as_object) else {
+            return Self(vec![Requirement::Never]);
+        };
         let mut requirements = Vec::new();
         for (key, value) in selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten() {
             let value = value.as_str().unwrap_or_default().to_owned();
@@ -251,7 +259,17 @@ mod tests {
     #[test]
     fn label_selectors_select() {
         let labels = [("app", "web"), ("tier", "front"), ("n", "5")];
-        for yes in ["", "app=web", "app==web,tier!=back", "app in (web, api)", "x notin (y)", "tier", "!x", "n>4", "n<6"] {
+        for yes in [
+            "",
+            "app=web",
+            "app==web,tier!=back",
+            "app in (web, api)",
+            "x notin (y)",
+            "tier",
+            "!x",
+            "n>4",
+            "n<6",
+        ] {
             assert!(check(yes, &labels), "{yes}");
         }
         for no in ["app=api", "app in (api)", "app notin (web)", "x", "!app", "n>5"] {

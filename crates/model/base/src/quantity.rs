@@ -146,8 +146,7 @@ fn parse(text: &str) -> Option<Quantity> {
     let nanos = amount(whole, fraction, numerator, power);
     let nanos = if text.starts_with('-') { -nanos } else { nanos };
     // A binary suffix below one unit is written in decimal, as upstream's canonical form does.
-    let family =
-        if family == Family::Binary && nanos.abs() < 1024 * NANO { Family::Decimal } else { family };
+    let family = if family == Family::Binary && nanos.abs() < 1024 * NANO { Family::Decimal } else { family };
     Some(Quantity { nanos, family })
 }
 
@@ -269,9 +268,25 @@ mod tests {
     #[test]
     fn canonical_form_is_upstreams() {
         for (given, canonical) in [
-            ("0", "0"), ("1000m", "1"), ("0.5", "500m"), ("1.5", "1500m"), ("1024Mi", "1Gi"), ("1536Mi", "1536Mi"),
-            ("1.5Gi", "1536Mi"), ("1000Ki", "1000Ki"), ("1e3", "1e3"), ("1500e3", "1500e3"), ("2000", "2k"), ("12E", "9223372036854775807"),
-            ("-100m", "-100m"), ("0.1n", "1n"), (".5", "500m"), ("5.", "5"), ("100000000", "100M"), ("1e-3", "1e-3"), ("0.5Ki", "512"),
+            ("0", "0"),
+            ("1000m", "1"),
+            ("0.5", "500m"),
+            ("1.5", "1500m"),
+            ("1024Mi", "1Gi"),
+            ("1536Mi", "1536Mi"),
+            ("1.5Gi", "1536Mi"),
+            ("1000Ki", "1000Ki"),
+            ("1e3", "1e3"),
+            ("1500e3", "1500e3"),
+            ("2000", "2k"),
+            ("12E", "9223372036854775807"),
+            ("-100m", "-100m"),
+            ("0.1n", "1n"),
+            (".5", "500m"),
+            ("5.", "5"),
+            ("100000000", "100M"),
+            ("1e-3", "1e-3"),
+            ("0.5Ki", "512"),
         ] {
             assert_eq!(given.parse::<Quantity>().unwrap().to_string(), canonical, "{given}");
         }

@@ -114,10 +114,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn open(path: &Path, options: Options) -> Result<Database, String> {
-    let database = Database::builder()
-        .set_cache_size(options.cache_bytes)
-        .create(path)
-        .map_err(|e| e.to_string())?;
+    let database =
+        Database::builder().set_cache_size(options.cache_bytes).create(path).map_err(|e| e.to_string())?;
     let prepare = || -> Result<u64, redb::Error> {
         let transaction = database.begin_write()?;
         let format = {
@@ -218,7 +216,8 @@ impl Committer {
         self.state.log_bytes = log_bytes;
         let mut current = lock(&self.database);
         // The old handle must be gone before the file's lock can be taken again.
-        let Ok(stand_in) = Database::builder().create_with_backend(redb::backends::InMemoryBackend::new()) else {
+        let Ok(stand_in) = Database::builder().create_with_backend(redb::backends::InMemoryBackend::new())
+        else {
             return;
         };
         *current = Arc::new(stand_in);
@@ -229,7 +228,9 @@ impl Committer {
                 }
                 *current = Arc::new(database);
             }
-            Err(reason) => tracing::error!(path = %self.path.display(), reason, "cannot reopen the state file"),
+            Err(reason) => {
+                tracing::error!(path = %self.path.display(), reason, "cannot reopen the state file")
+            }
         }
     }
 
@@ -284,7 +285,8 @@ impl Committer {
             self.state.log.push_back(((change.revision, index), entry.len()));
             self.state.log_bytes += entry.len();
         }
-        while self.state.log.len() > self.options.log_entries || self.state.log_bytes > self.options.log_bytes {
+        while self.state.log.len() > self.options.log_entries || self.state.log_bytes > self.options.log_bytes
+        {
             let Some((key, len)) = self.state.log.pop_front() else { break };
             self.state.log_bytes -= len;
             table.remove(key)?;
@@ -391,7 +393,9 @@ impl Store for Embedded {
     fn commit(&self, writes: Vec<Write>) -> Pending<Revision> {
         let (done, result) = oneshot::channel();
         let sent = self.queue.as_ref().is_some_and(|queue| queue.send(Transaction { writes, done }).is_ok());
-        Box::pin(async move { if sent { result.await.unwrap_or(Err(Error::Closed)) } else { Err(Error::Closed) } })
+        Box::pin(
+            async move { if sent { result.await.unwrap_or(Err(Error::Closed)) } else { Err(Error::Closed) } },
+        )
     }
 
     fn subscribe(&self, subscriber: Subscriber) {

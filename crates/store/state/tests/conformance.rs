@@ -21,7 +21,11 @@ fn fresh(options: Options) -> Fixture {
 }
 
 fn put(key: &str, value: &str, expect: Expect) -> Write {
-    Write { key: Bytes::copy_from_slice(key.as_bytes()), value: Some(Bytes::copy_from_slice(value.as_bytes())), expect }
+    Write {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: Some(Bytes::copy_from_slice(value.as_bytes())),
+        expect,
+    }
 }
 
 fn delete(key: &str, expect: Expect) -> Write {
@@ -108,7 +112,8 @@ fn subscribers_see_every_change_before_the_writer_is_told() {
             let (store, seen) = (Arc::clone(&store), Arc::clone(&seen));
             tasks.push(tokio::spawn(async move {
                 for i in 0..20 {
-                    let revision = store.commit(vec![put(&format!("{task}/{i}"), "v", Expect::Absent)]).await.unwrap();
+                    let revision =
+                        store.commit(vec![put(&format!("{task}/{i}"), "v", Expect::Absent)]).await.unwrap();
                     assert!(seen.lock().unwrap().iter().any(|c| c.revision == revision));
                 }
             }));

@@ -25,9 +25,8 @@ impl Identities {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let (certificate, key) = (dir.join("ca.crt"), dir.join("ca.key"));
         let authority = match read_both(&certificate, &key)? {
-            Some(stored) => {
-                Authority::open(&stored).with_context(|| format!("the authority in {} is broken", dir.display()))?
-            }
+            Some(stored) => Authority::open(&stored)
+                .with_context(|| format!("the authority in {} is broken", dir.display()))?,
             None => {
                 let authority = Authority::create("wharf")?;
                 let stored = authority.stored();
@@ -61,10 +60,14 @@ impl Identities {
 
     /// A serving certificate for the API.
     pub(crate) fn server(&self, addresses: &[&str]) -> Result<Issued> {
-        let mut names: Vec<String> =
-            ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
-                .map(String::from)
-                .to_vec();
+        let mut names: Vec<String> = [
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+        ]
+        .map(String::from)
+        .to_vec();
         names.extend(addresses.iter().map(|a| (*a).to_owned()));
         Ok(self.authority.issue("wharf-api", &[], Usage::Server, &names)?)
     }

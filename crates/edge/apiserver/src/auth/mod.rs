@@ -9,8 +9,8 @@ use wharf_api::status::Status;
 use wharf_http::{Body, PeerCertificate};
 
 pub(crate) use rbac::{Attributes, Authorizer};
-pub use token::SigningKey;
 pub(crate) use token::ISSUER;
+pub use token::SigningKey;
 pub(crate) use token::TokenSubject;
 
 /// Who asks. Put into a request's extensions by code in this process, it is taken as it is.
@@ -70,7 +70,8 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 fn websocket_bearer(headers: &HeaderMap) -> Option<String> {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     let protocols = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
-    let encoded = protocols.split(',').find_map(|p| p.trim().strip_prefix("base64url.bearer.authorization.k8s.io."))?;
+    let encoded =
+        protocols.split(',').find_map(|p| p.trim().strip_prefix("base64url.bearer.authorization.k8s.io."))?;
     String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
 }
 
@@ -108,7 +109,10 @@ pub(crate) fn impersonated(headers: &HeaderMap) -> Result<Option<Identity>, Stat
         None if groups.is_empty() => Ok(None),
         None => Err(Status::bad_request("requested [{groups}] without impersonating a user")),
         Some(user) => {
-            let mut identity = Identity { uid: texts("impersonate-uid").pop().unwrap_or_default(), ..Identity::new(user, &[]) };
+            let mut identity = Identity {
+                uid: texts("impersonate-uid").pop().unwrap_or_default(),
+                ..Identity::new(user, &[])
+            };
             identity.groups = groups;
             if let Some(account) = identity.user.strip_prefix("system:serviceaccount:")
                 && identity.groups.is_empty()

@@ -104,7 +104,9 @@ impl Rule {
         };
         let names = self.names.is_empty() || (!other.names.is_empty() && all(&self.names, &other.names));
         let path = |t: &String| {
-            self.paths.iter().any(|m| m == t || m.strip_suffix('*').is_some_and(|prefix| t.starts_with(prefix)))
+            self.paths
+                .iter()
+                .any(|m| m == t || m.strip_suffix('*').is_some_and(|prefix| t.starts_with(prefix)))
         };
         all(&self.verbs, &other.verbs)
             && if other.paths.is_empty() {
@@ -169,7 +171,8 @@ impl Authorizer {
         }
         let [cluster_roles, roles, cluster_bindings, bindings] = caches.map(|cache| cache.snapshot());
         let rules_of = |entries: &crate::storage::Snapshot| -> HashMap<String, Arc<Vec<Rule>>> {
-            let rules = |object: &Value| object["rules"].as_array().into_iter().flatten().map(Rule::read).collect();
+            let rules =
+                |object: &Value| object["rules"].as_array().into_iter().flatten().map(Rule::read).collect();
             entries.entries.iter().map(|(key, e)| (key.to_string(), Arc::new(rules(&e.object())))).collect()
         };
         let (cluster_rules, local_rules) = (rules_of(&cluster_roles), rules_of(&roles));
@@ -191,7 +194,8 @@ impl Authorizer {
             }
         }
         let compiled = Arc::new(compiled);
-        *self.compiled.write().unwrap_or_else(std::sync::PoisonError::into_inner) = (newest, Arc::clone(&compiled));
+        *self.compiled.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
+            (newest, Arc::clone(&compiled));
         compiled
     }
 
@@ -207,7 +211,13 @@ impl Authorizer {
     }
 
     /// The rules of `role` that `who` does not hold: nobody may grant what they cannot do themselves.
-    pub(crate) fn escalates(&self, storage: &Storage, who: &Identity, namespace: &str, rules: &[Value]) -> bool {
+    pub(crate) fn escalates(
+        &self,
+        storage: &Storage,
+        who: &Identity,
+        namespace: &str,
+        rules: &[Value],
+    ) -> bool {
         if who.is_master() {
             return false;
         }
@@ -223,7 +233,12 @@ impl Authorizer {
     }
 
     /// All that `who` may do in a namespace, for SelfSubjectRulesReview.
-    pub(crate) fn rules_json(&self, storage: &Storage, who: &Identity, namespace: &str) -> (Vec<Value>, Vec<Value>) {
+    pub(crate) fn rules_json(
+        &self,
+        storage: &Storage,
+        who: &Identity,
+        namespace: &str,
+    ) -> (Vec<Value>, Vec<Value>) {
         let mut rules = self.rules_of(storage, who, namespace);
         if who.is_master() {
             let star = || vec!["*".to_owned()];
@@ -231,9 +246,7 @@ impl Authorizer {
             rules.push(Rule { verbs: star(), paths: star(), ..Rule::default() });
         }
         let (paths, resources): (Vec<Rule>, Vec<Rule>) = rules.into_iter().partition(|r| !r.paths.is_empty());
-        let resource = |r: Rule| {
-            serde_json::json!({"verbs": r.verbs, "apiGroups": r.groups, "resources": r.resources, "resourceNames": r.names})
-        };
+        let resource = |r: Rule| serde_json::json!({"verbs": r.verbs, "apiGroups": r.groups, "resources": r.resources, "resourceNames": r.names});
         let path = |r: Rule| serde_json::json!({"verbs": r.verbs, "nonResourceURLs": r.paths});
         (resources.into_iter().map(resource).collect(), paths.into_iter().map(path).collect())
     }
@@ -255,8 +268,14 @@ mod tests {
         assert!(check(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}), asked.clone()));
         assert!(check(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}), asked.clone()));
         assert!(!check(json!({"verbs": ["list"], "apiGroups": [""], "resources": ["pods"]}), asked.clone()));
-        assert!(!check(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "resourceNames": ["b"]}), asked.clone()));
-        assert!(!check(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods/log"]}), asked.clone()));
+        assert!(!check(
+            json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "resourceNames": ["b"]}),
+            asked.clone()
+        ));
+        assert!(!check(
+            json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods/log"]}),
+            asked.clone()
+        ));
         let log = Attributes { subresource: "log", ..asked };
         assert!(check(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods/log"]}), log.clone()));
         assert!(!check(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}), log));

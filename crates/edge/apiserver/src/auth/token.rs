@@ -5,7 +5,9 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::{
     rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey},
+    signature::{
+        ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
+    },
 };
 use serde_json::{Value, json};
 use wharf_base::Timestamp;
@@ -102,7 +104,11 @@ impl Claims {
         let TokenSubject { namespace, account, uid, bound } = &self.subject;
         let mut identity = Identity::new(
             format!("system:serviceaccount:{namespace}:{account}"),
-            &["system:serviceaccounts", &format!("system:serviceaccounts:{namespace}"), "system:authenticated"],
+            &[
+                "system:serviceaccounts",
+                &format!("system:serviceaccounts:{namespace}"),
+                "system:authenticated",
+            ],
         );
         identity.uid.clone_from(uid);
         if let Some((kind, name, uid)) = bound

@@ -52,7 +52,11 @@ pub(crate) fn encode(object: &Value) -> Bytes {
     out.into()
 }
 
-fn put_object(out: &mut Vec<u8>, object: &Map<String, Value>, mut member: impl FnMut(&mut Vec<u8>, &str, &Value)) {
+fn put_object(
+    out: &mut Vec<u8>,
+    object: &Map<String, Value>,
+    mut member: impl FnMut(&mut Vec<u8>, &str, &Value),
+) {
     out.push(b'{');
     for (i, (name, value)) in object.iter().enumerate() {
         if i > 0 {
@@ -95,7 +99,8 @@ impl Entry {
     /// The same object with another revision: what a deletion sends.
     pub(crate) fn at_revision(&self, revision: u64) -> Self {
         let mut object = self.object();
-        wharf_api::meta::metadata_mut(&mut object).insert("resourceVersion".into(), revision.to_string().into());
+        wharf_api::meta::metadata_mut(&mut object)
+            .insert("resourceVersion".into(), revision.to_string().into());
         Self {
             revision,
             key: Arc::clone(&self.key),

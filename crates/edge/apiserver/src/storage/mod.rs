@@ -48,7 +48,9 @@ impl Caches {
             self.of(qualified).apply(key, change.value.as_ref(), change.revision);
             self.revision.store(change.revision, Ordering::Release);
         }
-        read(&self.by_resource).values().for_each(|cache| cache.advance(self.revision.load(Ordering::Acquire)));
+        read(&self.by_resource)
+            .values()
+            .for_each(|cache| cache.advance(self.revision.load(Ordering::Acquire)));
     }
 }
 

@@ -21,7 +21,8 @@ pub(crate) enum BodyKind {
 
 impl BodyKind {
     pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Status> {
-        let text = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json");
+        let text =
+            headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json");
         match text.split(';').next().unwrap_or_default().trim() {
             "application/json" | "" => Ok(Self::Json),
             "application/yaml" => Ok(Self::Yaml),
@@ -67,7 +68,8 @@ fn typed(kind: BodyKind, body: &[u8], ty: &Type) -> Result<(Value, Vec<String>),
     let decoded = match kind {
         BodyKind::Json => decode_json(body, ty)?,
         BodyKind::Yaml => {
-            let text = std::str::from_utf8(body).map_err(|_| DecodeError::Syntax("the body is not UTF-8".into()))?;
+            let text =
+                std::str::from_utf8(body).map_err(|_| DecodeError::Syntax("the body is not UTF-8".into()))?;
             decode_value(yaml_to_value(text)?, ty)?
         }
         BodyKind::Protobuf => {
@@ -90,7 +92,8 @@ fn check_kind(object: &Value, resource: &Resource) -> Result<(), Status> {
     let text = |name: &str| object[name].as_str().unwrap_or_default();
     let (kind, api_version) = (text("kind"), text("apiVersion"));
     let expected = resource.gvk.api_version();
-    if (!kind.is_empty() && kind != resource.gvk.kind) || (!api_version.is_empty() && api_version != expected) {
+    if (!kind.is_empty() && kind != resource.gvk.kind) || (!api_version.is_empty() && api_version != expected)
+    {
         return Err(Status::bad_request(format!(
             "{kind} in version {api_version:?} cannot be handled as a {}: the object provided is unrecognized (must be of type {}/{})",
             resource.gvk.kind, expected, resource.gvk.kind
@@ -108,7 +111,11 @@ fn with_kind(mut object: Value, resource: &Resource) -> Value {
 }
 
 /// Refuses, warns of or passes over unknown and duplicate fields.
-pub(crate) fn field_validation(context: &mut Context, resource: &Resource, strict: Vec<String>) -> Result<(), Status> {
+pub(crate) fn field_validation(
+    context: &mut Context,
+    resource: &Resource,
+    strict: Vec<String>,
+) -> Result<(), Status> {
     match context.info.param("fieldValidation") {
         Some("Ignore") => Ok(()),
         None | Some("" | "Warn") => {
@@ -125,7 +132,9 @@ pub(crate) fn field_validation(context: &mut Context, resource: &Resource, stric
         Some(other) => Err(Status::new(
             422,
             "Invalid",
-            format!("fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""),
+            format!(
+                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
+            ),
         )),
     }
 }

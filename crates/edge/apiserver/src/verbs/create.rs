@@ -65,7 +65,8 @@ pub(crate) async fn create_object(
         let mut object = object.clone();
         if generated {
             let prefix: String = meta::text(&object, "generateName").chars().take(MAX_PREFIX).collect();
-            meta::metadata_mut(&mut object).insert("name".into(), format!("{prefix}{}", random_suffix(5)).into());
+            meta::metadata_mut(&mut object)
+                .insert("name".into(), format!("{prefix}{}", random_suffix(5)).into());
         }
         match try_create(server, context, resource, object, dry_run).await {
             Err(status) if generated && status.reason == "AlreadyExists" && attempt + 1 < NAME_TRIES => {}
@@ -133,7 +134,11 @@ async fn try_create(
     }
     admission::create(server, context, resource, &mut object)?;
     match &resource.custom {
-        None => invalid(resource, &object, wharf_api::validate::create(&gvk.group, &gvk.version, &gvk.kind, &object))?,
+        None => invalid(
+            resource,
+            &object,
+            wharf_api::validate::create(&gvk.group, &gvk.version, &gvk.kind, &object),
+        )?,
         Some(custom) => check_custom(resource, custom, &object)?,
     }
     let allocated = server.ranges.assign(resource, None, &mut object)?;
@@ -169,7 +174,12 @@ async fn try_create(
 }
 
 /// An entry that is not stored.
-pub(super) fn entry_of(qualified: &str, key: &str, object: &Value, revision: u64) -> Result<Arc<Entry>, Status> {
+pub(super) fn entry_of(
+    qualified: &str,
+    key: &str,
+    object: &Value,
+    revision: u64,
+) -> Result<Arc<Entry>, Status> {
     let entry = Entry::new(qualified, key, &encode(object), revision);
     entry.map(Arc::new).ok_or_else(|| Status::internal("the object cannot be encoded"))
 }
@@ -177,7 +187,8 @@ pub(super) fn entry_of(qualified: &str, key: &str, object: &Value, revision: u64
 /// Custom resources are stored in their storage version.
 pub(super) fn store_version(resource: &Resource, object: &mut Value) {
     if let (Some(custom), Value::Object(map)) = (&resource.custom, object) {
-        let stored = wharf_api::schema::Gvk { version: custom.storage_version.clone(), ..resource.gvk.clone() };
+        let stored =
+            wharf_api::schema::Gvk { version: custom.storage_version.clone(), ..resource.gvk.clone() };
         map.insert("apiVersion".into(), stored.api_version().into());
     }
 }

@@ -53,9 +53,13 @@ impl DeleteOptions {
         }
         match options.propagation.as_deref() {
             None | Some("Foreground" | "Background" | "Orphan") => Ok(options),
-            Some(other) => Err(Status::new(422, "Invalid", format!(
-                "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
-            ))),
+            Some(other) => Err(Status::new(
+                422,
+                "Invalid",
+                format!(
+                    "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
+                ),
+            )),
         }
     }
 
@@ -85,12 +89,15 @@ impl DeleteOptions {
     fn check(&self, qualified: &str, entry: &Entry, object: &Value) -> Result<(), Status> {
         let uid = meta::text(object, "uid");
         if let Some(wanted) = self.uid.as_deref().filter(|wanted| *wanted != uid) {
-            let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}");
+            let why =
+                format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}");
             return Err(Status::conflict(qualified, entry.name(), &why));
         }
         let revision = entry.revision.to_string();
         if let Some(wanted) = self.revision.as_deref().filter(|wanted| *wanted != revision) {
-            let why = format!("Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {revision}");
+            let why = format!(
+                "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {revision}"
+            );
             return Err(Status::conflict(qualified, entry.name(), &why));
         }
         Ok(())
@@ -163,7 +170,12 @@ pub(crate) async fn delete_object(
             return Ok(Deleted::Gone(old));
         }
         let object = (!gone).then(|| new.clone());
-        let put = Put { qualified: qualified.clone(), key: key.to_owned(), object, expect: Expect::At(entry.revision) };
+        let put = Put {
+            qualified: qualified.clone(),
+            key: key.to_owned(),
+            object,
+            expect: Expect::At(entry.revision),
+        };
         match server.storage.commit(vec![put]).await {
             Ok(entries) => {
                 if gone {
@@ -171,7 +183,9 @@ pub(crate) async fn delete_object(
                     return Ok(Deleted::Gone(old));
                 }
                 let entry = entries.into_iter().next();
-                return entry.map(Deleted::Later).ok_or_else(|| Status::internal("the stored object cannot be read"));
+                return entry
+                    .map(Deleted::Later)
+                    .ok_or_else(|| Status::internal("the stored object cannot be read"));
             }
             Err(Error::Conflict { .. }) => {}
             Err(other) => return Err(storage_failure(&other)),

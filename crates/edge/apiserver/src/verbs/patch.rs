@@ -33,7 +33,8 @@ enum PatchType {
 
 impl PatchType {
     fn of(request: &Request<Body>) -> Result<Self, Status> {
-        let text = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let text =
+            request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
         match text.split(';').next().unwrap_or_default().trim() {
             "application/json-patch+json" => Ok(Self::Json),
             "application/merge-patch+json" => Ok(Self::Merge),
@@ -75,14 +76,15 @@ pub(super) async fn patch_with(
             "strategic merge patch is not supported for custom resources; use application/merge-patch+json",
         ));
     }
-    let patch: Value =
-        serde_json::from_slice(&body).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
+    let patch: Value = serde_json::from_slice(&body)
+        .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
     let refuses_unknown = context.info.param("fieldValidation") == Some("Strict");
     let mut strict = Vec::new();
     let entry = write_change(server, context, resource, &options, |old| {
         let mut new = old.clone();
         run(kind, &mut new, &patch, resource)?;
-        let decoded = decode_value(new, &resource.ty).map_err(|e| Status::new(422, "Invalid", e.to_string()))?;
+        let decoded =
+            decode_value(new, &resource.ty).map_err(|e| Status::new(422, "Invalid", e.to_string()))?;
         strict = decoded.strict;
         if refuses_unknown && !strict.is_empty() {
             return Err(Status::bad_request(format!("strict decoding error: {}", strict.join(", "))));
@@ -102,7 +104,9 @@ fn run(kind: PatchType, object: &mut Value, patch: &Value, resource: &Resource) 
             patch::merge(object, patch);
             Ok(())
         }
-        PatchType::Merge | PatchType::Apply => Err(PatchError::Malformed("a merge patch is an object".into())),
+        PatchType::Merge | PatchType::Apply => {
+            Err(PatchError::Malformed("a merge patch is an object".into()))
+        }
     };
     result.map_err(|error| match error {
         PatchError::Malformed(message) => Status::bad_request(message),
@@ -121,7 +125,11 @@ async fn apply(
     let manager = match context.info.param("fieldManager") {
         Some(name) if !name.is_empty() => name.to_owned(),
         _ => {
-            return Err(Status::new(422, "Invalid", "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"));
+            return Err(Status::new(
+                422,
+                "Invalid",
+                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+            ));
         }
     };
     let text = std::str::from_utf8(body).map_err(|_| Status::bad_request("the body is not UTF-8"))?;
@@ -142,9 +150,8 @@ async fn apply(
     let api_version = resource.gvk.api_version();
     let who =
         Manager { name: &manager, api_version: &api_version, subresource: options.subresource, time: &now };
-    let applied = |old: &Value| {
-        patch::apply(old, &config, &resource.ty, &who, force).map_err(|c| conflicts(&c))
-    };
+    let applied =
+        |old: &Value| patch::apply(old, &config, &resource.ty, &who, force).map_err(|c| conflicts(&c));
     let key = ApiServer::key(resource, &context.info);
     if server.storage.get(&resource.qualified(), &key).is_none() {
         if !options.subresource.is_empty() {

@@ -48,7 +48,8 @@ impl Selection {
             |path: &str| matches!(path, "metadata.name" | "metadata.namespace") || extra.contains(&path);
         Ok(Self {
             labels: LabelSelector::parse(info.param("labelSelector").unwrap_or_default()).map_err(bad)?,
-            fields: FieldSelector::parse(info.param("fieldSelector").unwrap_or_default(), supported).map_err(bad)?,
+            fields: FieldSelector::parse(info.param("fieldSelector").unwrap_or_default(), supported)
+                .map_err(bad)?,
         })
     }
 }
@@ -68,10 +69,10 @@ pub(super) fn list(
     let (snapshot, after) = snapshot_for(server, &cache, info)?;
 
     let namespace = if resource.namespaced { info.namespace.as_str() } else { "" };
-    let mut matching = snapshot
-        .range(namespace, after.as_deref())
-        .filter(|e| selection.labels.is_everything() && selection.fields.is_everything()
-            || e.selected(&selection.labels, &selection.fields));
+    let mut matching = snapshot.range(namespace, after.as_deref()).filter(|e| {
+        selection.labels.is_everything() && selection.fields.is_everything()
+            || e.selected(&selection.labels, &selection.fields)
+    });
     let entries: Vec<_> = matching.by_ref().take(limit.unwrap_or(usize::MAX)).cloned().collect();
     let mut meta = ListMeta { revision: snapshot.revision, next: None, remaining: None };
     if let (Some(_), Some(last)) = (limit, entries.last()) {
@@ -80,7 +81,8 @@ pub(super) fn list(
             cache.keep(&snapshot);
             meta.next = Some(continue_token(snapshot.revision, &last.key));
             // With a selector the number is not told, as upstream.
-            meta.remaining = (selection.labels.is_everything() && selection.fields.is_everything()).then_some(left);
+            meta.remaining =
+                (selection.labels.is_everything() && selection.fields.is_everything()).then_some(left);
         }
     }
     Ok(respond::list(accept, resource, &entries, &meta, server.now(), include))
@@ -105,16 +107,21 @@ fn snapshot_for(
     let matching = info.param("resourceVersionMatch").filter(|v| !v.is_empty());
     if let Some(token) = info.param("continue").filter(|t| !t.is_empty()) {
         if version.is_some_and(|v| v != "0") {
-            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+            return Err(Status::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
         }
-        let (revision, after) = read_token(token).ok_or_else(|| Status::bad_request("continue key is not valid"))?;
+        let (revision, after) =
+            read_token(token).ok_or_else(|| Status::bad_request("continue key is not valid"))?;
         let snapshot = cache.kept(revision).ok_or_else(|| expired_page(cache.snapshot().revision, &after))?;
         return Ok((snapshot, Some(after)));
     }
     let asked = match version {
         None => None,
         Some(text) => Some(text.parse::<u64>().map_err(|_| {
-            Status::bad_request(format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))
+            Status::bad_request(format!(
+                "Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+            ))
         })?),
     };
     match (matching, asked) {

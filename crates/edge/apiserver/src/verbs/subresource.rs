@@ -99,11 +99,8 @@ async fn finalize(
 
 /// Where a resource keeps the numbers of its scale.
 fn scale_paths(resource: &Resource) -> crd::ScalePaths {
-    let builtin = crd::ScalePaths {
-        spec: ".spec.replicas".into(),
-        status: ".status.replicas".into(),
-        selector: None,
-    };
+    let builtin =
+        crd::ScalePaths { spec: ".spec.replicas".into(), status: ".status.replicas".into(), selector: None };
     resource.custom.as_ref().and_then(|c| c.scale.clone()).unwrap_or(builtin)
 }
 
@@ -128,7 +125,8 @@ fn scale_of(resource: &Resource, object: &Value) -> Value {
 /// A `metav1.LabelSelector` in its query form.
 fn selector_text(selector: &Value) -> String {
     let mut parts = Vec::new();
-    let labels = selector.get("matchLabels").or(Some(selector).filter(|s| s.get("matchExpressions").is_none()));
+    let labels =
+        selector.get("matchLabels").or(Some(selector).filter(|s| s.get("matchExpressions").is_none()));
     for (key, value) in labels.and_then(Value::as_object).into_iter().flatten() {
         parts.push(format!("{key}={}", value.as_str().unwrap_or_default()));
     }
@@ -167,9 +165,14 @@ async fn scale(
     let wanted = wanted_scale(context, request, scale).await?;
     let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
     if replicas < 0 {
-        return Err(Status::new(422, "Invalid", format!(
-            "Scale.autoscaling {:?} is invalid: spec.replicas: Invalid value: {replicas}: must be greater than or equal to 0", context.info.name
-        )));
+        return Err(Status::new(
+            422,
+            "Invalid",
+            format!(
+                "Scale.autoscaling {:?} is invalid: spec.replicas: Invalid value: {replicas}: must be greater than or equal to 0",
+                context.info.name
+            ),
+        ));
     }
     let revision = match context.info.verb {
         "update" => meta::resource_version(&wanted).to_owned(),
@@ -195,11 +198,12 @@ async fn wanted_scale(context: &Context, request: Request<Body>, mut scale: Valu
         let kind = BodyKind::of(request.headers())?;
         return decode_other(kind, &read_body(request).await?, &ty);
     }
-    let content_type = request.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let content_type =
+        request.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
     let is_json_patch = content_type.starts_with("application/json-patch+json");
     let body = read_body(request).await?;
-    let patch: Value =
-        serde_json::from_slice(&body).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
+    let patch: Value = serde_json::from_slice(&body)
+        .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
     match is_json_patch {
         true => wharf_api::patch::json(&mut scale, patch).map_err(|e| Status::bad_request(e.to_string()))?,
         false => wharf_api::patch::merge(&mut scale, &patch),
@@ -214,7 +218,8 @@ async fn bind(
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     let accept = Accept::of(request.headers(), None)?;
-    let ty = builtin().of_kind(&Gvk::new("", "v1", "Binding")).ok_or_else(|| Status::internal("no Binding"))?;
+    let ty =
+        builtin().of_kind(&Gvk::new("", "v1", "Binding")).ok_or_else(|| Status::internal("no Binding"))?;
     let kind = BodyKind::of(request.headers())?;
     let binding = decode_other(kind, &read_body(request).await?, &ty)?;
     let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
@@ -238,7 +243,8 @@ async fn bind(
         Ok(Change::Updated(new))
     })
     .await?;
-    let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    let success =
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(respond::plain(201, accept.format, &success))
 }
 
@@ -263,7 +269,8 @@ async fn evict(
     let kind = BodyKind::of(request.headers())?;
     let eviction = decode_other(kind, &read_body(request).await?, &ty)?;
     let key = ApiServer::key(resource, &context.info);
-    let pod = server.storage.get("pods", &key).ok_or_else(|| Status::not_found("pods", &context.info.name))?;
+    let pod =
+        server.storage.get("pods", &key).ok_or_else(|| Status::not_found("pods", &context.info.name))?;
     if let Some(budget) = exhausted_budget(server, &context.info.namespace, &pod.labels) {
         let mut status = Status::new(
             429,
@@ -275,7 +282,8 @@ async fn evict(
     }
     let options = DeleteOptions::from_object(&eviction["deleteOptions"]);
     delete_object(server, resource, &key, &options).await?;
-    let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    let success =
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(respond::plain(201, accept.format, &success))
 }
 
@@ -317,7 +325,13 @@ async fn token(
     let seconds = match asked["spec"]["expirationSeconds"].as_u64() {
         None => TOKEN_LIFE.as_secs(),
         Some(n) if n < TOKEN_LIFE_MIN => {
-            return Err(Status::new(422, "Invalid", format!("TokenRequest.authentication.k8s.io \"\" is invalid: spec.expirationSeconds: Invalid value: {n}: may not specify a duration less than 10 minutes")));
+            return Err(Status::new(
+                422,
+                "Invalid",
+                format!(
+                    "TokenRequest.authentication.k8s.io \"\" is invalid: spec.expirationSeconds: Invalid value: {n}: may not specify a duration less than 10 minutes"
+                ),
+            ));
         }
         Some(n) => n.min(TOKEN_LIFE_MAX),
     };

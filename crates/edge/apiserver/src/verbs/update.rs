@@ -137,7 +137,10 @@ pub(crate) async fn write_change(
                     server.ranges.freed(resource, &new);
                     return entry_of(&qualified, &key, &new, server.storage.revision());
                 }
-                return entries.into_iter().next().ok_or_else(|| Status::internal("the stored object cannot be read"));
+                return entries
+                    .into_iter()
+                    .next()
+                    .ok_or_else(|| Status::internal("the stored object cannot be read"));
             }
             Err(Error::Conflict { .. }) => {
                 allocated.release();
@@ -172,8 +175,16 @@ fn keep_identity(qualified: &str, new: &mut Value, old: &Value) -> Result<(), St
     }
     let metadata = meta::metadata_mut(new);
     let kept = [
-        "name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds",
-        "resourceVersion", "generation", "generateName", "selfLink",
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "resourceVersion",
+        "generation",
+        "generateName",
+        "selfLink",
     ];
     for field in kept {
         match old.pointer(&format!("/metadata/{field}")) {
@@ -228,7 +239,8 @@ fn record_manager(
     new: &mut Value,
     old: &Value,
 ) {
-    let (manager, now, api_version) = (context.manager(), server.now().to_string(), resource.gvk.api_version());
+    let (manager, now, api_version) =
+        (context.manager(), server.now().to_string(), resource.gvk.api_version());
     let who =
         Manager { name: &manager, api_version: &api_version, subresource: options.subresource, time: &now };
     track_update(old, new, &resource.ty, &who);
@@ -256,7 +268,8 @@ fn invalid_causes(resource: &Resource, object: &Value, causes: Vec<Cause>) -> Re
 
 pub(super) fn check_custom(resource: &Resource, custom: &crd::Custom, object: &Value) -> Result<(), Status> {
     let mut causes = crd::validate(object, &custom.schema);
-    let errors = wharf_api::validate::create(&resource.gvk.group, &resource.gvk.version, &resource.gvk.kind, object);
+    let errors =
+        wharf_api::validate::create(&resource.gvk.group, &resource.gvk.version, &resource.gvk.kind, object);
     causes.extend(errors.into_iter().map(|e| Cause {
         reason: e.reason.code().to_owned(),
         field: e.field.clone(),

@@ -37,7 +37,11 @@ pub(super) fn watch(
     let accept = Accept::of(headers, Some(resource))?;
     let initial = info.flag("sendInitialEvents");
     if initial && info.param("resourceVersionMatch") != Some("NotOlderThan") {
-        return Err(Status::new(422, "Invalid", "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+        return Err(Status::new(
+            422,
+            "Invalid",
+            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        ));
     }
     let since = match info.param("resourceVersion") {
         None | Some("" | "0") => None,
@@ -241,7 +245,9 @@ impl Encoder {
         }
         let gvk = &self.resource.gvk;
         let object = match self.accept.view {
-            View::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}),
+            View::Metadata => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+            }
             View::Table => {
                 let row = json!({"cells": [], "object": {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}});
                 json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": revision.to_string()}, "columnDefinitions": [], "rows": [row]})

@@ -148,10 +148,7 @@ impl<'a> Node<'a> {
 
     /// The kind here, with positions that hold any JSON told apart.
     fn is_free(&self) -> bool {
-        matches!(
-            self.what,
-            What::Kind(Kind::Raw | Kind::Fields | Kind::Json)
-        )
+        matches!(self.what, What::Kind(Kind::Raw | Kind::Fields | Kind::Json))
     }
 
     fn schema_or(&self) -> Option<&'static Type> {
@@ -324,7 +321,8 @@ impl<'de> Visitor<'de> for Node<'_> {
         match self.what {
             What::Object(ty) => self.fields(ty, map),
             What::Kind(Kind::Object(ty)) => {
-                Node { walk: self.walk, what: self.what, nullable: self.nullable, owner: &ty.name }.fields(ty, map)
+                Node { walk: self.walk, what: self.what, nullable: self.nullable, owner: &ty.name }
+                    .fields(ty, map)
             }
             What::Kind(Kind::Map(value)) => self.entries(value, map),
             _ if self.is_free() => self.entries(&Kind::Json, map),

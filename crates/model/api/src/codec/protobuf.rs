@@ -79,9 +79,11 @@ pub struct Envelope<'a> {
 /// # Errors
 /// When the magic bytes are missing or the envelope is broken.
 pub fn decode_envelope(bytes: &[u8]) -> Result<Envelope<'_>, DecodeError> {
-    let body = bytes
-        .strip_prefix(MAGIC)
-        .ok_or_else(|| DecodeError::Syntax("provided data does not appear to be a protobuf message: it does not start with 'k8s\\0'".into()))?;
+    let body = bytes.strip_prefix(MAGIC).ok_or_else(|| {
+        DecodeError::Syntax(
+            "provided data does not appear to be a protobuf message: it does not start with 'k8s\\0'".into(),
+        )
+    })?;
     let mut envelope = Envelope { api_version: String::new(), kind: String::new(), raw: &[] };
     let mut reader = Reader(body);
     while let Some((number, wire)) = reader.next()? {
@@ -286,7 +288,8 @@ fn fields(
     path: &mut Vec<u32>,
     depth: usize,
 ) -> Result<(), DecodeError> {
-    let depth = depth.checked_sub(1).ok_or_else(|| DecodeError::Limit("messages are nested too deep".into()))?;
+    let depth =
+        depth.checked_sub(1).ok_or_else(|| DecodeError::Limit("messages are nested too deep".into()))?;
     let mut reader = Reader(bytes);
     while let Some((number, wire)) = reader.next()? {
         path.push(number);
@@ -339,7 +342,9 @@ fn field_value(
 fn is_zero(name: &str, value: &Value) -> bool {
     match value {
         Value::Bool(b) => !b,
-        Value::Number(n) => n.as_f64() == Some(0.0) && !matches!(name, "maxSurge" | "maxUnavailable" | "minAvailable"),
+        Value::Number(n) => {
+            n.as_f64() == Some(0.0) && !matches!(name, "maxSurge" | "maxUnavailable" | "minAvailable")
+        }
         Value::String(text) => text.is_empty(),
         _ => false,
     }
@@ -558,7 +563,10 @@ mod tests {
             ("authorization.k8s.io", "v1", "SubjectAccessReview"),
             json!({"spec": {"extra": {"scopes": ["a", "b"]}, "groups": ["g"], "user": "u"}}),
         );
-        check(("networking.k8s.io", "v1", "Ingress"), json!({"spec": {"rules": [{"host": "h", "http": {"paths": [{"path": "/"}]}}]}}));
+        check(
+            ("networking.k8s.io", "v1", "Ingress"),
+            json!({"spec": {"rules": [{"host": "h", "http": {"paths": [{"path": "/"}]}}]}}),
+        );
     }
 
     #[test]
@@ -573,7 +581,10 @@ mod tests {
     fn the_envelope_opens_again() {
         let bytes = encode_envelope("apps/v1", "Deployment", b"abc");
         let opened = decode_envelope(&bytes).unwrap();
-        assert_eq!((opened.api_version.as_str(), opened.kind.as_str(), opened.raw), ("apps/v1", "Deployment", &b"abc"[..]));
+        assert_eq!(
+            (opened.api_version.as_str(), opened.kind.as_str(), opened.raw),
+            ("apps/v1", "Deployment", &b"abc"[..])
+        );
         assert!(decode_envelope(b"{}").is_err());
     }
 }

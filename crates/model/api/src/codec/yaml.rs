@@ -31,4 +31,3 @@ pub fn value_to_yaml(value: &Value) -> String {
 fn first_line(message: &str) -> String {
     message.lines().next().unwrap_or_default().to_owned()
 }
-

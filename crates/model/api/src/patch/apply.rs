@@ -140,8 +140,16 @@ fn strip_owned_by_server(set: &mut FieldSet) {
         set.children.remove(name);
     }
     let metadata = [
-        "name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields",
-        "resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds",
+        "name",
+        "namespace",
+        "creationTimestamp",
+        "selfLink",
+        "uid",
+        "generation",
+        "managedFields",
+        "resourceVersion",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
     ];
     if let Some(meta) = set.children.get_mut("f:metadata") {
         meta.member = false;
@@ -185,7 +193,9 @@ pub fn apply(
             entry.set.subtract(&contested);
         } else {
             let manager = entry.described();
-            conflicts.extend(contested.paths().into_iter().map(|path| Conflict { manager: manager.clone(), path }));
+            conflicts.extend(
+                contested.paths().into_iter().map(|path| Conflict { manager: manager.clone(), path }),
+            );
         }
     }
     if !conflicts.is_empty() {
@@ -220,7 +230,8 @@ fn entry_of(who: &Manager<'_>, operation: Operation, set: FieldSet, time: Option
 pub fn track_update(old: &Value, new: &mut Value, ty: &Type, who: &Manager<'_>) {
     // A list set to [] by the writer resets ownership; otherwise what it sent is kept.
     let reset = new.pointer("/metadata/managedFields").and_then(Value::as_array).is_some_and(Vec::is_empty);
-    let mut entries = if new.pointer("/metadata/managedFields").is_some() { read_entries(new) } else { read_entries(old) };
+    let mut entries =
+        if new.pointer("/metadata/managedFields").is_some() { read_entries(new) } else { read_entries(old) };
     if reset {
         entries.clear();
     }

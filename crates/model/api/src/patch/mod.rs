@@ -43,6 +43,8 @@ pub fn json(target: &mut Value, patch: Value) -> Result<(), PatchError> {
         )));
     }
     json_patch::patch(target, &patch).map_err(|e| {
-        PatchError::Unprocessable(format!("the server rejected our request due to an error in our request: {e}"))
+        PatchError::Unprocessable(format!(
+            "the server rejected our request due to an error in our request: {e}"
+        ))
     })
 }

@@ -154,10 +154,15 @@ fn list_merge(
     }
     for item in patch {
         let Value::Object(item) = item else {
-            return Err(malformed(format!("an item of a list that merges by '{key}' is not an object: {item}")));
+            return Err(malformed(format!(
+                "an item of a list that merges by '{key}' is not an object: {item}"
+            )));
         };
         let id = item.get(key).ok_or_else(|| {
-            malformed(format!("map: {} does not contain declared merge key: {key}", Value::Object(item.clone())))
+            malformed(format!(
+                "map: {} does not contain declared merge key: {key}",
+                Value::Object(item.clone())
+            ))
         })?;
         let at = items.iter().position(|i| i.get(key) == Some(id));
         if directive(item)? == Some("delete") {
@@ -248,7 +253,9 @@ mod tests {
         check(
             containers(json!([{"name": "a", "image": "1"}, {"name": "b", "image": "1"}])),
             containers(json!([{"name": "b", "image": "2"}, {"name": "c", "image": "3"}])),
-            containers(json!([{"name": "a", "image": "1"}, {"name": "b", "image": "2"}, {"name": "c", "image": "3"}])),
+            containers(
+                json!([{"name": "a", "image": "1"}, {"name": "b", "image": "2"}, {"name": "c", "image": "3"}]),
+            ),
         );
     }
 

@@ -1,0 +1,6 @@
+//! OTLP and remote write in; Prometheus, Loki and Tempo APIs out.
+
+pub mod loki;
+pub mod otlp;
+pub mod prometheus;
+pub mod tempo;

@@ -1,0 +1,1 @@
+//! Pod network, service load balancing and cluster DNS.

@@ -1,0 +1,1 @@
+//! Node agent: pods, probes, volumes, resources, eviction.

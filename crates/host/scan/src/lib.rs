@@ -1,0 +1,1 @@
+//! Packages in image layers to vulnerabilities.

@@ -1,0 +1,1 @@
+//! Blue-green, canary and sequential analysis, as pure functions.

@@ -1,0 +1,1 @@
+//! Metric windows, triggers and forecasts to replicas, as pure functions.

@@ -1,0 +1,1 @@
+//! Workflow YAML and expressions to a job graph and run state.

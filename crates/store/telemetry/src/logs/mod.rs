@@ -1,0 +1,1 @@
+//! Log lines by stream: append, keep, query.

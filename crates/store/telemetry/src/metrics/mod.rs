@@ -1,0 +1,1 @@
+//! Series of samples: append, keep, select.

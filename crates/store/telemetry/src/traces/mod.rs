@@ -1,0 +1,1 @@
+//! Spans by trace: append, keep, find.
