@@ -6,7 +6,9 @@
 mod body;
 mod pki;
 mod serve;
+pub mod spdy;
 mod upgrade;
+pub mod websocket;
 
 pub use body::{Body, BodyTooLarge, BoxError, collect, empty, full, stream};
 pub use pki::{Authority, Issued, PkiError, Usage};

@@ -2,10 +2,13 @@
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
-use http::{Request, Response};
+mod port_forward;
+mod remote_command;
+
+use http::{HeaderValue, Request, Response, header};
 use tokio::io::{AsyncRead, AsyncWrite};
 use wharf_api::status::Status;
-use wharf_http::Body;
+use wharf_http::{Body, upgrade, websocket};
 
 use crate::{ApiServer, Context, respond};
 
@@ -132,20 +135,114 @@ fn require_pod(server: &ApiServer, context: &Context) -> Result<(), Status> {
     }
 }
 
+/// Runs a command in a container, or joins its own process.
 pub(crate) async fn exec(
     server: &Arc<ApiServer>,
     context: &Context,
-    _request: Request<Body>,
+    mut request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
+    let info = &context.info;
     require_pod(server, context)?;
-    Err(Status::new(501, "NotImplemented", "exec and attach are not available yet"))
+    let wanted = ExecRequest {
+        namespace: info.namespace.clone(),
+        pod: info.name.clone(),
+        container: info.param("container").filter(|c| !c.is_empty()).map(str::to_owned),
+        command: info.params("command"),
+        stdin: info.flag("stdin"),
+        stdout: info.flag("stdout"),
+        stderr: info.flag("stderr"),
+        tty: info.flag("tty"),
+        attach: info.subresource == "attach",
+    };
+    if !wanted.attach && wanted.command.is_empty() {
+        return Err(Status::bad_request("you must specify at least one command for the container"));
+    }
+    if !(wanted.stdin || wanted.stdout || wanted.stderr) {
+        return Err(Status::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
+    }
+    let kubelet = server.kubelet()?;
+    let (response, protocol) = handshake(&request, &remote_command::PROTOCOLS, &remote_command::PROTOCOLS)?;
+    let session = kubelet.exec(wanted.clone()).await?;
+    let connection = upgrade(&mut request);
+    tokio::spawn(async move {
+        let served = match connection.await {
+            Ok(connection) => remote_command::serve(connection, protocol, &wanted, session).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = served {
+            tracing::debug!(pod = %wanted.pod, %error, "command session ended early");
+        }
+    });
+    Ok(response)
 }
 
+/// Forwards connections to ports of a pod.
 pub(crate) async fn port_forward(
     server: &Arc<ApiServer>,
     context: &Context,
-    _request: Request<Body>,
+    mut request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     require_pod(server, context)?;
-    Err(Status::new(501, "NotImplemented", "port-forward is not available yet"))
+    let (namespace, pod) = (context.info.namespace.clone(), context.info.name.clone());
+    let kubelet = Arc::clone(server.kubelet()?);
+    let (response, protocol) =
+        handshake(&request, &port_forward::WEBSOCKET_PROTOCOLS, &port_forward::SPDY_PROTOCOLS)?;
+    let ports = context.info.params("ports");
+    let connection = upgrade(&mut request);
+    tokio::spawn(async move {
+        let target = port_forward::Target { kubelet, namespace, pod };
+        let served = match connection.await {
+            Ok(connection) => port_forward::serve(connection, protocol, &target, &ports).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = served {
+            tracing::debug!(pod = %target.pod, %error, "port-forward ended early");
+        }
+    });
+    Ok(response)
+}
+
+/// What a connection speaks after its upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Spdy,
+    WebSocket(&'static str),
+}
+
+/// Chooses among what the client offers and what is spoken here, each in its order, and accepts.
+fn handshake(
+    request: &Request<Body>,
+    websocket: &[&'static str],
+    spdy: &[&'static str],
+) -> Result<(Response<Body>, Protocol), Status> {
+    let headers = request.headers();
+    let none = |offered: &[&str], spoken: &[&str]| {
+        Status::new(
+            403,
+            "Forbidden",
+            format!("none of the protocols {offered:?} is spoken here, only {spoken:?}"),
+        )
+    };
+    if websocket::is_websocket(headers) {
+        let offered = websocket::offered(headers);
+        let chosen =
+            *websocket.iter().find(|p| offered.contains(*p)).ok_or_else(|| none(&offered, websocket))?;
+        let response = websocket::accept(request, Some(chosen));
+        let response = response.ok_or_else(|| Status::bad_request("the request has no Sec-WebSocket-Key"))?;
+        return Ok((response, Protocol::WebSocket(chosen)));
+    }
+    let upgrade = headers.get(header::UPGRADE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if !upgrade.eq_ignore_ascii_case("spdy/3.1") {
+        return Err(Status::bad_request("unable to upgrade: this needs a WebSocket or SPDY/3.1 connection"));
+    }
+    let values = headers.get_all("x-stream-protocol-version").iter().filter_map(|v| v.to_str().ok());
+    let offered: Vec<&str> = values.flat_map(|v| v.split(',')).map(str::trim).collect();
+    let chosen = spdy.iter().find(|p| offered.contains(*p)).ok_or_else(|| none(&offered, spdy))?;
+    let mut response = respond::response(101, "text/plain", "");
+    let headers = response.headers_mut();
+    headers.remove(header::CONTENT_TYPE);
+    headers.insert(header::UPGRADE, HeaderValue::from_static("SPDY/3.1"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert("x-stream-protocol-version", HeaderValue::from_static(chosen));
+    Ok((response, Protocol::Spdy))
 }

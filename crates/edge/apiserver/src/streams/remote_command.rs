@@ -1,0 +1,276 @@
+//! The remote command protocol of exec and attach: channels for the standard streams, an error channel that ends
+//! with a `Status`, and one for terminal sizes (`k8s.io/apimachinery/pkg/util/remotecommand`, versions 4 and 5).
+
+use std::{io, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    sync::mpsc,
+    time::timeout,
+};
+use wharf_http::{
+    Upgraded, spdy,
+    websocket::{self, Message},
+};
+
+use super::{ExecRequest, ExecSession, Protocol, TerminalSize};
+
+/// Spoken versions, the best first.
+pub(super) const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+
+/// A client has this long to open its streams.
+const OPENING: Duration = Duration::from_secs(30);
+/// Output of processes that a command left behind is waited for this long after its end.
+const LINGER: Duration = Duration::from_secs(2);
+const CHUNK: usize = 32 << 10;
+const QUEUE: usize = 16;
+
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const ERROR: u8 = 3;
+const RESIZE: u8 = 4;
+/// Version 5: the client has finished the channel named by the next byte.
+const CLOSE: u8 = 255;
+
+/// The client's ends.
+struct Wire {
+    stdin: mpsc::Receiver<Bytes>,
+    resize: mpsc::Receiver<TerminalSize>,
+    out: Out,
+}
+
+enum Out {
+    Spdy { stdout: Option<spdy::Sender>, stderr: Option<spdy::Sender>, error: spdy::Sender },
+    WebSocket(mpsc::Sender<Message>),
+}
+
+impl Out {
+    async fn send(&self, channel: u8, data: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Spdy { stdout, stderr, error } => {
+                let sender = match channel {
+                    STDOUT => stdout.as_ref(),
+                    STDERR => stderr.as_ref(),
+                    _ => Some(error),
+                };
+                match sender {
+                    Some(sender) => sender.send(Bytes::copy_from_slice(data)).await,
+                    None => Ok(()),
+                }
+            }
+            Self::WebSocket(messages) => {
+                let message = Message::Binary([&[channel], data].concat().into());
+                messages.send(message).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
+            }
+        }
+    }
+
+    async fn finish(&self) -> io::Result<()> {
+        match self {
+            Self::Spdy { stdout, stderr, error } => {
+                for sender in [stdout.as_ref(), stderr.as_ref(), Some(error)].into_iter().flatten() {
+                    sender.finish().await?;
+                }
+                Ok(())
+            }
+            Self::WebSocket(messages) => {
+                messages.send(Message::Close(None)).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Resize {
+    width: u16,
+    height: u16,
+}
+
+fn size_of(data: &[u8]) -> Option<TerminalSize> {
+    let Resize { width, height } = serde_json::from_slice(data).ok()?;
+    Some(TerminalSize { width, height })
+}
+
+/// Joins a session with an upgraded connection until the command has ended or the client is gone.
+pub(super) async fn serve(
+    connection: Upgraded,
+    protocol: Protocol,
+    wanted: &ExecRequest,
+    session: ExecSession,
+) -> io::Result<()> {
+    match protocol {
+        Protocol::Spdy => {
+            let mut streams = spdy::serve(connection);
+            let opened = timeout(OPENING, open_streams(&mut streams, wanted)).await;
+            let wire = opened.map_err(|_| io::Error::other("the client did not open its streams"))??;
+            // `streams` is kept: dropping it would end the connection.
+            relay(session, wire).await
+        }
+        Protocol::WebSocket(version) => {
+            relay(session, websocket_wire(connection, version == "v5.channel.k8s.io").await).await
+        }
+    }
+}
+
+async fn open_streams(streams: &mut mpsc::Receiver<spdy::Stream>, wanted: &ExecRequest) -> io::Result<Wire> {
+    let (mut stdin, mut stdout, mut stderr, mut error, mut resize) = (None, None, None, None, None);
+    let expected = 1
+        + usize::from(wanted.stdin)
+        + usize::from(wanted.stdout)
+        + usize::from(wanted.stderr && !wanted.tty)
+        + usize::from(wanted.tty);
+    for _ in 0..expected {
+        let stream = streams.recv().await.ok_or(io::ErrorKind::UnexpectedEof)?;
+        match stream.header("streamtype").unwrap_or_default() {
+            "stdin" => stdin = Some(stream.receiver),
+            "stdout" => stdout = Some(stream.sender),
+            "stderr" => stderr = Some(stream.sender),
+            "error" => error = Some(stream.sender),
+            "resize" => resize = Some(stream.receiver),
+            other => return Err(io::Error::other(format!("unknown stream type {other:?}"))),
+        }
+    }
+    let error = error.ok_or_else(|| io::Error::other("the client opened no error stream"))?;
+    Ok(Wire {
+        stdin: stdin.unwrap_or_else(|| mpsc::channel(1).1),
+        resize: resize.map_or_else(|| mpsc::channel(1).1, sizes),
+        out: Out::Spdy { stdout, stderr, error },
+    })
+}
+
+/// Sizes come as lines of JSON.
+fn sizes(mut lines: mpsc::Receiver<Bytes>) -> mpsc::Receiver<TerminalSize> {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    tokio::spawn(async move {
+        while let Some(data) = lines.recv().await {
+            for size in data.split(|b| *b == b'\n').filter_map(size_of) {
+                if sender.send(size).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    receiver
+}
+
+async fn websocket_wire(connection: Upgraded, half_close: bool) -> Wire {
+    let (mut sink, mut messages) = websocket::server(connection).await.split();
+    let (out, mut outgoing) = mpsc::channel::<Message>(QUEUE);
+    tokio::spawn(async move {
+        while let Some(message) = outgoing.recv().await {
+            let last = matches!(message, Message::Close(_));
+            if sink.send(message).await.is_err() || last {
+                return;
+            }
+        }
+    });
+    let (stdin_sender, stdin) = mpsc::channel(QUEUE);
+    let (resize_sender, resize) = mpsc::channel(QUEUE);
+    tokio::spawn(async move {
+        let mut stdin = Some(stdin_sender);
+        while let Some(Ok(message)) = messages.next().await {
+            let data = match message {
+                Message::Binary(data) => data,
+                Message::Text(text) => Bytes::copy_from_slice(text.as_bytes()),
+                Message::Close(_) => return,
+                _ => continue,
+            };
+            match (data.first().copied(), data.get(1..).unwrap_or_default()) {
+                (Some(STDIN), rest) if !rest.is_empty() => {
+                    if let Some(sender) = &stdin
+                        && sender.send(data.slice(1..)).await.is_err()
+                    {
+                        stdin = None;
+                    }
+                }
+                (Some(RESIZE), rest) => {
+                    if let Some(size) = size_of(rest) {
+                        // A session without a terminal does not listen.
+                        let _ = resize_sender.send(size).await;
+                    }
+                }
+                (Some(CLOSE), [STDIN]) if half_close => stdin = None,
+                _ => {}
+            }
+        }
+    });
+    Wire { stdin, resize, out: Out::WebSocket(out) }
+}
+
+async fn relay(session: ExecSession, wire: Wire) -> io::Result<()> {
+    let ExecSession { stdin, stdout, stderr, resize, exit } = session;
+    let Wire { stdin: mut input, resize: mut sizes, out } = wire;
+    let inputs = async {
+        if let Some(mut stdin) = stdin {
+            while let Some(data) = input.recv().await {
+                if stdin.write_all(&data).await.is_err() || stdin.flush().await.is_err() {
+                    break;
+                }
+            }
+            // The program may have closed its side.
+            let _ = stdin.shutdown().await;
+        }
+    };
+    let resizes = async {
+        if let Some(resize) = resize {
+            while let Some(size) = sizes.recv().await {
+                if resize.send(size).await.is_err() {
+                    break;
+                }
+            }
+        }
+    };
+    let outputs = async { tokio::try_join!(pump(stdout, STDOUT, &out), pump(stderr, STDERR, &out)) };
+    let ended = async {
+        let mut outputs = std::pin::pin!(outputs);
+        let mut exit = std::pin::pin!(exit);
+        let status = tokio::select! {
+            status = exit.as_mut() => {
+                if let Ok(result) = timeout(LINGER, outputs).await {
+                    result?;
+                }
+                status
+            }
+            result = outputs.as_mut() => {
+                result?;
+                exit.await
+            }
+        };
+        Ok::<_, io::Error>(status)
+    };
+    let mut ended = std::pin::pin!(ended);
+    let mut both = std::pin::pin!(async { tokio::join!(inputs, resizes) });
+    let status = tokio::select! {
+        status = ended.as_mut() => status,
+        _ = both.as_mut() => ended.await,
+    }?;
+    let status = match status {
+        Ok(0) => json!({"metadata": {}, "status": "Success"}),
+        Ok(code) => json!({"metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
+            "message": format!("command terminated with non-zero exit code: exit status {code}"),
+            "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]}}),
+        Err(status) => json!({"metadata": {}, "status": "Failure", "reason": "InternalError",
+            "message": status.message, "code": 500}),
+    };
+    out.send(ERROR, status.to_string().as_bytes()).await?;
+    out.finish().await
+}
+
+async fn pump(source: Option<Box<dyn AsyncRead + Send + Unpin>>, channel: u8, out: &Out) -> io::Result<()> {
+    let Some(mut source) = source else { return Ok(()) };
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        // A terminal whose other side is gone fails instead of ending.
+        let read = source.read(&mut buffer).await.unwrap_or(0);
+        match buffer.get(..read) {
+            Some(data) if read > 0 => out.send(channel, data).await?,
+            _ => return Ok(()),
+        }
+    }
+}
