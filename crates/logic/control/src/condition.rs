@@ -69,7 +69,7 @@ pub fn holds(conditions: &[Condition], kind: &str) -> bool {
 
 /// Puts a condition in place of the one of its type. One with the same status and reason stays as it
 /// is; one with the same status keeps its time of transition.
-pub(crate) fn set(conditions: &mut Vec<Condition>, mut condition: Condition) {
+pub fn set(conditions: &mut Vec<Condition>, mut condition: Condition) {
     if let Some(present) = find(conditions, &condition.kind) {
         if present.status == condition.status && present.reason == condition.reason {
             return;
@@ -82,13 +82,13 @@ pub(crate) fn set(conditions: &mut Vec<Condition>, mut condition: Condition) {
 }
 
 /// Puts a condition in place of the one of its type, or at the end.
-pub(crate) fn replace(conditions: &mut Vec<Condition>, condition: Condition) {
+pub fn replace(conditions: &mut Vec<Condition>, condition: Condition) {
     remove(conditions, &condition.kind);
     conditions.push(condition);
 }
 
 /// Removes the condition of this type.
-pub(crate) fn remove(conditions: &mut Vec<Condition>, kind: &str) {
+pub fn remove(conditions: &mut Vec<Condition>, kind: &str) {
     conditions.retain(|condition| condition.kind != kind);
 }
 

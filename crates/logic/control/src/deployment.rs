@@ -31,7 +31,7 @@ use crate::{
     selector::LabelSelector,
 };
 
-pub use template::{HASH_LABEL, same_template, template_hash};
+pub use template::{HASH_LABEL, insert, same_template, template_hash};
 
 /// Counts the versions of the template; on the Deployment and on its ReplicaSets.
 pub const REVISION: &str = "deployment.kubernetes.io/revision";

@@ -9,29 +9,29 @@ const LENGTH: usize = 10;
 
 /// A 64-bit FNV-1a hash under way.
 #[derive(Clone, Copy)]
-pub(crate) struct Fnv(u64);
+pub struct Fnv(u64);
 
 impl Fnv {
     /// The hash of nothing.
-    pub(crate) const fn new() -> Self {
+    pub const fn new() -> Self {
         Self(0xcbf2_9ce4_8422_2325)
     }
 
     /// Adds bytes.
-    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+    pub fn bytes(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
     }
 
     /// Adds a text, and its end.
-    pub(crate) fn text(&mut self, text: &str) {
+    pub fn text(&mut self, text: &str) {
         self.bytes(text.as_bytes());
         self.bytes(&[0xff]);
     }
 
     /// Adds a JSON value; the order of keys does not count, and a null field is an absent one.
-    pub(crate) fn value(&mut self, value: &Value) {
+    pub fn value(&mut self, value: &Value) {
         match value {
             Value::Null => self.bytes(b"n"),
             Value::Bool(b) => self.bytes(if *b { b"t" } else { b"f" }),
@@ -62,7 +62,7 @@ impl Fnv {
     }
 
     /// The hash as ten characters that may stand in a label or a name.
-    pub(crate) fn name(self) -> String {
+    pub fn name(self) -> String {
         // The low bits of FNV-1a mix less than the high ones: fold them.
         let mut rest = self.0 ^ (self.0 >> 29);
         let mut name = String::with_capacity(LENGTH);

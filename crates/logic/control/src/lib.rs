@@ -18,7 +18,7 @@ pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod garbage;
-mod hash;
+pub mod hash;
 pub mod intstr;
 pub mod job;
 pub mod meta;

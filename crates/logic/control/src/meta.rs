@@ -155,12 +155,12 @@ pub fn read<T: DeserializeOwned>(object: &Value) -> Result<T, serde_json::Error>
 }
 
 /// `value` as JSON; models serialize without failing, null stands for the impossible.
-pub(crate) fn to_value<S: Serialize>(value: &S) -> Value {
+pub fn to_value<S: Serialize>(value: &S) -> Value {
     serde_json::to_value(value).unwrap_or(Value::Null)
 }
 
 /// Reads an explicit null as the default, as Kubernetes does.
-pub(crate) fn null_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub fn null_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Default + Deserialize<'de>,
@@ -175,7 +175,7 @@ pub(crate) fn is_zero(number: &i64) -> bool {
 }
 
 /// The JSON merge patch (RFC 7386) that makes `old` into `new`; nothing when they are equal.
-pub(crate) fn merge_diff(old: &Value, new: &Value) -> Option<Value> {
+pub fn merge_diff(old: &Value, new: &Value) -> Option<Value> {
     if old == new {
         return None;
     }

@@ -65,7 +65,7 @@ pub(super) fn with_hash(template: &Value, hash: &str) -> Value {
 }
 
 /// Sets `key` in the object at `path`, which is made where it is missing.
-pub(super) fn insert(value: &mut Value, path: &[&str], key: &str, text: &str) {
+pub fn insert(value: &mut Value, path: &[&str], key: &str, text: &str) {
     let Value::Object(fields) = value else { return };
     match path.split_first() {
         None => {

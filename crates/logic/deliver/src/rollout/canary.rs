@@ -1,0 +1,266 @@
+//! Canary: a share of the requests at a time.
+
+use super::{
+    Canary, CanaryStep, PauseCondition, Weight, Weights,
+    plan::{Judged, Plan, SCALE_DOWN_DELAY, available},
+};
+use std::time::Duration;
+
+const PAUSE_STEP: &str = "CanaryPauseStep";
+const INCONCLUSIVE: &str = "InconclusiveAnalysisRun";
+
+impl<'a> Plan<'a> {
+    pub(super) fn canary(&mut self, canary: &'a Canary) {
+        let wanted = self.rollout.replicas();
+        if let Some(stable) = self.stable {
+            self.scale(stable, wanted);
+            match self.status.abort {
+                true => self.take_back(canary),
+                false => self.bring_in(canary),
+            }
+            return;
+        }
+        // The first version, the good one, or one whose predecessor is gone: nothing to compare with.
+        self.status.current_step_index = Some(canary.steps.len() as i64);
+        self.status.pause_conditions.clear();
+        self.status.controller_pause = false;
+        let Some(new) = self.new else { return };
+        self.scale(new, wanted);
+        if self.status.stable_rs != self.hash && available(new) >= wanted {
+            self.status.stable_rs.clone_from(&self.hash);
+            self.note("RolloutCompleted", format!("version {} is in", self.hash));
+        }
+        if self.status.stable_rs == self.hash {
+            self.status.abort = false;
+            self.status.promote_full = false;
+            self.settle(canary);
+        }
+    }
+
+    /// All requests and both Services go to the version in the spec.
+    fn settle(&mut self, canary: &Canary) {
+        let hash = self.hash.clone();
+        self.weigh(canary, 0, &hash, &hash);
+        self.point(&canary.stable_service, &hash);
+        self.point(&canary.canary_service, &hash);
+        self.end_analyses();
+    }
+
+    fn end_analyses(&mut self) {
+        for status in [
+            self.status.canary.current_step_analysis_run_status.clone(),
+            self.status.canary.current_background_analysis_run_status.clone(),
+        ] {
+            self.terminate(&status);
+        }
+    }
+
+    fn take_back(&mut self, canary: &Canary) {
+        let (stable, hash) = (self.status.stable_rs.clone(), self.hash.clone());
+        self.weigh(canary, 0, &hash, &stable);
+        self.point(&canary.canary_service, &stable);
+        self.point(&canary.stable_service, &stable);
+        self.end_analyses();
+        let delay = canary.abort_scale_down_delay_seconds.unwrap_or(SCALE_DOWN_DELAY);
+        let Some(new) = self.new.filter(|new| new.replicas() > 0 && delay > 0) else { return };
+        let deadline = self.status.aborted_at.unwrap_or(self.now).plus(Duration::from_secs(delay as u64));
+        if self.now >= deadline {
+            self.scale(new, 0);
+        } else {
+            self.requeue(deadline.since(self.now));
+        }
+    }
+
+    fn bring_in(&mut self, canary: &'a Canary) {
+        let steps = &canary.steps;
+        let Some(new) = self.new else { return };
+        if self.status.promote_full {
+            self.status.current_step_index = Some(steps.len() as i64);
+            self.status.pause_conditions.clear();
+        }
+        let mut index =
+            usize::try_from(self.status.current_step_index.unwrap_or(0)).unwrap_or(0).min(steps.len());
+        while let Some(step) = steps.get(index)
+            && !self.rollout.spec.paused
+            && !self.status.abort
+            && self.step_done(canary, index, step)
+        {
+            index += 1;
+            self.status.current_step_index = Some(index as i64);
+            self.status.canary.current_step_analysis_run_status = None;
+            self.progressed();
+        }
+        self.watch_over(canary, index);
+        if self.status.abort {
+            return self.take_back(canary);
+        }
+        let size = self.canary_size(canary, index);
+        self.scale(new, size);
+        if available(new) > 0 {
+            let hash = self.hash.clone();
+            self.point(&canary.canary_service, &hash);
+        }
+        let stable = self.status.stable_rs.clone();
+        self.point(&canary.stable_service, &stable);
+        if index < steps.len() {
+            let reached = weight_before(steps, index);
+            let hash = self.hash.clone();
+            self.weigh(canary, reached, &hash, &stable);
+        } else if !self.paused() && available(new) >= self.rollout.replicas() && new.replicas() >= size {
+            self.promote(canary);
+        }
+    }
+
+    fn promote(&mut self, canary: &Canary) {
+        if let Some(old) = self.stable {
+            let delay = canary.scale_down_delay_seconds.unwrap_or(SCALE_DOWN_DELAY);
+            self.retire_after(old, delay);
+        }
+        self.status.stable_rs.clone_from(&self.hash);
+        self.status.promote_full = false;
+        self.stable = None;
+        self.progressed();
+        self.note("RolloutCompleted", format!("version {} has taken over", self.hash));
+        self.settle(canary);
+    }
+
+    fn step_done(&mut self, canary: &Canary, index: usize, step: &CanaryStep) -> bool {
+        if let Some(weight) = step.set_weight {
+            let size = self.canary_size(canary, index);
+            let ready = self.new.is_some_and(|new| available(new) >= size);
+            if ready {
+                self.note(
+                    "TrafficWeightUpdated",
+                    format!("version {} gets {weight} % of the requests", self.hash),
+                );
+            }
+            return ready;
+        }
+        if step.set_canary_scale.is_some() {
+            let size = self.canary_size(canary, index);
+            return self.new.is_some_and(|new| available(new) >= size);
+        }
+        if let Some(analysis) = &step.analysis {
+            let known = self.status.canary.current_step_analysis_run_status.clone();
+            let (status, judged) = self.analyse("Step", &format!("-{index}"), analysis, known);
+            self.status.canary.current_step_analysis_run_status = Some(status);
+            return self.accept(judged);
+        }
+        self.waited(step)
+    }
+
+    /// Whether an analysis lets the rollout go on.
+    fn accept(&mut self, judged: Judged) -> bool {
+        match judged {
+            Judged::Passed => true,
+            Judged::Pending => false,
+            Judged::Failed(why) => {
+                self.abort(why);
+                false
+            }
+            // Somebody must decide: whoever clears the pause accepts it.
+            Judged::Inconclusive => self.hold(INCONCLUSIVE, None),
+        }
+    }
+
+    fn waited(&mut self, step: &CanaryStep) -> bool {
+        let length = step.pause.as_ref().and_then(|pause| pause.length().ok()).flatten();
+        self.hold(PAUSE_STEP, length)
+    }
+
+    /// Waits for a time or for somebody; true when it is over.
+    pub(super) fn hold(&mut self, reason: &str, length: Option<Duration>) -> bool {
+        let since = self.status.pause_conditions.iter().find(|p| p.reason == reason).map(|p| p.start_time);
+        let over = match (since, length) {
+            (None, _) if self.status.controller_pause => true,
+            (None, _) => {
+                let condition =
+                    PauseCondition { reason: reason.to_owned(), start_time: self.now.truncated() };
+                self.status.pause_conditions.push(condition);
+                self.status.controller_pause = true;
+                self.note("RolloutPaused", format!("paused: {reason}"));
+                if let Some(length) = length {
+                    self.requeue(length);
+                }
+                false
+            }
+            (Some(_), None) => false,
+            (Some(since), Some(length)) => {
+                let end = since.plus(length);
+                if self.now < end {
+                    self.requeue(end.since(self.now));
+                }
+                self.now >= end
+            }
+        };
+        if over {
+            self.status.pause_conditions.retain(|p| p.reason != reason);
+            self.status.controller_pause = false;
+        }
+        over
+    }
+
+    /// The analysis beside the steps.
+    fn watch_over(&mut self, canary: &Canary, index: usize) {
+        let Some(background) = &canary.analysis else { return };
+        if self.status.abort || (index as i64) < background.starting_step {
+            return;
+        }
+        let known = self.status.canary.current_background_analysis_run_status.clone();
+        let (status, judged) = self.analyse("Background", "", &background.analysis, known);
+        self.status.canary.current_background_analysis_run_status = Some(status);
+        match judged {
+            Judged::Failed(why) => self.abort(why),
+            // Whoever clears the pause has it analysed anew.
+            Judged::Inconclusive => {
+                if self.hold(INCONCLUSIVE, None) {
+                    self.status.canary.current_background_analysis_run_status = None;
+                }
+            }
+            Judged::Pending | Judged::Passed => {}
+        }
+    }
+
+    /// Pods of the new version while the step `index` is due.
+    fn canary_size(&self, canary: &Canary, index: usize) -> i64 {
+        let wanted = self.rollout.replicas();
+        let share = |weight: i64| (weight * wanted + 99).div_euclid(100);
+        if index >= canary.steps.len() {
+            return wanted;
+        }
+        let so_far = canary.steps.get(..=index).unwrap_or_default();
+        let chosen = so_far.iter().rev().find_map(|step| step.set_canary_scale.as_ref());
+        match chosen.filter(|scale| scale.match_traffic_weight != Some(true)) {
+            Some(scale) => {
+                scale.replicas.unwrap_or_else(|| share(scale.weight.unwrap_or(0))).clamp(0, wanted.max(1))
+            }
+            None => share(weight_before(&canary.steps, index + 1)),
+        }
+    }
+
+    fn weigh(&mut self, canary: &Canary, weight: i64, hash: &str, stable: &str) {
+        let service = |name: &String| name.clone();
+        let weights = Weights {
+            canary: Weight {
+                weight,
+                pod_template_hash: hash.to_owned(),
+                service_name: service(&canary.canary_service),
+            },
+            stable: Weight {
+                weight: 100 - weight,
+                pod_template_hash: stable.to_owned(),
+                service_name: service(&canary.stable_service),
+            },
+        };
+        if self.status.canary.weights.as_ref() != Some(&weights) {
+            self.progressed();
+            self.status.canary.weights = Some(weights);
+        }
+    }
+}
+
+/// The weight reached when the first `count` steps are done.
+fn weight_before(steps: &[CanaryStep], count: usize) -> i64 {
+    let done = steps.get(..count).unwrap_or(steps);
+    done.iter().rev().find_map(|step| step.set_weight).unwrap_or(0)
+}
