@@ -1,7 +1,7 @@
 //! CronJobs: a Job at each time of a schedule. Schedules are in UTC; another time zone is refused with
 //! an Event.
 
-mod schedule;
+pub mod schedule;
 
 use std::time::Duration;
 
