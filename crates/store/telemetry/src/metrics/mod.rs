@@ -27,7 +27,7 @@ mod scrape;
 mod select;
 #[cfg(test)]
 mod tests;
-mod wal;
+pub(crate) mod wal;
 
 pub use append::{Appended, Appender, SeriesRef};
 pub use chunk::{Point, STALE_BITS, is_stale, stale};

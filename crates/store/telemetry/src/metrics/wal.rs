@@ -77,7 +77,7 @@ impl Wal {
         dir: &Path,
         mut apply: impl FnMut(&[u8]),
     ) -> Result<(Self, ReplayReport), MetricsError> {
-        let io = |source| MetricsError::io("open the metrics log in", dir, source);
+        let io = |source| MetricsError::io("open the log in", dir, source);
         fs::create_dir_all(dir).map_err(io)?;
         let mut report = ReplayReport::default();
         let mut from = 0;
@@ -100,7 +100,7 @@ impl Wal {
     /// Writes one record; it outlives the process from here on.
     pub(crate) fn log(&self, payload: &[u8]) -> Result<u64, MetricsError> {
         let mut writer = locked(&self.writer);
-        let io = |source| MetricsError::io("write the metrics log in", &self.dir, source);
+        let io = |source| MetricsError::io("write the log in", &self.dir, source);
         if writer.bytes > SEGMENT_BYTES {
             self.rotate(&mut writer).map_err(io)?;
         }
@@ -137,7 +137,7 @@ impl Wal {
             state.done = state.done.max(*reached);
         }
         self.synced.notify_all();
-        outcome.map(drop).map_err(|source| MetricsError::io("fsync the metrics log in", &self.dir, source))
+        outcome.map(drop).map_err(|source| MetricsError::io("fsync the log in", &self.dir, source))
     }
 
     fn sync_now(&self) -> io::Result<u64> {
@@ -153,7 +153,7 @@ impl Wal {
     pub(crate) fn cut(&self) -> Result<u64, MetricsError> {
         let mut writer = locked(&self.writer);
         self.rotate(&mut writer)
-            .map_err(|source| MetricsError::io("rotate the metrics log in", &self.dir, source))?;
+            .map_err(|source| MetricsError::io("rotate the log in", &self.dir, source))?;
         Ok(writer.segment)
     }
 
@@ -172,7 +172,7 @@ impl Wal {
         number: u64,
         records: impl Iterator<Item = Vec<u8>>,
     ) -> Result<(), MetricsError> {
-        let io = |source| MetricsError::io("write a checkpoint of the metrics log in", &self.dir, source);
+        let io = |source| MetricsError::io("write a checkpoint of the log in", &self.dir, source);
         let temporary = self.dir.join("checkpoint.tmp");
         let mut out = io::BufWriter::with_capacity(1 << 20, File::create(&temporary).map_err(io)?);
         for record in records {
@@ -189,6 +189,17 @@ impl Wal {
             fs::remove_file(checkpoint_path(&self.dir, old)).map_err(io)?;
         }
         Ok(())
+    }
+
+    /// Leaves out everything logged before segment `number` at the next [`Wal::open`]: another file holds it since.
+    pub(crate) fn discard_before(dir: &Path, number: u64) -> Result<(), MetricsError> {
+        let io = |source| MetricsError::io("write a checkpoint of the log in", dir, source);
+        fs::create_dir_all(dir).map_err(io)?;
+        if numbered(dir, "checkpoint").map_err(io)?.last().is_some_and(|newest| *newest >= number) {
+            return Ok(());
+        }
+        File::create(checkpoint_path(dir, number)).and_then(|file| file.sync_all()).map_err(io)?;
+        sync_dir(dir).map_err(io)
     }
 
     pub(crate) fn bytes(&self) -> u64 {
