@@ -19,7 +19,7 @@ const TAIL: u64 = 16;
 const MAX_PLAIN: usize = 256 << 20;
 
 /// Where a block lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Place {
     at: u64,
     len: u32,
