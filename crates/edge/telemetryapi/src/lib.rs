@@ -1,5 +1,6 @@
 //! OTLP and remote write in; Prometheus, Loki and Tempo APIs out.
 
+mod answer;
 pub mod loki;
 pub mod otlp;
 pub mod prometheus;
