@@ -17,6 +17,7 @@ pub mod cronjob;
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
+pub mod events;
 pub mod garbage;
 mod hash;
 pub mod intstr;
