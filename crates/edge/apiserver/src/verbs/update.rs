@@ -207,7 +207,10 @@ fn prepare(
     let (group, version, kind) = (&gvk.group, &gvk.version, &gvk.kind);
     let to_status = options.subresource == "status";
     let has_status = resource.has("status");
+    // These change the stored object by themselves, also parts that an update keeps as they are.
+    let by_itself = matches!(options.subresource, "binding" | "finalize");
     match (&resource.custom, to_status) {
+        _ if by_itself => {}
         (None, true) => defaults::prepare_for_status_update(group, version, kind, new, old),
         (None, false) => defaults::prepare_for_update(group, version, kind, new, old),
         (Some(_), true) => defaults::prepare_custom_for_status_update(new, old),
