@@ -262,6 +262,9 @@ fn custom_owners_are_known(platform: &Platform) {
     platform.list_until("dependents of a custom resource", &["configmaps"], |maps| {
         !names(maps).contains(&"kept".to_owned())
     });
+    platform.apply(&json!({"apiVersion": "example.com/v1", "kind": "Cart",
+        "metadata": {"name": "last", "namespace": "default"}}));
+    platform.kubectl(&["delete", "crd", "carts.example.com", "--timeout=60s"]);
 }
 
 fn pods_that_fit_nowhere_say_why(platform: &Platform) {

@@ -14,6 +14,7 @@ pub mod action;
 mod claim;
 pub mod condition;
 pub mod cronjob;
+pub mod definition;
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;

@@ -3,6 +3,7 @@
 mod apply;
 mod cache;
 mod cronjob;
+mod definition;
 mod deployment;
 mod discovery;
 mod endpoints;
@@ -54,6 +55,8 @@ pub(crate) fn start(client: Client, clock: Arc<dyn Clock>, authority: &str) -> L
     loops.controller(&shared, MANY, endpointslice::EndpointSlices::new);
     loops.controller(&shared, MANY, endpoints::EndpointsLoop::new);
     loops.controller(&shared, FEW, namespace::Namespaces::new);
+    // One at a time: the first to ask gets a name.
+    loops.controller(&shared, 1, definition::Definitions::new);
     let authority = authority.to_owned();
     loops.controller(&shared, FEW, move |shared| {
         namespace_defaults::NamespaceDefaults::new(shared, &authority)

@@ -25,6 +25,7 @@ const TRIES: usize = 16;
 const AT_ONCE: usize = 64;
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
+const CLEAN_UP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 /// How to delete.
 #[derive(Debug, Clone, Default)]
@@ -212,6 +213,10 @@ fn mark(server: &ApiServer, resource: &Resource, object: &mut Value, options: &D
     if let Some(policy) = &options.propagation {
         set(&mut finalizers, FOREGROUND, policy == "Foreground");
         set(&mut finalizers, ORPHAN, policy == "Orphan");
+    }
+    if !deleting && resource.plural == "customresourcedefinitions" {
+        // Its objects go first; the controller that deletes them then takes this away.
+        set(&mut finalizers, CLEAN_UP, true);
     }
     let metadata = meta::metadata_mut(object);
     match finalizers.is_empty() {
