@@ -9,7 +9,7 @@ use std::{
 use serde_json::{Value, json};
 use wharf_base::Timestamp;
 
-use crate::action::{Event, EventType};
+use crate::action::{Action, EVENTS, Event, EventType};
 
 /// Different messages of one reason about one object; further ones are combined.
 const DISTINCT: usize = 10;
@@ -24,6 +24,9 @@ const REMEMBERED: usize = 4096;
 const COMBINED: &str = "(combined from similar events): ";
 /// Names have at most 253 characters; the time follows.
 const NAME: usize = 230;
+
+/// How long an Event is kept, as upstream's default.
+const KEPT: Duration = Duration::from_secs(3600);
 
 /// (component, kind, namespace, name, uid) of what is spoken of, and by whom.
 type Subject = (String, String, String, String, String);
@@ -154,6 +157,29 @@ impl Correlator {
     }
 }
 
+/// Deletes the Events nothing was added to for an hour.
+pub fn expire(events: &[Value], now: Timestamp) -> Vec<Action> {
+    let text = |event: &Value, pointer: &str| {
+        event.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let times = ["/series/lastObservedTime", "/lastTimestamp", "/eventTime", "/metadata/creationTimestamp"];
+    let last = |event: &Value| {
+        times.iter().filter_map(|pointer| text(event, pointer).parse::<Timestamp>().ok()).max()
+    };
+    let old = events.iter().filter(|event| last(event).is_some_and(|last| now.since(last) >= KEPT));
+    let delete = |event: &Value| Action::Delete {
+        resource: EVENTS,
+        namespace: text(event, "/metadata/namespace"),
+        name: text(event, "/metadata/name"),
+        uid: Some(text(event, "/metadata/uid")),
+        resource_version: Some(text(event, "/metadata/resourceVersion")),
+        propagation: None,
+        grace: None,
+        announce: None,
+    };
+    old.map(delete).collect()
+}
+
 fn forget_oldest<K, V>(map: &mut HashMap<K, V>, last: impl Fn(&V) -> Timestamp) {
     if map.len() <= REMEMBERED {
         return;
@@ -219,6 +245,27 @@ mod tests {
         assert_eq!(again.object()["firstTimestamp"], "1970-01-01T00:00:01Z");
         let other = all.note("c", &event("b"), at(2)).unwrap();
         assert!(other.is_new && other.name != first.name);
+    }
+
+    #[test]
+    fn old_ones_expire() {
+        let events = [
+            json!({"metadata": {"name": "old", "creationTimestamp": "2026-01-01T00:00:00Z"}}),
+            json!({"metadata": {"name": "renewed", "creationTimestamp": "2026-01-01T00:00:00Z"},
+                "lastTimestamp": "2026-01-01T00:30:00Z"}),
+            json!({"metadata": {"name": "odd"}}),
+        ];
+        let names = |now: &str| -> Vec<String> {
+            let actions = expire(&events, now.parse().unwrap());
+            let name = |action| match action {
+                Action::Delete { name, .. } => name,
+                other => format!("{other:?}"),
+            };
+            actions.into_iter().map(name).collect()
+        };
+        assert_eq!(names("2026-01-01T00:59:59Z"), [""; 0]);
+        assert_eq!(names("2026-01-01T01:00:00Z"), ["old"]);
+        assert_eq!(names("2026-01-01T01:30:00Z"), ["old", "renewed"]);
     }
 
     #[test]

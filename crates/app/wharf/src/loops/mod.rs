@@ -8,6 +8,7 @@ mod deployment;
 mod discovery;
 mod endpoints;
 mod endpointslice;
+mod events;
 mod garbage;
 mod job;
 mod keys;
@@ -19,6 +20,8 @@ mod recorder;
 mod replicaset;
 mod runner;
 mod scheduler;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 
@@ -61,7 +64,8 @@ pub(crate) fn start(client: Client, clock: Arc<dyn Clock>, authority: &str) -> L
     loops.controller(&shared, FEW, move |shared| {
         namespace_defaults::NamespaceDefaults::new(shared, &authority)
     });
-    loops.controller(&shared, FEW, podgc::PodGc::new);
+    loops.controller(&shared, 1, podgc::PodGc::new);
+    loops.controller(&shared, 1, events::Expiry::new);
     loops.controller(&shared, FEW, node_lifecycle::NodeLifecycle::new);
     loops.supervise("garbage collector", shared.clone(), garbage::run);
     loops.supervise("scheduler", shared, scheduler::run);

@@ -50,11 +50,16 @@ impl NodeLifecycle {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// When a node was last heard of.
+    pub(super) fn heard_of(&self, node: &str) -> Option<Timestamp> {
+        self.heard().get(node).copied()
+    }
+
     fn hear(&self, node: &str) {
         self.heard().insert(node.to_owned(), self.clock.now());
     }
 
-    fn of_node(&self, change: &Change) -> Vec<String> {
+    pub(super) fn of_node(&self, change: &Change) -> Vec<String> {
         let name = keys::name(&change.key);
         match &change.new {
             None => drop(self.heard().remove(name)),
@@ -69,7 +74,7 @@ impl NodeLifecycle {
     }
 
     /// A renewed Lease is heard; the node is looked at again when its silence would be over.
-    fn of_lease(&self, change: &Change) -> Vec<String> {
+    pub(super) fn of_lease(&self, change: &Change) -> Vec<String> {
         let renewed = keys::differs(change, &["/spec/renewTime"]);
         if keys::namespace(&change.key) == LEASE_NAMESPACE && change.new.is_some() && renewed {
             self.hear(keys::name(&change.key));
@@ -116,7 +121,7 @@ impl Controller for NodeLifecycle {
     async fn step(&self, key: &str, seen: Seen<'_>) -> Result<Step> {
         let Some(node) = self.nodes.get(key) else { return Ok(Step::idle()) };
         let name = keys::name(key);
-        let heard = *self.heard().entry(name.to_owned()).or_insert(seen.now);
+        let heard = self.heard_of(name).unwrap_or(seen.now);
         let pods = self.pods.all();
         let on_it: Vec<&Pod> =
             pods.iter().map(Arc::as_ref).filter(|pod| pod.spec.node_name == name).collect();

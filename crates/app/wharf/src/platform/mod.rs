@@ -1,6 +1,6 @@
 //! The running platform: every part made, connected, started and stopped in order.
 
-mod client;
+pub(crate) mod client;
 mod identity;
 mod ports;
 
