@@ -1,5 +1,7 @@
 //! The control loops and the scheduler, seen through kubectl: a platform with nodes that exist on paper only.
 
+#![allow(clippy::unwrap_used)] // a test
+
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::PathBuf,

@@ -244,6 +244,8 @@ async fn bind(
             return Err(Status::conflict("pods/binding", &name, &format!("pod {name} is already assigned to node {bound:?}")));
         }
         let mut new = old.clone();
+        // Whoever else changes the pod at this moment does no harm: then it is looked at again.
+        meta::metadata_mut(&mut new).remove("resourceVersion");
         meta::member_mut(&mut new, "spec").insert("nodeName".into(), node.as_str().into());
         set_condition(&mut new, json!({"type": "PodScheduled", "status": "True", "lastTransitionTime": now, "lastProbeTime": null}));
         Ok(Change::Updated(new))
