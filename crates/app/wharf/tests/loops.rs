@@ -23,17 +23,32 @@ struct Platform {
 impl Platform {
     fn start() -> Self {
         let dir = TempDir::new().unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_wharf"))
+        let child = Self::spawn(&dir);
+        Self { child, dir }
+    }
+
+    /// Starts `wharf up` and waits until it is ready.
+    fn spawn(dir: &TempDir) -> Child {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_wharf"))
             .args(["up", "--ports", "auto", "--data"])
             .arg(dir.path())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut platform = Self { child, dir };
-        let lines = BufReader::new(platform.child.stdout.take().unwrap()).lines();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let ready = lines.map_while(Result::ok).any(|line| line.contains("kubeconfig"));
-        assert!(ready, "wharf up ended before it was ready");
-        platform
+        if !ready {
+            let _ = child.kill();
+            panic!("wharf up ended before it was ready: {:?}", child.wait());
+        }
+        child
+    }
+
+    /// SIGKILL, and a new start on the same folder.
+    fn kill_and_restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = Self::spawn(&self.dir);
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -292,9 +307,18 @@ fn pods_that_fit_nowhere_say_why(platform: &Platform) {
     platform.kubectl(&["delete", "pod", "big"]);
 }
 
+fn a_killed_platform_goes_on(platform: &mut Platform) {
+    platform.apply(&deployment("default", 30));
+    platform.kill_and_restart();
+    platform.list_until("the rest after the kill", &["pods"], |pods| pods.len() == 30 && bound(pods));
+    assert_eq!(platform.list(&["replicasets"]).len(), 1);
+    platform.kubectl(&["delete", "deployment", "web", "--cascade=foreground", "--timeout=60s"]);
+    assert_eq!(platform.list(&["pods"]), [Value::Null; 0]);
+}
+
 #[test]
 fn loops_work_on_real_objects() {
-    let platform = Platform::start();
+    let mut platform = Platform::start();
     ["paper-0", "paper-1"].iter().for_each(|node| platform.add_node(node));
     let stories: [fn(&Platform); 5] = [
         deployments_scale_update_and_go,
@@ -308,4 +332,5 @@ fn loops_work_on_real_objects() {
         ["paper-0", "paper-1"].iter().for_each(|node| platform.heartbeat(node, beat as u32 + 1));
         story(&platform);
     }
+    a_killed_platform_goes_on(&mut platform);
 }
