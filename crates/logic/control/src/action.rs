@@ -76,6 +76,13 @@ pub const JOBS: Gvr = Gvr::fixed("batch", "v1", "jobs");
 pub const CRON_JOBS: Gvr = Gvr::fixed("batch", "v1", "cronjobs");
 /// `discovery.k8s.io/v1` EndpointSlices.
 pub const ENDPOINT_SLICES: Gvr = Gvr::fixed("discovery.k8s.io", "v1", "endpointslices");
+/// `v1` Events.
+pub const EVENTS: Gvr = Gvr::fixed("", "v1", "events");
+/// `coordination.k8s.io/v1` Leases.
+pub const LEASES: Gvr = Gvr::fixed("coordination.k8s.io", "v1", "leases");
+/// `apiextensions.k8s.io/v1` CustomResourceDefinitions.
+pub const CUSTOM_RESOURCE_DEFINITIONS: Gvr =
+    Gvr::fixed("apiextensions.k8s.io", "v1", "customresourcedefinitions");
 /// `policy/v1` PodDisruptionBudgets.
 pub const POD_DISRUPTION_BUDGETS: Gvr = Gvr::fixed("policy", "v1", "poddisruptionbudgets");
 
@@ -270,31 +277,54 @@ impl Step {
         self.requeue_after = Some(self.requeue_after.map_or(delay, |present| present.min(delay)));
     }
 
-    /// Groups the actions as the runner shall send them: a run of creates in batches of 1, 2, 4, …
-    /// (the members of a batch at once), any other action alone. The runner stops at the first
-    /// batch with a failure, so that a refused pod costs one request and not five hundred.
+    /// Groups the actions as the runner shall send them: a run of creates in batches of 1, 2, 4, …, a run of
+    /// deletes in batches of [`DELETES`] (the members of a batch at once), any other action alone. The
+    /// runner stops at the first batch with a failure, so that a refused pod costs one request and
+    /// not five hundred.
     pub fn batches(actions: Vec<Action>) -> Vec<Vec<Action>> {
         let mut batches: Vec<Vec<Action>> = Vec::new();
-        let mut room = 0;
-        let mut size = 1;
+        let (mut room, mut creates) = (0, 1);
+        let mut run = Run::Other;
         for action in actions {
-            let create = matches!(action, Action::Create { .. });
-            if create && room > 0 {
+            let kind = Run::of(&action);
+            if kind == run && room > 0 {
                 room -= 1;
                 if let Some(batch) = batches.last_mut() {
                     batch.push(action);
                 }
                 continue;
             }
-            if create {
-                room = size - 1;
-                size *= 2;
-            } else {
-                (room, size) = (0, 1);
-            }
+            creates = if kind == run { creates * 2 } else { 1 };
+            room = match kind {
+                Run::Creates => creates - 1,
+                Run::Deletes => DELETES - 1,
+                Run::Other => 0,
+            };
+            run = kind;
             batches.push(vec![action]);
         }
         batches
+    }
+}
+
+/// Most deletes sent at once.
+const DELETES: usize = 64;
+
+/// Actions that may be sent together.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Run {
+    Creates,
+    Deletes,
+    Other,
+}
+
+impl Run {
+    fn of(action: &Action) -> Self {
+        match action {
+            Action::Create { .. } => Self::Creates,
+            Action::Delete { .. } => Self::Deletes,
+            _ => Self::Other,
+        }
     }
 }
 
@@ -334,5 +364,23 @@ mod tests {
         let sizes: Vec<usize> =
             Step::batches(vec![create(), create(), other, create()]).iter().map(Vec::len).collect();
         assert_eq!(sizes, [1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn deletes_go_together() {
+        let delete = Action::Delete {
+            resource: PODS,
+            namespace: "n".into(),
+            name: "p".into(),
+            uid: None,
+            resource_version: None,
+            propagation: None,
+            grace: None,
+            announce: None,
+        };
+        let mut actions = vec![create(); 2];
+        actions.extend(vec![delete; DELETES + 1]);
+        let sizes: Vec<usize> = Step::batches(actions).iter().map(Vec::len).collect();
+        assert_eq!(sizes, [1, 1, DELETES, 1]);
     }
 }

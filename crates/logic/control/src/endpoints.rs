@@ -15,6 +15,8 @@ use crate::{
 /// Most addresses in one object; the rest is left out and an annotation says so.
 pub const MAX_ADDRESSES: usize = 1000;
 const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
+const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
+const CONTROLLER: &str = "endpoint-controller";
 
 /// `v1.Endpoints`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -77,11 +79,29 @@ pub fn step(view: &View<'_>) -> Step {
         return Step::idle();
     }
     let (subsets, cut) = subsets(view);
-    let labels = service.labels_with(&[("endpoints.kubernetes.io/managed-by", "endpoint-controller")]);
+    let labels = service.labels_with(&[(MANAGED_BY, CONTROLLER)]);
     match view.endpoints {
         None => Step::of(vec![create(service, &subsets, &labels, cut)]),
         Some(present) => Step::of(update(present, &subsets, &labels, cut).into_iter().collect()),
     }
+}
+
+/// Decides about the Endpoints of a Service that is gone. Those somebody else made stay.
+pub fn orphaned(endpoints: &Endpoints) -> Step {
+    let meta = &endpoints.metadata;
+    if meta.deleting() || meta.labels.get(MANAGED_BY).is_none_or(|manager| manager != CONTROLLER) {
+        return Step::idle();
+    }
+    Step::of(vec![Action::Delete {
+        resource: ENDPOINTS,
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone(),
+        uid: Some(meta.uid.clone()),
+        resource_version: None,
+        propagation: None,
+        grace: None,
+        announce: None,
+    }])
 }
 
 /// The addresses by ports, and whether some were left out.

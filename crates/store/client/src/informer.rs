@@ -114,6 +114,13 @@ impl Informer {
         let _ = self.shared.revision.subscribe().wait_for(|seen| *seen >= revision).await;
     }
 
+    /// Waits until `test` holds; it is asked again after every change.
+    pub async fn until(&self, mut test: impl FnMut(&Self) -> bool + Send) {
+        let mut revision = self.shared.revision.subscribe();
+        // The sender lives in `self`: it cannot be gone.
+        while !test(self) && revision.changed().await.is_ok() {}
+    }
+
     /// The newest revision seen; 0 before the first list.
     pub fn revision(&self) -> u64 {
         *self.shared.revision.borrow()

@@ -1,5 +1,6 @@
 //! The running platform: every part made, connected, started and stopped in order.
 
+pub(crate) mod client;
 mod identity;
 mod ports;
 
@@ -20,6 +21,8 @@ use wharf_base::{HintExt, SystemClock};
 use wharf_http::{Handler, Listener, tls_config};
 use wharf_state::{Embedded, Options, Store};
 
+use crate::loops::{self, Loops};
+
 pub(crate) use identity::Identities;
 pub(crate) use ports::Ports;
 
@@ -31,6 +34,7 @@ pub(crate) struct Platform {
     /// Addresses others use.
     pub endpoints: Endpoints,
     tasks: JoinSet<()>,
+    loops: Loops,
     stop: watch::Sender<bool>,
     _lock: File,
 }
@@ -98,14 +102,17 @@ impl Platform {
         let api = listener.address().context("the API listener has no address")?;
         tasks.spawn(listener.serve(handler(&server), stopping));
 
+        let loops =
+            loops::start(client::in_process(&server, "wharf"), Arc::new(SystemClock), identities.authority());
         let endpoints = Endpoints { api };
         identities.write_kubeconfig(&data.join("kubeconfig"), &format!("https://{api}"))?;
         write_private(&data.join("endpoints.json"), format!("{:#}\n", endpoints.to_json()).as_bytes())?;
-        Ok(Self { endpoints, tasks, stop, _lock: lock })
+        Ok(Self { endpoints, tasks, loops, stop, _lock: lock })
     }
 
     /// Stops serving; what runs in containers goes on.
     pub(crate) async fn stop(mut self) {
+        self.loops.stop().await;
         self.stop.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
     }

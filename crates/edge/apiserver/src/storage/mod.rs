@@ -107,7 +107,10 @@ impl Storage {
         let values: Vec<Option<Bytes>> = encoded.iter().map(|w| w.value.clone()).collect();
         let revision = self.store.commit(encoded).await?;
         let entries = writes.iter().zip(values).filter_map(|(put, value)| {
-            Some(Arc::new(Entry::new(&put.qualified, &put.key, &value?, revision)?))
+            let value = value?;
+            // The cache has it by now, unless somebody was faster with the next change.
+            let cached = self.get(&put.qualified, &put.key).filter(|entry| entry.revision == revision);
+            cached.or_else(|| Some(Arc::new(Entry::new(&put.qualified, &put.key, &value, revision)?)))
         });
         Ok(entries.collect())
     }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use http::{Request, Response};
 use serde_json::{Value, json};
 use wharf_api::{meta, resource::Resource, status::Status};
@@ -20,8 +21,11 @@ use crate::{
 };
 
 const TRIES: usize = 16;
+/// Objects of a collection that are deleted at the same time.
+const AT_ONCE: usize = 64;
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
+const CLEAN_UP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 /// How to delete.
 #[derive(Debug, Clone, Default)]
@@ -210,6 +214,10 @@ fn mark(server: &ApiServer, resource: &Resource, object: &mut Value, options: &D
         set(&mut finalizers, FOREGROUND, policy == "Foreground");
         set(&mut finalizers, ORPHAN, policy == "Orphan");
     }
+    if !deleting && resource.plural == "customresourcedefinitions" {
+        // Its objects go first; the controller that deletes them then takes this away.
+        set(&mut finalizers, CLEAN_UP, true);
+    }
     let metadata = meta::metadata_mut(object);
     match finalizers.is_empty() {
         true => metadata.remove("finalizers"),
@@ -259,10 +267,14 @@ pub(super) async fn delete_collection(
         .filter(|e| e.selected(&selection.labels, &selection.fields))
         .cloned()
         .collect();
-    for entry in &selected {
-        match delete_object(server, resource, &entry.key, &options).await {
-            Err(status) if status.reason != "NotFound" => return Err(status),
-            _ => {}
+    // At once, so that the store writes many in one transaction.
+    for some in selected.chunks(AT_ONCE) {
+        let deletes = some.iter().map(|entry| delete_object(server, resource, &entry.key, &options));
+        let failed = |result: &Result<Deleted, Status>| {
+            result.as_ref().err().is_some_and(|status| status.reason != "NotFound")
+        };
+        if let Some(Err(status)) = join_all(deletes).await.into_iter().find(failed) {
+            return Err(status);
         }
     }
     let meta = respond::ListMeta { revision: server.storage.revision(), next: None, remaining: None };

@@ -80,9 +80,14 @@ pub(super) async fn patch_with(
         .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
     let refuses_unknown = context.info.param("fieldValidation") == Some("Strict");
     let mut strict = Vec::new();
+    let pinned = names_version(kind, &patch);
     let entry = write_change(server, context, resource, &options, |old| {
         let mut new = old.clone();
         run(kind, &mut new, &patch, resource)?;
+        if !pinned {
+            // The version it was made from is not one the client insists on.
+            meta::metadata_mut(&mut new).remove("resourceVersion");
+        }
         let decoded =
             decode_value(new, &resource.ty).map_err(|e| Status::new(422, "Invalid", e.to_string()))?;
         strict = decoded.strict;
@@ -94,6 +99,19 @@ pub(super) async fn patch_with(
     .await?;
     field_validation(context, resource, strict)?;
     Ok(respond::object(200, accept, resource, &entry, server.now()))
+}
+
+/// Whether a patch speaks of the version it is for; otherwise it applies to whatever is there.
+fn names_version(kind: PatchType, patch: &Value) -> bool {
+    const VERSION: &str = "/metadata/resourceVersion";
+    match kind {
+        PatchType::Json => {
+            let mut operations = patch.as_array().into_iter().flatten();
+            operations
+                .any(|operation| operation["path"].as_str().is_some_and(|path| VERSION.starts_with(path)))
+        }
+        _ => patch.pointer(VERSION).is_some(),
+    }
 }
 
 fn run(kind: PatchType, object: &mut Value, patch: &Value, resource: &Resource) -> Result<(), Status> {
@@ -202,4 +220,26 @@ fn conflicts(conflicts: &[Conflict]) -> Status {
         .collect();
     status.details = json!({"causes": causes});
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(kind: PatchType, patch: Value, expect: bool) {
+        assert_eq!(names_version(kind, &patch), expect, "{patch}");
+    }
+
+    #[test]
+    fn only_a_patch_that_names_a_version_insists_on_it() {
+        check(PatchType::Merge, json!({"metadata": {"labels": {"a": "b"}}}), false);
+        check(PatchType::Strategic, json!({"metadata": {"resourceVersion": "7"}}), true);
+        check(PatchType::Json, json!([{"op": "add", "path": "/metadata/labels", "value": {}}]), false);
+        check(
+            PatchType::Json,
+            json!([{"op": "test", "path": "/metadata/resourceVersion", "value": "7"}]),
+            true,
+        );
+        check(PatchType::Json, json!([{"op": "replace", "path": "/metadata", "value": {}}]), true);
+    }
 }

@@ -228,9 +228,15 @@ async fn bind(
     }
     let now = server.now().to_string();
     let name = context.info.name.clone();
+    let uid = meta::text(&binding, "uid").to_owned();
     let options = WriteOptions { dry_run: context.info.dry_run()?, subresource: "binding" };
     write_change(server, context, resource, &options, |old| {
         let bound = old["spec"]["nodeName"].as_str().unwrap_or_default();
+        let present = meta::text(old, "uid");
+        if !uid.is_empty() && uid != present {
+            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {present}");
+            return Err(Status::conflict("pods/binding", &name, &why));
+        }
         if meta::is_deleting(old) {
             return Err(Status::conflict("pods/binding", &name, &format!("pod {name} is being deleted, cannot be assigned to a host")));
         }
@@ -238,6 +244,8 @@ async fn bind(
             return Err(Status::conflict("pods/binding", &name, &format!("pod {name} is already assigned to node {bound:?}")));
         }
         let mut new = old.clone();
+        // Whoever else changes the pod at this moment does no harm: then it is looked at again.
+        meta::metadata_mut(&mut new).remove("resourceVersion");
         meta::member_mut(&mut new, "spec").insert("nodeName".into(), node.as_str().into());
         set_condition(&mut new, json!({"type": "PodScheduled", "status": "True", "lastTransitionTime": now, "lastProbeTime": null}));
         Ok(Change::Updated(new))

@@ -109,13 +109,18 @@ pub(crate) async fn write_change(
         keep_identity(&qualified, &mut new, &old)?;
         let warnings = context.warnings.len();
         prepare(server, context, resource, options, &mut new, &old)?;
-        if !applied {
+        // A binding owns no fields, as upstream.
+        if !applied && options.subresource != "binding" {
             record_manager(server, context, resource, options, &mut new, &old);
         }
         let allocated = server.ranges.assign(resource, Some(&old), &mut new)?;
         store_version(resource, &mut new);
-        let old_stored = old_entry.object();
-        if new == old_stored {
+        // What is built in is served as it is stored: no second decoding.
+        let unchanged = match resource.custom {
+            None => new == old,
+            Some(_) => new == old_entry.object(),
+        };
+        if unchanged {
             allocated.release();
             return Ok(old_entry);
         }
@@ -207,7 +212,10 @@ fn prepare(
     let (group, version, kind) = (&gvk.group, &gvk.version, &gvk.kind);
     let to_status = options.subresource == "status";
     let has_status = resource.has("status");
+    // These change the stored object by themselves, also parts that an update keeps as they are.
+    let by_itself = matches!(options.subresource, "binding" | "finalize");
     match (&resource.custom, to_status) {
+        _ if by_itself => {}
         (None, true) => defaults::prepare_for_status_update(group, version, kind, new, old),
         (None, false) => defaults::prepare_for_update(group, version, kind, new, old),
         (Some(_), true) => defaults::prepare_custom_for_status_update(new, old),
