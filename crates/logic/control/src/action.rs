@@ -56,6 +56,8 @@ pub const SERVICES: Gvr = Gvr::fixed("", "v1", "services");
 pub const ENDPOINTS: Gvr = Gvr::fixed("", "v1", "endpoints");
 /// `v1` ConfigMaps.
 pub const CONFIG_MAPS: Gvr = Gvr::fixed("", "v1", "configmaps");
+/// `v1` Secrets.
+pub const SECRETS: Gvr = Gvr::fixed("", "v1", "secrets");
 /// `v1` ServiceAccounts.
 pub const SERVICE_ACCOUNTS: Gvr = Gvr::fixed("", "v1", "serviceaccounts");
 /// `v1` PersistentVolumeClaims.

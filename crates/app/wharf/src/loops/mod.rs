@@ -1,6 +1,8 @@
 //! The control loops: each wires one decision of `wharf_control` or `wharf_schedule` to the API.
 
+mod analysis;
 mod apply;
+mod autoscaler;
 mod cache;
 mod cronjob;
 mod definition;
@@ -9,16 +11,22 @@ mod discovery;
 mod endpoints;
 mod endpointslice;
 mod events;
+mod evidence;
 mod garbage;
 mod job;
 mod keys;
+pub(crate) mod measure;
 mod namespace;
 mod namespace_defaults;
 mod node_lifecycle;
 mod podgc;
 mod recorder;
+mod redis;
 mod replicaset;
+mod rollout;
 mod runner;
+mod scale_target;
+mod scaled_object;
 mod scheduler;
 #[cfg(test)]
 mod tests;
@@ -30,6 +38,7 @@ use wharf_base::Clock;
 use wharf_client::Client;
 
 use cache::Informers;
+use measure::Measure;
 use recorder::Recorder;
 use runner::{Controller, Shared, run};
 
@@ -46,7 +55,12 @@ pub(crate) struct Loops {
 }
 
 /// Starts every loop. `authority`: the cluster's root certificates in PEM.
-pub(crate) fn start(client: Client, clock: Arc<dyn Clock>, authority: &str) -> Loops {
+pub(crate) fn start(
+    client: Client,
+    clock: Arc<dyn Clock>,
+    authority: &str,
+    measure: &Arc<dyn Measure>,
+) -> Loops {
     let (recorder, recording) = Recorder::new(client.clone(), Arc::clone(&clock));
     let shared = Shared { informers: Informers::new(client.clone()), client, clock, recorder };
     let mut loops = Loops { tasks: JoinSet::new() };
@@ -67,6 +81,15 @@ pub(crate) fn start(client: Client, clock: Arc<dyn Clock>, authority: &str) -> L
     loops.controller(&shared, 1, podgc::PodGc::new);
     loops.controller(&shared, 1, events::Expiry::new);
     loops.controller(&shared, FEW, node_lifecycle::NodeLifecycle::new);
+    let measuring = |measure: &Arc<dyn Measure>| Arc::clone(measure);
+    let measure_of = measuring(measure);
+    loops.controller(&shared, FEW, move |shared| rollout::Rollouts::new(shared, &measure_of));
+    let measure_of = measuring(measure);
+    loops.controller(&shared, FEW, move |shared| analysis::AnalysisRuns::new(shared, &measure_of));
+    let measure_of = measuring(measure);
+    loops.controller(&shared, FEW, move |shared| autoscaler::Autoscalers::new(shared, &measure_of));
+    let measure_of = measuring(measure);
+    loops.controller(&shared, FEW, move |shared| scaled_object::ScaledObjects::new(shared, &measure_of));
     loops.supervise("garbage collector", shared.clone(), garbage::run);
     loops.supervise("scheduler", shared, scheduler::run);
     loops
