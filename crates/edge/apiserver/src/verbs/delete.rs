@@ -173,7 +173,7 @@ pub(crate) async fn delete_object(
         if options.dry_run {
             return Ok(Deleted::Gone(old));
         }
-        let object = (!gone).then(|| new.clone());
+        let object = (!gone).then_some(new);
         let put = Put {
             qualified: qualified.clone(),
             key: key.to_owned(),

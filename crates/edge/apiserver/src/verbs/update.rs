@@ -129,18 +129,19 @@ pub(crate) async fn write_change(
             return entry_of(&qualified, &key, &new, old_entry.revision);
         }
         let finished = finish_if_finalized(&new);
+        let gone = finished.then(|| new.clone());
         let put = Put {
             qualified: qualified.clone(),
             key: key.clone(),
-            object: (!finished).then(|| new.clone()),
+            object: (!finished).then_some(new),
             expect: Expect::At(old_entry.revision),
         };
         match server.storage.commit(vec![put]).await {
             Ok(entries) => {
                 allocated.keep();
-                if finished {
-                    server.ranges.freed(resource, &new);
-                    return entry_of(&qualified, &key, &new, server.storage.revision());
+                if let Some(gone) = gone {
+                    server.ranges.freed(resource, &gone);
+                    return entry_of(&qualified, &key, &gone, server.storage.revision());
                 }
                 return entries
                     .into_iter()
