@@ -168,6 +168,9 @@ struct SeriesKey {
     version: Arc<str>,
 }
 
+/// Namespace and name.
+type ServiceKey = (Arc<str>, Arc<str>);
+
 #[derive(Debug)]
 struct Kept<T> {
     item: Arc<T>,
@@ -192,9 +195,9 @@ impl<T> Kept<T> {
 /// Keeps counters over changes of the routing table.
 #[derive(Debug, Default)]
 pub struct Registry {
-    services: Mutex<BTreeMap<(Arc<str>, Arc<str>), Kept<ServiceState>>>,
+    services: Mutex<BTreeMap<ServiceKey, Kept<ServiceState>>>,
     series: Mutex<BTreeMap<SeriesKey, Kept<Series>>>,
-    gates: Mutex<HashMap<(Arc<str>, Arc<str>, SocketAddr), Weak<Gate>>>,
+    gates: Mutex<HashMap<(ServiceKey, SocketAddr), Weak<Gate>>>,
     refused: Mutex<BTreeMap<&'static str, u64>>,
     said: Mutex<HashSet<String>>,
     /// Requests that have not ended, of all Services.
@@ -241,7 +244,7 @@ impl Registry {
             pod: pod.into(),
             version: version.into(),
         };
-        let place = (Arc::clone(&key.namespace), Arc::clone(&key.service), target.address);
+        let place = ((Arc::clone(&key.namespace), Arc::clone(&key.service)), target.address);
         let mut gates = lock(&self.gates);
         let gate = gates.get(&place).and_then(Weak::upgrade).unwrap_or_else(|| {
             let gate = Arc::new(Gate::default());

@@ -83,8 +83,11 @@ async fn http2(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> 
 /// TLS of a client, made when it is first needed: reading the machine's authorities takes a while.
 pub(super) struct Tls {
     trust: Trust,
-    made: OnceLock<Result<(Arc<RustlsConfig>, Arc<RustlsConfig>), String>>,
+    made: OnceLock<Result<Made, String>>,
 }
+
+/// With HTTP/2 offered and without.
+type Made = (Arc<RustlsConfig>, Arc<RustlsConfig>);
 
 impl Tls {
     pub(super) fn new(trust: Trust) -> Self {
@@ -98,8 +101,7 @@ impl Tls {
     }
 }
 
-/// With HTTP/2 and without.
-fn both(trust: &Trust) -> Result<(Arc<RustlsConfig>, Arc<RustlsConfig>), BoxError> {
+fn both(trust: &Trust) -> Result<Made, BoxError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder =
         RustlsConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;

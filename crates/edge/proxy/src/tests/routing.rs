@@ -34,8 +34,10 @@ fn rule(host: &str, paths: &[(&str, &str, &str)]) -> Value {
 /// The examples of the Ingress page of the Kubernetes documentation.
 #[test]
 fn paths_as_documented() {
+    /// Paths with their types, a request's path, and the path that gets it.
+    type Case = (&'static [(&'static str, &'static str)], &'static str, &'static str);
     #[rustfmt::skip]
-    let cases: &[(&[(&str, &str)], &str, &str)] = &[
+    let cases: &[Case] = &[
         (&[("Prefix", "/")], "/any/path", "/"),
         (&[("Exact", "/foo")], "/foo", "/foo"),
         (&[("Exact", "/foo")], "/bar", ""),
