@@ -39,6 +39,7 @@ impl Unit {
             }
         };
         match self {
+            _ if value == 0.0 => "0".to_owned(),
             Self::Seconds if value < 1.0 => format!("{} ms", plain(value * 1000.0)),
             Self::Seconds => format!("{} s", plain(value)),
             Self::PerSecond => format!("{}/s", plain(value)),

@@ -77,7 +77,7 @@ pub(crate) fn badge(word: &str) -> String {
         "Progressing" | "in_progress" | "Pending" | "Paused" | "queued" | "waiting" | "Terminating" => "busy",
         _ => "plain",
     };
-    format!("<span class=\"badge {class}\">{}</span>", E(word))
+    format!("<span class=\"badge {class}\">{}</span>", E(word.replace('_', " ")))
 }
 
 /// A time as it is written, which the script shows as an age.
