@@ -1,19 +1,22 @@
-//! Listeners, TLS, bodies and upgrades; the only room that names hyper and rustls.
+//! Listeners, TLS, bodies, upgrades and a client; the only room that names hyper and rustls.
 //!
 //! It knows no API: a [`Handler`] gets requests and gives responses. The other rooms of the edge
 //! build on it.
 
 mod body;
+pub mod client;
 mod pki;
 mod serve;
 pub mod spdy;
+mod sni;
 mod upgrade;
 pub mod websocket;
 
 pub use body::{Body, BodyTooLarge, BoxError, collect, empty, full, stream};
 pub use pki::{Authority, Issued, PkiError, Usage};
 pub use serve::{Handler, Listener, ServeError, TlsConfig, tls_config};
-pub use upgrade::{Upgraded, upgrade};
+pub use sni::{Certificate, Certificates, tls_config_by_name};
+pub use upgrade::{Upgraded, upgrade, upgraded};
 
 /// Who the peer's certificate, verified against the client authority, says it is.
 #[derive(Debug, Clone, PartialEq, Eq)]

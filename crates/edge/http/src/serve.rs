@@ -47,7 +47,7 @@ pub enum ServeError {
 
 /// TLS for a listener.
 #[derive(Clone)]
-pub struct TlsConfig(Arc<rustls::ServerConfig>);
+pub struct TlsConfig(pub(crate) Arc<rustls::ServerConfig>);
 
 /// TLS with a certificate chain and key in PEM; clients may show a certificate of `client_authority`.
 ///
