@@ -1,1 +1,6 @@
 //! Dockerfile to build graph to image.
+
+pub mod dockerfile;
+mod error;
+
+pub use error::{Error, ErrorKind, Place, Result};
