@@ -12,10 +12,12 @@ mod copy;
 pub mod dockerfile;
 mod error;
 mod ignore;
+mod pack;
 mod progress;
 mod workspace;
 
 pub use build::{BuildRequest, BuildResult, Builder, Context, DockerfileSource, Pull, Secret, StepReport};
 pub use error::{Error, ErrorKind, Place, Result};
 pub use ignore::Ignore;
+pub use pack::{PackReport, PackRequest, pack};
 pub use progress::{Cancel, Progress, StepId};

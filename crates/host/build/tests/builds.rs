@@ -63,7 +63,7 @@ fn three_stages_are_built_once_and_then_only_what_changed() {
     write(&context, "lib/other", "");
     let other = lab.build(&context).unwrap();
     assert_eq!(ran(&other), ["[app 2/3] COPY lib/ /lib/", "[app 3/3] RUN cat /lib/part > /built"]);
-    assert_eq!(ran(&lab.build_with(&context, |r| r.no_cache = true).unwrap()).len(), 6);
+    assert_eq!(ran(&lab.build_with(&context, |r| r.no_cache = true).unwrap()).len(), 7);
 }
 
 #[test]
@@ -169,7 +169,6 @@ RUN false; true || true
             "as it is",
             "s3cret",
             "s3cret",
-            "",
             "1",
             "Dockerfile",
             "seen",
@@ -209,7 +208,7 @@ fn mistakes_are_told_with_their_line() {
         ("FROM base/busybox\nCOPY file Dockerfile /x", "Dockerfile:2: COPY has several sources", "/x/"),
         (
             "FROM base/busybox\nCOPY file /bin/sh/x",
-            "Dockerfile:2: '/bin/sh' in the image is not a folder",
+            "Dockerfile:2: '/bin/busybox' in the image is not a folder",
             "",
         ),
         ("FROM base/busybox\nCOPY --chown=who file /", "Dockerfile:2: the user 'who' is not in", "number"),
@@ -303,4 +302,46 @@ fn builds_at_once_and_after_a_restart_share_the_cache() {
     assert!(!lab.builder.kept().unwrap().is_empty());
     assert_eq!(lab.builder.prune(std::time::Duration::ZERO).unwrap(), 2);
     assert_eq!(ran(&lab.build(&context).unwrap()).len(), 2);
+}
+
+#[test]
+fn packed_programs_run_and_their_digest_is_theirs() {
+    let lab = Lab::new();
+    let request = wharf_build::PackRequest {
+        tags: vec!["base/python".parse().unwrap()],
+        programs: ["python3", "sh", "env"].map(str::to_owned).to_vec(),
+        applets: false,
+    };
+    let packed = wharf_build::pack(&lab.images, &request).unwrap();
+    assert_eq!(wharf_build::pack(&lab.images, &request).unwrap().manifest.digest, packed.manifest.digest);
+    let dockerfile = "FROM base/python
+RUN python3 -c 'import ssl, json, hashlib, asyncio, sqlite3, unittest; print(hashlib.sha256(b\"\").hexdigest()[:8])'
+RUN /bin/sh -c 'echo $PATH' && /usr/bin/env true 2>/dev/null || echo no true
+USER 10001
+RUN echo x > /tmp/x && cd / && python3 -c 'import pwd, os; print(os.getuid(), pwd.getpwuid(0).pw_name)'
+";
+    let context = lab.context(&[("Dockerfile", dockerfile)]);
+    lab.image(&context);
+    assert_eq!(lab.output()[0], "e3b0c442");
+    assert_eq!(lab.output().last().map(String::as_str), Some("10001 root"));
+}
+
+#[test]
+fn the_sample_application_is_built_and_passes_its_tests() {
+    let lab = Lab::new();
+    let request = wharf_build::PackRequest {
+        tags: vec!["base/python".parse().unwrap()],
+        programs: ["python3", "sh"].map(str::to_owned).to_vec(),
+        applets: false,
+    };
+    wharf_build::pack(&lab.images, &request).unwrap();
+    let shop = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../examples/shop");
+    let tested = lab.build_with(&shop, |r| r.target = Some("test".into()));
+    let tested = tested.unwrap_or_else(|error| panic!("{error}\n{}", lab.output().join("\n")));
+    assert!(lab.output().iter().any(|line| line == "OK"), "{}", lab.output().join("\n"));
+    let built = lab.build_with(&shop, |r| drop(r.args.insert("VERSION".into(), "7".into()))).unwrap();
+    assert!(built.steps.len() < tested.steps.len() + 6);
+    let image = lab.images.resolve_descriptor(&built.manifest).unwrap();
+    assert_eq!(image.config.config.labels["org.opencontainers.image.version"], "7");
+    assert!(image.config.config.env.contains(&"SHOP_VERSION=7".to_owned()));
 }

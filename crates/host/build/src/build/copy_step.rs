@@ -1,9 +1,6 @@
 //! `COPY` and `ADD`.
 
-use std::{
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::{io::Read, path::Path};
 
 use rustix::fs::FileType;
 use wharf_base::Digest;
@@ -151,7 +148,9 @@ impl StageRun<'_> {
         let mut key = self.build.key("copy-content-1");
         key.digest(described);
         for item in items {
-            key.text(&item.name.to_string_lossy()).number(u64::from(item.is_dir()));
+            key.text(&item.name.to_string_lossy())
+                .text(&item.kept.to_string_lossy())
+                .number(u64::from(item.is_dir()));
             key.digest(&tree.digest(item, &job.exclude, &self.build.builder.files)?);
         }
         Ok(key.key())
@@ -185,7 +184,7 @@ impl StageRun<'_> {
         let into_folder = job.target_is_folder || is_there;
         for item in items {
             let place = match job.copy.parents {
-                true => target.join(with_parents(&job.copy.sources, &item.name)),
+                true => target.join(&item.kept),
                 false if item.is_dir() || !into_folder => target.clone(),
                 false => target.join(item.name.file_name().unwrap_or_default()),
             };
@@ -233,24 +232,6 @@ fn unpack(reader: impl Read, target: &Path, owner: Option<(u32, u32)>) -> Result
     let options = UnpackOptions { whiteouts: false, owner, ..UnpackOptions::default() };
     unpack_into(reader, target, &options)?;
     Ok(())
-}
-
-/// The path `--parents` keeps: what follows a `/./` in the source, or all of it.
-fn with_parents(sources: &[String], name: &Path) -> PathBuf {
-    let name = name.to_path_buf();
-    for source in sources {
-        if let Some((before, _)) = source.split_once("/./") {
-            let depth = Path::new(before)
-                .components()
-                .filter(|c| matches!(c, std::path::Component::Normal(_)))
-                .count();
-            let fixed = !before.contains(['*', '?', '[']);
-            if !fixed || name.starts_with(before.trim_start_matches(['/', '.'])) {
-                return name.components().skip(depth).collect();
-            }
-        }
-    }
-    name
 }
 
 fn refuse_remote(name: &str, source: &str) -> Result<()> {

@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     io::Read,
     os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::Arc,
 };
 
@@ -39,6 +39,8 @@ pub(crate) struct Item {
     pub(crate) path: PathBuf,
     /// The name it was found by, which is the one it is copied to.
     pub(crate) name: PathBuf,
+    /// What `--parents` keeps of the name: all, or what follows a `/./` in the source.
+    pub(crate) kept: PathBuf,
     pub(crate) node: Node,
 }
 
@@ -86,13 +88,17 @@ impl Tree {
             }
             names = next;
         }
+        let before = pattern.split_once("/./").map_or("", |(before, _)| before);
+        let depth =
+            Path::new(before).components().filter(|part| matches!(part, Component::Normal(_))).count();
         let mut items = Vec::new();
         for name in names {
             let found = self.view.find(&name, true)?;
             let Some(node) = found.node else { continue };
             let hidden = self.ignore.is_ignored(&name) && !self.ignore.may_want_below(&name);
             if !hidden && !(self.ignore.is_ignored(&found.path) && node.dir.is_none()) {
-                items.push(Item { path: found.path, name, node });
+                let kept = name.components().skip(depth).collect();
+                items.push(Item { path: found.path, name, kept, node });
             }
         }
         if items.is_empty() { Err(self.missing(pattern)) } else { Ok(items) }

@@ -9,7 +9,7 @@ const MAX_DEPTH: usize = 50;
 
 /// What happens to quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Quotes {
+pub(crate) enum Quotes {
     /// They quote, and go.
     Removed,
     /// They quote, and stay.
