@@ -386,10 +386,10 @@ impl Stubs {
             let same = was.is_none_or(|was| was == (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777));
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory if same && !is_opaque(&parent, name.as_bytes()) => {
-                    drop(unlinkat(&parent, name, AtFlags::REMOVEDIR));
+                    let _ = unlinkat(&parent, name, AtFlags::REMOVEDIR);
                 }
                 FileType::RegularFile if was.is_none() && stat.st_size == 0 => {
-                    drop(unlinkat(&parent, name, AtFlags::empty()));
+                    let _ = unlinkat(&parent, name, AtFlags::empty());
                 }
                 _ => {}
             }
