@@ -108,8 +108,11 @@ struct Seen {
 #[derive(Debug)]
 pub(crate) struct FileDigests {
     path: PathBuf,
-    known: Mutex<(HashMap<(u64, u64), Seen>, bool)>,
+    known: Mutex<Known>,
 }
+
+/// What is known, and whether some of it is new.
+type Known = (HashMap<(u64, u64), Seen>, bool);
 
 const MAGIC: &[u8; 16] = b"wharf-files-1\n\0\0";
 const ROW: usize = 72;

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
@@ -91,10 +92,10 @@ impl Args {
         match result {
             Ok(result) => self.print(&result),
             Err(error) => {
-                if let Some(place) = error.place {
+                let cancelled = error.kind == ErrorKind::Cancelled;
+                if let Some(place) = error.place.filter(|_| !cancelled) {
                     eprint!("{}", self.excerpt(place));
                 }
-                let cancelled = error.kind == ErrorKind::Cancelled;
                 let error = match error.hint.clone() {
                     Some(hint) => Hinted::new(error, hint).into(),
                     None => anyhow::Error::from(error),
@@ -211,16 +212,18 @@ impl Args {
     }
 }
 
+/// Signals that come together are one: a terminal and its shell may both send it.
+const TOGETHER: Duration = Duration::from_millis(500);
+
 /// Ends the build at the first signal; the second ends this process.
 fn cancel_on(signals: Signals, cancel: Cancel) {
     std::thread::spawn(move || {
-        let mut seen = 0;
+        let mut first: Option<Instant> = None;
         loop {
             let _ = poll(&mut [PollFd::new(&signals, PollFlags::IN)], None);
             while signals.next_signal().is_some() {
-                seen += 1;
                 cancel.cancel();
-                if seen > 1 {
+                if first.get_or_insert_with(Instant::now).elapsed() > TOGETHER {
                     std::process::exit(130);
                 }
             }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Instant,
@@ -224,7 +225,9 @@ impl Build<'_> {
         std::thread::scope(|scope| {
             for stage in &self.plan.stages {
                 scope.spawn(|| {
-                    let result = self.stage(stage);
+                    // A defect must fail the build, not leave the stages that wait for this one waiting.
+                    let result = catch_unwind(AssertUnwindSafe(|| self.stage(stage)))
+                        .unwrap_or_else(|_| Err(Error::host("a stage ended by a defect of the builder")));
                     let mut done = lock(&self.done);
                     match result {
                         Ok(state) => drop(done.stages.insert(stage.number, Arc::new(state))),

@@ -96,7 +96,8 @@ impl Tree {
             let found = self.view.find(&name, true)?;
             let Some(node) = found.node else { continue };
             let hidden = self.ignore.is_ignored(&name) && !self.ignore.may_want_below(&name);
-            if !hidden && !(self.ignore.is_ignored(&found.path) && node.dir.is_none()) {
+            let is_left_out = hidden || (self.ignore.is_ignored(&found.path) && node.dir.is_none());
+            if !is_left_out {
                 let kept = name.components().skip(depth).collect();
                 items.push(Item { path: found.path, name, kept, node });
             }

@@ -2,14 +2,14 @@
 
 mod instruction;
 mod lines;
+mod mount;
 mod stages;
 mod substitute;
 #[cfg(test)]
 mod tests;
 mod words;
 
-pub use instruction::{
-    Command, Copy, From, Heredoc, Instruction, Kind, Mount, MountKind, Network, Run, Sharing, parse_mount,
-};
+pub use instruction::{Command, Copy, From, Heredoc, Instruction, Kind, Network, Run};
+pub use mount::{Expand, Mount, MountKind, Sharing, parse_mount};
 pub use stages::{Dockerfile, Stage, Warning};
 pub use substitute::{Expanded, Expander};

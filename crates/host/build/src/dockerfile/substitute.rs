@@ -221,13 +221,13 @@ impl Lexer<'_> {
     fn name(&mut self) -> String {
         let mut name = String::new();
         match self.peek() {
-            Some(c) if c.is_ascii_digit() && c != '0' => {
+            Some(c) if c.is_ascii_digit() => {
                 while let Some(c) = self.peek().filter(char::is_ascii_digit) {
                     name.push(c);
                     self.at += 1;
                 }
             }
-            Some(c) if matches!(c, '@' | '*' | '#' | '?' | '-' | '$' | '!' | '0') => {
+            Some(c) if matches!(c, '@' | '*' | '#' | '?' | '-' | '$' | '!') => {
                 name.push(c);
                 self.at += 1;
             }

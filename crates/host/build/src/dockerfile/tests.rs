@@ -175,6 +175,7 @@ fn substitutes_variables() {
         ("$", "$"),
         ("a$-b", "ab"),
         ("$no$1x", "x"),
+        ("$001y|${0:-z}", "y|z"),
         ("a\\ b 'c d'", "a b c d"),
         ("\"a\\\"b\\c\"", "a\"b\\c"),
         ("${no:-${a:-x}}", "foobar"),

@@ -53,11 +53,12 @@ pub(super) fn quoted_words(text: &str, escape: char) -> Vec<String> {
     while let Some(c) = chars.next() {
         match quote {
             None if c.is_whitespace() => words.extend(word.take()),
-            None | Some('"') if c == escape => match chars.next() {
-                Some(next) => word.get_or_insert_default().extend([c, next]),
+            None | Some('"') if c == escape => {
                 // A lone escape at the end stands for nothing.
-                None => {}
-            },
+                if let Some(next) = chars.next() {
+                    word.get_or_insert_default().extend([c, next]);
+                }
+            }
             None => {
                 if matches!(c, '"' | '\'') {
                     quote = Some(c);
