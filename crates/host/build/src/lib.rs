@@ -1,1 +1,23 @@
 //! Dockerfile to build graph to image.
+//!
+//! A [`Dockerfile`](dockerfile::Dockerfile) is read to stages; those the target needs are planned; each runs in a thread, step by
+//! step. A step's key says what goes into it: the files before, its words and variables, the content of what it copies. Its result
+//! is a layer of the image store, kept under that key. A `RUN` is a throw-away container.
+//!
+//! This room knows nothing of registries, pipelines, terminals or Kubernetes.
+
+mod build;
+mod cache;
+mod copy;
+pub mod dockerfile;
+mod error;
+mod ignore;
+mod pack;
+mod progress;
+mod workspace;
+
+pub use build::{BuildRequest, BuildResult, Builder, Context, DockerfileSource, Pull, Secret, StepReport};
+pub use error::{Error, ErrorKind, Place, Result};
+pub use ignore::Ignore;
+pub use pack::{PackReport, PackRequest, pack};
+pub use progress::{Cancel, Progress, StepId};

@@ -1,7 +1,9 @@
 //! The command line: one file per subcommand, one row here for each.
 
+mod build;
 mod containers;
 mod exec;
+mod image;
 mod inspect;
 mod kill;
 mod logs;
@@ -37,6 +39,8 @@ pub(crate) struct Globals {
 enum Command {
     /// Run the platform in the foreground
     Up(up::Args),
+    /// Build an image from a Dockerfile
+    Build(Box<build::Args>),
     /// Create and run a new container from an image
     Run(Box<run::Args>),
     /// List containers
@@ -53,6 +57,8 @@ enum Command {
     Rm(rm::Args),
     /// Return low-level information on containers
     Inspect(inspect::Args),
+    /// Manage images
+    Image(image::Args),
 }
 
 /// Runs the command line, prints what went wrong, and gives the exit code.
@@ -60,6 +66,7 @@ pub(crate) fn dispatch() -> ExitCode {
     let Cli { globals, command } = Cli::parse();
     let result = match command {
         Command::Up(args) => args.run(&globals),
+        Command::Build(args) => args.run(&globals),
         Command::Run(args) => args.run(&globals),
         Command::Ps(args) => args.run(&globals),
         Command::Logs(args) => args.run(&globals),
@@ -68,6 +75,7 @@ pub(crate) fn dispatch() -> ExitCode {
         Command::Kill(args) => args.run(&globals),
         Command::Rm(args) => args.run(&globals),
         Command::Inspect(args) => args.run(&globals),
+        Command::Image(args) => args.run(&globals),
     };
     result.unwrap_or_else(|error| {
         containers::complain(&error);

@@ -1,0 +1,390 @@
+//! Runs a plan: every stage in a thread of its own, which waits where it needs another's files.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use wharf_base::{Clock, Digest, SystemClock, Timestamp};
+use wharf_image::{Decoder, Descriptor, ImageConfig, UnpackOptions, unpack_into};
+
+use super::{
+    plan::{Plan, PlannedStage, Step, Wishes, plan},
+    request::{BuildRequest, BuildResult, Builder, Context, DockerfileSource, StepReport},
+    settings::PROXY_ARGS,
+    stage::StageRun,
+    state::{State, parts_of},
+};
+use crate::{
+    cache::KeyMaker,
+    copy::Tree,
+    dockerfile::Dockerfile,
+    error::{Error, ErrorKind, IoContext, Result},
+    ignore::Ignore,
+    progress::{Listener, Progress},
+    workspace::Temp,
+};
+
+const MAX_DOCKERFILE: u64 = 1 << 20;
+
+/// A build that runs.
+pub(crate) struct Build<'a> {
+    pub(crate) builder: &'a Builder,
+    pub(crate) request: &'a BuildRequest,
+    pub(crate) plan: &'a Plan,
+    pub(crate) file: &'a Dockerfile,
+    pub(crate) temp: &'a Temp,
+    pub(crate) context: Option<Tree>,
+    pub(crate) listener: Listener<'a>,
+    slots: Slots,
+    done: Mutex<Done>,
+    changed: Condvar,
+    notes: Mutex<Notes>,
+}
+
+#[derive(Default)]
+struct Done {
+    stages: BTreeMap<usize, Arc<State>>,
+    failure: Option<Error>,
+}
+
+#[derive(Default)]
+struct Notes {
+    steps: BTreeMap<usize, StepReport>,
+    used_args: BTreeSet<String>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn build(
+    builder: &Builder,
+    mut request: BuildRequest,
+    listener: Listener<'_>,
+) -> Result<BuildResult> {
+    let temp = builder.workspace.temp()?;
+    let context_dir = prepare_context(&mut request, &temp)?;
+    let (name, text) = read_dockerfile(&request.dockerfile, &context_dir)?;
+    let result = build_text(builder, &request, listener, &temp, context_dir, &text);
+    builder.files.save()?;
+    result.map_err(|error| if error.place.is_some() { error.of(&name) } else { error })
+}
+
+fn build_text(
+    builder: &Builder,
+    request: &BuildRequest,
+    listener: Listener<'_>,
+    temp: &Temp,
+    context_dir: PathBuf,
+    text: &str,
+) -> Result<BuildResult> {
+    let file = Dockerfile::parse(text)?;
+    let image = |name: &str| image_state(builder, name, listener);
+    let wishes = Wishes { target: request.target.as_deref(), args: &request.args, image: &image };
+    let plan = plan(&file, &wishes)?;
+    listener(Progress::Planned { steps: plan.steps });
+    let ignore = Arc::new(read_ignore(&request.dockerfile, &context_dir)?);
+    let build = Build {
+        builder,
+        request,
+        plan: &plan,
+        file: &file,
+        temp,
+        context: Some(Tree::context(&context_dir, ignore)?),
+        listener,
+        slots: Slots::new(request.workers),
+        done: Mutex::default(),
+        changed: Condvar::new(),
+        notes: Mutex::default(),
+    };
+    let state = build.run()?;
+    let manifest = build.finish(&state)?;
+    build.result(manifest)
+}
+
+/// The folder the context lies in; a stream is unpacked first.
+fn prepare_context(request: &mut BuildRequest, temp: &Temp) -> Result<PathBuf> {
+    let unpacked = temp.path().join("context");
+    match std::mem::replace(&mut request.context, Context::Empty) {
+        Context::Folder(folder) => {
+            let folder = fs::canonicalize(&folder).at("open the build context", &folder)?;
+            if folder.is_dir() {
+                return Ok(folder);
+            }
+            Err(Error::invalid(format!("the build context '{}' is not a folder", folder.display())))
+        }
+        Context::Tar(stream) => {
+            fs::create_dir(&unpacked).at("create folder", &unpacked)?;
+            let stream = stream.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let decoder = Decoder::new(stream).at("read", "the stream of the build context")?;
+            let options = UnpackOptions { whiteouts: false, owner: Some((0, 0)), ..UnpackOptions::default() };
+            unpack_into(decoder, &unpacked, &options)?;
+            Ok(unpacked)
+        }
+        Context::Empty => {
+            fs::create_dir(&unpacked).at("create folder", &unpacked)?;
+            Ok(unpacked)
+        }
+    }
+}
+
+/// The Dockerfile's name and text.
+fn read_dockerfile(source: &DockerfileSource, context: &Path) -> Result<(String, String)> {
+    let (name, path) = match source {
+        DockerfileSource::Text(text) => return Ok(("Dockerfile".into(), text.clone())),
+        DockerfileSource::File(path) => (path.display().to_string(), path.clone()),
+        DockerfileSource::InContext(name) => {
+            let inside = wharf_image::View::plain(context)?.find(Path::new(name), true)?;
+            (name.clone(), context.join(inside.path))
+        }
+    };
+    let size = fs::metadata(&path).map_err(|error| {
+        let hint = "name the Dockerfile with -f, or the folder it is in as build context";
+        Error::invalid(format!("cannot read the Dockerfile '{}'", path.display())).caused_by(error).hint(hint)
+    })?;
+    if size.len() > MAX_DOCKERFILE || !size.is_file() {
+        return Err(Error::invalid(format!("'{name}' is no file of at most {MAX_DOCKERFILE} bytes")));
+    }
+    let bytes = fs::read(&path).at("read", &path)?;
+    let text = String::from_utf8(bytes).map_err(|_| Error::invalid(format!("'{name}' is not UTF-8 text")))?;
+    Ok((name, text))
+}
+
+/// `NAME.dockerignore` beside the Dockerfile, or `.dockerignore` of the context.
+fn read_ignore(source: &DockerfileSource, context: &Path) -> Result<Ignore> {
+    let own = match source {
+        DockerfileSource::Text(_) => None,
+        DockerfileSource::File(path) => Some(path.clone()),
+        DockerfileSource::InContext(name) => Some(context.join(name)),
+    };
+    let own = own.map(|path| {
+        let mut name = path.into_os_string();
+        name.push(".dockerignore");
+        PathBuf::from(name)
+    });
+    for path in own.into_iter().chain([context.join(".dockerignore")]) {
+        let is_file = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() < 1 << 20);
+        if is_file {
+            let text = fs::read(&path).at("read", &path)?;
+            let shown = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            return Ignore::parse(&String::from_utf8_lossy(&text)).map_err(|error| error.of(&shown));
+        }
+    }
+    Ok(Ignore::default())
+}
+
+/// The start of a stage on the image `name`.
+pub(crate) fn image_state(builder: &Builder, name: &str, listener: Listener<'_>) -> Result<State> {
+    let found = match (builder.images.find(name), &builder.pull) {
+        (Err(wharf_image::Error::NoImage { .. }), Some(pull)) => {
+            listener(Progress::Note { text: format!("pulling {name}") });
+            let reference: wharf_image::Reference = name.parse()?;
+            pull(&reference)
+                .map_err(|e| Error::host(format!("cannot pull '{name}': {e}")).hint(e.hint().to_owned()))?;
+            builder.images.find(name)
+        }
+        (found, _) => found,
+    };
+    let (_, target) = found?;
+    let (layers, config) = parts_of(builder.images.resolve_descriptor(&target)?);
+    Ok(State::of(layers, config))
+}
+
+impl Build<'_> {
+    pub(crate) fn escape(&self) -> char {
+        self.file.escape
+    }
+
+    /// The value a caller gave for a build argument.
+    pub(crate) fn arg(&self, name: &str) -> Option<String> {
+        lock(&self.notes).used_args.insert(name.to_owned());
+        self.request.args.get(name).cloned()
+    }
+
+    /// What keys of all steps have in common.
+    pub(crate) fn key(&self, purpose: &str) -> KeyMaker {
+        let mut key = KeyMaker::new(purpose);
+        key.number(self.request.source_date_epoch.map_or(u64::MAX, |epoch| epoch as u64));
+        key
+    }
+
+    /// The time a step's result bears.
+    pub(crate) fn now(&self) -> String {
+        self.request
+            .source_date_epoch
+            .map_or_else(|| SystemClock.now(), |epoch| Timestamp::from_unix(epoch, 0))
+            .to_string()
+    }
+
+    fn run(&self) -> Result<Arc<State>> {
+        std::thread::scope(|scope| {
+            for stage in &self.plan.stages {
+                scope.spawn(|| {
+                    // A defect must fail the build, not leave the stages that wait for this one waiting.
+                    let result = catch_unwind(AssertUnwindSafe(|| self.stage(stage)))
+                        .unwrap_or_else(|_| Err(Error::host("a stage ended by a defect of the builder")));
+                    let mut done = lock(&self.done);
+                    match result {
+                        Ok(state) => drop(done.stages.insert(stage.number, Arc::new(state))),
+                        // The first failure is the cause; what follows from it is not told.
+                        Err(error) => drop(done.failure.get_or_insert(error)),
+                    }
+                    self.changed.notify_all();
+                });
+            }
+        });
+        let mut done = lock(&self.done);
+        if let Some(error) = done.failure.take() {
+            return Err(error);
+        }
+        self.request.cancel.check()?;
+        done.stages.remove(&self.plan.target).ok_or_else(|| Error::host("the stage to build was not built"))
+    }
+
+    fn stage(&self, planned: &PlannedStage) -> Result<State> {
+        StageRun::start(self, planned)
+            .and_then(|mut stage| {
+                for (instruction, step) in planned.instructions.iter().zip(&planned.steps) {
+                    self.check()?;
+                    stage.apply(instruction, step.as_ref()).map_err(|error| error.at(instruction.place))?;
+                }
+                Ok(stage.state)
+            })
+            .map_err(|error| error.at(planned.place))
+    }
+
+    /// Fails when the build is over for another reason.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.request.cancel.check()?;
+        if lock(&self.done).failure.is_some() { Err(Error::cancelled()) } else { Ok(()) }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.check().is_err()
+    }
+
+    /// Another stage's result, once it is there.
+    pub(crate) fn wait_for(&self, number: usize) -> Result<Arc<State>> {
+        let mut done = lock(&self.done);
+        loop {
+            if done.failure.is_some() {
+                return Err(Error::cancelled());
+            }
+            if let Some(state) = done.stages.get(&number) {
+                return Ok(state.clone());
+            }
+            done = self.changed.wait(done).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The right to work, of which there are as many as workers.
+    pub(crate) fn slot(&self) -> Slot<'_> {
+        self.slots.take()
+    }
+
+    /// Tells how a step goes: started, then cached, done or failed.
+    pub(crate) fn report(&self, step: &Step, act: impl FnOnce() -> Result<bool>) -> Result<()> {
+        (self.listener)(Progress::Started { step: step.id, name: step.name.clone() });
+        let start = Instant::now();
+        let result = act();
+        let elapsed = start.elapsed();
+        match &result {
+            Ok(true) => (self.listener)(Progress::Cached { step: step.id }),
+            Ok(false) => (self.listener)(Progress::Done { step: step.id, elapsed }),
+            Err(error) if error.kind == ErrorKind::Cancelled => {}
+            Err(error) => (self.listener)(Progress::Failed { step: step.id, error: error.what.clone() }),
+        }
+        let cached = result?;
+        self.note(StepReport { step: step.id, name: step.name.clone(), cached, elapsed });
+        Ok(())
+    }
+
+    fn note(&self, report: StepReport) {
+        lock(&self.notes).steps.insert(report.step, report);
+    }
+
+    fn finish(&self, state: &State) -> Result<Descriptor> {
+        let mut config = ImageConfig::for_host();
+        config.config = state.config.clone();
+        config.config.labels.extend(self.request.labels.clone());
+        config.history = state.history.clone();
+        config.author = state.author.clone();
+        config.created = match self.request.source_date_epoch {
+            Some(_) => Some(self.now()),
+            None => state.created.clone(),
+        };
+        let images = &self.builder.images;
+        let manifest = images.put_image(config, &state.layers)?;
+        if !self.request.tags.is_empty() {
+            images.tag(&self.request.tags, &manifest)?;
+        }
+        Ok(manifest)
+    }
+
+    fn result(self, manifest: Descriptor) -> Result<BuildResult> {
+        let id = self.builder.images.manifest(&manifest)?.1.config.digest;
+        let notes = self.notes.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let file = self.file.warnings.iter().map(|w| format!("line {}: {}", w.place.line, w.what));
+        let mut warnings: Vec<String> = file.collect();
+        let is_used = |name: &String| {
+            notes.used_args.contains(name)
+                || self.plan.used_args.contains(name)
+                || PROXY_ARGS.contains(&name.as_str())
+                || name == "SOURCE_DATE_EPOCH"
+        };
+        for name in self.request.args.keys().filter(|name| !is_used(name)) {
+            warnings
+                .push(format!("the build argument {name} is not used: no stage that was built declares it"));
+        }
+        for text in &warnings {
+            (self.listener)(Progress::Note { text: format!("warning: {text}") });
+        }
+        Ok(BuildResult { id, manifest, steps: notes.steps.into_values().collect(), warnings })
+    }
+}
+
+/// Counts who works.
+struct Slots {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// A right to work, given back when dropped.
+pub(crate) struct Slot<'a>(&'a Slots);
+
+impl Slots {
+    fn new(workers: usize) -> Self {
+        let processors = || std::thread::available_parallelism().map_or(2, usize::from);
+        Self { free: Mutex::new(if workers == 0 { processors() } else { workers }), freed: Condvar::new() }
+    }
+
+    fn take(&self) -> Slot<'_> {
+        let mut free = lock(&self.free);
+        while *free == 0 {
+            free = self.freed.wait(free).unwrap_or_else(PoisonError::into_inner);
+        }
+        *free -= 1;
+        Slot(self)
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.free) += 1;
+        self.0.freed.notify_one();
+    }
+}
+
+/// A file system key after a step that does not depend on what was before.
+pub(crate) fn joined(purpose: &str, parts: &[&Digest]) -> Digest {
+    let mut key = KeyMaker::new(purpose);
+    for part in parts {
+        key.digest(part);
+    }
+    key.key()
+}

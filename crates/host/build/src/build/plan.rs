@@ -1,0 +1,277 @@
+//! Which stages are needed, what each stands on, and the steps people see.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wharf_base::closest;
+use wharf_image::Platform;
+
+use super::state::State;
+use crate::{
+    dockerfile::{Dockerfile, Expander, Instruction, Kind, parse_mount},
+    error::{Error, Place, Result},
+    progress::StepId,
+};
+
+/// What a build does.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The stages needed, in the order of the file.
+    pub(crate) stages: Vec<PlannedStage>,
+    /// The number of the stage that becomes the image.
+    pub(crate) target: usize,
+    /// Values of arguments before the first `FROM`, and of those every build has.
+    pub(crate) globals: BTreeMap<String, String>,
+    /// Build arguments somebody asked for.
+    pub(crate) used_args: BTreeSet<String>,
+    pub(crate) steps: usize,
+}
+
+/// One stage to build.
+#[derive(Debug)]
+pub(crate) struct PlannedStage {
+    pub(crate) number: usize,
+    pub(crate) base: Base,
+    pub(crate) place: Place,
+    /// Its instructions, those its base left for it first.
+    pub(crate) instructions: Vec<Instruction>,
+    /// The step of `FROM` and of each instruction that has one.
+    pub(crate) from_step: Step,
+    pub(crate) steps: Vec<Option<Step>>,
+}
+
+/// What a stage stands on.
+#[derive(Debug)]
+pub(crate) enum Base {
+    Stage(usize),
+    Start(Box<State>),
+}
+
+/// A step as people see it.
+#[derive(Debug, Clone)]
+pub(crate) struct Step {
+    pub(crate) id: StepId,
+    pub(crate) name: String,
+}
+
+/// What planning needs to know besides the Dockerfile.
+pub(crate) struct Wishes<'a> {
+    pub(crate) target: Option<&'a str>,
+    pub(crate) args: &'a BTreeMap<String, String>,
+    /// Finds an image and gives the state of a stage on it.
+    pub(crate) image: &'a dyn Fn(&str) -> Result<State>,
+}
+
+pub(crate) fn plan(file: &Dockerfile, wishes: &Wishes<'_>) -> Result<Plan> {
+    let mut planner = Planner { file, wishes, globals: platform_args(), used_args: BTreeSet::new() };
+    planner.read_globals()?;
+    let target = planner.target()?;
+    let drafts = planner.drafts(target)?;
+    let mut plan =
+        Plan { stages: Vec::new(), target, globals: planner.globals, used_args: planner.used_args, steps: 0 };
+    let several = file.stages.len() > 1;
+    for (number, draft) in drafts {
+        plan.number_steps(file, number, draft, several);
+    }
+    Ok(plan)
+}
+
+/// A stage before its steps are numbered.
+struct Draft {
+    base: Base,
+    shown: String,
+    instructions: Vec<Instruction>,
+}
+
+struct Planner<'a> {
+    file: &'a Dockerfile,
+    wishes: &'a Wishes<'a>,
+    globals: BTreeMap<String, String>,
+    used_args: BTreeSet<String>,
+}
+
+fn platform_args() -> BTreeMap<String, String> {
+    let host = Platform::host();
+    let variant = host.variant.clone().unwrap_or_default();
+    let mut args = BTreeMap::new();
+    for side in ["BUILD", "TARGET"] {
+        args.insert(format!("{side}PLATFORM"), host.to_string());
+        args.insert(format!("{side}OS"), host.os.clone());
+        args.insert(format!("{side}ARCH"), host.architecture.clone());
+        args.insert(format!("{side}VARIANT"), variant.clone());
+    }
+    args
+}
+
+impl Planner<'_> {
+    fn read_globals(&mut self) -> Result<()> {
+        let expander = Expander::new(self.file.escape);
+        for instruction in &self.file.global_args {
+            let Kind::Arg(args) = &instruction.kind else { continue };
+            for (name, default) in args {
+                let value = match (self.wishes.args.get(name), default) {
+                    (Some(given), _) => Some(given.clone()),
+                    (None, Some(default)) => {
+                        let value = expander.text(default, &|name| self.globals.get(name).cloned());
+                        Some(value.map_err(|e| e.at(instruction.place))?)
+                    }
+                    (None, None) => None,
+                };
+                self.used_args.insert(name.clone());
+                self.globals.extend(value.map(|value| (name.clone(), value)));
+            }
+        }
+        let target = self.wishes.target.unwrap_or("default").to_owned();
+        self.globals.insert("TARGETSTAGE".into(), target);
+        Ok(())
+    }
+
+    fn target(&self) -> Result<usize> {
+        let Some(wanted) = self.wishes.target else { return Ok(self.file.stages.len() - 1) };
+        self.file.stage(wanted, self.file.stages.len()).ok_or_else(|| {
+            let names = self.file.stages.iter().filter_map(|stage| stage.from.name.as_deref());
+            let near = closest(wanted, names).map(|near| format!("did you mean '{near}'?"));
+            Error::invalid(format!("there is no stage '{wanted}'")).maybe_hint(near)
+        })
+    }
+
+    /// The stages the target needs, drawn up in the order of the file.
+    fn drafts(&mut self, target: usize) -> Result<BTreeMap<usize, Draft>> {
+        let mut drafts = BTreeMap::new();
+        let mut wanted = vec![target];
+        while let Some(number) = wanted.pop() {
+            if drafts.contains_key(&number) {
+                continue;
+            }
+            let draft = self.draft(number)?;
+            if let Base::Stage(base) = draft.base {
+                wanted.push(base);
+            }
+            for instruction in &draft.instructions {
+                wanted.extend(self.sources_of(instruction, number).map_err(|e| e.at(instruction.place))?);
+            }
+            drafts.insert(number, draft);
+        }
+        Ok(drafts)
+    }
+
+    fn draft(&self, number: usize) -> Result<Draft> {
+        let Some(stage) = self.file.stages.get(number) else {
+            return Err(Error::invalid(format!("there is no stage {number}")));
+        };
+        let at = |error: Error| error.at(stage.place);
+        let expander = Expander::new(self.file.escape);
+        let expand = |text: &str| expander.text(text, &|name| self.globals.get(name).cloned()).map_err(at);
+        let name = expand(&stage.from.base)?;
+        if name.is_empty() {
+            let hint =
+                format!("give the argument in '{}' a value, with a default or --build-arg", stage.from.base);
+            return Err(at(Error::invalid("FROM has no image once its arguments are put in").hint(hint)));
+        }
+        if let Some(platform) = &stage.from.platform {
+            check_platform(&expand(platform)?).map_err(at)?;
+        }
+        let mut triggers = Vec::new();
+        let (base, shown) = if name == "scratch" {
+            (Base::Start(Box::new(State::scratch())), name)
+        } else if let Some(base) = self.file.stage(&name, number).filter(|_| name.parse::<usize>().is_err()) {
+            triggers = self.triggers_of_stage(base);
+            (Base::Stage(base), name)
+        } else {
+            let mut state = (self.wishes.image)(&name).map_err(at)?;
+            triggers.append(&mut state.config.on_build);
+            (Base::Start(Box::new(state)), name)
+        };
+        let mut instructions = Dockerfile::parse_triggers(&triggers).map_err(at)?;
+        instructions.iter_mut().for_each(|trigger| trigger.place = stage.place);
+        instructions.extend(stage.instructions.iter().cloned());
+        Ok(Draft { base, shown, instructions })
+    }
+
+    fn triggers_of_stage(&self, number: usize) -> Vec<String> {
+        let instructions = self.file.stages.get(number).map(|stage| stage.instructions.as_slice());
+        let trigger = |instruction: &Instruction| match &instruction.kind {
+            Kind::OnBuild(text) => Some(text.clone()),
+            _ => None,
+        };
+        instructions.unwrap_or_default().iter().filter_map(trigger).collect()
+    }
+
+    /// Stages an instruction takes files from.
+    fn sources_of(&self, instruction: &Instruction, number: usize) -> Result<Vec<usize>> {
+        let mut names = Vec::new();
+        match &instruction.kind {
+            Kind::Copy(copy) => names.extend(copy.from.clone()),
+            Kind::Run(run) => {
+                for mount in &run.mounts {
+                    names.extend(parse_mount(mount, None)?.from);
+                }
+            }
+            _ => {}
+        }
+        let mut stages = Vec::new();
+        for name in names {
+            if name.contains('$') {
+                let hint = "name the image in a FROM … AS stage and take files from that";
+                return Err(Error::invalid(format!("'{name}': from cannot hold a variable")).hint(hint));
+            }
+            if self.file.stages.get(number).is_some_and(|s| s.from.name.as_deref() == Some(name.as_str())) {
+                return Err(Error::invalid(format!("the stage '{name}' cannot take files from itself")));
+            }
+            stages.extend(self.file.stage(&name, number));
+        }
+        Ok(stages)
+    }
+}
+
+fn check_platform(text: &str) -> Result<()> {
+    let host = Platform::host();
+    let mut parts = text.split('/');
+    let (os, architecture) = (parts.next().unwrap_or(""), parts.next().unwrap_or(&host.architecture));
+    let architecture = match architecture {
+        "x86_64" | "x86-64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    if os == host.os && architecture == host.architecture {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("the platform '{text}' cannot be built on this machine, which is {host}"))
+        .hint("leave --platform out, or build on a machine of that kind"))
+}
+
+/// Whether an instruction is a step: it can change files.
+fn is_step(kind: &Kind) -> bool {
+    matches!(kind, Kind::Run(_) | Kind::Copy(_) | Kind::Workdir(_))
+}
+
+impl Plan {
+    fn number_steps(&mut self, file: &Dockerfile, number: usize, draft: Draft, several: bool) {
+        let total = 1 + draft.instructions.iter().filter(|i| is_step(&i.kind)).count();
+        let stage = file.stages.get(number);
+        let name =
+            stage.and_then(|stage| stage.from.name.clone()).unwrap_or_else(|| format!("stage-{number}"));
+        let prefix = if several { format!("{name} ") } else { String::new() };
+        let mut nth = 0;
+        let mut step = |text: &str| {
+            self.steps += 1;
+            nth += 1;
+            Step { id: self.steps, name: format!("[{prefix}{nth}/{total}] {text}") }
+        };
+        let from_step = step(&format!("FROM {}", draft.shown));
+        let steps =
+            draft.instructions.iter().map(|i| is_step(&i.kind).then(|| step(&one_line(&i.text)))).collect();
+        self.stages.push(PlannedStage {
+            number,
+            base: draft.base,
+            place: stage.map(|stage| stage.place).unwrap_or_default(),
+            instructions: draft.instructions,
+            from_step,
+            steps,
+        });
+    }
+}
+
+/// The instruction on one line, as lists show it.
+pub(crate) fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
