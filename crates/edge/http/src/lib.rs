@@ -4,11 +4,13 @@
 //! build on it.
 
 mod body;
+mod fetch;
 mod pki;
 mod serve;
 mod upgrade;
 
 pub use body::{Body, BodyTooLarge, BoxError, collect, empty, full, stream};
+pub use fetch::{FetchError, Fetcher};
 pub use pki::{Authority, Issued, PkiError, Usage};
 pub use serve::{Handler, Listener, ServeError, TlsConfig, tls_config};
 pub use upgrade::{Upgraded, upgrade};

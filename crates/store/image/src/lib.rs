@@ -14,6 +14,8 @@ mod gc;
 mod layer;
 mod lease;
 mod manifest;
+mod own;
+mod partial;
 mod reference;
 mod refs;
 mod store;
@@ -30,6 +32,7 @@ pub use manifest::{
     ContainerConfig, Descriptor, Empty, Healthcheck, History, ImageConfig, Index, Manifest, Platform, RootFs,
     media_type,
 };
+pub use partial::{Mark, Partial};
 pub use reference::Reference;
 pub use refs::RefEntry;
 pub use store::{Layer, ResolvedImage, Scratch, Store};
