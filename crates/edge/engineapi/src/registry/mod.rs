@@ -36,6 +36,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::
 use wharf_http::{Body, empty, full};
 use wharf_image::Store;
 
+pub(crate) use blobs::read_file;
 use error::{Code, Failure};
 use lists::ReferrerCache;
 use route::Route;

@@ -1,32 +1,38 @@
 //! A registry on a free port and a plain client for it.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{net::Ipv4Addr, pin::Pin, sync::Arc};
 
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle};
 use wharf_base::Digest;
 use wharf_engineapi::registry::Registry;
-use wharf_http::{Fetcher, Handler, Listener};
+use wharf_http::{Body, Fetcher, Handler, Listener};
 use wharf_image::{Store, media_type};
 
 /// A registry that serves.
 pub(crate) struct Server {
     pub(crate) images: Arc<Store>,
     pub(crate) address: std::net::SocketAddr,
+    around: Around,
     dir: tempfile::TempDir,
     http: Fetcher,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
-async fn serve(images: Arc<Store>) -> (std::net::SocketAddr, watch::Sender<bool>, JoinHandle<()>) {
+/// What stands between the connection and the registry.
+pub(crate) type Around = Arc<
+    dyn Fn(Registry, Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> + Send + Sync,
+>;
+
+async fn serve(
+    images: Arc<Store>,
+    around: Around,
+) -> (std::net::SocketAddr, watch::Sender<bool>, JoinHandle<()>) {
     let registry = Registry::new(images);
-    let handler: Handler = Arc::new(move |request| {
-        let registry = registry.clone();
-        Box::pin(async move { registry.handle(request).await })
-    });
+    let handler: Handler = Arc::new(move |request| around(registry.clone(), request));
     let listener = Listener::tcp((Ipv4Addr::LOCALHOST, 0).into(), None).await.unwrap();
     let address = listener.address().unwrap();
     let (stop, stopping) = watch::channel(false);
@@ -35,10 +41,17 @@ async fn serve(images: Arc<Store>) -> (std::net::SocketAddr, watch::Sender<bool>
 
 impl Server {
     pub(crate) async fn start() -> Self {
+        Self::start_behind(Arc::new(|registry, request| {
+            Box::pin(async move { registry.handle(request).await })
+        }))
+        .await
+    }
+
+    pub(crate) async fn start_behind(around: Around) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let images = Arc::new(Store::open(dir.path()).unwrap());
-        let (address, stop, task) = serve(Arc::clone(&images)).await;
-        Self { images, address, dir, http: Fetcher::new(), stop, task }
+        let (address, stop, task) = serve(Arc::clone(&images), Arc::clone(&around)).await;
+        Self { images, address, around, dir, http: Fetcher::new(), stop, task }
     }
 
     /// Serves the same folder anew, with nothing remembered.
@@ -46,7 +59,8 @@ impl Server {
         self.stop.send_replace(true);
         (&mut self.task).await.unwrap();
         self.images = Arc::new(Store::open(self.dir.path()).unwrap());
-        (self.address, self.stop, self.task) = serve(Arc::clone(&self.images)).await;
+        (self.address, self.stop, self.task) =
+            serve(Arc::clone(&self.images), Arc::clone(&self.around)).await;
     }
 
     pub(crate) async fn request(
