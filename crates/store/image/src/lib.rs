@@ -6,6 +6,7 @@
 //!
 //! This room knows nothing of containers, Dockerfiles or listeners.
 
+mod archive;
 mod blob;
 mod compress;
 mod error;
@@ -21,6 +22,7 @@ mod refs;
 mod store;
 mod view;
 
+pub use archive::Archived;
 pub use blob::{BlobWriter, Blobs};
 pub use compress::{Compression, Decoder};
 pub use error::{Error, Result};

@@ -15,7 +15,7 @@ use crate::{
     reference::Reference,
 };
 
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const CREATED: &str = "org.opencontainers.image.created";
 
 /// One name in the store.
