@@ -2,6 +2,7 @@
 
 mod containers;
 mod exec;
+mod image;
 mod inspect;
 mod kill;
 mod logs;
@@ -53,6 +54,8 @@ enum Command {
     Rm(rm::Args),
     /// Return low-level information on containers
     Inspect(inspect::Args),
+    /// Manage images
+    Image(image::Args),
 }
 
 /// Runs the command line, prints what went wrong, and gives the exit code.
@@ -68,6 +71,7 @@ pub(crate) fn dispatch() -> ExitCode {
         Command::Kill(args) => args.run(&globals),
         Command::Rm(args) => args.run(&globals),
         Command::Inspect(args) => args.run(&globals),
+        Command::Image(args) => args.run(&globals),
     };
     result.unwrap_or_else(|error| {
         containers::complain(&error);

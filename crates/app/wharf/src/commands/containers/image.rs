@@ -33,7 +33,7 @@ pub(crate) fn from_directory(path: &Path) -> anyhow::Result<Image> {
 
 /// An image of the platform's store.
 pub(crate) fn from_store(data: &Path, name: &str) -> anyhow::Result<Image> {
-    let found = wharf_image::Store::open(data)?.resolve(name)?;
+    let found = wharf_image::Store::open(data.join("images"))?.resolve(name)?;
     let config = found.config.config;
     Ok(Image {
         name: name.to_owned(),
