@@ -13,6 +13,7 @@ mod sbom;
 mod secrets;
 mod severity;
 mod version;
+mod zip;
 
 use std::path::{Path, PathBuf};
 
@@ -57,7 +58,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NoDatabase(_) | Self::NoAdvisories(_) => Some(
-                "unpack advisories there, such as https://storage.googleapis.com/osv-vulnerabilities/Debian/all.zip (also PyPI, crates.io, npm, Alpine, Ubuntu), or name a folder with --osv".into(),
+                "put advisories there, unpacked or as the archives OSV publishes, such as https://storage.googleapis.com/osv-vulnerabilities/Debian/all.zip (also PyPI, crates.io, npm, Alpine, Ubuntu), or name a folder with --osv".into(),
             ),
             Self::Image(error) => error.hint(),
             _ => None,

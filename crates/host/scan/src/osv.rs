@@ -10,7 +10,7 @@ use std::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Error, cvss, severity::Severity, version::Ecosystem};
+use crate::{Error, cvss, severity::Severity, version::Ecosystem, zip};
 
 const MAX_ADVISORY: u64 = 8 << 20;
 const MAX_DEPTH: usize = 12;
@@ -212,14 +212,13 @@ pub struct Database {
 }
 
 impl Database {
-    /// Reads every `*.json` below `dir`.
+    /// Reads every `*.json` below `dir`, and those in every `*.zip`.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let mut files = Vec::new();
         list(dir, 0, &mut files)?;
         files.sort();
         let half = files.len().div_ceil(std::thread::available_parallelism().map_or(2, usize::from).min(8));
-        let read =
-            |files: &[PathBuf]| files.iter().map(|file| (file.clone(), read(file))).collect::<Vec<_>>();
+        let read = |files: &[PathBuf]| files.iter().flat_map(|file| read_any(file)).collect::<Vec<_>>();
         let parts: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> =
                 files.chunks(half.max(1)).map(|part| scope.spawn(move || read(part))).collect();
@@ -230,7 +229,7 @@ impl Database {
             match advisory {
                 Ok(advisory) => database.add(advisory),
                 Err(why) if database.unreadable.len() < 20 => {
-                    database.unreadable.push(format!("{}: {why}", file.display()));
+                    database.unreadable.push(format!("{file}: {why}"));
                 }
                 Err(_) => {}
             }
@@ -279,6 +278,24 @@ impl Database {
     }
 }
 
+type Read = (String, Result<Advisory, String>);
+
+/// The advisories of a file, or of the files in an archive.
+fn read_any(file: &Path) -> Vec<Read> {
+    let shown = file.display().to_string();
+    if file.extension().is_none_or(|e| e != "zip") {
+        return vec![(shown, read(file))];
+    }
+    let mut found = Vec::new();
+    let wanted = |name: &str| name.ends_with(".json");
+    let ended = zip::entries(file, MAX_ADVISORY, wanted, |name, bytes| {
+        let advisory = bytes.and_then(|bytes| Advisory::parse(&bytes).map_err(|e| e.to_string()));
+        found.push((format!("{shown}: {name}"), advisory));
+    });
+    found.extend(ended.err().map(|why| (shown, Err(why))));
+    found
+}
+
 fn read(file: &Path) -> Result<Advisory, String> {
     use std::io::Read;
     let mut bytes = Vec::new();
@@ -300,7 +317,7 @@ fn list(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Error>
         let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
         if kind.is_dir() && depth < MAX_DEPTH && !hidden {
             list(&path, depth + 1, files)?;
-        } else if kind.is_file() && path.extension().is_some_and(|e| e == "json") {
+        } else if kind.is_file() && path.extension().is_some_and(|e| e == "json" || e == "zip") {
             files.push(path);
         }
     }

@@ -103,7 +103,7 @@ impl Report {
     }
 
     pub(crate) fn match_advisories(&mut self, database: &Database) {
-        let release = self.os.as_ref().and_then(|os| release_of(os));
+        let release = self.os.as_ref().and_then(release_of);
         let mut found: Vec<Finding> = Vec::new();
         for installed in &self.packages {
             let package = &installed.package;

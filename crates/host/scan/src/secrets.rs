@@ -16,8 +16,11 @@ pub struct Secret {
 /// Files larger than this are data, not configuration.
 pub(crate) const MAX_FILE: u64 = 256 << 10;
 
+/// One form of credential.
+type Token = (&'static str, usize, fn(u8) -> bool, &'static str);
+
 /// Prefix, how many characters follow at least, which characters, and what it is.
-const TOKENS: [(&str, usize, fn(u8) -> bool, &str); 11] = [
+const TOKENS: [Token; 11] = [
     ("AKIA", 16, upper, "AWS access key id"),
     ("ASIA", 16, upper, "AWS temporary access key id"),
     ("ghp_", 36, word, "GitHub personal access token"),

@@ -1,4 +1,4 @@
-//! Content-addressed blobs, manifests, unpacked layers, archives and registry client.
+//! Content-addressed blobs, manifests, unpacked layers, names and archives. Registries are the edge's matter.
 //!
 //! The data folder is itself an OCI image layout: `oci-layout`, `index.json` with one entry per
 //! reference, `blobs/sha256/…`. Beside it, `layers/` holds every layer unpacked once, ready to be an

@@ -193,19 +193,19 @@ impl Store {
         let digits = text.strip_prefix("sha256:").unwrap_or(text);
         let is_id = (4..=64).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
         if is_id {
-            let mut found: Vec<Descriptor> = Vec::new();
+            let mut found: Vec<(Digest, Descriptor)> = Vec::new();
             for entry in self.references()? {
-                let id =
-                    self.manifest(&entry.target).map(|(digest, m)| [digest.hex(), m.config.digest.hex()]);
-                let known = found.iter().any(|d| d.digest == entry.target.digest);
-                if !known && id.is_ok_and(|ids| ids.iter().any(|id| id.starts_with(digits))) {
-                    found.push(entry.target);
+                let Ok((digest, manifest)) = self.manifest(&entry.target) else { continue };
+                let id = manifest.config.digest;
+                if [digest, id].iter().any(|d| d.hex().starts_with(digits)) {
+                    found.push((id, entry.target));
                 }
             }
-            if found.len() > 1 {
+            // One image may be under several manifests: compressed otherwise, from another registry.
+            if found.iter().any(|(id, _)| found.first().is_some_and(|(first, _)| first != id)) {
                 return Err(Error::document(format!("image id '{text}'"), "is the start of several ids"));
             }
-            if let Some(target) = found.pop() {
+            if let Some((_, target)) = found.pop() {
                 return Ok((None, target));
             }
         }

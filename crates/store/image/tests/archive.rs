@@ -87,7 +87,7 @@ fn broken_archives_name_nothing() {
         (docker("\"ring\""), "has no file 'ring'"),
         (docker(""), "has 0 layers but its configuration 1"),
         (tar(&[(&format!("blobs/sha256/{}", "0".repeat(64)), b"forged")], &[]), "instead of sha256:0000"),
-        (b"not a tar at all".to_vec(), "tar header"),
+        (b"not a tar at all".to_vec(), "image archive ends in the middle of a tar header"),
     ] {
         let (_dir, to) = store();
         let error: Error = to.load(&archive[..]).unwrap_err();

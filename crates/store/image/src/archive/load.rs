@@ -27,9 +27,9 @@ impl Store {
     pub fn load(&self, input: impl Read) -> Result<Vec<Archived>> {
         let files = self.read_files(input)?;
         let images = if files.has(LAYOUT) && files.has(INDEX) {
-            self.from_layout(&files)?
+            self.layout_images(&files)?
         } else if files.has(DOCKER_MANIFEST) {
-            self.from_docker(&files)?
+            self.docker_images(&files)?
         } else {
             return Err(archive(
                 "is neither an OCI layout (oci-layout, index.json) nor a docker archive (manifest.json)",
@@ -48,7 +48,7 @@ impl Store {
     fn read_files(&self, input: impl Read) -> Result<Files> {
         let mut tar = TarReader::new(Decoder::new(input).at("read archive", "input")?);
         let mut files = Files::default();
-        while let Some(entry) = tar.next_entry()? {
+        while let Some(entry) = tar.next_entry().map_err(of_archive)? {
             let path = clean(&PathBuf::from(String::from_utf8_lossy(&entry.path).into_owned()));
             if files.blobs.len() + files.links.len() >= MAX_ENTRIES {
                 return Err(archive(&format!("has more than {MAX_ENTRIES} entries")));
@@ -73,7 +73,7 @@ impl Store {
         Ok(files)
     }
 
-    fn from_layout(&self, files: &Files) -> Result<Vec<Archived>> {
+    fn layout_images(&self, files: &Files) -> Result<Vec<Archived>> {
         let index = Index::parse(&self.document(&files.get(INDEX)?)?)?;
         let mut images: Vec<Archived> = Vec::new();
         for entry in index.manifests {
@@ -90,14 +90,14 @@ impl Store {
         Ok(images)
     }
 
-    fn from_docker(&self, files: &Files) -> Result<Vec<Archived>> {
+    fn docker_images(&self, files: &Files) -> Result<Vec<Archived>> {
         let bytes = self.document(&files.get(DOCKER_MANIFEST)?)?;
         let entries: Vec<DockerEntry> = serde_json::from_slice(&bytes)
             .map_err(|e| archive(&format!("has a manifest.json that cannot be read: {e}")))?;
-        entries.iter().map(|entry| self.from_docker_entry(files, entry)).collect()
+        entries.iter().map(|entry| self.docker_image(files, entry)).collect()
     }
 
-    fn from_docker_entry(&self, files: &Files, entry: &DockerEntry) -> Result<Archived> {
+    fn docker_image(&self, files: &Files, entry: &DockerEntry) -> Result<Archived> {
         let names = entry.repo_tags.iter().map(|name| name.parse()).collect::<Result<Vec<Reference>>>()?;
         let id = files.get(&entry.config)?;
         let bytes = self.document(&id)?;
@@ -145,6 +145,14 @@ impl Store {
         }
         let config = ImageConfig::parse(&self.document(&manifest.config.digest)?)?;
         pair_layers(&digest, manifest.layers, &config).map(|_| ())
+    }
+}
+
+/// What the tar reader says of layers, said of the archive.
+fn of_archive(error: Error) -> Error {
+    match error {
+        Error::Layer(problem) => archive(&problem),
+        other => other,
     }
 }
 

@@ -29,7 +29,7 @@ impl Args {
                 }
             }
         }
-        println!("{}", serde_json::to_string_pretty(&found)?);
+        say!("{}", serde_json::to_string_pretty(&found)?);
         Ok(code)
     }
 }

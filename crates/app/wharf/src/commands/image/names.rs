@@ -73,7 +73,7 @@ impl Rm {
         }
         for name in names {
             store.untag(&name).map_err(hinted)?;
-            println!("Untagged: {}", name.familiar());
+            say!("Untagged: {}", name.familiar());
         }
         Ok(())
     }
@@ -84,7 +84,9 @@ fn names_of(
     target: &Descriptor,
     wanted: impl Fn(&Reference) -> bool,
 ) -> anyhow::Result<Vec<Reference>> {
+    let id = |target: &Descriptor| store.manifest(target).map_or(target.digest, |(_, m)| m.config.digest);
+    let wanted_id = id(target);
     let entries = store.references().map_err(hinted)?;
-    let same = entries.into_iter().filter(|e| e.target.digest == target.digest && wanted(&e.reference));
+    let same = entries.into_iter().filter(|e| wanted(&e.reference) && id(&e.target) == wanted_id);
     Ok(same.map(|e| e.reference).collect())
 }

@@ -25,15 +25,15 @@ impl Args {
             for entry in entries {
                 if entry.reference.tag().is_none() && !parts.contains(&entry.target.digest) {
                     store.untag(&entry.reference).map_err(hinted)?;
-                    println!("Untagged: {}", entry.reference.familiar());
+                    say!("Untagged: {}", entry.reference.familiar());
                 }
             }
         }
         let grace = Duration::from_secs(self.grace);
         let done = store.gc(&GcOptions { grace, ..GcOptions::default() }).map_err(hinted)?;
         store.blobs().sweep_partials(grace.max(Duration::from_secs(60))).map_err(hinted)?;
-        println!("Removed {} blobs and {} unpacked layers", done.blobs, done.layers);
-        println!("Total reclaimed space: {}", human(done.bytes));
+        say!("Removed {} blobs and {} unpacked layers", done.blobs, done.layers);
+        say!("Total reclaimed space: {}", human(done.bytes));
         Ok(ExitCode::SUCCESS)
     }
 }
