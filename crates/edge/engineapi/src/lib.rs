@@ -1,1 +1,4 @@
-//! The OCI registry and the Docker Engine API.
+//! The OCI registry, the client of other registries, and the Docker Engine API.
+
+pub mod client;
+pub mod registry;

@@ -5,6 +5,7 @@
 
 mod body;
 pub mod client;
+mod fetch;
 mod pki;
 mod serve;
 pub mod spdy;
@@ -13,6 +14,7 @@ mod upgrade;
 pub mod websocket;
 
 pub use body::{Body, BodyTooLarge, BoxError, collect, empty, full, stream};
+pub use fetch::{FetchError, Fetcher};
 pub use pki::{Authority, Issued, PkiError, Usage};
 pub use serve::{Handler, Listener, ServeError, TlsConfig, tls_config};
 pub use sni::{Certificate, Certificates, tls_config_by_name};

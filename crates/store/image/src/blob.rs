@@ -19,13 +19,19 @@ use crate::{
 pub struct Blobs {
     dir: PathBuf,
     ingest: PathBuf,
+    partials: PathBuf,
 }
 
 impl Blobs {
     pub(crate) fn open(data_dir: &Path) -> Result<Self> {
-        let blobs = Self { dir: data_dir.join("blobs/sha256"), ingest: data_dir.join("blobs/ingest") };
-        fsx::create_private_dir(&blobs.dir)?;
-        fsx::create_private_dir(&blobs.ingest)?;
+        let blobs = Self {
+            dir: data_dir.join("blobs/sha256"),
+            ingest: data_dir.join("blobs/ingest"),
+            partials: data_dir.join("blobs/partial"),
+        };
+        for dir in [&blobs.dir, &blobs.ingest, &blobs.partials] {
+            fsx::create_private_dir(dir)?;
+        }
         fsx::sweep_temps(&blobs.ingest)?;
         Ok(blobs)
     }
@@ -37,6 +43,10 @@ impl Blobs {
 
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    pub(crate) fn partials(&self) -> &Path {
+        &self.partials
     }
 
     /// The blob's size, or `None` when it is not in the store.

@@ -63,13 +63,8 @@ impl Store {
     /// Removes blobs and unpacked layers that nothing reaches.
     pub fn gc(&self, options: &GcOptions) -> Result<GcReport> {
         let _alone = fsx::lock(&self.data_dir.join("gc.lock"), FlockOperation::LockExclusive)?;
-        let mut reached = options.keep.clone();
-        for entry in self.references()? {
-            self.reach(entry.target.digest, &mut reached);
-        }
-        for digest in self.leases.all()? {
-            self.reach(digest, &mut reached);
-        }
+        let mut reached = self.reached()?;
+        reached.extend(&options.keep);
         let mut report = GcReport::default();
         let now = SystemTime::now();
         for (path, digest) in digest_names(self.blobs.dir())? {
@@ -91,6 +86,29 @@ impl Store {
             }
         }
         Ok(report)
+    }
+
+    /// Removes one blob now, unless a name or a lease leads to it; whether it was removed.
+    pub fn remove_blob(&self, digest: &Digest) -> Result<bool> {
+        let _alone = fsx::lock(&self.data_dir.join("gc.lock"), FlockOperation::LockExclusive)?;
+        if self.reached()?.contains(digest) {
+            return Ok(false);
+        }
+        let path = self.blobs.path(digest);
+        fs::remove_file(&path).at("remove blob", &path)?;
+        Ok(true)
+    }
+
+    /// Everything that names and leases lead to.
+    fn reached(&self) -> Result<HashSet<Digest>> {
+        let mut reached = HashSet::new();
+        for entry in self.references()? {
+            self.reach(entry.target.digest, &mut reached);
+        }
+        for digest in self.leases.all()? {
+            self.reach(digest, &mut reached);
+        }
+        Ok(reached)
     }
 
     /// Adds everything `digest` leads to. A document that cannot be read leads nowhere: it must not

@@ -1,4 +1,4 @@
-//! Content-addressed blobs, manifests, unpacked layers, archives and registry client.
+//! Content-addressed blobs, manifests, unpacked layers, names and archives. Registries are the edge's matter.
 //!
 //! The data folder is itself an OCI image layout: `oci-layout`, `index.json` with one entry per
 //! reference, `blobs/sha256/…`. Beside it, `layers/` holds every layer unpacked once, ready to be an
@@ -6,6 +6,7 @@
 //!
 //! This room knows nothing of containers, Dockerfiles or listeners.
 
+mod archive;
 mod blob;
 mod compress;
 mod error;
@@ -14,11 +15,14 @@ mod gc;
 mod layer;
 mod lease;
 mod manifest;
+mod own;
+mod partial;
 mod reference;
 mod refs;
 mod store;
 mod view;
 
+pub use archive::Archived;
 pub use blob::{BlobWriter, Blobs};
 pub use compress::{Compression, Decoder};
 pub use error::{Error, Result};
@@ -30,6 +34,7 @@ pub use manifest::{
     ContainerConfig, Descriptor, Empty, Healthcheck, History, ImageConfig, Index, Manifest, Platform, RootFs,
     media_type,
 };
+pub use partial::{Mark, Partial};
 pub use reference::Reference;
 pub use refs::RefEntry;
 pub use store::{Layer, ResolvedImage, Scratch, Store};

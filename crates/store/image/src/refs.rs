@@ -15,7 +15,7 @@ use crate::{
     reference::Reference,
 };
 
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const CREATED: &str = "org.opencontainers.image.created";
 
 /// One name in the store.
@@ -107,17 +107,34 @@ impl Refs {
         self.update(|entries| {
             for name in names {
                 let text = name.to_string();
-                let is_name = |d: &Descriptor| d.annotations.get(REF_NAME) == Some(&text);
-                if entries.iter().any(|d| is_name(d) && d.digest == target.digest) {
+                if entries.iter().any(|d| is_named(d, &text) && d.digest == target.digest) {
                     continue;
                 }
-                entries.retain(|d| !is_name(d));
-                let mut entry = Descriptor::new(&target.media_type, target.digest, target.size);
-                entry.annotations.insert(REF_NAME.into(), text);
-                entry.annotations.insert(CREATED.into(), now.into());
-                entries.push(entry);
+                entries.retain(|d| !is_named(d, &text));
+                entries.push(named(target, text, now));
             }
         })
+    }
+
+    /// As [`Refs::set`] for one name; what it named before stays in its repository by digest.
+    pub(crate) fn replace(&self, name: &Reference, target: &Descriptor, now: &str) -> Result<()> {
+        let text = name.to_string();
+        self.update(|entries| {
+            if entries.iter().any(|d| is_named(d, &text) && d.digest == target.digest) {
+                return;
+            }
+            unname(entries, name, &text);
+            let pinned = |d: &Descriptor| is_named(d, &format!("{}@{}", name.repository(), target.digest));
+            // A tag holds it from now on.
+            entries.retain(|d| !pinned(d));
+            entries.push(named(target, text, now));
+        })
+    }
+
+    /// Removes a tag as registries do: its manifest stays in the repository by digest.
+    pub(crate) fn remove_tag(&self, name: &Reference) -> Result<Option<Digest>> {
+        let text = name.to_string();
+        self.update(|entries| unname(entries, name, &text))
     }
 
     pub(crate) fn remove(&self, name: &Reference) -> Result<Option<Digest>> {
@@ -142,6 +159,34 @@ impl Refs {
             before - entries.len()
         })
     }
+}
+
+fn is_named(entry: &Descriptor, name: &str) -> bool {
+    entry.annotations.get(REF_NAME).is_some_and(|n| n == name)
+}
+
+fn named(target: &Descriptor, name: String, now: &str) -> Descriptor {
+    let mut entry = Descriptor::new(&target.media_type, target.digest, target.size);
+    entry.annotations.insert(REF_NAME.into(), name);
+    entry.annotations.insert(CREATED.into(), now.into());
+    entry
+}
+
+/// Takes a tag off its manifest, which stays by digest unless another tag of the repository has it.
+fn unname(entries: &mut Vec<Descriptor>, name: &Reference, text: &str) -> Option<Digest> {
+    let at = entries.iter().position(|d| is_named(d, text))?;
+    let mut old = entries.remove(at);
+    let digest = old.digest;
+    let repository = name.repository();
+    let held = entries.iter().filter(|d| d.digest == digest).any(|d| {
+        let other = d.annotations.get(REF_NAME).and_then(|n| n.parse::<Reference>().ok());
+        other.is_some_and(|r| r.repository() == repository)
+    });
+    if !held {
+        old.annotations.insert(REF_NAME.into(), format!("{repository}@{digest}"));
+        entries.push(old);
+    }
+    Some(digest)
 }
 
 fn no_image(reference: &Reference, entries: &[RefEntry]) -> Error {

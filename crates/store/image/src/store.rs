@@ -123,7 +123,12 @@ impl Store {
 
     /// What a name points at: a manifest or an index.
     pub fn lookup(&self, reference: &Reference) -> Result<Descriptor> {
-        self.refs.get(reference)
+        let local = self.local_name(reference)?;
+        match self.refs.get(&local) {
+            // Named before this folder's registry had that address.
+            Err(Error::NoImage { .. }) if local != *reference => self.refs.get(reference),
+            other => other,
+        }
     }
 
     /// Points every one of `names` at `target`, all at once.
@@ -131,12 +136,27 @@ impl Store {
         if self.blobs.size(&target.digest).is_none() {
             return Err(Error::NoBlob(target.digest));
         }
-        self.refs.set(names, target, &SystemClock.now().to_string())
+        let names = names.iter().map(|name| self.local_name(name)).collect::<Result<Vec<_>>>()?;
+        self.refs.set(&names, target, &SystemClock.now().to_string())
+    }
+
+    /// As [`Store::tag`] for one name, as registries do it: what the name pointed at before stays
+    /// reachable in its repository by digest.
+    pub fn retag(&self, name: &Reference, target: &Descriptor) -> Result<()> {
+        if self.blobs.size(&target.digest).is_none() {
+            return Err(Error::NoBlob(target.digest));
+        }
+        self.refs.replace(&self.local_name(name)?, target, &SystemClock.now().to_string())
+    }
+
+    /// Removes a tag as registries do: what it pointed at stays reachable by digest.
+    pub fn remove_tag(&self, name: &Reference) -> Result<Option<Digest>> {
+        self.refs.remove_tag(&self.local_name(name)?)
     }
 
     /// Removes a name; what it pointed at, if it was there. The content goes with garbage collection.
     pub fn untag(&self, name: &Reference) -> Result<Option<Digest>> {
-        self.refs.remove(name)
+        self.refs.remove(&self.local_name(name)?)
     }
 
     /// Removes every name in `repository` (domain and path) that points at `digest`; how many.
@@ -173,19 +193,19 @@ impl Store {
         let digits = text.strip_prefix("sha256:").unwrap_or(text);
         let is_id = (4..=64).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
         if is_id {
-            let mut found: Vec<Descriptor> = Vec::new();
+            let mut found: Vec<(Digest, Descriptor)> = Vec::new();
             for entry in self.references()? {
-                let id =
-                    self.manifest(&entry.target).map(|(digest, m)| [digest.hex(), m.config.digest.hex()]);
-                let known = found.iter().any(|d| d.digest == entry.target.digest);
-                if !known && id.is_ok_and(|ids| ids.iter().any(|id| id.starts_with(digits))) {
-                    found.push(entry.target);
+                let Ok((digest, manifest)) = self.manifest(&entry.target) else { continue };
+                let id = manifest.config.digest;
+                if [digest, id].iter().any(|d| d.hex().starts_with(digits)) {
+                    found.push((id, entry.target));
                 }
             }
-            if found.len() > 1 {
+            // One image may be under several manifests: compressed otherwise, from another registry.
+            if found.iter().any(|(id, _)| found.first().is_some_and(|(first, _)| first != id)) {
                 return Err(Error::document(format!("image id '{text}'"), "is the start of several ids"));
             }
-            if let Some(target) = found.pop() {
+            if let Some((_, target)) = found.pop() {
                 return Ok((None, target));
             }
         }
@@ -256,6 +276,11 @@ impl Store {
             result
         })?;
         Ok(layers.iter().map(|l| self.fs_dir(&l.diff_id)).collect())
+    }
+
+    /// The folder of one layer, unpacked if it is not yet.
+    pub fn layer_dir(&self, layer: &Layer) -> Result<PathBuf> {
+        self.unpack(layer).map(|()| self.fs_dir(&layer.diff_id))
     }
 
     fn fs_dir(&self, diff_id: &Digest) -> PathBuf {

@@ -128,7 +128,7 @@ fn table(rows: &[[String; 7]]) {
 }
 
 /// A span of time in the words docker uses.
-fn span(now: Timestamp, then: Timestamp) -> String {
+pub(super) fn span(now: Timestamp, then: Timestamp) -> String {
     let seconds = now.since(then).as_secs();
     match seconds {
         0 => "Less than a second".to_owned(),

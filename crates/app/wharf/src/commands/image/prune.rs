@@ -1,0 +1,39 @@
+//! `wharf image prune`: removes what no image needs.
+
+use std::{process::ExitCode, time::Duration};
+
+use wharf_image::GcOptions;
+
+use super::{Globals, hinted, human, ls::parts_of_indexes, open};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Remove also content that is younger than this many seconds; pushes and builds under way may need it
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    grace: u64,
+    /// Keep images without a tag
+    #[arg(long)]
+    keep_untagged: bool,
+}
+
+impl Args {
+    pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        let store = open(globals)?;
+        if !self.keep_untagged {
+            let entries = store.references().map_err(hinted)?;
+            let parts = parts_of_indexes(&store, &entries);
+            for entry in entries {
+                if entry.reference.tag().is_none() && !parts.contains(&entry.target.digest) {
+                    store.untag(&entry.reference).map_err(hinted)?;
+                    say!("Untagged: {}", entry.reference.familiar());
+                }
+            }
+        }
+        let grace = Duration::from_secs(self.grace);
+        let done = store.gc(&GcOptions { grace, ..GcOptions::default() }).map_err(hinted)?;
+        store.blobs().sweep_partials(grace.max(Duration::from_secs(60))).map_err(hinted)?;
+        say!("Removed {} blobs and {} unpacked layers", done.blobs, done.layers);
+        say!("Total reclaimed space: {}", human(done.bytes));
+        Ok(ExitCode::SUCCESS)
+    }
+}
