@@ -55,7 +55,10 @@ impl ServiceRules {
     ///
     /// # Errors
     /// When the kernel refuses; then nothing has changed.
-    pub async fn apply(&self, services: impl IntoIterator<Item = (String, Vec<ServicePortRule>)>) -> Result<()> {
+    pub async fn apply(
+        &self,
+        services: impl IntoIterator<Item = (String, Vec<ServicePortRule>)>,
+    ) -> Result<()> {
         let state = &mut *self.engine.state.lock().await;
         self.engine.set(state, services).await
     }

@@ -27,7 +27,9 @@ pub enum Error {
         source: io::Error,
     },
     /// Every range for pods is in use on this machine.
-    #[error("no free /24 for pods in {0}: every one overlaps with a network of this machine; choose another range")]
+    #[error(
+        "no free /24 for pods in {0}: every one overlaps with a network of this machine; choose another range"
+    )]
     NoFreeRange(Ipv4Net),
     /// The node's range has no address left.
     #[error("no free pod address in {0}: all of them are taken by pods")]

@@ -1,7 +1,6 @@
 //! Pod network, service load balancing and cluster DNS.
 //!
-//! Netlink only. A pod has one address on its instance's bridge and reaches everything through the host, where one
-//! nftables table per instance translates service addresses and host ports. [`ServiceRules`] holds that table as it is
+//! Netlink only. A pod has one address and one link, and reaches everything through the host, where one per instance translates service addresses and host ports. [`ServiceRules`] holds that table as it is
 //! told; it does not know the API. [`ServiceProxy`] and [`dns::DnsServer`] read the API and tell.
 //!
 //! Several instances on one machine have the same service addresses. Each counts them for its own pods only; what the

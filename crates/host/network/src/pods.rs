@@ -1,4 +1,4 @@
-//! The pod network of one instance: a bridge, a range of addresses, and a link for each pod.
+//! The pod network of one instance: a range of addresses, a gateway, and a link for each pod.
 
 use std::{
     collections::BTreeSet,
@@ -10,7 +10,7 @@ use std::{
 use crate::{
     Ipv4Net, PortMapping, Protocol, ServicePortRule, ServiceRules,
     error::{Error, Result},
-    kernel::{Bridge, Links, Netlink, Nftables, Port},
+    kernel::{Gateway, Links, Netlink, Nftables, Port},
     range::free_range,
     rules::{HostPort, Layout, Table},
     saved::{Store, at, lock},
@@ -40,7 +40,7 @@ pub struct NetworkConfig {
 /// The pod network of one instance.
 pub struct PodNetwork {
     links: Box<dyn Links>,
-    bridge: Bridge,
+    gateway: Gateway,
     rules: ServiceRules,
     store: Store,
     instance: String,
@@ -55,25 +55,25 @@ impl PodNetwork {
         check(&config)?;
         let store = Store::open(&config.data)?;
         let links = Box::new(Netlink::open()?);
-        let bridge = make_bridge(&config, &store, links.as_ref()).await?;
+        let gateway = make_gateway(&config, &store, links.as_ref()).await?;
         forward()?;
-        let layout =
-            Layout { bridge: bridge.name.clone(), pods: bridge.pods, services: bridge.services };
+        let links_of_pods = link_prefix(&config.instance);
+        let layout = Layout { links: links_of_pods, pods: gateway.pods, services: gateway.services };
         let firewall = Box::new(Nftables::open(format!("wharf-{}", config.instance))?);
         let rules = ServiceRules::open(firewall, store.clone(), Table::new(layout)).await?;
-        let network = Self { links, bridge, rules, store, instance: config.instance };
+        let network = Self { links, gateway, rules, store, instance: config.instance };
         network.rules.set_platform("dns", network.dns_rules(config.dns)).await?;
         Ok(network)
     }
 
     /// This node's range.
     pub fn range(&self) -> Ipv4Net {
-        self.bridge.pods
+        self.gateway.pods
     }
 
-    /// The host's address on the bridge: the pods' gateway, and where cluster DNS listens.
+    /// The host's own address in it: the pods' gateway, and where cluster DNS listens.
     pub fn gateway(&self) -> Ipv4Addr {
-        self.bridge.pods.gateway()
+        self.gateway.pods.gateway()
     }
 
     /// Service load balancing.
@@ -96,7 +96,7 @@ impl PodNetwork {
         if known && self.links.is_attached(&port, netns.as_fd()).await? {
             return Ok(address);
         }
-        match self.links.attach(&self.bridge, &port, netns.as_fd()).await {
+        match self.links.attach(self.gateway(), &port, netns.as_fd()).await {
             Ok(()) => Ok(address),
             Err(error) => {
                 self.detach(pod).await?;
@@ -184,7 +184,7 @@ impl PodNetwork {
         }
         let known: BTreeSet<String> =
             self.store.read()?.pods.values().map(|address| self.port(*address).link).collect();
-        for link in self.links.named(&self.link_prefix()).await? {
+        for link in self.links.named(&link_prefix(&self.instance)).await? {
             if !known.contains(&link) {
                 self.links.remove(&link).await?;
             }
@@ -192,26 +192,22 @@ impl PodNetwork {
         Ok(())
     }
 
-    /// Removes everything of this instance: links, bridge, rules and what was saved.
+    /// Removes everything of this instance: links, rules and what was saved.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub async fn remove_all(&self) -> Result<()> {
-        for link in self.links.named(&self.link_prefix()).await? {
+        for link in self.links.named(&link_prefix(&self.instance)).await? {
             self.links.remove(&link).await?;
         }
-        self.links.remove(&self.bridge.name).await?;
+        self.links.remove(&self.gateway.link).await?;
         self.rules.remove().await?;
         self.store.remove()
     }
 
-    fn link_prefix(&self) -> String {
-        format!("wv-{}.", self.instance)
-    }
-
     fn port(&self, address: Ipv4Addr) -> Port {
         let [.., last] = address.octets();
-        Port { link: format!("{}{last}", self.link_prefix()), address }
+        Port { link: format!("{}{last}", link_prefix(&self.instance)), address }
     }
 
     fn dns_rules(&self, address: Ipv4Addr) -> Vec<ServicePortRule> {
@@ -229,6 +225,11 @@ impl PodNetwork {
     }
 }
 
+/// What the names of all pods' links on the host start with.
+fn link_prefix(instance: &str) -> String {
+    format!("wv-{instance}.")
+}
+
 fn check(config: &NetworkConfig) -> Result<()> {
     let id = &config.instance;
     let fits = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -236,7 +237,10 @@ fn check(config: &NetworkConfig) -> Result<()> {
         return Err(Error::Input(format!("instance `{id}` must be 1 to 8 characters of a-z and 0-9")));
     }
     if config.pods.prefix() > 24 {
-        return Err(Error::Input(format!("pod network {} is too small: at least a /24 is needed", config.pods)));
+        return Err(Error::Input(format!(
+            "pod network {} is too small: at least a /24 is needed",
+            config.pods
+        )));
     }
     if config.pods.overlaps(config.services) {
         let (pods, services) = (config.pods, config.services);
@@ -249,14 +253,14 @@ fn check(config: &NetworkConfig) -> Result<()> {
     Ok(())
 }
 
-/// Chooses this node's range, once and for all, and makes the bridge while no other instance chooses.
-async fn make_bridge(config: &NetworkConfig, store: &Store, links: &dyn Links) -> Result<Bridge> {
+/// Chooses this node's range, once and for all, and makes the gateway while no other instance chooses.
+async fn make_gateway(config: &NetworkConfig, store: &Store, links: &dyn Links) -> Result<Gateway> {
     let _machine = lock(Path::new(MACHINE_LOCK))?;
     let name = format!("wh-{}", config.instance);
     let exists = links.exists(&name).await?;
     let used = if exists { Vec::new() } else { links.networks().await? };
     let range = store.change(|saved| {
-        // Without a bridge no pod lives: the range may change when somebody else took it meanwhile.
+        // Without a gateway no pod lives: the range may change when somebody else took it meanwhile.
         let kept = saved.range.filter(|range| config.pods.contains(range.address()));
         let kept = kept.filter(|range| exists || free_range(*range, &used).is_some());
         if kept.is_none() {
@@ -266,9 +270,9 @@ async fn make_bridge(config: &NetworkConfig, store: &Store, links: &dyn Links) -
         saved.range.ok_or(Error::NoFreeRange(config.pods))
     })?;
     let metric = FIRST_METRIC + ((range.address().to_bits() >> 8) & 0xff);
-    let bridge = Bridge { name, pods: range, services: config.services, metric };
-    links.ensure_bridge(&bridge).await?;
-    Ok(bridge)
+    let gateway = Gateway { link: name, pods: range, services: config.services, metric };
+    links.ensure_gateway(&gateway).await?;
+    Ok(gateway)
 }
 
 fn forward() -> Result<()> {
@@ -287,5 +291,8 @@ fn probe(port: HostPort) -> Result<()> {
         Protocol::Udp => UdpSocket::bind(address).map(drop),
         Protocol::Sctp => Ok(()),
     };
-    bound.map_err(|error| Error::PortTaken { port: port.to_string(), by: format!("a program of the host ({error})") })
+    bound.map_err(|error| Error::PortTaken {
+        port: port.to_string(),
+        by: format!("a program of the host ({error})"),
+    })
 }

@@ -103,7 +103,8 @@ impl fmt::Display for HostPort {
 /// What never changes while a table lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Layout {
-    pub bridge: String,
+    /// What the names of all pods' links start with.
+    pub links: String,
     pub pods: Ipv4Net,
     pub services: Ipv4Net,
 }
@@ -121,13 +122,27 @@ pub(crate) struct Shape {
 pub(crate) enum Op {
     /// Puts an empty table in the place of what is there.
     Create(Layout),
-    SetBalancer { name: String, shape: Shape, previous: Option<Shape>, backends: Vec<(SocketAddrV4, u32)> },
-    RemoveBalancer { name: String, shape: Shape },
-    Route { front: Front, balancer: String },
+    SetBalancer {
+        name: String,
+        shape: Shape,
+        previous: Option<Shape>,
+        backends: Vec<(SocketAddrV4, u32)>,
+    },
+    RemoveBalancer {
+        name: String,
+        shape: Shape,
+    },
+    Route {
+        front: Front,
+        balancer: String,
+    },
     Unroute(Front),
     Refuse(Front),
     Unrefuse(Front),
-    Publish { port: HostPort, to: SocketAddrV4 },
+    Publish {
+        port: HostPort,
+        to: SocketAddrV4,
+    },
     Unpublish(HostPort),
 }
 
@@ -198,7 +213,8 @@ impl Table {
         for front in before.keys().chain(after.keys()).collect::<BTreeSet<_>>() {
             self.claim(owner, *front, after.get(front).cloned(), &mut plan.ops);
         }
-        let kept: BTreeSet<String> = rules.iter().filter(|r| !r.backends.is_empty()).map(|r| chain(owner, r)).collect();
+        let kept: BTreeSet<String> =
+            rules.iter().filter(|r| !r.backends.is_empty()).map(|r| chain(owner, r)).collect();
         for rule in &old {
             self.retire(owner, rule, &kept, &mut plan);
             plan.stale.extend(gone(rule, &rules));
@@ -217,7 +233,11 @@ impl Table {
         let backends = slots(&rule.backends);
         let affinity = rule.session_affinity.map(|time| time.as_secs().max(1));
         let previous = self.balancers.get(&name).map(|(shape, _)| *shape);
-        if self.balancers.get(&name).is_some_and(|(shape, old)| *old == backends && shape.affinity == affinity) {
+        if self
+            .balancers
+            .get(&name)
+            .is_some_and(|(shape, old)| *old == backends && shape.affinity == affinity)
+        {
             return;
         }
         self.version += 1;
@@ -264,7 +284,8 @@ impl Table {
             let (name, backends) = (name.clone(), backends.clone());
             ops.push(Op::SetBalancer { name, shape: *shape, previous: None, backends });
         }
-        let first = self.fronts.iter().filter_map(|(front, claims)| Some((*front, claims.first()?.1.clone())));
+        let first =
+            self.fronts.iter().filter_map(|(front, claims)| Some((*front, claims.first()?.1.clone())));
         ops.extend(first.filter_map(|(front, balancer)| on(front, balancer)));
         ops.extend(ports.iter().map(|(port, to)| Op::Publish { port: *port, to: *to }));
         ops
@@ -306,7 +327,8 @@ fn off(front: Front, balancer: Option<&String>) -> Option<Op> {
 /// Backends of a UDP rule that are no longer there: their flows would go on for as long as the client sends.
 fn gone<'a>(old: &'a ServicePortRule, rules: &[ServicePortRule]) -> impl Iterator<Item = SocketAddrV4> + 'a {
     let now = rules.iter().find(|rule| rule.name == old.name && rule.protocol == old.protocol);
-    let stay: BTreeSet<_> = now.iter().flat_map(|rule| rule.backends.iter().map(|(address, _)| *address)).collect();
+    let stay: BTreeSet<_> =
+        now.iter().flat_map(|rule| rule.backends.iter().map(|(address, _)| *address)).collect();
     let udp = old.protocol == Protocol::Udp;
     old.backends.iter().map(|(address, _)| *address).filter(move |address| udp && !stay.contains(address))
 }

@@ -246,8 +246,14 @@ fn instances_stand_beside_each_other_and_leave_nothing() {
         assert_ne!(one.range(), two.range());
         let (a, a_address) = pod(&one, "a").await;
         let (b, b_address) = pod(&two, "b").await;
-        one.services().apply([("ns/web".to_owned(), vec![rule("ns/web", ONE, &[(a_address, 1)])])]).await.unwrap();
-        two.services().apply([("ns/web".to_owned(), vec![rule("ns/web", ONE, &[(b_address, 1)])])]).await.unwrap();
+        one.services()
+            .apply([("ns/web".to_owned(), vec![rule("ns/web", ONE, &[(a_address, 1)])])])
+            .await
+            .unwrap();
+        two.services()
+            .apply([("ns/web".to_owned(), vec![rule("ns/web", ONE, &[(b_address, 1)])])])
+            .await
+            .unwrap();
         assert_eq!(a.ask("10.96.5.5:80").unwrap(), "a");
         assert_eq!(b.ask("10.96.5.5:80").unwrap(), "b");
         world.host.ask("10.96.5.5:80").unwrap();
@@ -276,7 +282,8 @@ fn a_pod_cannot_send_to_the_hosts_loopback() {
         let network = PodNetwork::open(world.config("a")).await.unwrap();
         let (client, _) = pod(&network, "client").await;
         world.host.echo("secret", "127.0.0.1:7000".parse().unwrap());
-        let route = nlink::Connection::<nlink::Route>::new_in(std::os::fd::AsFd::as_fd(&client.file())).unwrap();
+        let route =
+            nlink::Connection::<nlink::Route>::new_in(std::os::fd::AsFd::as_fd(&client.file())).unwrap();
         // As a hostile pod with its own network namespace would: 127.0.0.2 leaves through the gateway.
         route.set_link_down("lo").await.unwrap();
         let index = route.get_link_by_name("eth0").await.unwrap().unwrap().ifindex();

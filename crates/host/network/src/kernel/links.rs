@@ -1,4 +1,7 @@
-//! Bridge, veth pairs, addresses and routes over rtnetlink.
+//! Veth pairs, addresses and routes over rtnetlink.
+//!
+//! Each pod has a link of its own to the host and is reached by a route; there is no common segment. What pods send each
+//! other therefore always passes the host's rules, whether or not the kernel filters bridged packets (`br_netfilter`).
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -10,12 +13,12 @@ use nlink::{
     netlink::{
         Connection,
         devconf::Ipv4Devconf,
-        link::{BridgeLink, BridgePortConfig, VethLink},
+        link::{BridgeLink, VethLink},
         types::route::RouteScope,
     },
 };
 
-use super::{Bridge, Later, Links, Port};
+use super::{Gateway, Later, Links, Port};
 use crate::{
     Ipv4Net,
     error::{Doing as _, Error, Result},
@@ -56,35 +59,30 @@ impl Netlink {
         Ok(addresses.chain(routes).collect())
     }
 
-    async fn bridge(&self, bridge: &Bridge) -> Result<()> {
-        let (name, gateway) = (&bridge.name, bridge.pods.gateway());
-        let doing = || format!("set up bridge {name}");
-        // A fixed hardware address: the kernel's choice follows the ports, and pods would have to ask again.
-        let link = BridgeLink::new(name.as_str()).address(hardware(gateway)).forward_delay_ms(0);
-        match self.route.add_link(link).await {
+    async fn gateway(&self, gateway: &Gateway) -> Result<()> {
+        let (link, address) = (&gateway.link, gateway.pods.gateway());
+        let doing = || format!("set up link {link}");
+        // A bridge without ports: every kernel has bridges, not every one has dummies.
+        match self.route.add_link(BridgeLink::new(link.as_str()).address(hardware(address))).await {
             Err(error) if !error.is_already_exists() => return Err(error).doing(doing),
             _ => {}
         }
-        let index = self.index(name).await?.ok_or_else(|| Error::Input(format!("bridge {name} vanished")))?;
-        let address = Ipv4Address::with_index(index, gateway, bridge.pods.prefix());
+        let index = self.index(link).await?.ok_or_else(|| Error::Input(format!("link {link} vanished")))?;
+        let address = Ipv4Address::with_index(index, address, gateway.pods.prefix());
         self.route.replace_address(address).await.doing(doing)?;
-        // Answers to connections from 127.0.0.1 to a pod come back here; the rules drop what pods send there themselves.
-        let settings = [(Ipv4Devconf::RouteLocalnet, 1), (Ipv4Devconf::SendRedirects, 0)];
-        self.route.set_ipv4_devconf_by_index(index, &settings).await.doing(doing)?;
         self.route.set_link_up_by_index(index).await.doing(doing)?;
         // The host reaches services by this route: without one it would not even try.
-        let route = Ipv4Route::from_addr(bridge.services.address(), bridge.services.prefix());
-        let route = route.dev_index(index).prefsrc(gateway).scope(RouteScope::Link).priority(bridge.metric);
-        self.route.replace_route(route).await.doing(|| format!("route services over {name}"))
+        let route =
+            Ipv4Route::from_addr(gateway.services.address(), gateway.services.prefix()).dev_index(index);
+        let route = route.prefsrc(gateway.pods.gateway()).scope(RouteScope::Link).priority(gateway.metric);
+        self.route.replace_route(route).await.doing(|| format!("route services over {link}"))
     }
 
-    async fn pair(&self, bridge: &Bridge, port: &Port, netns: BorrowedFd<'_>) -> Result<()> {
-        let doing = || format!("connect pod link {} to {}", port.link, bridge.name);
-        let master = self.index(&bridge.name).await?;
-        let master = master.ok_or_else(|| Error::Input(format!("bridge {} is gone: restart wharf", bridge.name)))?;
+    async fn pair(&self, gateway: Ipv4Addr, port: &Port, netns: BorrowedFd<'_>) -> Result<()> {
+        let doing = || format!("make pod link {}", port.link);
         let veth = || {
             let pair = VethLink::new(port.link.as_str(), POD_LINK).peer_address(hardware(port.address));
-            pair.peer_netns_fd(netns)
+            pair.address(hardware(gateway)).peer_netns_fd(netns)
         };
         if let Err(error) = self.route.add_link(veth()).await {
             if !error.is_already_exists() {
@@ -96,11 +94,12 @@ impl Netlink {
         }
         let index = self.index(&port.link).await?;
         let index = index.ok_or_else(|| Error::Input(format!("link {} vanished", port.link)))?;
-        self.route.set_link_master_by_index(index, master).await.doing(doing)?;
-        // Pods talk through the host only, where the rules are.
-        let isolated = BridgePortConfig::new().isolated(true);
-        self.route.set_bridge_port_by_index(index, isolated).await.doing(doing)?;
-        self.route.set_link_up_by_index(index).await.doing(doing)
+        // Answers to connections from 127.0.0.1 to a pod come back here; the rules drop what pods send there themselves.
+        let settings = [(Ipv4Devconf::RouteLocalnet, 1), (Ipv4Devconf::SendRedirects, 0)];
+        self.route.set_ipv4_devconf_by_index(index, &settings).await.doing(doing)?;
+        self.route.set_link_up_by_index(index).await.doing(doing)?;
+        let route = Ipv4Route::from_addr(port.address, 32).dev_index(index).scope(RouteScope::Link);
+        self.route.replace_route(route.prefsrc(gateway)).await.doing(doing)
     }
 
     async fn drop_link(&self, link: &str) -> Result<()> {
@@ -121,7 +120,8 @@ async fn inner(gateway: Ipv4Addr, port: &Port, netns: BorrowedFd<'_>) -> Result<
     let doing = || format!("set up {POD_LINK} of pod {}", port.address);
     let route = inside(netns)?;
     let link = route.get_link_by_name(POD_LINK).await.doing(doing)?;
-    let index = link.map(|link| link.ifindex()).ok_or_else(|| Error::Input(format!("{POD_LINK} vanished")))?;
+    let index =
+        link.map(|link| link.ifindex()).ok_or_else(|| Error::Input(format!("{POD_LINK} vanished")))?;
     let address = Ipv4Address::with_index(index, port.address, 32);
     route.add_address(address).await.doing(doing)?;
     route.set_link_up_by_index(index).await.doing(doing)?;
@@ -155,18 +155,18 @@ impl Links for Netlink {
         Box::pin(async move { Ok(self.index(link).await?.is_some()) })
     }
 
-    fn ensure_bridge<'a>(&'a self, bridge: &'a Bridge) -> Later<'a, ()> {
-        Box::pin(self.bridge(bridge))
+    fn ensure_gateway<'a>(&'a self, gateway: &'a Gateway) -> Later<'a, ()> {
+        Box::pin(self.gateway(gateway))
     }
 
     fn is_attached<'a>(&'a self, port: &'a Port, netns: BorrowedFd<'a>) -> Later<'a, bool> {
         Box::pin(attached(self, port, netns))
     }
 
-    fn attach<'a>(&'a self, bridge: &'a Bridge, port: &'a Port, netns: BorrowedFd<'a>) -> Later<'a, ()> {
+    fn attach<'a>(&'a self, gateway: Ipv4Addr, port: &'a Port, netns: BorrowedFd<'a>) -> Later<'a, ()> {
         Box::pin(async move {
-            self.pair(bridge, port, netns).await?;
-            inner(bridge.pods.gateway(), port, netns).await
+            self.pair(gateway, port, netns).await?;
+            inner(gateway, port, netns).await
         })
     }
 

@@ -18,10 +18,10 @@ use crate::{Ipv4Net, error::Result, rules::Op};
 /// What is done later.
 pub(crate) type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
-/// The bridge pods are connected to.
+/// The host's side of the pod network: a link that only carries the gateway's address.
 #[derive(Debug, Clone)]
-pub(crate) struct Bridge {
-    pub name: String,
+pub(crate) struct Gateway {
+    pub link: String,
     pub pods: Ipv4Net,
     pub services: Ipv4Net,
     /// Makes the routes of several instances to the same services differ.
@@ -31,7 +31,7 @@ pub(crate) struct Bridge {
 /// A pod's end of the network.
 #[derive(Debug, Clone)]
 pub(crate) struct Port {
-    /// The link on the host.
+    /// The link on the host; the pod's own is its peer.
     pub link: String,
     pub address: Ipv4Addr,
 }
@@ -41,10 +41,10 @@ pub(crate) trait Links: Send + Sync {
     /// The networks this machine has addresses in or routes to.
     fn networks(&self) -> Later<'_, Vec<Ipv4Net>>;
     fn exists<'a>(&'a self, link: &'a str) -> Later<'a, bool>;
-    fn ensure_bridge<'a>(&'a self, bridge: &'a Bridge) -> Later<'a, ()>;
+    fn ensure_gateway<'a>(&'a self, gateway: &'a Gateway) -> Later<'a, ()>;
     /// Whether the pod in `netns` has its address and its link on the host.
     fn is_attached<'a>(&'a self, port: &'a Port, netns: BorrowedFd<'a>) -> Later<'a, bool>;
-    fn attach<'a>(&'a self, bridge: &'a Bridge, port: &'a Port, netns: BorrowedFd<'a>) -> Later<'a, ()>;
+    fn attach<'a>(&'a self, gateway: Ipv4Addr, port: &'a Port, netns: BorrowedFd<'a>) -> Later<'a, ()>;
     /// Removes a link, its peer with it; it may be gone already.
     fn remove<'a>(&'a self, link: &'a str) -> Later<'a, ()>;
     /// The links whose names start so.

@@ -5,13 +5,13 @@ mod layout;
 use std::net::SocketAddrV4;
 
 use nlink::netlink::{
-    Connection, Nftables as Protocol, Netfilter,
+    Connection, Netfilter, Nftables as Protocol,
     netfilter::{ConntrackFilter, IpProtocol},
-    types::AddressFamily,
     nftables::{
         ByteorderOp, Chain, DynsetExpr, DynsetOp, Expr, Family, LookupExpr, NumgenKind, PayloadBase, RawExpr,
         Register, Rule, Set, SetDataType, SetElement, SetKeyType, Transaction, Verdict,
     },
+    types::AddressFamily,
 };
 
 use super::{Firewall, Later};
@@ -42,7 +42,8 @@ impl Nftables {
     pub(crate) fn open(table: String) -> Result<Self> {
         let nft = Connection::<Protocol>::new().doing(|| "open nftables".to_owned())?;
         // Best effort: only a very large batch needs it, and then the kernel says what it lacks.
-        if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size_force(nft.socket(), SEND_BUFFER) {
+        if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size_force(nft.socket(), SEND_BUFFER)
+        {
             tracing::debug!(%error, "large nftables batches may not fit the socket");
         }
         let conntrack = Connection::<Netfilter>::new().doing(|| "open conntrack".to_owned())?;
@@ -127,9 +128,7 @@ impl Nftables {
             None => batch.add_chain(Chain::new(table.as_str(), chain.as_str())?.family(Family::Ip)),
             Some(_) => batch.flush_chain(table, &chain, Family::Ip),
         };
-        let add = |batch: Transaction, exprs| {
-            batch.add_rule(exprs_rule(table, &chain, exprs))
-        };
+        let add = |batch: Transaction, exprs| batch.add_rule(exprs_rule(table, &chain, exprs));
         let pick = match backends {
             [(one, _)] => vec![Expr::Immediate { dreg: TARGET, data: target(*one).key().to_vec() }],
             _ => {

@@ -42,7 +42,8 @@ impl Space {
             let _guard = namespace::enter(&self.name).unwrap();
             work()
         };
-        thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        thread::scope(|scope| scope.spawn(inside).join())
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// Starts `serve` on a thread inside once `open` has run there; the thread ends with the test.
@@ -162,7 +163,8 @@ pub fn test<F: Future<Output = ()>>(body: impl FnOnce(World) -> F + Send) {
             body(World { host, folder: tempfile::tempdir().unwrap() }).await;
         });
     };
-    thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    thread::scope(|scope| scope.spawn(inside).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }
 
 /// A pod on the network with a server on port 8080 that says its name.

@@ -1,7 +1,7 @@
 //! The chains and sets every table has.
 //!
 //! Services and host ports are found in verdict maps by (address . protocol . port). Cluster addresses count for
-//! packets of this instance's own bridge and of the host: several instances have the same cluster addresses.
+//! packets of this instance's own pods and of the host: several instances have the same cluster addresses.
 //! Packets to a cluster address that no rule sent elsewhere are refused after translation.
 
 use nlink::netlink::nftables::{
@@ -65,7 +65,8 @@ pub(super) fn create(batch: Transaction, table: &str, layout: &Layout) -> nlink:
     for set in sets {
         batch = batch.add_set(set(table));
     }
-    let own: Vec<_> = layout.pods.hosts().map(|ip| SetElement::concat([ip, ip].map(SetElement::ipv4))).collect();
+    let own: Vec<_> =
+        layout.pods.hosts().map(|ip| SetElement::concat([ip, ip].map(SetElement::ipv4))).collect();
     batch = fill(batch, &hairpin(table), &own);
     for (name, base) in chains() {
         let chain = Chain::new(table, name)?.family(Family::Ip);
@@ -97,15 +98,15 @@ fn chains() -> [(&'static str, Option<BaseChain>); 9] {
 type Rules = Vec<(&'static str, Vec<Expr>)>;
 
 fn rules(layout: &Layout) -> nlink::Result<Rules> {
-    let bridge = layout.bridge.as_str();
+    let pods = layout.links.as_str();
     let loopback = Ipv4Net::new(std::net::Ipv4Addr::LOCALHOST, 8);
     let local = || Ok::<_, nlink::Error>(Expr::Verdict(Verdict::JumpTo("local".try_into()?)));
     let refuse = || Ok::<_, nlink::Error>(Expr::Verdict(Verdict::GotoTo("refuse".try_into()?)));
     let rule = |parts: &[Vec<Expr>]| parts.concat();
     Ok(vec![
-        // The bridge routes loopback addresses for answers; what a pod sends to them itself is an attack.
-        ("martian", rule(&[from(bridge), inside(Destination, loopback), vec![Expr::Verdict(Verdict::Drop)]])),
-        ("prerouting", rule(&[from(bridge), key_at(), verdict_of("services")])),
+        // Pods' links route loopback addresses for answers; what a pod sends to them itself is an attack.
+        ("martian", rule(&[from(pods), inside(Destination, loopback), vec![Expr::Verdict(Verdict::Drop)]])),
+        ("prerouting", rule(&[from(pods), key_at(), verdict_of("services")])),
         ("prerouting", rule(&[key_at(), verdict_of("external")])),
         ("prerouting", rule(&[to_host(), vec![local()?]])),
         ("output", rule(&[key_at(), verdict_of("services")])),
@@ -114,14 +115,14 @@ fn rules(layout: &Layout) -> nlink::Result<Rules> {
         ("local", rule(&[key_at(), target_of("ports-at"), vec![dnat()]])),
         ("local", rule(&[key_anywhere(), target_of("ports-anywhere"), vec![dnat()]])),
         ("local", rule(&[key_anywhere(), verdict_of("node-ports")])),
-        ("postrouting", rule(&[to(bridge), inside(Source, loopback), masquerade()])),
+        ("postrouting", rule(&[to(pods), inside(Source, loopback), masquerade()])),
         // A pod that reaches itself through a Service must see another address, or it would answer itself directly.
-        ("postrouting", rule(&[to(bridge), own_address(), masquerade()])),
-        ("postrouting", rule(&[not_to(bridge), inside(Source, layout.pods), masquerade()])),
-        ("forward-filter", rule(&[from(bridge), inside(Destination, layout.services), vec![refuse()?]])),
+        ("postrouting", rule(&[to(pods), own_address(), masquerade()])),
+        ("postrouting", rule(&[not_to(pods), inside(Source, layout.pods), masquerade()])),
+        ("forward-filter", rule(&[from(pods), inside(Destination, layout.services), vec![refuse()?]])),
         ("forward-filter", rule(&[key_at(), member_of("refused"), vec![refuse()?]])),
-        // Pods reach each other through this host on purpose: they must not be told a shorter way.
-        ("output-filter", rule(&[to(bridge), icmp_redirect(), vec![Expr::Verdict(Verdict::Drop)]])),
+        // A pod that reaches itself through a Service must not be told a shorter way.
+        ("output-filter", rule(&[to(pods), icmp_redirect(), vec![Expr::Verdict(Verdict::Drop)]])),
         ("output-filter", rule(&[inside(Destination, layout.services), vec![refuse()?]])),
         ("output-filter", rule(&[key_at(), member_of("refused"), vec![refuse()?]])),
         ("refuse", rule(&[protocol(TCP), vec![Expr::Reject { reject_type: 1, icmp_code: 0 }]])),
@@ -140,22 +141,22 @@ fn equal(sreg: Register, data: Vec<u8>) -> Expr {
     Expr::Cmp { sreg, op: CmpOp::Eq, data }
 }
 
-fn link(key: MetaKey, op: CmpOp, name: &str) -> Vec<Expr> {
-    let mut data = name.as_bytes().to_vec();
-    data.resize(16, 0);
+fn link(key: MetaKey, op: CmpOp, prefix: &str) -> Vec<Expr> {
+    // Without a final zero it is a prefix.
+    let data = prefix.as_bytes().to_vec();
     vec![Expr::Meta { dreg: Register::R0, key }, Expr::Cmp { sreg: Register::R0, op, data }]
 }
 
-fn from(name: &str) -> Vec<Expr> {
-    link(MetaKey::IifName, CmpOp::Eq, name)
+fn from(prefix: &str) -> Vec<Expr> {
+    link(MetaKey::IifName, CmpOp::Eq, prefix)
 }
 
-fn to(name: &str) -> Vec<Expr> {
-    link(MetaKey::OifName, CmpOp::Eq, name)
+fn to(prefix: &str) -> Vec<Expr> {
+    link(MetaKey::OifName, CmpOp::Eq, prefix)
 }
 
-fn not_to(name: &str) -> Vec<Expr> {
-    link(MetaKey::OifName, CmpOp::Neq, name)
+fn not_to(prefix: &str) -> Vec<Expr> {
+    link(MetaKey::OifName, CmpOp::Neq, prefix)
 }
 
 fn address(side: &Side, dreg: Register) -> Expr {
