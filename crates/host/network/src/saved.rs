@@ -162,7 +162,7 @@ mod tests {
     fn addresses_come_round_late() {
         let range: Ipv4Net = "10.244.0.0/29".parse().unwrap();
         let mut saved = Saved::default();
-        let mut next = |saved: &mut Saved, pod: &str| saved.address(pod, range).map(|ip| ip.octets()[3]);
+        let next = |saved: &mut Saved, pod: &str| saved.address(pod, range).map(|ip| ip.octets()[3]);
         assert_eq!(next(&mut saved, "a").unwrap(), 2);
         assert_eq!(next(&mut saved, "b").unwrap(), 3);
         assert_eq!(next(&mut saved, "a").unwrap(), 2);
