@@ -111,10 +111,10 @@ impl ServiceRules {
 
     /// Removes the table.
     pub(crate) async fn remove(&self) -> Result<()> {
-        let state = self.engine.state.lock().await;
-        self.engine.firewall.remove().await?;
-        drop(state);
-        Ok(())
+        let mut state = self.engine.state.lock().await;
+        // Changes that still come must not bring it back.
+        state.ours = false;
+        self.engine.firewall.remove().await
     }
 }
 

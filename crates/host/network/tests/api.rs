@@ -1,5 +1,7 @@
 //! From API objects to connections and names in a pod. Needs root; everything is in network namespaces of its own.
 
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
 mod support;
 
 use std::{

@@ -1,5 +1,7 @@
 //! The network in a kernel: pods, services, host ports. Needs root; everything is in network namespaces of its own.
 
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
 mod support;
 
 use std::{

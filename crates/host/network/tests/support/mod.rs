@@ -1,6 +1,7 @@
 //! A host and pods, each in a network namespace of its own: nothing here touches the machine's network.
 
-#![allow(dead_code, unreachable_pub)] // each test binary uses a part of it
+// Each test binary uses a part of it, and a panic is how a test fails.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
     fs::File,
