@@ -1,1 +1,29 @@
 //! Pod network, service load balancing and cluster DNS.
+//!
+//! Netlink only. A pod has one address and one link, and reaches everything through the host, where one nftables table
+//! per instance translates service addresses and host ports. [`ServiceRules`] holds that table as it is told; it does not
+//! know the API. [`ServiceProxy`] and [`DnsServer`] read the API and tell.
+//!
+//! Several instances on one machine have the same service addresses. Each counts them for its own pods only; what the
+//! host itself sends to such an address goes to the instance that has it, and to any one of them when several do.
+
+mod dns;
+mod engine;
+mod error;
+mod kernel;
+mod pods;
+mod range;
+mod rules;
+mod saved;
+mod services;
+
+#[doc(hidden)]
+pub use dns::fuzz_query;
+pub use dns::{DnsConfig, DnsServer, Forwarding, Zone};
+pub use engine::ServiceRules;
+pub use error::{Error, Result};
+pub use pods::{NetworkConfig, PodNetwork};
+pub use range::Ipv4Net;
+pub use rules::{Protocol, ServicePortRule};
+pub use saved::PortMapping;
+pub use services::{Service, ServiceProxy, Weights, rules_of};

@@ -1,0 +1,64 @@
+//! The kernel's network as this room uses it. Only what is in this folder names the netlink library.
+
+mod links;
+mod nft;
+
+use std::{
+    future::Future,
+    net::{Ipv4Addr, SocketAddrV4},
+    os::fd::BorrowedFd,
+    pin::Pin,
+};
+
+pub(crate) use links::Netlink;
+pub(crate) use nft::Nftables;
+
+use crate::{Ipv4Net, error::Result, rules::Op};
+
+/// What is done later.
+pub(crate) type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
+/// The host's side of the pod network: a link that only carries the gateway's address.
+#[derive(Debug, Clone)]
+pub(crate) struct Gateway {
+    pub link: String,
+    pub pods: Ipv4Net,
+    pub services: Ipv4Net,
+    /// Makes the routes of several instances to the same services differ.
+    pub metric: u32,
+}
+
+/// A pod's end of the network.
+#[derive(Debug, Clone)]
+pub(crate) struct Port {
+    /// The link on the host; the pod's own is its peer.
+    pub link: String,
+    pub address: Ipv4Addr,
+}
+
+/// Links, addresses and routes.
+pub(crate) trait Links: Send + Sync {
+    /// The networks this machine has addresses in or routes to.
+    fn networks(&self) -> Later<'_, Vec<Ipv4Net>>;
+    fn exists<'a>(&'a self, link: &'a str) -> Later<'a, bool>;
+    fn ensure_gateway<'a>(&'a self, gateway: &'a Gateway) -> Later<'a, ()>;
+    /// Whether the pod in `netns` has its address and its link on the host.
+    fn is_attached<'a>(&'a self, port: &'a Port, netns: BorrowedFd<'a>) -> Later<'a, bool>;
+    fn attach<'a>(&'a self, gateway: Ipv4Addr, port: &'a Port, netns: BorrowedFd<'a>) -> Later<'a, ()>;
+    /// Removes a link, its peer with it; it may be gone already.
+    fn remove<'a>(&'a self, link: &'a str) -> Later<'a, ()>;
+    /// The links whose names start so.
+    fn named<'a>(&'a self, prefix: &'a str) -> Later<'a, Vec<String>>;
+}
+
+/// The rules of one table.
+pub(crate) trait Firewall: Send + Sync {
+    /// Whether the table is there, in the layout of this version.
+    fn present(&self) -> Later<'_, bool>;
+    /// Does all of it, or nothing.
+    fn commit<'a>(&'a self, ops: &'a [Op]) -> Later<'a, ()>;
+    /// Removes the table; it may be gone already.
+    fn remove(&self) -> Later<'_, ()>;
+    /// Ends UDP flows to these addresses, so that the next packet finds a new one.
+    fn forget<'a>(&'a self, backends: &'a [SocketAddrV4]) -> Later<'a, ()>;
+}

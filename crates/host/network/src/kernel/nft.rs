@@ -1,0 +1,326 @@
+//! The rules in nftables: one table per instance, in the layout of [`layout`].
+
+mod layout;
+
+use std::net::SocketAddrV4;
+
+use nlink::netlink::{
+    Connection, Netfilter, Nftables as Protocol,
+    netfilter::{ConntrackFilter, IpProtocol},
+    nftables::{
+        ByteorderOp, Chain, DynsetExpr, DynsetOp, Expr, Family, LookupExpr, NumgenKind, PayloadBase, RawExpr,
+        Register, Rule, Set, SetDataType, SetElement, SetKeyType, Transaction, Verdict,
+    },
+    types::AddressFamily,
+};
+
+use super::{Firewall, Later};
+use crate::{
+    error::{Doing as _, Result},
+    rules::{Front, HostPort, Op, Shape},
+};
+
+/// Elements in one message: its list may have 64 KiB.
+const CHUNK: usize = 256;
+/// The largest batch: ten thousand services are about 8 MiB.
+const SEND_BUFFER: usize = 64 << 20;
+/// Client addresses one Service remembers.
+const AFFINITY_SIZE: u32 = 65_536;
+
+/// Where the first and the second word of an address and port lie while a rule works on them.
+const TARGET: Register = Register::R1;
+const TARGET_PORT: Register = Register::Reg32_05;
+
+/// One table.
+pub(crate) struct Nftables {
+    table: String,
+    nft: Connection<Protocol>,
+    conntrack: Connection<Netfilter>,
+}
+
+impl Nftables {
+    pub(crate) fn open(table: String) -> Result<Self> {
+        let nft = Connection::<Protocol>::new().doing(|| "open nftables".to_owned())?;
+        // Best effort: only a very large batch needs it, and then the kernel says what it lacks.
+        if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size_force(nft.socket(), SEND_BUFFER)
+        {
+            tracing::debug!(%error, "large nftables batches may not fit the socket");
+        }
+        let conntrack = Connection::<Netfilter>::new().doing(|| "open conntrack".to_owned())?;
+        Ok(Self { table, nft, conntrack })
+    }
+
+    async fn exists(&self) -> Result<bool> {
+        let tables = self.nft.list_tables_in(Family::Ip).await.doing(|| "list nftables tables".to_owned())?;
+        Ok(tables.iter().any(|table| table.name == self.table))
+    }
+
+    async fn is_current(&self) -> Result<bool> {
+        if !self.exists().await? {
+            return Ok(false);
+        }
+        let chains = self.nft.list_chains_in(self.table.as_str(), Family::Ip).await;
+        let chains = chains.doing(|| format!("list chains of table {}", self.table))?;
+        Ok(chains.iter().any(|chain| chain.name == layout::MARK))
+    }
+
+    async fn apply(&self, ops: &[Op]) -> Result<()> {
+        let doing = || format!("change nftables table {}", self.table);
+        let mut batch = self.nft.transaction();
+        for op in ops {
+            if matches!(op, Op::Create(_)) && self.exists().await? {
+                batch = batch.del_table(&self.table, Family::Ip);
+            }
+            batch = self.step(batch, op).doing(doing)?;
+        }
+        batch.commit(&self.nft).await.doing(doing)
+    }
+
+    fn step(&self, batch: Transaction, op: &Op) -> nlink::Result<Transaction> {
+        let table = &self.table;
+        Ok(match op {
+            Op::Create(wanted) => layout::create(batch, table, wanted)?,
+            Op::SetBalancer { name, shape, previous, backends } => {
+                self.set_balancer(batch, name, *shape, *previous, backends)?
+            }
+            Op::RemoveBalancer { name, shape } => {
+                let batch = batch.flush_chain(table, &chain(name), Family::Ip);
+                self.drop_sets(batch.del_chain(table, &chain(name), Family::Ip), name, *shape, None)
+            }
+            Op::Route { front, balancer } => {
+                let (set, key) = front_element(table, *front);
+                batch.add_set_elements(&set, &[key.verdict(Verdict::GotoTo(chain(balancer).try_into()?))])
+            }
+            Op::Unroute(front) => {
+                let (set, key) = front_element(table, *front);
+                batch.del_set_elements(&set, &[key])
+            }
+            Op::Refuse(front) => {
+                let (_, key) = front_element(table, *front);
+                batch.add_set_elements(&layout::refused(table), &[key])
+            }
+            Op::Unrefuse(front) => {
+                let (_, key) = front_element(table, *front);
+                batch.del_set_elements(&layout::refused(table), &[key])
+            }
+            Op::Publish { port, to } => {
+                let (set, key) = port_element(table, *port);
+                batch.add_set_elements(&set, &[key.value(target(*to))])
+            }
+            Op::Unpublish(port) => {
+                let (set, key) = port_element(table, *port);
+                batch.del_set_elements(&set, &[key])
+            }
+        })
+    }
+
+    /// New sets, the chain's rules in the place of the old ones, then the old sets: nothing is ever half.
+    fn set_balancer(
+        &self,
+        batch: Transaction,
+        name: &str,
+        shape: Shape,
+        previous: Option<Shape>,
+        backends: &[(SocketAddrV4, u32)],
+    ) -> nlink::Result<Transaction> {
+        let (table, chain) = (&self.table, chain(name));
+        let mut batch = match previous {
+            None => batch.add_chain(Chain::new(table.as_str(), chain.as_str())?.family(Family::Ip)),
+            Some(_) => batch.flush_chain(table, &chain, Family::Ip),
+        };
+        let add = |batch: Transaction, exprs| batch.add_rule(exprs_rule(table, &chain, exprs));
+        let pick = match backends {
+            [(one, _)] => vec![Expr::Immediate { dreg: TARGET, data: target(*one).key().to_vec() }],
+            _ => {
+                let (set, elements, exprs) = draw(table, &map_name(name, shape), backends);
+                batch = fill(batch.add_set(set.clone()), &set, &elements);
+                exprs
+            }
+        };
+        match shape.affinity {
+            None => batch = add(batch, [pick, vec![dnat()]].concat()),
+            Some(seconds) => {
+                let members = members_set(table, name, shape);
+                let elements: Vec<_> = backends.iter().map(|(address, _)| target(*address)).collect();
+                batch = fill(batch.add_set(members.clone()), &members, &elements);
+                let clients = clients_name(name, seconds);
+                if previous.and_then(|old| old.affinity) != Some(seconds) {
+                    batch = batch.add_set(clients_set(table, &clients, seconds));
+                }
+                batch = add(batch, remembered(&clients, &members_name(name, shape)));
+                batch = add(batch, [pick, remember(&clients), vec![dnat()]].concat());
+            }
+        }
+        Ok(match previous {
+            None => batch,
+            Some(old) => self.drop_sets(batch, name, old, shape.affinity),
+        })
+    }
+
+    /// Removes the sets of a balancer's former shape; clients stay remembered while the time is the same.
+    fn drop_sets(&self, mut batch: Transaction, name: &str, old: Shape, kept: Option<u64>) -> Transaction {
+        if old.mapped {
+            batch = batch.del_set(&self.table, &map_name(name, old), Family::Ip);
+        }
+        if let Some(seconds) = old.affinity {
+            batch = batch.del_set(&self.table, &members_name(name, old), Family::Ip);
+            if kept != Some(seconds) {
+                batch = batch.del_set(&self.table, &clients_name(name, seconds), Family::Ip);
+            }
+        }
+        batch
+    }
+}
+
+/// Draws a backend by weight: its map, the elements, and the expressions that leave it in `TARGET`.
+fn draw(table: &str, name: &str, backends: &[(SocketAddrV4, u32)]) -> (Set, Vec<SetElement>, Vec<Expr>) {
+    let set = |key| Set::new(table, name).family(Family::Ip).key_type(key).map(target_type());
+    let total = backends.iter().map(|(_, weight)| weight).sum();
+    let numgen = Expr::Numgen { dreg: TARGET, kind: NumgenKind::Random, modulus: total, offset: 0 };
+    let look = LookupExpr::new(name, TARGET).dreg(TARGET).into();
+    if backends.iter().all(|(_, weight)| *weight == 1) {
+        let elements = (0_u32..).zip(backends).map(|(n, (to, _))| SetElement::mark(n).value(target(*to)));
+        return (set(SetKeyType::Mark), elements.collect(), vec![numgen, look]);
+    }
+    // Ranges compare in network order; the number drawn is in the host's.
+    let swap = Expr::Byteorder { sreg: TARGET, dreg: TARGET, op: ByteorderOp::Hton, len: 4, size: 4 };
+    let mut first = 0_u32;
+    let elements = backends.iter().map(|(to, weight)| {
+        let last = first + (weight - 1);
+        let range = SetElement::range(first.to_be_bytes().to_vec(), last.to_be_bytes().to_vec());
+        first = last.wrapping_add(1);
+        range.value(target(*to))
+    });
+    // nft's "integer".
+    let key = SetKeyType::Other { type_id: 4, len: 4 };
+    (set(key).interval(), elements.collect(), vec![numgen, swap, look])
+}
+
+/// Matches a client that has a backend which is still there: it goes on with it, and its time starts anew.
+fn remembered(clients: &str, members: &str) -> Vec<Expr> {
+    vec![
+        source(),
+        LookupExpr::new(clients, Register::R0).dreg(TARGET).into(),
+        LookupExpr::new(members, TARGET).into(),
+        DynsetExpr::new(DynsetOp::Update, clients, Register::R0).sreg_data(TARGET).into(),
+        dnat(),
+    ]
+}
+
+/// Remembers the client; an entry to a backend that is gone must go first, for adding keeps what an entry says.
+fn remember(clients: &str) -> Vec<Expr> {
+    let change = |op| DynsetExpr::new(op, clients, Register::R0).sreg_data(TARGET).into();
+    vec![source(), change(DynsetOp::Delete), change(DynsetOp::Add)]
+}
+
+fn source() -> Expr {
+    Expr::Payload { dreg: Register::R0, base: PayloadBase::Network, offset: 12, len: 4 }
+}
+
+/// Sends a connection to the address and port in `TARGET`.
+fn dnat() -> Expr {
+    const TYPE: u16 = 1;
+    const FAMILY: u16 = 2;
+    const ADDRESS: u16 = 3;
+    const PORT: u16 = 5;
+    const DNAT: u32 = 1;
+    let attributes =
+        [(TYPE, DNAT), (FAMILY, Family::Ip as u32), (ADDRESS, TARGET.wire()), (PORT, TARGET_PORT.wire())];
+    let word = |(kind, value): (u16, u32)| {
+        [8_u16.to_ne_bytes().as_slice(), &kind.to_ne_bytes(), &value.to_be_bytes()].concat()
+    };
+    RawExpr::new("nat", attributes.into_iter().flat_map(word).collect()).into()
+}
+
+fn exprs_rule(table: &str, chain: &str, exprs: Vec<Expr>) -> Rule {
+    exprs.into_iter().fold(Rule::new(table, chain).family(Family::Ip), |rule, expr| rule.then(expr))
+}
+
+fn fill(batch: Transaction, set: &Set, elements: &[SetElement]) -> Transaction {
+    elements.chunks(CHUNK).fold(batch, |batch, chunk| batch.add_set_elements(set, chunk))
+}
+
+fn target(to: SocketAddrV4) -> SetElement {
+    SetElement::concat([SetElement::ipv4(*to.ip()), SetElement::port(to.port())])
+}
+
+fn target_type() -> SetDataType {
+    SetDataType::Value(SetKeyType::Concat(vec![SetKeyType::Ipv4Addr, SetKeyType::InetService]))
+}
+
+fn members_set(table: &str, name: &str, shape: Shape) -> Set {
+    let key = SetKeyType::Concat(vec![SetKeyType::Ipv4Addr, SetKeyType::InetService]);
+    Set::new(table, &members_name(name, shape)).family(Family::Ip).key_type(key)
+}
+
+fn clients_set(table: &str, name: &str, seconds: u64) -> Set {
+    let set = Set::new(table, name).family(Family::Ip).key_type(SetKeyType::Ipv4Addr).map(target_type());
+    set.dynamic().timeout(std::time::Duration::from_secs(seconds)).size(AFFINITY_SIZE)
+}
+
+fn chain(balancer: &str) -> String {
+    format!("svc/{balancer}")
+}
+
+fn map_name(balancer: &str, shape: Shape) -> String {
+    format!("to/{balancer}/{}", shape.version)
+}
+
+fn members_name(balancer: &str, shape: Shape) -> String {
+    format!("of/{balancer}/{}", shape.version)
+}
+
+fn clients_name(balancer: &str, seconds: u64) -> String {
+    format!("from/{balancer}/{seconds}")
+}
+
+fn front_element(table: &str, front: Front) -> (Set, SetElement) {
+    let (address, protocol, port, set) = match front {
+        Front::Cluster(address, protocol, port) => (Some(address), protocol, port, layout::services(table)),
+        Front::External(address, protocol, port) => (Some(address), protocol, port, layout::external(table)),
+        Front::Node(protocol, port) => (None, protocol, port, layout::node_ports(table)),
+    };
+    (set, key(HostPort { address, protocol, port }))
+}
+
+fn port_element(table: &str, port: HostPort) -> (Set, SetElement) {
+    let set = match port.address {
+        Some(_) => layout::ports_at(table),
+        None => layout::ports_anywhere(table),
+    };
+    (set, key(port))
+}
+
+fn key(port: HostPort) -> SetElement {
+    let rest = [SetElement::inet_proto(port.protocol.number()), SetElement::port(port.port)];
+    SetElement::concat(port.address.map(SetElement::ipv4).into_iter().chain(rest))
+}
+
+impl Firewall for Nftables {
+    fn present(&self) -> Later<'_, bool> {
+        Box::pin(self.is_current())
+    }
+
+    fn commit<'a>(&'a self, ops: &'a [Op]) -> Later<'a, ()> {
+        Box::pin(self.apply(ops))
+    }
+
+    fn remove(&self) -> Later<'_, ()> {
+        Box::pin(async move {
+            let removed = self.nft.del_table_if_exists(self.table.as_str(), Family::Ip).await;
+            removed.map(drop).doing(|| format!("remove nftables table {}", self.table))
+        })
+    }
+
+    fn forget<'a>(&'a self, backends: &'a [SocketAddrV4]) -> Later<'a, ()> {
+        Box::pin(async move {
+            for backend in backends {
+                let flows = ConntrackFilter::new().family(AddressFamily::Inet).proto(IpProtocol::Udp);
+                let flows = flows.reply_src(*backend.ip()).reply_src_port(backend.port());
+                let forgotten = self.conntrack.flush_conntrack_matching(&flows).await;
+                forgotten.doing(|| format!("end UDP flows to {backend}"))?;
+            }
+            Ok(())
+        })
+    }
+}

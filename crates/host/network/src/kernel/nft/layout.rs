@@ -1,0 +1,234 @@
+//! The chains and sets every table has.
+//!
+//! Services and host ports are found in verdict maps by (address . protocol . port). Cluster addresses count for
+//! packets of this instance's own pods and of the host: several instances have the same cluster addresses.
+//! Packets to a cluster address that no rule sent elsewhere are refused after translation.
+
+use nlink::netlink::nftables::{
+    BaseChain, Chain, CmpOp, Expr, Family, FibFlags, FibResult, FilterHook, LookupExpr, MetaKey, NatHook,
+    PayloadBase, Priority, Register, Set, SetElement, SetKeyType, Transaction, Verdict,
+};
+
+use super::{TARGET, dnat, exprs_rule, fill, target_type};
+use crate::{Ipv4Net, rules::Layout};
+
+/// Names the layout: a table without this chain is from another version and is replaced.
+pub(super) const MARK: &str = "layout-1";
+
+/// `RTN_LOCAL`: an address of this host.
+const LOCAL: u32 = 2;
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const ICMP_REDIRECT: u8 = 5;
+
+pub(super) fn services(table: &str) -> Set {
+    Set::new(table, "services").family(Family::Ip).key_type(at_address()).vmap()
+}
+
+pub(super) fn external(table: &str) -> Set {
+    Set::new(table, "external").family(Family::Ip).key_type(at_address()).vmap()
+}
+
+pub(super) fn refused(table: &str) -> Set {
+    Set::new(table, "refused").family(Family::Ip).key_type(at_address())
+}
+
+pub(super) fn node_ports(table: &str) -> Set {
+    Set::new(table, "node-ports").family(Family::Ip).key_type(anywhere()).vmap()
+}
+
+pub(super) fn ports_at(table: &str) -> Set {
+    Set::new(table, "ports-at").family(Family::Ip).key_type(at_address()).map(target_type())
+}
+
+pub(super) fn ports_anywhere(table: &str) -> Set {
+    Set::new(table, "ports-anywhere").family(Family::Ip).key_type(anywhere()).map(target_type())
+}
+
+fn hairpin(table: &str) -> Set {
+    let pair = SetKeyType::Concat(vec![SetKeyType::Ipv4Addr, SetKeyType::Ipv4Addr]);
+    Set::new(table, "hairpin").family(Family::Ip).key_type(pair)
+}
+
+fn at_address() -> SetKeyType {
+    SetKeyType::Concat(vec![SetKeyType::Ipv4Addr, SetKeyType::InetProto, SetKeyType::InetService])
+}
+
+fn anywhere() -> SetKeyType {
+    SetKeyType::Concat(vec![SetKeyType::InetProto, SetKeyType::InetService])
+}
+
+/// The whole table without any service.
+pub(super) fn create(batch: Transaction, table: &str, layout: &Layout) -> nlink::Result<Transaction> {
+    let mut batch = batch.add_table(table, Family::Ip);
+    let sets = [services, external, refused, node_ports, ports_at, ports_anywhere, hairpin];
+    for set in sets {
+        batch = batch.add_set(set(table));
+    }
+    let own: Vec<_> =
+        layout.pods.hosts().map(|ip| SetElement::concat([ip, ip].map(SetElement::ipv4))).collect();
+    batch = fill(batch, &hairpin(table), &own);
+    for (name, base) in chains() {
+        let chain = Chain::new(table, name)?.family(Family::Ip);
+        batch = batch.add_chain(match base {
+            Some(base) => chain.base(base),
+            None => chain,
+        });
+    }
+    for (chain, exprs) in rules(layout)? {
+        batch = batch.add_rule(exprs_rule(table, chain, exprs));
+    }
+    Ok(batch)
+}
+
+fn chains() -> [(&'static str, Option<BaseChain>); 9] {
+    [
+        (MARK, None),
+        ("local", None),
+        ("refuse", None),
+        ("martian", Some(BaseChain::filter(FilterHook::Prerouting, Priority::Raw))),
+        ("prerouting", Some(BaseChain::nat(NatHook::Prerouting, Priority::DstNat))),
+        ("output", Some(BaseChain::nat(NatHook::Output, Priority::DstNat))),
+        ("postrouting", Some(BaseChain::nat(NatHook::Postrouting, Priority::SrcNat))),
+        ("forward-filter", Some(BaseChain::filter(FilterHook::Forward, Priority::Filter))),
+        ("output-filter", Some(BaseChain::filter(FilterHook::Output, Priority::Filter))),
+    ]
+}
+
+type Rules = Vec<(&'static str, Vec<Expr>)>;
+
+fn rules(layout: &Layout) -> nlink::Result<Rules> {
+    let pods = layout.links.as_str();
+    let loopback = Ipv4Net::new(std::net::Ipv4Addr::LOCALHOST, 8);
+    let local = || Ok::<_, nlink::Error>(Expr::Verdict(Verdict::JumpTo("local".try_into()?)));
+    let refuse = || Ok::<_, nlink::Error>(Expr::Verdict(Verdict::GotoTo("refuse".try_into()?)));
+    let rule = |parts: &[Vec<Expr>]| parts.concat();
+    Ok(vec![
+        // Pods' links route loopback addresses for answers; what a pod sends to them itself is an attack.
+        ("martian", rule(&[from(pods), inside(Destination, loopback), vec![Expr::Verdict(Verdict::Drop)]])),
+        ("prerouting", rule(&[from(pods), key_at(), verdict_of("services")])),
+        ("prerouting", rule(&[key_at(), verdict_of("external")])),
+        ("prerouting", rule(&[to_host(), vec![local()?]])),
+        ("output", rule(&[key_at(), verdict_of("services")])),
+        ("output", rule(&[key_at(), verdict_of("external")])),
+        ("output", rule(&[to_host(), vec![local()?]])),
+        ("local", rule(&[key_at(), target_of("ports-at"), vec![dnat()]])),
+        ("local", rule(&[key_anywhere(), target_of("ports-anywhere"), vec![dnat()]])),
+        ("local", rule(&[key_anywhere(), verdict_of("node-ports")])),
+        ("postrouting", rule(&[to(pods), inside(Source, loopback), masquerade()])),
+        // A pod that reaches itself through a Service must see another address, or it would answer itself directly.
+        ("postrouting", rule(&[to(pods), own_address(), masquerade()])),
+        ("postrouting", rule(&[not_to(pods), inside(Source, layout.pods), masquerade()])),
+        ("forward-filter", rule(&[from(pods), inside(Destination, layout.services), vec![refuse()?]])),
+        ("forward-filter", rule(&[key_at(), member_of("refused"), vec![refuse()?]])),
+        // A pod that reaches itself through a Service must not be told a shorter way.
+        ("output-filter", rule(&[to(pods), icmp_redirect(), vec![Expr::Verdict(Verdict::Drop)]])),
+        ("output-filter", rule(&[inside(Destination, layout.services), vec![refuse()?]])),
+        ("output-filter", rule(&[key_at(), member_of("refused"), vec![refuse()?]])),
+        ("refuse", rule(&[protocol(TCP), vec![Expr::Reject { reject_type: 1, icmp_code: 0 }]])),
+        // Type 0 is ICMP, code 3 "port unreachable".
+        ("refuse", vec![Expr::Reject { reject_type: 0, icmp_code: 3 }]),
+    ])
+}
+
+enum Side {
+    Source,
+    Destination,
+}
+use Side::{Destination, Source};
+
+fn equal(sreg: Register, data: Vec<u8>) -> Expr {
+    Expr::Cmp { sreg, op: CmpOp::Eq, data }
+}
+
+fn link(key: MetaKey, op: CmpOp, prefix: &str) -> Vec<Expr> {
+    // Without a final zero it is a prefix.
+    let data = prefix.as_bytes().to_vec();
+    vec![Expr::Meta { dreg: Register::R0, key }, Expr::Cmp { sreg: Register::R0, op, data }]
+}
+
+fn from(prefix: &str) -> Vec<Expr> {
+    link(MetaKey::IifName, CmpOp::Eq, prefix)
+}
+
+fn to(prefix: &str) -> Vec<Expr> {
+    link(MetaKey::OifName, CmpOp::Eq, prefix)
+}
+
+fn not_to(prefix: &str) -> Vec<Expr> {
+    link(MetaKey::OifName, CmpOp::Neq, prefix)
+}
+
+fn address(side: &Side, dreg: Register) -> Expr {
+    let offset = if matches!(side, Source) { 12 } else { 16 };
+    Expr::Payload { dreg, base: PayloadBase::Network, offset, len: 4 }
+}
+
+fn inside(side: Side, network: Ipv4Net) -> Vec<Expr> {
+    let mask = u32::MAX.checked_shl(32 - u32::from(network.prefix())).unwrap_or(0);
+    vec![
+        address(&side, Register::R0),
+        Expr::Bitwise {
+            sreg: Register::R0,
+            dreg: Register::R0,
+            len: 4,
+            mask: mask.to_be_bytes().to_vec(),
+            xor: vec![0; 4],
+        },
+        equal(Register::R0, network.address().octets().to_vec()),
+    ]
+}
+
+fn destination_port(dreg: Register) -> Expr {
+    Expr::Payload { dreg, base: PayloadBase::Transport, offset: 2, len: 2 }
+}
+
+fn key_at() -> Vec<Expr> {
+    vec![
+        address(&Destination, Register::R0),
+        Expr::Meta { dreg: Register::Reg32_01, key: MetaKey::L4Proto },
+        destination_port(Register::Reg32_02),
+    ]
+}
+
+fn key_anywhere() -> Vec<Expr> {
+    vec![Expr::Meta { dreg: Register::R0, key: MetaKey::L4Proto }, destination_port(Register::Reg32_01)]
+}
+
+fn own_address() -> Vec<Expr> {
+    let mut exprs = vec![address(&Source, Register::R0), address(&Destination, Register::Reg32_01)];
+    exprs.extend(member_of("hairpin"));
+    exprs
+}
+
+fn verdict_of(map: &str) -> Vec<Expr> {
+    vec![LookupExpr::new(map, Register::R0).dreg(Register::Verdict).into()]
+}
+
+fn target_of(map: &str) -> Vec<Expr> {
+    vec![LookupExpr::new(map, Register::R0).dreg(TARGET).into()]
+}
+
+fn member_of(set: &str) -> Vec<Expr> {
+    vec![LookupExpr::new(set, Register::R0).into()]
+}
+
+fn to_host() -> Vec<Expr> {
+    vec![
+        Expr::Fib { dreg: Register::R0, result: FibResult::AddrType, flags: FibFlags::DADDR },
+        equal(Register::R0, LOCAL.to_ne_bytes().to_vec()),
+    ]
+}
+
+fn protocol(number: u8) -> Vec<Expr> {
+    vec![Expr::Meta { dreg: Register::R0, key: MetaKey::L4Proto }, equal(Register::R0, vec![number])]
+}
+
+fn icmp_redirect() -> Vec<Expr> {
+    let kind = Expr::Payload { dreg: Register::R0, base: PayloadBase::Transport, offset: 0, len: 1 };
+    [protocol(ICMP), vec![kind, equal(Register::R0, vec![ICMP_REDIRECT])]].concat()
+}
+
+fn masquerade() -> Vec<Expr> {
+    vec![Expr::Masquerade(nlink::netlink::nftables::MasqExpr::new())]
+}

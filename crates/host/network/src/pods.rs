@@ -1,0 +1,298 @@
+//! The pod network of one instance: a range of addresses, a gateway, and a link for each pod.
+
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket},
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    Ipv4Net, PortMapping, Protocol, ServicePortRule, ServiceRules,
+    error::{Error, Result},
+    kernel::{Gateway, Links, Netlink, Nftables, Port},
+    range::free_range,
+    rules::{HostPort, Layout, Table},
+    saved::{Store, at, lock},
+};
+
+/// Instances on one machine choose their ranges one after another.
+const MACHINE_LOCK: &str = "/run/wharf-network.lock";
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+/// Routes of the host itself win over those to services.
+const FIRST_METRIC: u32 = 10_000;
+
+/// How a pod network is made.
+#[derive(Debug, Clone)]
+pub struct NetworkConfig {
+    /// Short name of this instance on the machine: 1 to 8 of `a-z0-9`. Links and rules carry it.
+    pub instance: String,
+    /// Folder for what must survive a restart.
+    pub data: PathBuf,
+    /// Where this node's /24 is taken from.
+    pub pods: Ipv4Net,
+    /// The addresses of services.
+    pub services: Ipv4Net,
+    /// The address of cluster DNS, one of `services`.
+    pub dns: Ipv4Addr,
+}
+
+/// The pod network of one instance.
+pub struct PodNetwork {
+    links: Box<dyn Links>,
+    gateway: Gateway,
+    rules: ServiceRules,
+    store: Store,
+    instance: String,
+}
+
+impl PodNetwork {
+    /// Makes the network, or takes over the one that is there.
+    ///
+    /// # Errors
+    /// When the configuration is wrong, no range is free, or the kernel refuses.
+    pub async fn open(config: NetworkConfig) -> Result<Self> {
+        check(&config)?;
+        let store = Store::open(&config.data)?;
+        let links = Box::new(Netlink::open()?);
+        let gateway = make_gateway(&config, &store, links.as_ref()).await?;
+        forward()?;
+        let links_of_pods = link_prefix(&config.instance);
+        let layout = Layout { links: links_of_pods, pods: gateway.pods, services: gateway.services };
+        let firewall = Box::new(Nftables::open(format!("wharf-{}", config.instance))?);
+        let rules = ServiceRules::open(firewall, store.clone(), Table::new(layout)).await?;
+        let network = Self { links, gateway, rules, store, instance: config.instance };
+        network.rules.set_platform("dns", network.dns_rules(config.dns)).await?;
+        Ok(network)
+    }
+
+    /// This node's range.
+    pub fn range(&self) -> Ipv4Net {
+        self.gateway.pods
+    }
+
+    /// The host's own address in it: the pods' gateway, and where cluster DNS listens.
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.gateway.pods.gateway()
+    }
+
+    /// Service load balancing.
+    pub fn services(&self) -> &ServiceRules {
+        &self.rules
+    }
+
+    /// Connects the pod whose network namespace this is; does nothing when it is connected already. The address stays
+    /// the pod's until [`PodNetwork::detach`].
+    ///
+    /// # Errors
+    /// When no address is free, or the kernel refuses.
+    pub async fn attach(&self, pod: &str, netns: impl AsFd) -> Result<Ipv4Addr> {
+        let range = self.range();
+        let (known, address) = self.store.change(|saved| {
+            let known = saved.pods.contains_key(pod);
+            Ok((known, saved.address(pod, range)?))
+        })?;
+        let port = self.port(address);
+        if known && self.links.is_attached(&port, netns.as_fd()).await? {
+            return Ok(address);
+        }
+        match self.links.attach(self.gateway(), &port, netns.as_fd()).await {
+            Ok(()) => Ok(address),
+            Err(error) => {
+                self.detach(pod).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Disconnects a pod, takes back its host ports and frees its address; it may be gone already.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn detach(&self, pod: &str) -> Result<()> {
+        self.unpublish(pod).await?;
+        let address = self.store.read()?.pods.get(pod).copied();
+        if let Some(address) = address {
+            self.links.remove(&self.port(address).link).await?;
+        }
+        self.store.change(|saved| {
+            saved.pods.remove(pod);
+            Ok(())
+        })
+    }
+
+    /// Leads ports of the host to a container, in the place of those `id` published before.
+    ///
+    /// # Errors
+    /// When a port is taken, or the kernel refuses; then nothing has changed.
+    pub async fn publish(&self, id: &str, mappings: Vec<PortMapping>) -> Result<()> {
+        let (old, new) = self.store.change(|saved| {
+            let old = saved.ports.remove(id).unwrap_or_default();
+            for mapping in &mappings {
+                let port = mapping.rule().0;
+                if let Some(by) = saved.publisher(port) {
+                    return Err(Error::PortTaken { port: port.to_string(), by: by.to_owned() });
+                }
+                if !old.iter().any(|old| old.rule().0 == port) {
+                    probe(port)?;
+                }
+            }
+            if !mappings.is_empty() {
+                saved.ports.insert(id.to_owned(), mappings.clone());
+            }
+            Ok((old, mappings))
+        })?;
+        let rules = |mappings: &[PortMapping], others: &[PortMapping]| -> Vec<(HostPort, SocketAddrV4)> {
+            let changed = mappings.iter().filter(|mapping| !others.contains(mapping));
+            changed.map(PortMapping::rule).collect()
+        };
+        let (add, remove) = (rules(&new, &old), rules(&old, &new));
+        if add.is_empty() && remove.is_empty() {
+            return Ok(());
+        }
+        let published = self.rules.publish(&add, &remove).await;
+        if published.is_err() {
+            self.store.change(|saved| {
+                saved.ports.remove(id);
+                if !old.is_empty() {
+                    saved.ports.insert(id.to_owned(), old);
+                }
+                Ok(())
+            })?;
+        }
+        published
+    }
+
+    /// Takes back the ports `id` published; there may be none.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn unpublish(&self, id: &str) -> Result<()> {
+        self.publish(id, Vec::new()).await
+    }
+
+    /// Forgets every pod and publisher but those, and removes their links.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn recover(&self, living: &BTreeSet<String>) -> Result<()> {
+        let saved = self.store.read()?;
+        let gone: BTreeSet<&String> =
+            saved.pods.keys().chain(saved.ports.keys()).filter(|id| !living.contains(*id)).collect();
+        for id in gone {
+            self.detach(id).await?;
+        }
+        let known: BTreeSet<String> =
+            self.store.read()?.pods.values().map(|address| self.port(*address).link).collect();
+        for link in self.links.named(&link_prefix(&self.instance)).await? {
+            if !known.contains(&link) {
+                self.links.remove(&link).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes everything of this instance: links, rules and what was saved.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn remove_all(&self) -> Result<()> {
+        for link in self.links.named(&link_prefix(&self.instance)).await? {
+            self.links.remove(&link).await?;
+        }
+        self.links.remove(&self.gateway.link).await?;
+        self.rules.remove().await?;
+        self.store.remove()
+    }
+
+    fn port(&self, address: Ipv4Addr) -> Port {
+        let [.., last] = address.octets();
+        Port { link: format!("{}{last}", link_prefix(&self.instance)), address }
+    }
+
+    fn dns_rules(&self, address: Ipv4Addr) -> Vec<ServicePortRule> {
+        let rule = |protocol: Protocol| ServicePortRule {
+            name: protocol.lower().to_owned(),
+            cluster_ips: vec![address],
+            port: 53,
+            protocol,
+            node_port: None,
+            external_ips: Vec::new(),
+            session_affinity: None,
+            backends: vec![(SocketAddrV4::new(self.gateway(), 53), 1)],
+        };
+        vec![rule(Protocol::Udp), rule(Protocol::Tcp)]
+    }
+}
+
+/// What the names of all pods' links on the host start with.
+fn link_prefix(instance: &str) -> String {
+    format!("wv-{instance}.")
+}
+
+fn check(config: &NetworkConfig) -> Result<()> {
+    let id = &config.instance;
+    let fits = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    if id.is_empty() || id.len() > 8 || !id.bytes().all(fits) {
+        return Err(Error::Input(format!("instance `{id}` must be 1 to 8 characters of a-z and 0-9")));
+    }
+    if config.pods.prefix() > 24 {
+        return Err(Error::Input(format!(
+            "pod network {} is too small: at least a /24 is needed",
+            config.pods
+        )));
+    }
+    if config.pods.overlaps(config.services) {
+        let (pods, services) = (config.pods, config.services);
+        return Err(Error::Input(format!("pod network {pods} and service network {services} overlap")));
+    }
+    if !config.services.contains(config.dns) {
+        let (dns, services) = (config.dns, config.services);
+        return Err(Error::Input(format!("DNS address {dns} is not in the service network {services}")));
+    }
+    Ok(())
+}
+
+/// Chooses this node's range, once and for all, and makes the gateway while no other instance chooses.
+async fn make_gateway(config: &NetworkConfig, store: &Store, links: &dyn Links) -> Result<Gateway> {
+    let _machine = lock(Path::new(MACHINE_LOCK))?;
+    let name = format!("wh-{}", config.instance);
+    let exists = links.exists(&name).await?;
+    let used = if exists { Vec::new() } else { links.networks().await? };
+    let range = store.change(|saved| {
+        // Without a gateway no pod lives: the range may change when somebody else took it meanwhile.
+        let kept = saved.range.filter(|range| config.pods.contains(range.address()));
+        let kept = kept.filter(|range| exists || free_range(*range, &used).is_some());
+        if kept.is_none() {
+            saved.range = free_range(config.pods, &used);
+            (saved.last, saved.pods) = (None, Default::default());
+        }
+        saved.range.ok_or(Error::NoFreeRange(config.pods))
+    })?;
+    let metric = FIRST_METRIC + ((range.address().to_bits() >> 8) & 0xff);
+    let gateway = Gateway { link: name, pods: range, services: config.services, metric };
+    links.ensure_gateway(&gateway).await?;
+    Ok(gateway)
+}
+
+fn forward() -> Result<()> {
+    let path = Path::new(FORWARDING);
+    if std::fs::read(path).map_err(at(path))?.starts_with(b"1") {
+        return Ok(());
+    }
+    std::fs::write(path, "1").map_err(at(path))
+}
+
+/// Fails when a program of the host listens there: the rules would take its traffic.
+fn probe(port: HostPort) -> Result<()> {
+    let address = SocketAddrV4::new(port.address.unwrap_or(Ipv4Addr::UNSPECIFIED), port.port);
+    let bound = match port.protocol {
+        Protocol::Tcp => TcpListener::bind(address).map(drop),
+        Protocol::Udp => UdpSocket::bind(address).map(drop),
+        Protocol::Sctp => Ok(()),
+    };
+    bound.map_err(|error| Error::PortTaken {
+        port: port.to_string(),
+        by: format!("a program of the host ({error})"),
+    })
+}

@@ -1,0 +1,195 @@
+//! What must be the same after a restart: the pods' range, their addresses, and published ports.
+//!
+//! One small file. Several processes may change it (`wharf up`, `wharf run`): each change is read, made and written
+//! under a lock.
+
+use std::{
+    collections::BTreeMap,
+    fs::{File, OpenOptions},
+    io,
+    net::{Ipv4Addr, SocketAddrV4},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Ipv4Net, Protocol,
+    error::{Error, Result},
+    rules::HostPort,
+};
+
+/// A port of the host that leads to a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortMapping {
+    /// The host's address; all of them when absent or 0.0.0.0.
+    pub host_ip: Option<Ipv4Addr>,
+    /// The host's port.
+    pub host_port: u16,
+    /// The container's address.
+    pub container_ip: Ipv4Addr,
+    /// The container's port.
+    pub container_port: u16,
+    /// The protocol.
+    pub protocol: Protocol,
+}
+
+impl PortMapping {
+    pub(crate) fn rule(&self) -> (HostPort, SocketAddrV4) {
+        let address = self.host_ip.filter(|ip| !ip.is_unspecified());
+        let port = HostPort { address, protocol: self.protocol, port: self.host_port };
+        (port, SocketAddrV4::new(self.container_ip, self.container_port))
+    }
+}
+
+/// The file's content.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Saved {
+    /// This node's range for pods.
+    pub range: Option<Ipv4Net>,
+    /// The address given out last.
+    pub last: Option<Ipv4Addr>,
+    /// Addresses by pod.
+    pub pods: BTreeMap<String, Ipv4Addr>,
+    /// Published ports by who published them.
+    pub ports: BTreeMap<String, Vec<PortMapping>>,
+}
+
+impl Saved {
+    /// All published ports.
+    pub(crate) fn host_ports(&self) -> BTreeMap<HostPort, SocketAddrV4> {
+        self.ports.values().flatten().map(PortMapping::rule).collect()
+    }
+
+    /// The pod's address, a new one when it has none. Addresses come round late, so that nobody talks to a pod that
+    /// took over another's.
+    pub(crate) fn address(&mut self, pod: &str, range: Ipv4Net) -> Result<Ipv4Addr> {
+        if let Some(address) = self.pods.get(pod) {
+            return Ok(*address);
+        }
+        let taken: std::collections::HashSet<_> = self.pods.values().collect();
+        let free = |address: &Ipv4Addr| !taken.contains(address);
+        let last = self.last.unwrap_or(range.gateway());
+        let later = range.hosts().filter(|address| *address > last).find(free);
+        let address = later.or_else(|| range.hosts().find(free)).ok_or(Error::Full(range))?;
+        self.last = Some(address);
+        self.pods.insert(pod.to_owned(), address);
+        Ok(address)
+    }
+
+    /// Who has published a port that `port` cannot stand beside.
+    pub(crate) fn publisher(&self, port: HostPort) -> Option<&str> {
+        let clash = |other: HostPort| {
+            let apart = matches!((port.address, other.address), (Some(one), Some(two)) if one != two);
+            port.protocol == other.protocol && port.port == other.port && !apart
+        };
+        let has = |mappings: &[PortMapping]| mappings.iter().any(|mapping| clash(mapping.rule().0));
+        self.ports.iter().find(|(_, mappings)| has(mappings)).map(|(id, _)| id.as_str())
+    }
+}
+
+/// The file.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    pub(crate) fn open(folder: &Path) -> Result<Self> {
+        std::fs::create_dir_all(folder).map_err(at(folder))?;
+        Ok(Self { folder: folder.to_owned() })
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.join("network.json")
+    }
+
+    pub(crate) fn read(&self) -> Result<Saved> {
+        let path = self.path();
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Saved::default()),
+            Err(error) => return Err(at(&path)(error)),
+        };
+        serde_json::from_slice(&text).map_err(|error| {
+            let hint = "remove the file to give pods new addresses";
+            Error::Input(format!("{} is damaged: {error}; {hint}", path.display()))
+        })
+    }
+
+    /// Changes what is saved; nothing is written when `change` fails or changes nothing.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Saved) -> Result<T>) -> Result<T> {
+        let _lock = lock(&self.folder.join("lock"))?;
+        let old = self.read()?;
+        let mut new = old.clone();
+        let result = change(&mut new)?;
+        if new != old {
+            let (path, temporary) = (self.path(), self.path().with_extension("new"));
+            let text = serde_json::to_vec_pretty(&new).map_err(|e| Error::Input(e.to_string()))?;
+            std::fs::write(&temporary, text).map_err(at(&temporary))?;
+            std::fs::rename(&temporary, &path).map_err(at(&path))?;
+        }
+        Ok(result)
+    }
+
+    pub(crate) fn remove(&self) -> Result<()> {
+        match std::fs::remove_file(self.path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&self.path())(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Holds a lock among processes until the file is dropped.
+pub(crate) fn lock(path: &Path) -> Result<File> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(at(path))?;
+    flock(&file, FlockOperation::LockExclusive).map_err(|error| at(path)(error.into()))?;
+    Ok(file)
+}
+
+pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::File { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_come_round_late() {
+        let range: Ipv4Net = "10.244.0.0/29".parse().unwrap();
+        let mut saved = Saved::default();
+        let next = |saved: &mut Saved, pod: &str| saved.address(pod, range).map(|ip| ip.octets()[3]);
+        assert_eq!(next(&mut saved, "a").unwrap(), 2);
+        assert_eq!(next(&mut saved, "b").unwrap(), 3);
+        assert_eq!(next(&mut saved, "a").unwrap(), 2);
+        saved.pods.remove("a");
+        for (pod, address) in [("c", 4), ("d", 5), ("e", 6), ("f", 2)] {
+            assert_eq!(next(&mut saved, pod).unwrap(), address);
+        }
+        assert!(matches!(next(&mut saved, "g"), Err(Error::Full(_))));
+    }
+
+    #[test]
+    fn ports_that_clash() {
+        let mapping = |host_ip: Option<[u8; 4]>, host_port, protocol| PortMapping {
+            host_ip: host_ip.map(Ipv4Addr::from),
+            host_port,
+            container_ip: Ipv4Addr::new(10, 244, 0, 2),
+            container_port: 80,
+            protocol,
+        };
+        let mut saved = Saved::default();
+        saved.ports.insert("a".to_owned(), vec![mapping(Some([127, 0, 0, 1]), 80, Protocol::Tcp)]);
+        let check = |ip, port, protocol| saved.publisher(mapping(ip, port, protocol).rule().0).is_some();
+        assert!(check(None, 80, Protocol::Tcp));
+        assert!(check(Some([0, 0, 0, 0]), 80, Protocol::Tcp));
+        assert!(check(Some([127, 0, 0, 1]), 80, Protocol::Tcp));
+        assert!(!check(Some([10, 0, 0, 1]), 80, Protocol::Tcp));
+        assert!(!check(None, 80, Protocol::Udp));
+        assert!(!check(None, 81, Protocol::Tcp));
+    }
+}
