@@ -93,7 +93,7 @@ fn values(text: &str) -> Vec<Option<f64>> {
     let mut out = Vec::new();
     for word in text.split_whitespace() {
         let (body, times) = match word.rsplit_once('x') {
-            Some((body, times)) if !body.is_empty() && body != "0" => (body, Some(times.parse::<usize>().unwrap())),
+            Some((body, times)) if !body.is_empty() => (body, Some(times.parse::<usize>().unwrap())),
             _ => (word, None),
         };
         if body == "_" {
@@ -179,7 +179,7 @@ impl Runner {
         for line in block {
             let (series, text) = split(line);
             // Start timestamps stand behind an @.
-            if text.contains("{{") || series.starts_with('@') || text.contains('@') {
+            if text.contains("{{") || series.ends_with("@st") {
                 self.special = true;
                 continue;
             }
@@ -190,6 +190,9 @@ impl Runner {
                 }
             }
         }
+        // Of a series that stands twice the last one counts.
+        let last: BTreeMap<(Labels, i64), f64> = samples.into_iter().map(|(l, t, v)| ((l, t), v)).collect();
+        let samples: Vec<_> = last.into_iter().map(|((l, t), v)| (l, t, v)).collect();
         store.append(&samples).unwrap();
     }
 

@@ -44,11 +44,6 @@ fn signature(labels: &Labels, matching: &Matching) -> Labels {
     }
 }
 
-/// What the API shows of a match group.
-fn group_labels(labels: &Labels, matching: &Matching) -> Labels {
-    signature(labels, matching)
-}
-
 impl Evaluator<'_> {
     pub(crate) fn binary(&mut self, binary: &Binary) -> Result<Matrix, QueryError> {
         use ValueType::{Scalar, Vector};
@@ -179,8 +174,8 @@ impl Evaluator<'_> {
         let swapped = matching.card == Card::OneToMany;
         // From here on "many" may have several series of a signature, "one" must not.
         let (many, one) = if swapped { (right, left) } else { (left, right) };
-        let (fill_many, fill_one) =
-            if swapped { (matching.fill_right, matching.fill_left) } else { (matching.fill_left, matching.fill_right) };
+        // Prometheus' sides of a fill follow the swap: the left fill is for the side with many.
+        let (fill_many, fill_one) = (matching.fill_left, matching.fill_right);
         let (many_ids, one_ids, count) = number(matching, many, one);
         let mut join = Join {
             binary,
@@ -265,12 +260,12 @@ struct Join<'a> {
 
 impl Join<'_> {
     fn duplicate(&self, a: Option<&Series>, b: Option<&Series>) -> QueryError {
-        let text = |s: Option<&Series>| s.map(|s| s.labels.to_string()).unwrap_or_default();
+        let text = |s: Option<&Series>| s.map(|s| s.labels.as_set()).unwrap_or_default();
         let (mut first, mut second) = (text(a), text(b));
         if first > second {
             std::mem::swap(&mut first, &mut second);
         }
-        let group = b.map(|s| group_labels(&s.labels, self.matching).to_string()).unwrap_or_default();
+        let group = b.map(|s| signature(&s.labels, self.matching).as_set()).unwrap_or_default();
         let side = if self.swapped { "left" } else { "right" };
         QueryError::Execution(format!(
             "found duplicate series for the match group {group} on the {side} hand-side of the operation: \
@@ -288,7 +283,7 @@ impl Join<'_> {
             Some((place, labels)) => (*place, labels.clone()),
             None => {
                 let labels = self.result_labels(many.0, one.0);
-                let place = self.out.place(labels.clone(), self.binary.bool || self.drops(many.0));
+                let place = self.out.place(labels.clone(), self.binary.bool || changes_meaning(op));
                 self.places.insert((many.1, one.1), (place, labels.clone()));
                 (place, labels)
             }
@@ -309,10 +304,6 @@ impl Join<'_> {
             self.out.push(place, Point { t, v: if filter { a } else { result } })?;
         }
         Ok(())
-    }
-
-    fn drops(&self, _many: Option<&Series>) -> bool {
-        false
     }
 
     fn result_labels(&self, many: Option<&Series>, one: Option<&Series>) -> Labels {

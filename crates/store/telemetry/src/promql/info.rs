@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 use super::QueryError;
 use super::ast::*;
 use super::eval::Evaluator;
-use super::prepare::walk;
 use super::series::{Cursor, Matrix, Series};
 use crate::metrics::{Labels, METRIC_NAME, MatchOp, Matcher, Point};
 
@@ -26,6 +25,23 @@ fn name_matchers(given: Vec<Matcher>) -> Vec<Matcher> {
         out.push(any);
     }
     out
+}
+
+/// Offset and time of the first selector, with those of the subqueries around it.
+fn place(expr: &Expr) -> Option<(i64, Option<At>)> {
+    match expr {
+        Expr::Vector(selector) => Some((selector.offset.ms(), selector.at)),
+        Expr::Matrix(range) => Some((range.selector.offset.ms(), range.selector.at)),
+        Expr::Subquery(sub) => {
+            let (offset, at) = place(&sub.expr)?;
+            Some(if at.is_some() { (offset, at) } else { (offset + sub.offset.ms(), sub.at) })
+        }
+        Expr::Paren(inner, _) | Expr::Invariant(inner) | Expr::Unary { expr: inner, .. } => place(inner),
+        Expr::Aggregate(aggregate) => place(&aggregate.expr),
+        Expr::Binary(binary) => place(&binary.left).or_else(|| place(&binary.right)),
+        Expr::Call(call) => call.args.iter().find_map(place),
+        Expr::Number { .. } | Expr::String { .. } => None,
+    }
 }
 
 impl Evaluator<'_> {
@@ -69,18 +85,8 @@ impl Evaluator<'_> {
             matchers.push(matcher);
         }
         // Info metrics are read at the times of the first selector.
-        let mut place: Option<(Length, Option<At>)> = None;
-        if let Some(arg) = call.args.first() {
-            walk(arg, &mut |expr| {
-                let selector = match expr {
-                    Expr::Vector(selector) => selector,
-                    Expr::Matrix(range) => &range.selector,
-                    _ => return,
-                };
-                place.get_or_insert_with(|| (selector.offset.clone(), selector.at));
-            });
-        }
-        let (offset, at) = place.unwrap_or((Length::Fixed(0), None));
+        let (offset, at) = call.args.first().and_then(place).unwrap_or_default();
+        let offset = Length::Fixed(offset);
         let selector = Selector {
             name: String::new(),
             matchers,
@@ -148,7 +154,8 @@ fn newest<'a>(
                 let ms = (time * 1000.0) as i64;
                 return Err(QueryError::Execution(format!(
                     "found duplicate series for info metric: existing {} @ {ms}, new {} @ {ms}",
-                    other.labels, series.labels
+                    other.labels.as_set(),
+                    series.labels.as_set()
                 )));
             }
             Some((known, _)) if known > *time => {}

@@ -430,5 +430,5 @@ pub(crate) fn unquote(token: &str) -> Result<String, String> {
         };
         bytes.push(byte);
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    String::from_utf8(bytes).map_err(|_| format!("the string {} is not UTF-8", crate::metrics::quote(token)))
 }

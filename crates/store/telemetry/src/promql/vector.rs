@@ -202,7 +202,7 @@ impl Evaluator<'_> {
             }
             series.labels = labels;
         }
-        merge_same_kept(matrix)
+        merge_same(matrix)
     }
 
     fn label_join(&mut self, call: &Call) -> Result<Matrix, QueryError> {
@@ -226,7 +226,7 @@ impl Evaluator<'_> {
             }
             series.labels = labels;
         }
-        merge_same_kept(matrix)
+        merge_same(matrix)
     }
 
     pub(crate) fn collect(&self, parts: Vec<(Labels, bool, Point)>) -> Result<Matrix, QueryError> {
@@ -236,10 +236,6 @@ impl Evaluator<'_> {
         }
         Ok(out.finish())
     }
-}
-
-fn merge_same_kept(matrix: Matrix) -> Result<Matrix, QueryError> {
-    merge_same(matrix)
 }
 
 // Go's Max and Min give NaN when either is NaN.
