@@ -53,10 +53,13 @@ fn ms(text: &str) -> i64 {
 
 fn labels(text: &str) -> Labels {
     let text = text.trim();
-    let parse = |text: &str| exposition::parse_series(text).map(|pairs| {
-        Labels::new(pairs.iter().map(|(n, v)| ((&**n).into(), (&**v).into())).collect())
-    });
-    parse(text).or_else(|_| parse(&format!("x{text}")).map(|l| l.with("__name__", ""))).unwrap_or_else(|e| panic!("{text}: {e}"))
+    let parse = |text: &str| {
+        exposition::parse_series(text)
+            .map(|pairs| Labels::new(pairs.iter().map(|(n, v)| ((&**n).into(), (&**v).into())).collect()))
+    };
+    parse(text)
+        .or_else(|_| parse(&format!("x{text}")).map(|l| l.with("__name__", "")))
+        .unwrap_or_else(|e| panic!("{text}: {e}"))
 }
 
 /// Splits a line into series and values.
@@ -69,7 +72,9 @@ fn split(line: &str) -> (String, String) {
             _ if quoted == Some(c) && !line[..at].ends_with('\\') => quoted = None,
             '{' if quoted.is_none() => depth += 1,
             '}' if quoted.is_none() => depth -= 1,
-            ' ' | '\t' if quoted.is_none() && depth == 0 => return (line[..at].into(), line[at..].trim().into()),
+            ' ' | '\t' if quoted.is_none() && depth == 0 => {
+                return (line[..at].into(), line[at..].trim().into());
+            }
             _ => {}
         }
     }
@@ -107,7 +112,8 @@ fn values(text: &str) -> Vec<Option<f64>> {
         // base ± step, where a sign after an exponent or at the start is no operator.
         let bytes = body.as_bytes();
         let op = (1..bytes.len()).find(|&i| {
-            matches!(bytes[i], b'+' | b'-') && !(matches!(bytes[i - 1], b'e' | b'E') && i >= 2 && bytes[i - 2].is_ascii_digit())
+            matches!(bytes[i], b'+' | b'-')
+                && !(matches!(bytes[i - 1], b'e' | b'E') && i >= 2 && bytes[i - 2].is_ascii_digit())
         });
         let (base, step) = match op {
             Some(at) => (number(&body[..at]), number(&body[at..])),
@@ -128,7 +134,11 @@ fn close(a: f64, b: f64) -> bool {
         return true;
     }
     let (sum, diff) = (a.abs() + b.abs(), (a - b).abs());
-    if a == 0.0 || b == 0.0 || sum < f64::MIN_POSITIVE { diff < 1e-6 * f64::MIN_POSITIVE } else { diff / sum.min(f64::MAX) < 1e-6 }
+    if a == 0.0 || b == 0.0 || sum < f64::MIN_POSITIVE {
+        diff < 1e-6 * f64::MIN_POSITIVE
+    } else {
+        diff / sum.min(f64::MAX) < 1e-6
+    }
 }
 
 impl Runner {
@@ -139,7 +149,8 @@ impl Runner {
     fn store(&mut self) -> Arc<Metrics> {
         let make = || {
             let dir = tempfile::tempdir().unwrap();
-            let metrics = Metrics::open(dir.path(), Options { background: false, ..Options::default() }).unwrap();
+            let metrics =
+                Metrics::open(dir.path(), Options { background: false, ..Options::default() }).unwrap();
             (dir, metrics)
         };
         self.store.get_or_insert_with(make).1.clone()
@@ -204,8 +215,15 @@ impl Runner {
         let store = self.store();
         let mut outcome = check(&store, &eval, eval.times);
         let plain = !eval.ordered && eval.string.is_none() && eval.range_vector.is_none();
-        if outcome.is_ok() && eval.times.2 == 0 && plain && !eval.fail && !eval.query.contains("range()") && !eval.query.contains("step()")
-            && !eval.query.contains("start()") && !eval.query.contains("end()") && eval.texts.is_empty()
+        if outcome.is_ok()
+            && eval.times.2 == 0
+            && plain
+            && !eval.fail
+            && !eval.query.contains("range()")
+            && !eval.query.contains("step()")
+            && !eval.query.contains("start()")
+            && !eval.query.contains("end()")
+            && eval.texts.is_empty()
         {
             outcome = check_middle(&store, &eval).map_err(|e| format!("as a range query: {e}"));
         }
@@ -272,7 +290,13 @@ fn expectation(eval: &mut Eval, line: &str) {
             "ordered" => eval.ordered = true,
             "fail" | "warn" | "info" => {
                 eval.fail |= kind == "fail";
-                let kind = if kind == "fail" { "fail" } else if kind == "warn" { "warn" } else { "info" };
+                let kind = if kind == "fail" {
+                    "fail"
+                } else if kind == "warn" {
+                    "warn"
+                } else {
+                    "info"
+                };
                 let rest = rest.trim();
                 let (how, text) = match (rest.strip_prefix("msg:"), rest.strip_prefix("regex:")) {
                     (Some(text), _) => (Some(false), text),
@@ -304,7 +328,11 @@ fn matches(text: &str, how: Option<bool>, want: &str) -> bool {
     }
 }
 
-fn answer(store: &Metrics, query: &str, (start, end, step): (i64, i64, i64)) -> Result<promql::QueryResult, String> {
+fn answer(
+    store: &Metrics,
+    query: &str,
+    (start, end, step): (i64, i64, i64),
+) -> Result<promql::QueryResult, String> {
     let query = Query::parse(query).map_err(|e| e.to_string())?;
     let result = match step {
         0 => query.instant(store, start, &options()),
@@ -329,7 +357,8 @@ fn check(store: &Metrics, eval: &Eval, times: (i64, i64, i64)) -> Result<(), Str
         }
         let wanted: Vec<_> = eval.texts.iter().filter(|(k, ..)| *k == kind).collect();
         if wanted.iter().any(|(_, how, want)| !list.iter().any(|text| matches(text, *how, want)))
-            || (!wanted.is_empty() && list.iter().any(|text| !wanted.iter().any(|(_, how, want)| matches(text, *how, want))))
+            || (!wanted.is_empty()
+                && list.iter().any(|text| !wanted.iter().any(|(_, how, want)| matches(text, *how, want))))
         {
             return Err(format!("{kind}: wanted {wanted:?}, got {list:?}"));
         }
@@ -341,15 +370,25 @@ fn compare(eval: &Eval, value: QueryValue) -> Result<(), String> {
     let start = eval.range_vector.map_or(eval.times.0, |r| r.0);
     let step = eval.range_vector.map_or(eval.times.2, |r| r.2);
     match value {
-        QueryValue::String(_, text) => (eval.string.as_deref() == Some(&text)).then_some(()).ok_or(format!("got {text:?}")),
+        QueryValue::String(_, text) => {
+            (eval.string.as_deref() == Some(&text)).then_some(()).ok_or(format!("got {text:?}"))
+        }
         QueryValue::Scalar(point) => {
             let want = eval.series.first().map(|(a, b)| number(if a.is_empty() { b } else { a }));
             want.is_some_and(|w| close(w, point.v)).then_some(()).ok_or(format!("got {}", point.v))
         }
         QueryValue::Vector(got) => {
-            let want: Vec<(Labels, f64)> =
-                eval.series.iter().map(|(l, v)| (labels(if l.is_empty() { "{}" } else { l }), number(v))).collect();
-            let shown = || format!("wanted {want:?}\n    got    {:?}", got.iter().map(|(l, p)| (l, p.v)).collect::<Vec<_>>());
+            let want: Vec<(Labels, f64)> = eval
+                .series
+                .iter()
+                .map(|(l, v)| (labels(if l.is_empty() { "{}" } else { l }), number(v)))
+                .collect();
+            let shown = || {
+                format!(
+                    "wanted {want:?}\n    got    {:?}",
+                    got.iter().map(|(l, p)| (l, p.v)).collect::<Vec<_>>()
+                )
+            };
             if want.len() != got.len() {
                 return Err(shown());
             }
@@ -374,7 +413,8 @@ fn compare(eval: &Eval, value: QueryValue) -> Result<(), String> {
             let same = |a: &Vec<(i64, f64)>, b: &Vec<(i64, f64)>| {
                 a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && close(a.1, b.1))
             };
-            let ok = want.len() == got.len() && want.iter().all(|(l, points)| got.get(l).is_some_and(|g| same(points, g)));
+            let ok = want.len() == got.len()
+                && want.iter().all(|(l, points)| got.get(l).is_some_and(|g| same(points, g)));
             ok.then_some(()).ok_or_else(|| format!("wanted {want:?}\n    got    {got:?}"))
         }
     }
@@ -382,7 +422,8 @@ fn compare(eval: &Eval, value: QueryValue) -> Result<(), String> {
 
 /// An instant query must give the same in the middle of a range query.
 fn check_middle(store: &Metrics, eval: &Eval) -> Result<(), String> {
-    if !matches!(Query::parse(&eval.query).map(|q| q.value_type().api().to_string()).as_deref(), Ok("vector")) {
+    if !matches!(Query::parse(&eval.query).map(|q| q.value_type().api().to_string()).as_deref(), Ok("vector"))
+    {
         return Ok(());
     }
     let at = eval.times.0;

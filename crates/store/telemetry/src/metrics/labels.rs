@@ -180,7 +180,11 @@ impl Labels {
 }
 
 fn pair(name: &str, value: &str) -> String {
-    if is_label_name(name) { format!("{name}={}", quote(value)) } else { format!("{}={}", quote(name), quote(value)) }
+    if is_label_name(name) {
+        format!("{name}={}", quote(value))
+    } else {
+        format!("{}={}", quote(name), quote(value))
+    }
 }
 
 impl Hash for Labels {

@@ -126,7 +126,12 @@ impl Evaluator<'_> {
     }
 
     /// Refuses or comments on a parameter; false when nothing can come out.
-    fn parameter_matters(&mut self, op: Aggregator, params: &[f64], param: &Expr) -> Result<bool, QueryError> {
+    fn parameter_matters(
+        &mut self,
+        op: Aggregator,
+        params: &[f64],
+        param: &Expr,
+    ) -> Result<bool, QueryError> {
         let max = params.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let min = params.iter().copied().fold(f64::INFINITY, f64::min);
         let nan = params.iter().any(|v| v.is_nan());
@@ -156,7 +161,8 @@ impl Evaluator<'_> {
                 for (bad, value, cap) in [(max > 1.0, max, "1"), (min < -1.0, min, "-1")] {
                     if bad {
                         let shown = super::print::short(value);
-                        let what = format!("ratio value should be between -1 and 1, got {shown}, capping to {cap}");
+                        let what =
+                            format!("ratio value should be between -1 and 1, got {shown}, capping to {cap}");
                         self.notes.warn(param.span(), what);
                     }
                 }
@@ -239,7 +245,9 @@ impl Evaluator<'_> {
             for list in &mut lists {
                 match op {
                     Aggregator::Topk => list.sort_by(|a, b| nan_last(b.1, a.1, a.1.is_nan(), b.1.is_nan())),
-                    Aggregator::Bottomk => list.sort_by(|a, b| nan_last(a.1, b.1, a.1.is_nan(), b.1.is_nan())),
+                    Aggregator::Bottomk => {
+                        list.sort_by(|a, b| nan_last(a.1, b.1, a.1.is_nan(), b.1.is_nan()))
+                    }
                     _ => {}
                 }
                 if matches!(op, Aggregator::Topk | Aggregator::Bottomk) {

@@ -324,8 +324,15 @@ pub(crate) struct Subquery {
 /// A parsed expression.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Expr {
-    Number { value: f64, duration: bool, span: Span },
-    String { value: String, span: Span },
+    Number {
+        value: f64,
+        duration: bool,
+        span: Span,
+    },
+    String {
+        value: String,
+        span: Span,
+    },
     Vector(Box<Selector>),
     Matrix(Box<Range>),
     Subquery(Box<Subquery>),
@@ -333,7 +340,11 @@ pub(crate) enum Expr {
     Binary(Box<Binary>),
     Call(Box<Call>),
     Paren(Box<Expr>, Span),
-    Unary { minus: bool, expr: Box<Expr>, start: usize },
+    Unary {
+        minus: bool,
+        expr: Box<Expr>,
+        start: usize,
+    },
     /// The same at every step, so it is evaluated once.
     Invariant(Box<Expr>),
 }

@@ -54,7 +54,9 @@ impl Evaluator<'_> {
             let span = Expr::Binary(Box::new(binary.clone())).span();
             self.notes.info(
                 span,
-                format!("incompatible sample types encountered for binary operator \"{op}\": float {op} float"),
+                format!(
+                    "incompatible sample types encountered for binary operator \"{op}\": float {op} float"
+                ),
             );
             return Ok(Matrix::new());
         }
@@ -121,7 +123,13 @@ impl Evaluator<'_> {
         self.settle(out)
     }
 
-    fn set(&self, op: BinaryOp, matching: &Matching, left: &[Series], right: &[Series]) -> Result<Matrix, QueryError> {
+    fn set(
+        &self,
+        op: BinaryOp,
+        matching: &Matching,
+        left: &[Series],
+        right: &[Series],
+    ) -> Result<Matrix, QueryError> {
         let (left_ids, right_ids, count) = number(matching, left, right);
         let mut out = Builder::default();
         let places: Vec<usize> = left.iter().map(|s| out.place(s.labels.clone(), s.drop_name)).collect();
@@ -196,7 +204,8 @@ impl Evaluator<'_> {
             let manys: Vec<(usize, f64)> = m.step(t).map(|(i, _, v)| (i, v)).collect();
             let rights: Vec<(usize, f64)> = o.step(t).map(|(i, _, v)| (i, v)).collect();
             let fills = fill_many.is_some() || fill_one.is_some();
-            if (manys.is_empty() && rights.is_empty()) || (!fills && (manys.is_empty() || rights.is_empty())) {
+            if (manys.is_empty() && rights.is_empty()) || (!fills && (manys.is_empty() || rights.is_empty()))
+            {
                 continue;
             }
             for &(i, v) in &rights {
@@ -210,8 +219,12 @@ impl Evaluator<'_> {
                 let group = id(&many_ids, i);
                 let partner = ones.get(group).filter(|slot| slot.0 == t).copied();
                 match (partner, fill_one) {
-                    (Some((_, at, value)), _) => join.pair(t, group, (many.get(i), i, v), (one.get(at), at, value))?,
-                    (None, Some(fill)) => join.pair(t, group, (many.get(i), i, v), (None, usize::MAX, fill))?,
+                    (Some((_, at, value)), _) => {
+                        join.pair(t, group, (many.get(i), i, v), (one.get(at), at, value))?
+                    }
+                    (None, Some(fill)) => {
+                        join.pair(t, group, (many.get(i), i, v), (None, usize::MAX, fill))?
+                    }
                     (None, None) => {}
                 }
             }

@@ -98,8 +98,10 @@ impl Checker<'_> {
         }
         for (side, kind) in [(&binary.left, left), (&binary.right, right)] {
             if !matches!(kind, ValueType::Scalar | ValueType::Vector) {
-                return self
-                    .fail(side.span(), "binary expression must contain only scalar and instant vector types");
+                return self.fail(
+                    side.span(),
+                    "binary expression must contain only scalar and instant vector types",
+                );
             }
         }
         if !op.is_set() {
@@ -129,13 +131,17 @@ impl Checker<'_> {
         if function.variadic != 0 {
             let least = want - 1;
             if got < least {
-                return self
-                    .fail(call.span, format!("expected at least {least} argument(s) in call to {name}, got {got}"));
+                return self.fail(
+                    call.span,
+                    format!("expected at least {least} argument(s) in call to {name}, got {got}"),
+                );
             }
             let most = least + function.variadic.max(0) as usize;
             if function.variadic > 0 && got > most {
-                return self
-                    .fail(call.span, format!("expected at most {most} argument(s) in call to {name}, got {got}"));
+                return self.fail(
+                    call.span,
+                    format!("expected at most {most} argument(s) in call to {name}, got {got}"),
+                );
             }
         }
         for (i, arg) in call.args.iter().enumerate() {
@@ -144,7 +150,8 @@ impl Checker<'_> {
                 match arg {
                     Expr::Vector(selector) if selector.name.is_empty() => self.selector(selector, true)?,
                     Expr::Vector(_) => {
-                        return self.fail(arg.span(), "expected label selectors only, got vector selector instead");
+                        return self
+                            .fail(arg.span(), "expected label selectors only, got vector selector instead");
                     }
                     _ => return self.fail(arg.span(), "expected label selectors only"),
                 }
@@ -167,7 +174,11 @@ impl Checker<'_> {
             return match given.iter().find(|m| m.name == METRIC_NAME) {
                 Some(other) => self.fail(
                     selector.span,
-                    format!("metric name must not be set twice: {} or {}", quote(&selector.name), quote(&other.value)),
+                    format!(
+                        "metric name must not be set twice: {} or {}",
+                        quote(&selector.name),
+                        quote(&other.value)
+                    ),
                 ),
                 None => Ok(()),
             };

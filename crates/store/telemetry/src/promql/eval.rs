@@ -41,7 +41,8 @@ pub(crate) fn instant(
     let times = Times { start: time, end: time, step: 0 };
     let expr = prepare(query.expr.clone(), times)?;
     let mut notes = Annotations::default();
-    let mut ev = Evaluator { source, start: time, end: time, step: 1, options, notes: &mut notes, samples: 0 };
+    let mut ev =
+        Evaluator { source, start: time, end: time, step: 1, options, notes: &mut notes, samples: 0 };
     let value = match query.value_type() {
         ValueType::String => match expr.bare() {
             Expr::String { value, .. } => QueryValue::String(time, value.clone()),
@@ -220,7 +221,13 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Reads series with their samples without staleness markers.
-    fn load(&mut self, matchers: &[Matcher], ends: (i64, i64), keep_stale: bool, out: &mut Matrix) -> Result<(), QueryError> {
+    fn load(
+        &mut self,
+        matchers: &[Matcher],
+        ends: (i64, i64),
+        keep_stale: bool,
+        out: &mut Matrix,
+    ) -> Result<(), QueryError> {
         let source = self.source;
         source.each(matchers, ends, &mut |labels, points| {
             self.check()?;
@@ -285,21 +292,24 @@ impl<'a> Evaluator<'a> {
         let offset = selector.offset.ms();
         for series in &mut loaded {
             let points = std::mem::take(&mut series.points);
-            series.points = self.times().filter_map(|t| {
-                let time = at.unwrap_or(t) - offset;
-                let from = points.partition_point(|p| p.t <= time - lookback);
-                let to = points.partition_point(|p| p.t <= time + lookback);
-                let near = points.get(from..to)?;
-                let i = near.partition_point(|p| p.t < time);
-                let before = i.checked_sub(1).and_then(|at| near.get(at));
-                let v = match (before, near.get(i)) {
-                    (_, Some(exact)) if exact.t == time => exact.v,
-                    (Some(a), Some(b)) => interpolate(*a, *b, time, false),
-                    (Some(a), None) => a.v,
-                    (None, _) => return None,
-                };
-                Some(Point { t, v })
-            }).collect();
+            series.points = self
+                .times()
+                .filter_map(|t| {
+                    let time = at.unwrap_or(t) - offset;
+                    let from = points.partition_point(|p| p.t <= time - lookback);
+                    let to = points.partition_point(|p| p.t <= time + lookback);
+                    let near = points.get(from..to)?;
+                    let i = near.partition_point(|p| p.t < time);
+                    let before = i.checked_sub(1).and_then(|at| near.get(at));
+                    let v = match (before, near.get(i)) {
+                        (_, Some(exact)) if exact.t == time => exact.v,
+                        (Some(a), Some(b)) => interpolate(*a, *b, time, false),
+                        (Some(a), None) => a.v,
+                        (None, _) => return None,
+                    };
+                    Some(Point { t, v })
+                })
+                .collect();
         }
         loaded.retain(|s| !s.points.is_empty());
         Ok(loaded)
@@ -511,7 +521,8 @@ impl<'a> Evaluator<'a> {
     fn absent_over(&self, present: Matrix, arg: &Expr) -> Matrix {
         let seen: std::collections::HashSet<i64> =
             present.iter().flat_map(|s| s.points.iter().map(|p| p.t)).collect();
-        let points: Vec<Point> = self.times().filter(|t| !seen.contains(t)).map(|t| Point { t, v: 1.0 }).collect();
+        let points: Vec<Point> =
+            self.times().filter(|t| !seen.contains(t)).map(|t| Point { t, v: 1.0 }).collect();
         if points.is_empty() {
             return Matrix::new();
         }

@@ -40,7 +40,13 @@ impl std::fmt::Debug for Function {
     }
 }
 
-const fn of(name: &'static str, args: &'static [ValueType], variadic: i32, returns: ValueType, action: Action) -> Function {
+const fn of(
+    name: &'static str,
+    args: &'static [ValueType],
+    variadic: i32,
+    returns: ValueType,
+    action: Action,
+) -> Function {
     Function { name, args, variadic, returns, action }
 }
 
@@ -56,7 +62,12 @@ const fn date(name: &'static str, action: fn(i64) -> f64) -> Function {
     of(name, &[Vector], 1, Vector, Action::Date(action))
 }
 
-const fn special(name: &'static str, args: &'static [ValueType], variadic: i32, returns: ValueType) -> Function {
+const fn special(
+    name: &'static str,
+    args: &'static [ValueType],
+    variadic: i32,
+    returns: ValueType,
+) -> Function {
     of(name, args, variadic, returns, Action::Special)
 }
 
@@ -135,7 +146,15 @@ static FUNCTIONS: &[Function] = &[
     over("resets", range::resets),
     special("round", &[Vector, Scalar], 1, Vector),
     special("scalar", &[Vector], 0, Scalar),
-    each("sgn", |v| if v < 0.0 { -1.0 } else if v > 0.0 { 1.0 } else { v }),
+    each("sgn", |v| {
+        if v < 0.0 {
+            -1.0
+        } else if v > 0.0 {
+            1.0
+        } else {
+            v
+        }
+    }),
     each("sin", f64::sin),
     each("sinh", f64::sinh),
     special("sort", &[Vector], 0, Vector),
@@ -162,7 +181,11 @@ static FUNCTIONS: &[Function] = &[
 
 // Rust's own lose the last digits far from zero.
 fn asinh(v: f64) -> f64 {
-    if v.abs() > 1e8 || !v.is_finite() { (v.abs().ln() + std::f64::consts::LN_2).copysign(v) } else { v.asinh() }
+    if v.abs() > 1e8 || !v.is_finite() {
+        (v.abs().ln() + std::f64::consts::LN_2).copysign(v)
+    } else {
+        v.asinh()
+    }
 }
 
 fn acosh(v: f64) -> f64 {
@@ -171,7 +194,8 @@ fn acosh(v: f64) -> f64 {
 
 /// By name; words that are keywords too are known in any case.
 pub(crate) fn find(name: &str) -> Option<&'static Function> {
-    let keyword = ["start", "end", "step", "range", "min_of", "max_of"].iter().find(|k| k.eq_ignore_ascii_case(name));
+    let keyword =
+        ["start", "end", "step", "range", "min_of", "max_of"].iter().find(|k| k.eq_ignore_ascii_case(name));
     let name = keyword.copied().unwrap_or(name);
     FUNCTIONS.iter().find(|function| function.name == name)
 }

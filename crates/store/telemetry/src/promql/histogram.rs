@@ -80,7 +80,9 @@ pub(crate) fn bucket_quantile(q: f64, buckets: &mut Vec<Bucket>) -> (f64, Correc
         return (f64::NAN, None);
     }
     let forced = make_monotonic(buckets);
-    let (Some(total), true) = (buckets.last().map(|b| b.count), buckets.len() > 1) else { return (f64::NAN, forced) };
+    let (Some(total), true) = (buckets.last().map(|b| b.count), buckets.len() > 1) else {
+        return (f64::NAN, forced);
+    };
     if total == 0.0 {
         return (f64::NAN, forced);
     }
@@ -167,7 +169,8 @@ impl Evaluator<'_> {
             let le = series.labels.get("le");
             let Some(bound) = parse_bound(le) else {
                 let name = if self.options.delayed_name_removal { series.labels.name() } else { "" };
-                let what = format!("bucket label \"le\" is missing or has a malformed value of {}", quote(le));
+                let what =
+                    format!("bucket label \"le\" is missing or has a malformed value of {}", quote(le));
                 self.notes.warn(span, named(&what, name));
                 out.of.push(None);
                 continue;
@@ -252,7 +255,11 @@ impl Evaluator<'_> {
                 let (v, forced) = bucket_quantile(q, &mut buckets.clone());
                 if let Some((min_bucket, max_bucket, max_diff)) = forced {
                     let name = if ev.options.delayed_name_removal { histogram.name.as_str() } else { "" };
-                    ev.notes.forced(span, name, Forced { from: t, to: t, min_bucket, max_bucket, max_diff, count: 1 });
+                    ev.notes.forced(
+                        span,
+                        name,
+                        Forced { from: t, to: t, min_bucket, max_bucket, max_diff, count: 1 },
+                    );
                 }
                 let labels = match label {
                     Some(label) => histogram.labels.with(label, &super::print::open_metrics(q)),

@@ -51,7 +51,8 @@ impl Evaluator<'_> {
             Some(Expr::Vector(selector)) => selector.matchers.clone(),
             _ => vec![],
         };
-        let (names, data): (Vec<Matcher>, Vec<Matcher>) = given.into_iter().partition(|m| m.name == METRIC_NAME);
+        let (names, data): (Vec<Matcher>, Vec<Matcher>) =
+            given.into_iter().partition(|m| m.name == METRIC_NAME);
         let names = name_matchers(names);
         // Info metrics themselves stay as they are.
         let own: Vec<bool> = base.iter().map(|s| names.iter().all(|m| m.matches(s.labels.name()))).collect();
@@ -81,7 +82,8 @@ impl Evaluator<'_> {
         }
         let mut matchers: Vec<Matcher> = names.iter().chain(data).cloned().collect();
         for (name, values) in values {
-            let matcher = Matcher::new(MatchOp::Regex, name, values.join("|")).map_err(QueryError::Execution)?;
+            let matcher =
+                Matcher::new(MatchOp::Regex, name, values.join("|")).map_err(QueryError::Execution)?;
             matchers.push(matcher);
         }
         // Info metrics are read at the times of the first selector.
@@ -99,7 +101,13 @@ impl Evaluator<'_> {
         self.selector(&selector, true)
     }
 
-    fn join(&self, base: &[Series], own: &[bool], infos: &[Series], data: &[Matcher]) -> Result<Matrix, QueryError> {
+    fn join(
+        &self,
+        base: &[Series],
+        own: &[bool],
+        infos: &[Series],
+        data: &[Matcher],
+    ) -> Result<Matrix, QueryError> {
         let mut by_target: HashMap<(String, Labels), Vec<usize>> = HashMap::new();
         for (i, info) in infos.iter().enumerate() {
             by_target.entry((info.labels.name().to_string(), identity(&info.labels))).or_default().push(i);
@@ -114,7 +122,8 @@ impl Evaluator<'_> {
         for t in self.times() {
             self.check()?;
             // The value of an info series here is the time of its sample.
-            let current: HashMap<usize, f64> = info_cursor.step(t).map(|(i, _, own_time)| (i, own_time)).collect();
+            let current: HashMap<usize, f64> =
+                info_cursor.step(t).map(|(i, _, own_time)| (i, own_time)).collect();
             for (i, series, v) in base_cursor.step(t) {
                 let point = Point { t, v };
                 if own.get(i) == Some(&true) {

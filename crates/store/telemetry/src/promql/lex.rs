@@ -26,12 +26,41 @@ pub(crate) struct Token<'a> {
 }
 
 const AGGREGATORS: [&str; 14] = [
-    "sum", "avg", "count", "min", "max", "group", "stddev", "stdvar", "topk", "bottomk", "count_values", "quantile",
-    "limitk", "limit_ratio",
+    "sum",
+    "avg",
+    "count",
+    "min",
+    "max",
+    "group",
+    "stddev",
+    "stdvar",
+    "topk",
+    "bottomk",
+    "count_values",
+    "quantile",
+    "limitk",
+    "limit_ratio",
 ];
 const KEYWORDS: [&str; 19] = [
-    "offset", "smoothed", "anchored", "by", "without", "on", "ignoring", "group_left", "group_right", "fill",
-    "fill_left", "fill_right", "bool", "start", "end", "step", "range", "max_of", "min_of",
+    "offset",
+    "smoothed",
+    "anchored",
+    "by",
+    "without",
+    "on",
+    "ignoring",
+    "group_left",
+    "group_right",
+    "fill",
+    "fill_left",
+    "fill_right",
+    "bool",
+    "start",
+    "end",
+    "step",
+    "range",
+    "max_of",
+    "min_of",
 ];
 const WORD_OPERATORS: [&str; 4] = ["and", "or", "unless", "atan2"];
 
@@ -93,7 +122,11 @@ struct Lexer<'a> {
 pub(crate) fn lex(input: &str) -> Result<Vec<Token<'_>>, ParseError> {
     let mut lexer = Lexer { input, at: 0, tokens: Vec::new(), parens: 0, braces: false, brackets: false };
     while lexer.step()? {}
-    lexer.tokens.push(Token { kind: Kind::End, text: "", span: Span { start: input.len(), end: input.len() } });
+    lexer.tokens.push(Token {
+        kind: Kind::End,
+        text: "",
+        span: Span { start: input.len(), end: input.len() },
+    });
     Ok(lexer.tokens)
 }
 
@@ -293,7 +326,9 @@ fn number_len(text: &str) -> usize {
     let run = |from: usize, ok: fn(u8) -> bool| {
         // A single underscore may part digits.
         let mut at = from;
-        while bytes.get(at).is_some_and(|b| ok(*b) || (*b == b'_' && bytes.get(at + 1).is_some_and(|n| ok(*n)) && at > from))
+        while bytes
+            .get(at)
+            .is_some_and(|b| ok(*b) || (*b == b'_' && bytes.get(at + 1).is_some_and(|n| ok(*n)) && at > from))
         {
             at += 1;
         }
@@ -361,7 +396,10 @@ pub(crate) fn duration_ms(text: &str) -> Result<u64, String> {
         let (unit, after) = after.split_at(len);
         let (_, ms) = units.find(|(known, _)| *known == unit).ok_or_else(wrong)?;
         let number: u64 = number.parse().map_err(|_| wrong())?;
-        total = number.checked_mul(*ms).and_then(|part| total.checked_add(part)).ok_or("duration out of range")?;
+        total = number
+            .checked_mul(*ms)
+            .and_then(|part| total.checked_add(part))
+            .ok_or("duration out of range")?;
         rest = after;
     }
     if total > i64::MAX as u64 / 1_000_000 { Err("duration out of range".into()) } else { Ok(total) }

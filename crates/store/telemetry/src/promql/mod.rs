@@ -181,7 +181,12 @@ impl Query {
     }
 
     /// Evaluates at one time, in milliseconds since the epoch.
-    pub fn instant(&self, source: &dyn Source, time: i64, options: &QueryOptions) -> Result<QueryResult, QueryError> {
+    pub fn instant(
+        &self,
+        source: &dyn Source,
+        time: i64,
+        options: &QueryOptions,
+    ) -> Result<QueryResult, QueryError> {
         eval::instant(self, source, time, options)
     }
 

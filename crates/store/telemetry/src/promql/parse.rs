@@ -15,7 +15,11 @@ type Parsed<T> = Result<T, ParseError>;
 /// Parses and checks a query.
 pub(crate) fn parse(input: &str) -> Parsed<Expr> {
     if input.len() > TEXT_LIMIT {
-        return Err(ParseError::new("", Span::default(), format!("the query is longer than {TEXT_LIMIT} bytes")));
+        return Err(ParseError::new(
+            "",
+            Span::default(),
+            format!("the query is longer than {TEXT_LIMIT} bytes"),
+        ));
     }
     let mut parser = Parser { input, tokens: lex(input)?, at: 0, depth: 0 };
     if parser.peek().kind == Kind::End {
@@ -33,7 +37,9 @@ pub(crate) fn parse(input: &str) -> Parsed<Expr> {
 pub(crate) fn parse_selector(input: &str) -> Parsed<Vec<Matcher>> {
     let expr = parse(input)?;
     match expr {
-        Expr::Vector(selector) if selector.at.is_none() && selector.offset == Length::Fixed(0) => Ok(selector.matchers),
+        Expr::Vector(selector) if selector.at.is_none() && selector.offset == Length::Fixed(0) => {
+            Ok(selector.matchers)
+        }
         other => Err(ParseError::new(input, other.span(), "expected a series selector")),
     }
 }
@@ -51,7 +57,11 @@ impl<'a> Parser<'a> {
     }
 
     fn ahead(&self, n: usize) -> Token<'a> {
-        let end = Token { kind: Kind::End, text: "", span: Span { start: self.input.len(), end: self.input.len() } };
+        let end = Token {
+            kind: Kind::End,
+            text: "",
+            span: Span { start: self.input.len(), end: self.input.len() },
+        };
         self.tokens.get(self.at + n).copied().unwrap_or(end)
     }
 
@@ -102,7 +112,8 @@ impl<'a> Parser<'a> {
     fn expr(&mut self, min: u8) -> Parsed<Expr> {
         self.depth += 1;
         if self.depth > DEPTH_LIMIT {
-            return self.fail(self.peek().span, format!("the query is nested more than {DEPTH_LIMIT} levels deep"));
+            return self
+                .fail(self.peek().span, format!("the query is nested more than {DEPTH_LIMIT} levels deep"));
         }
         let mut left = self.unary()?;
         let mut chain = 0;
@@ -410,7 +421,8 @@ impl<'a> Parser<'a> {
         let name = self.next();
         // Keywords that are functions too are known in any case.
         let Some(function) = functions::find(name.text) else {
-            return self.fail(name.span, format!("unknown function with name {}", crate::metrics::quote(name.text)));
+            return self
+                .fail(name.span, format!("unknown function with name {}", crate::metrics::quote(name.text)));
         };
         let args = self.arguments()?;
         let span = Span { start: name.span.start, end: self.closing() };
@@ -438,7 +450,10 @@ impl<'a> Parser<'a> {
         if args.len() != want {
             return self.fail(
                 span,
-                format!("wrong number of arguments for aggregate expression provided, expected {want}, got {}", args.len()),
+                format!(
+                    "wrong number of arguments for aggregate expression provided, expected {want}, got {}",
+                    args.len()
+                ),
             );
         }
         let Some(expr) = args.pop() else { return self.unexpected("", "") };
@@ -599,7 +614,9 @@ impl<'a> Parser<'a> {
         let selector = match expr {
             Expr::Vector(selector) => &mut **selector,
             Expr::Matrix(range) => &mut range.selector,
-            Expr::Subquery(_) => return self.fail(span, format!("{word} modifier is not supported for subqueries")),
+            Expr::Subquery(_) => {
+                return self.fail(span, format!("{word} modifier is not supported for subqueries"));
+            }
             _ => return self.fail(span, format!("{word} modifier not implemented")),
         };
         selector.smoothed |= smoothed;
@@ -613,15 +630,18 @@ impl<'a> Parser<'a> {
     fn duration(&mut self, min: u8, context: &str, expected: &str) -> Parsed<DurationExpr> {
         self.depth += 1;
         if self.depth > DEPTH_LIMIT {
-            return self.fail(self.peek().span, format!("the query is nested more than {DEPTH_LIMIT} levels deep"));
+            return self
+                .fail(self.peek().span, format!("the query is nested more than {DEPTH_LIMIT} levels deep"));
         }
         let mut left = self.duration_primary(context, expected)?;
         loop {
             let token = self.peek();
-            let op = BinaryOp::of(token.text).filter(|op| token.kind == Kind::Operator && op.precedence() > 3);
+            let op =
+                BinaryOp::of(token.text).filter(|op| token.kind == Kind::Operator && op.precedence() > 3);
             let Some(op) = op.filter(|op| op.precedence() > min) else { break };
             self.next();
-            let right = self.duration(if op == BinaryOp::Pow { 5 } else { op.precedence() }, context, expected)?;
+            let right =
+                self.duration(if op == BinaryOp::Pow { 5 } else { op.precedence() }, context, expected)?;
             if matches!(right.op, DurationOp::Number(0.0, _)) && matches!(op, BinaryOp::Div | BinaryOp::Mod) {
                 let what = if op == BinaryOp::Div { "division by zero" } else { "modulo by zero" };
                 return self.fail(token.span, what);
@@ -687,10 +707,16 @@ fn with_sign(sign: Token<'_>, operand: DurationExpr) -> DurationExpr {
     let minus = sign.text == "-";
     let span = Span { start: sign.span.start, end: operand.span.end };
     match operand.op {
-        DurationOp::Number(value, unit) => {
-            DurationExpr { op: DurationOp::Number(if minus { -value } else { value }, unit), args: vec![], span }
-        }
-        _ => DurationExpr { op: if minus { DurationOp::Minus } else { DurationOp::Plus }, args: vec![operand], span },
+        DurationOp::Number(value, unit) => DurationExpr {
+            op: DurationOp::Number(if minus { -value } else { value }, unit),
+            args: vec![],
+            span,
+        },
+        _ => DurationExpr {
+            op: if minus { DurationOp::Minus } else { DurationOp::Plus },
+            args: vec![operand],
+            span,
+        },
     }
 }
 

@@ -1,8 +1,8 @@
 //! Before evaluation: functions of the query's own times, computed durations, parts that are the same at every step.
 
+use super::QueryError;
 use super::ast::*;
 use super::functions::Action;
-use super::QueryError;
 
 /// The times a query is asked for, in milliseconds.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +56,9 @@ fn resolve(expr: &mut Expr, times: Times) -> Result<(), QueryError> {
             }
             resolve_at(&mut sub.at, times);
         }
-        Expr::Paren(inner, _) | Expr::Invariant(inner) | Expr::Unary { expr: inner, .. } => resolve(inner, times)?,
+        Expr::Paren(inner, _) | Expr::Invariant(inner) | Expr::Unary { expr: inner, .. } => {
+            resolve(inner, times)?
+        }
         Expr::Aggregate(aggregate) => {
             resolve(&mut aggregate.expr, times)?;
             aggregate.param.iter_mut().try_for_each(|param| resolve(param, times))?;
@@ -96,7 +98,8 @@ fn resolve_at(at: &mut Option<At>, times: Times) {
 
 fn fix(length: &mut Length, may_be_negative: bool, times: Times) -> Result<(), QueryError> {
     let Length::Computed(expr) = length else { return Ok(()) };
-    let fail = |what: &str| Err(QueryError::Execution(format!("{}:{}: {what}", expr.span.start, expr.span.end)));
+    let fail =
+        |what: &str| Err(QueryError::Execution(format!("{}:{}: {what}", expr.span.start, expr.span.end)));
     let seconds = duration(expr, times)?;
     if !seconds.is_finite() {
         return fail("duration is NaN or infinite");
@@ -113,7 +116,8 @@ fn fix(length: &mut Length, may_be_negative: bool, times: Times) -> Result<(), Q
 
 fn duration(expr: &DurationExpr, times: Times) -> Result<f64, QueryError> {
     let arg = |at: usize| expr.args.get(at).map_or(Ok(f64::NAN), |arg| duration(arg, times));
-    let fail = |what: &str| Err(QueryError::Execution(format!("{}:{}: {what}", expr.span.start, expr.span.end)));
+    let fail =
+        |what: &str| Err(QueryError::Execution(format!("{}:{}: {what}", expr.span.start, expr.span.end)));
     Ok(match expr.op {
         DurationOp::Number(seconds, _) => seconds,
         DurationOp::Step => times.step as f64 / 1000.0,
@@ -140,7 +144,8 @@ fn duration(expr: &DurationExpr, times: Times) -> Result<f64, QueryError> {
 
 /// Functions whose answer depends on the step's time even when their input does not.
 fn depends_on_time(call: &Call) -> bool {
-    const NAMES: [&str; 6] = ["timestamp", "predict_linear", "time", "sort_by_label", "sort_by_label_desc", "info"];
+    const NAMES: [&str; 6] =
+        ["timestamp", "predict_linear", "time", "sort_by_label", "sort_by_label_desc", "info"];
     match call.function.action {
         Action::Date(_) => true,
         _ => NAMES[..3].contains(&call.function.name),
@@ -206,9 +211,10 @@ fn mark(expr: &mut Expr) -> (bool, bool) {
 
 fn wrap(expr: &mut Expr) {
     let inner = std::mem::replace(expr, Expr::String { value: String::new(), span: Default::default() });
-    *expr = if matches!(inner, Expr::Number { .. } | Expr::String { .. } | Expr::Matrix(_) | Expr::Subquery(_)) {
-        inner
-    } else {
-        Expr::Invariant(Box::new(inner))
-    };
+    *expr =
+        if matches!(inner, Expr::Number { .. } | Expr::String { .. } | Expr::Matrix(_) | Expr::Subquery(_)) {
+            inner
+        } else {
+            Expr::Invariant(Box::new(inner))
+        };
 }

@@ -229,7 +229,11 @@ fn extended(s: &Selector) -> &'static str {
 fn selector(s: &Selector) -> String {
     let shown = s.matchers.iter().filter(|m| s.name.is_empty() || m.name != METRIC_NAME || m.value != s.name);
     let matchers: Vec<String> = shown.map(ToString::to_string).collect();
-    if matchers.is_empty() && !s.name.is_empty() { s.name.clone() } else { format!("{}{{{}}}", s.name, matchers.join(",")) }
+    if matchers.is_empty() && !s.name.is_empty() {
+        s.name.clone()
+    } else {
+        format!("{}{{{}}}", s.name, matchers.join(","))
+    }
 }
 
 fn subquery_tail(sub: &Subquery) -> String {
@@ -252,9 +256,15 @@ fn one_line(expr: &Expr) -> String {
             let args: Vec<String> = a.param.iter().chain([&a.expr]).map(one_line).collect();
             format!("{}({})", aggregate_head(a), args.join(", "))
         }
-        Expr::Binary(b) => format!("{} {}{} {}", one_line(&b.left), b.op.as_str(), matching(b), one_line(&b.right)),
+        Expr::Binary(b) => {
+            format!("{} {}{} {}", one_line(&b.left), b.op.as_str(), matching(b), one_line(&b.right))
+        }
         Expr::Call(call) => {
-            format!("{}({})", call.function.name, call.args.iter().map(one_line).collect::<Vec<_>>().join(", "))
+            format!(
+                "{}({})",
+                call.function.name,
+                call.args.iter().map(one_line).collect::<Vec<_>>().join(", ")
+            )
         }
         Expr::Paren(inner, _) => format!("({})", one_line(inner)),
         Expr::Unary { minus, expr, .. } => format!("{}{}", if *minus { "-" } else { "+" }, one_line(expr)),

@@ -104,7 +104,8 @@ pub(crate) fn interpolate(a: Point, b: Point, t: i64, counter: bool) -> f64 {
 fn ends_of(points: &[Point], from: i64, to: i64, smoothed: bool) -> (usize, usize) {
     let last = points.len() - 1;
     let first = points.get(..last).map_or(0, |p| p.partition_point(|p| p.t <= from)).saturating_sub(1);
-    let last = if smoothed { points.get(..last).map_or(0, |p| p.partition_point(|p| p.t < to)) } else { last };
+    let last =
+        if smoothed { points.get(..last).map_or(0, |p| p.partition_point(|p| p.t < to)) } else { last };
     (first, last)
 }
 
@@ -164,9 +165,12 @@ pub(crate) fn extend(points: &[Point], from: i64, to: i64, smoothed: bool) -> Ve
     let right = right_value(points, last, to, smoothed, false).unwrap_or(f64::NAN);
     let mut out = vec![Point { t: from, v: left }];
     let inside = points.get(first..=last).unwrap_or(&[]).iter();
-    out.extend(inside.enumerate().filter(|(i, p)| {
-        !(*i == 0 && p.t <= from) && !(first + i == last && p.t >= to)
-    }).map(|(_, p)| *p));
+    out.extend(
+        inside
+            .enumerate()
+            .filter(|(i, p)| !(*i == 0 && p.t <= from) && !(first + i == last && p.t >= to))
+            .map(|(_, p)| *p),
+    );
     out.push(Point { t: to, v: right });
     out
 }

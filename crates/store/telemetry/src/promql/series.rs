@@ -68,7 +68,8 @@ impl Builder {
 
 /// Joins series of the same labels; samples at the same time are an error.
 pub(crate) fn merge_same(matrix: Matrix) -> Result<Matrix, QueryError> {
-    let mut index: HashMap<Labels, usize, FastHash> = HashMap::with_capacity_and_hasher(matrix.len(), FastHash::default());
+    let mut index: HashMap<Labels, usize, FastHash> =
+        HashMap::with_capacity_and_hasher(matrix.len(), FastHash::default());
     let mut out: Matrix = Vec::with_capacity(matrix.len());
     for series in matrix {
         match index.get(&series.labels).and_then(|at| out.get_mut(*at)) {

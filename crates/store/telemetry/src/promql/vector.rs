@@ -146,7 +146,8 @@ impl Evaluator<'_> {
         let matrix = self.argument(call, 0)?;
         let nearest = self.scalar_argument(call, 1)?;
         self.each(matrix, |step, v| {
-            let inverse = 1.0 / if call.args.len() > 1 { nearest.get(step).copied().unwrap_or(1.0) } else { 1.0 };
+            let inverse =
+                1.0 / if call.args.len() > 1 { nearest.get(step).copied().unwrap_or(1.0) } else { 1.0 };
             (v * inverse + 0.5).floor() / inverse
         })
     }
@@ -164,7 +165,8 @@ impl Evaluator<'_> {
         if call.function.name.starts_with("sort_by_label") {
             let names = texts(call.args.get(1..).unwrap_or(&[]));
             matrix.sort_by(|a, b| {
-                let differ = names.iter().map(|n| natural(a.labels.get(n), b.labels.get(n))).find(|o| o.is_ne());
+                let differ =
+                    names.iter().map(|n| natural(a.labels.get(n), b.labels.get(n))).find(|o| o.is_ne());
                 let order = differ.unwrap_or_else(|| a.labels.cmp(&b.labels));
                 if down { order.reverse() } else { order }
             });
