@@ -303,7 +303,7 @@ fn expectation(eval: &mut Eval, line: &str) {
                     (_, Some(text)) => (Some(true), text),
                     _ => (None, ""),
                 };
-                eval.texts.push((kind, how, text.trim().trim_matches('"').into()));
+                eval.texts.push((kind, how, unquoted(text.trim()).into()));
             }
             _ => panic!("{line}"),
         }
@@ -314,6 +314,10 @@ fn expectation(eval: &mut Eval, line: &str) {
     } else {
         eval.series.push(split(line));
     }
+}
+
+fn unquoted(text: &str) -> &str {
+    text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text)
 }
 
 fn options() -> QueryOptions {
