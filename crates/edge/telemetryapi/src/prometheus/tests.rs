@@ -1,4 +1,5 @@
 use super::*;
+use std::pin::Pin;
 use wharf_telemetry::metrics::Options;
 
 struct Front {
@@ -15,7 +16,10 @@ fn front() -> Front {
 impl Front {
     async fn send(&self, request: Request<Body>) -> (u16, String) {
         let path = request.uri().path().to_string();
-        let response = self.api.handle(&path, request).await;
+        // Listeners need a future that may move between threads.
+        let answer: Pin<Box<dyn Future<Output = Response<Body>> + Send + '_>> =
+            Box::pin(self.api.handle(&path, request));
+        let response = answer.await;
         let status = response.status().as_u16();
         let body = collect(response.into_body(), 1 << 20).await.unwrap();
         (status, String::from_utf8(body.to_vec()).unwrap())
@@ -26,7 +30,7 @@ impl Front {
     }
 
     async fn write(&self, series: &[(&[(&str, &str)], &[(i64, f64)])]) -> (u16, String) {
-        let body = write::encode(&self.api.metrics, series);
+        let body = write::encode(series);
         let request = Request::post("/api/v1/write")
             .header("content-encoding", "snappy")
             .header("content-type", "application/x-protobuf");

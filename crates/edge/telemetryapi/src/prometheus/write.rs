@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use prost::Message;
 use wharf_http::{Body, collect, empty};
-use wharf_telemetry::metrics::{Exemplar, FastHash, Labels, Metadata, Metrics, MetricsError, SeriesRef, Str};
+use wharf_telemetry::metrics::{Exemplar, FastHash, Labels, Metadata, MetricsError, SeriesRef, Str};
 
 use super::{Prometheus, answer};
 
@@ -101,24 +101,28 @@ fn text(status: StatusCode, message: &str) -> Response<Body> {
     answer(status, "text/plain; charset=utf-8", format!("{message}\n"))
 }
 
-pub(super) async fn receive(api: &Arc<Prometheus>, request: Request<Body>) -> Response<Body> {
-    if request.method() != Method::POST {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "remote write needs POST");
-    }
+/// What is wrong with a request's head.
+fn refuse(request: &Request<Body>) -> Option<Response<Body>> {
     let header =
         |name: header::HeaderName| request.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or("");
     let (kind, encoding) = (header(header::CONTENT_TYPE), header(header::CONTENT_ENCODING));
-    if kind.contains("write.v2") {
-        return text(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "remote write 2.0 is not supported; send version 1.0",
-        );
-    }
-    if !kind.is_empty() && !kind.starts_with("application/x-protobuf") {
-        return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be application/x-protobuf");
-    }
-    if !encoding.is_empty() && encoding != "snappy" {
-        return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content encoding must be snappy");
+    let unsupported = if request.method() != Method::POST {
+        return Some(text(StatusCode::METHOD_NOT_ALLOWED, "remote write needs POST"));
+    } else if kind.contains("write.v2") {
+        "remote write 2.0 is not supported; send version 1.0"
+    } else if !kind.is_empty() && !kind.starts_with("application/x-protobuf") {
+        "the content type must be application/x-protobuf"
+    } else if !encoding.is_empty() && encoding != "snappy" {
+        "the content encoding must be snappy"
+    } else {
+        return None;
+    };
+    Some(text(StatusCode::UNSUPPORTED_MEDIA_TYPE, unsupported))
+}
+
+pub(super) async fn receive(api: &Arc<Prometheus>, request: Request<Body>) -> Response<Body> {
+    if let Some(refusal) = refuse(&request) {
+        return refusal;
     }
     let body = match collect(request.into_body(), COMPRESSED_LIMIT).await {
         Ok(body) => body,
@@ -230,7 +234,7 @@ fn label_set(labels: &[Label]) -> Labels {
 }
 
 #[cfg(test)]
-pub(super) fn encode(_: &Metrics, series: &[(&[(&str, &str)], &[(i64, f64)])]) -> Vec<u8> {
+pub(super) fn encode(series: &[(&[(&str, &str)], &[(i64, f64)])]) -> Vec<u8> {
     let label = |(name, value): &(&str, &str)| {
         Bytes::from(Label { name: name.to_string(), value: value.to_string() }.encode_to_vec())
     };
