@@ -171,6 +171,22 @@ impl Labels {
     }
 }
 
+impl Labels {
+    /// With the name among the other labels: `{__name__="m", a="b"}`.
+    pub fn as_set(&self) -> String {
+        let pairs: Vec<String> = self.iter().map(|(name, value)| pair(name, value)).collect();
+        format!("{{{}}}", pairs.join(", "))
+    }
+}
+
+fn pair(name: &str, value: &str) -> String {
+    if is_label_name(name) {
+        format!("{name}={}", quote(value))
+    } else {
+        format!("{}={}", quote(name), quote(value))
+    }
+}
+
 impl Hash for Labels {
     fn hash<H: Hasher>(&self, state: &mut H) {
         for (name, value) in self.0.iter() {
@@ -190,11 +206,7 @@ impl fmt::Display for Labels {
         let rest = self.iter().filter(|(name, _)| !(named && *name == METRIC_NAME));
         for (i, (name, value)) in rest.enumerate() {
             let comma = if i > 0 { ", " } else { "" };
-            if is_label_name(name) {
-                write!(f, "{comma}{name}={}", quote(value))?;
-            } else {
-                write!(f, "{comma}{}={}", quote(name), quote(value))?;
-            }
+            write!(f, "{comma}{}", pair(name, value))?;
         }
         f.write_str("}")
     }
