@@ -72,7 +72,7 @@ impl Shared {
 /// The agent of one node. Dropped, it stops at once and leaves the pods running, as if it had been killed.
 pub struct NodeAgent {
     pub(crate) shared: Arc<Shared>,
-    pods: Option<JoinHandle<()>>,
+    pods: tokio::sync::Mutex<Option<JoinHandle<()>>>,
     node: JoinHandle<()>,
 }
 
@@ -104,16 +104,16 @@ impl NodeAgent {
         made.map_err(|error| Failure(format!("cannot make {}: {error}", folder.display())))?;
         let pods = tokio::spawn(keep_pods(Arc::clone(&shared)));
         let node = tokio::spawn(node::keep(Arc::clone(&shared)));
-        Ok(Self { shared, pods: Some(pods), node })
+        Ok(Self { shared, pods: tokio::sync::Mutex::new(Some(pods)), node })
     }
 
     /// Stops the agent. Pods go on running, and the next agent on this folder takes them over.
-    pub async fn shutdown(mut self) {
+    pub async fn shutdown(&self) {
         self.end(Mode::Stop).await;
     }
 
     /// Ends and removes all pods of this node, then stops. Their objects stay in the API.
-    pub async fn drain(mut self) {
+    pub async fn drain(&self) {
         self.end(Mode::Drain).await;
         let root = format!("wharf-{}", self.shared.config.instance);
         let cleared = spawn_blocking(move || Cgroup::at(&root).and_then(|cgroup| cgroup.remove())).await;
@@ -122,9 +122,9 @@ impl NodeAgent {
         }
     }
 
-    async fn end(&mut self, mode: Mode) {
+    async fn end(&self, mode: Mode) {
         self.shared.mode.send_replace(mode);
-        if let Some(pods) = self.pods.take() {
+        if let Some(pods) = self.pods.lock().await.take() {
             let _ = pods.await;
         }
         self.node.abort();
@@ -134,7 +134,7 @@ impl NodeAgent {
 impl Drop for NodeAgent {
     fn drop(&mut self) {
         self.node.abort();
-        if let Some(pods) = &self.pods {
+        if let Some(pods) = self.pods.get_mut() {
             pods.abort();
         }
     }

@@ -115,7 +115,7 @@ read! {
         restart_policy_rules: Vec<Value>,
     }
     /// `v1.ContainerPort`.
-    ContainerPort { name: String, container_port: u16, }
+    ContainerPort { name: String, container_port: u16, host_port: u16, }
     /// `v1.ResourceRequirements`.
     Resources { limits: Amounts, requests: Amounts, }
     /// `v1.EnvVar`.

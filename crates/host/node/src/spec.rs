@@ -99,6 +99,8 @@ pub(crate) struct Run<'a> {
     pub(crate) log: PathBuf,
     pub(crate) cgroup: String,
     pub(crate) machine_memory: i64,
+    /// The host name it sees.
+    pub(crate) hostname: String,
 }
 
 impl Run<'_> {
@@ -208,7 +210,7 @@ impl Run<'_> {
     }
 
     fn environment(&self) -> Vec<String> {
-        let mut env = vec![PATH.to_owned(), format!("HOSTNAME={}", self.pod.hostname())];
+        let mut env = vec![PATH.to_owned(), format!("HOSTNAME={}", self.hostname)];
         env.extend(self.container.tty.then(|| "TERM=xterm".to_owned()));
         env.extend(self.image.env.iter().cloned());
         env.extend(self.env.clone().into_settings());
@@ -278,6 +280,7 @@ mod tests {
             log: "/l".into(),
             cgroup: "c".into(),
             machine_memory: 1,
+            hostname: "p".into(),
         };
         run.config().map(|config| config.user.unwrap_or_default()).map_err(|reason| reason.message)
     }

@@ -249,3 +249,98 @@ fn waiting(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::step::{Backoff, Ending, Reason, Retry, Running};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_unix(1_000_000 + second, 0)
+    }
+
+    fn running(ready: bool) -> ContainerState {
+        let run = Running { id: "x".into(), since: at(0), started: true, ready };
+        ContainerState { run: Run::Running(run), ..ContainerState::default() }
+    }
+
+    fn ended(code: i32, restart: Backoff) -> ContainerState {
+        let ended = Termination {
+            id: "x".into(),
+            code,
+            signal: None,
+            reason: "Error".into(),
+            message: String::new(),
+            started: None,
+            finished: at(0),
+        };
+        ContainerState { run: Run::Ended(ended), restart, ..ContainerState::default() }
+    }
+
+    fn failed(reason: &str) -> ContainerState {
+        let failure = Retry { why: Reason::new(reason, "why"), failed: at(0), at: at(10) };
+        ContainerState { failure: Some(failure), ..ContainerState::default() }
+    }
+
+    /// Phase, whether the pod is ready, and the container's state in one word.
+    fn check(policy: &str, container: Option<ContainerState>, second: i64, expected: (&str, bool, &str)) {
+        let pod = Pod::read(
+            &json!({"spec": {"restartPolicy": policy, "containers": [{"name": "a", "image": "i"}]}}),
+        )
+        .unwrap();
+        let containers = container.into_iter().map(|container| ("a".to_owned(), container)).collect();
+        let state = PodState { sandbox: Sandbox::Ready, containers, ..PodState::default() };
+        let status = of(&pod, &state, "10.0.0.1", &[], at(second));
+        let ready = status["conditions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|c| c["type"] == "Ready" && c["status"] == "True");
+        let current = status["containerStatuses"][0]["state"].as_object().unwrap();
+        let (kind, detail) = current.iter().next().unwrap();
+        let word = detail["reason"].as_str().unwrap_or(kind);
+        assert_eq!((status["phase"].as_str().unwrap(), ready, word), expected);
+    }
+
+    #[test]
+    fn states_and_phases() {
+        let mut waiting = Backoff::default();
+        waiting.count(at(0));
+        let none = Backoff::default();
+        check("Always", None, 0, ("Pending", false, "ContainerCreating"));
+        check("Always", Some(failed("ErrImagePull")), 1, ("Pending", false, "ErrImagePull"));
+        check("Always", Some(failed("ErrImagePull")), 5, ("Pending", false, "ImagePullBackOff"));
+        check(
+            "Always",
+            Some(failed("CreateContainerConfigError")),
+            5,
+            ("Pending", false, "CreateContainerConfigError"),
+        );
+        check("Always", Some(running(true)), 0, ("Running", true, "running"));
+        check("Always", Some(running(false)), 0, ("Running", false, "running"));
+        check("Always", Some(ended(0, waiting)), 5, ("Running", false, "CrashLoopBackOff"));
+        check("Always", Some(ended(0, none)), 5, ("Running", false, "Error"));
+        check("OnFailure", Some(ended(0, waiting)), 5, ("Succeeded", false, "Error"));
+        check("OnFailure", Some(ended(1, waiting)), 5, ("Running", false, "CrashLoopBackOff"));
+        check("Never", Some(ended(1, waiting)), 5, ("Failed", false, "Error"));
+    }
+
+    #[test]
+    fn conditions_keep_their_time() {
+        let pod = Pod::read(&json!({"spec": {"containers": [{"name": "a"}]}})).unwrap();
+        let mut state = PodState { sandbox: Sandbox::Ready, ..PodState::default() };
+        let first = of(&pod, &state, "h", &[], at(0));
+        state.containers.insert("a".into(), running(true));
+        let second = of(&pod, &state, "h", first["conditions"].as_array().unwrap(), at(9));
+        let since = |status: &Value, kind: &str| {
+            let found = status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == kind).cloned();
+            found.unwrap()["lastTransitionTime"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(since(&second, "Initialized"), at(0).to_string());
+        assert_eq!(since(&second, "Ready"), at(9).to_string());
+        state.ending = Some(Ending { since: at(9), grace: 0, why: "told", delete: true });
+        state.removed = true;
+        state.containers.insert("a".into(), ended(0, Backoff::default()));
+        assert_eq!(phase(&pod, &state), "Succeeded");
+    }
+}

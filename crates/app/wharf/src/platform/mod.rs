@@ -1,6 +1,8 @@
 //! The running platform: every part made, connected, started and stopped in order.
 
 mod identity;
+#[allow(dead_code, reason = "connected together with the node agent")]
+mod kubelet;
 mod ports;
 
 use std::{

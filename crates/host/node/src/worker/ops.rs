@@ -125,7 +125,7 @@ fn write_etc(shared: &Shared, pod: &Pod, folder: &Path, ip: Option<IpAddr>) -> i
         true => of_machine("/etc/hosts") + &etc::aliases(pod),
         false => etc::hosts(pod, ip, &config.cluster_domain),
     };
-    let hostname = if pod.spec.host_network { shared.machine.hostname.clone() } else { pod.hostname() };
+    let hostname = hostname(shared, pod);
     let resolver = etc::resolver(pod, config.dns, &config.cluster_domain, &of_machine("/etc/resolv.conf"));
     for (name, text) in [("hosts", hosts), ("hostname", hostname + "\n"), ("resolv.conf", resolver)] {
         let file = etc.join(name);
@@ -135,6 +135,11 @@ fn write_etc(shared: &Shared, pod: &Pod, folder: &Path, ip: Option<IpAddr>) -> i
         }
     }
     Ok(())
+}
+
+/// The name a pod's programs see: the machine's own on its network.
+fn hostname(shared: &Shared, pod: &Pod) -> String {
+    if pod.spec.host_network { shared.machine.hostname.clone() } else { pod.hostname() }
 }
 
 /// What a container is started in.
@@ -229,6 +234,7 @@ impl Place {
                 log: log_path(&place.folder, &container.name, attempt),
                 cgroup: pod_cgroup(&place.shared.config.instance, &place.pod),
                 machine_memory: place.shared.machine.memory,
+                hostname: hostname(&place.shared, &place.pod),
             };
             let config = run.config()?;
             Ok(place.run(&container, &config, id, image_id))
