@@ -10,7 +10,7 @@ use wharf_runtime::{
 
 use crate::{
     env::{Env, config_error, expand},
-    model::{Container, Pod, Profile},
+    model::{Container, Handler, Pod, Profile},
     resources::{container_limits, oom_score, pod_cgroup, pod_limits},
     step::Reason,
 };
@@ -176,6 +176,16 @@ impl Run<'_> {
         if security.se_linux_options.is_some() {
             return refuse("securityContext.seLinuxOptions");
         }
+        // A liveness probe that can only fail would kill the container again and again.
+        for (field, handler) in handlers(self.container) {
+            if handler.grpc.is_some() {
+                return refuse(&format!("{field}.grpc"));
+            }
+            let scheme = handler.http_get.as_ref().map_or("", |get| get.scheme.as_str());
+            if !matches!(scheme, "" | "HTTP") {
+                return refuse(&format!("{field}.httpGet.scheme {scheme}"));
+            }
+        }
         if !matches!(security.proc_mount.as_str(), "" | "Default") {
             return refuse("securityContext.procMount");
         }
@@ -250,6 +260,21 @@ impl Run<'_> {
             (None, None) => self.image.user.clone(),
         })
     }
+}
+
+/// All probes and hooks of a container.
+fn handlers(container: &Container) -> impl Iterator<Item = (&'static str, &Handler)> {
+    let probes = [
+        ("startupProbe", &container.startup_probe),
+        ("readinessProbe", &container.readiness_probe),
+        ("livenessProbe", &container.liveness_probe),
+    ];
+    let hooks = [
+        ("lifecycle.postStart", &container.lifecycle.post_start),
+        ("lifecycle.preStop", &container.lifecycle.pre_stop),
+    ];
+    let probes = probes.into_iter().filter_map(|(field, probe)| Some((field, &probe.as_ref()?.handler)));
+    probes.chain(hooks.into_iter().filter_map(|(field, hook)| Some((field, hook.as_ref()?))))
 }
 
 fn id_number(id: i64, what: &str) -> Result<u32, Reason> {

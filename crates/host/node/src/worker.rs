@@ -94,6 +94,8 @@ pub(crate) struct Worker {
     /// Ends heard of before the start was.
     early: HashMap<String, Status>,
     setup_failures: u32,
+    /// Its sandbox is being ended: the shim's end is no accident.
+    removing: bool,
     notes: Notes,
     publisher: Publisher,
     handle: Arc<PodHandle>,
@@ -133,6 +135,7 @@ impl Worker {
             starts: HashMap::new(),
             early: HashMap::new(),
             setup_failures: 0,
+            removing: false,
             notes: Notes::default(),
             publisher,
             handle: Arc::clone(&handle),
@@ -279,7 +282,8 @@ impl Worker {
             Ok(pod) => {
                 let relabelled = pod.metadata.labels != self.pod.metadata.labels
                     || pod.metadata.annotations != self.pod.metadata.annotations;
-                self.pod = Arc::new(pod);
+                let before = std::mem::replace(&mut self.pod, Arc::new(pod));
+                self.condemn_changed(&before);
                 if relabelled {
                     self.refresh();
                 }

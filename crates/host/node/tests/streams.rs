@@ -50,7 +50,7 @@ async fn logs_follow_to_the_end() {
 async fn commands_terminals_attachment_and_ports() {
     let cluster = Cluster::start().await;
     let cat = json!({"name": "cat", "stdin": true, "stdinOnce": true, "command": ["tr", "a-z", "A-Z"]});
-    let server = json!({"name": "server", "command": ["nc", "-lk", "-p", "8080", "-e", "cat"]});
+    let server = json!({"name": "server", "command": ["nc", "-ll", "-p", "8080", "-e", "cat"]});
     cluster.pod("p", json!({"terminationGracePeriodSeconds": 0, "containers": [server, cat]})).await;
     cluster.until("p", "ready", is_ready).await;
     let agent = cluster.agent();
@@ -74,12 +74,15 @@ async fn commands_terminals_attachment_and_ports() {
     assert_eq!((said.as_str(), complained.as_str(), session.exit.await), ("hello", "oops\n", Ok(5)));
     assert!(matches!(agent.exec(start(&["nope"])).await.err(), Some(StreamError::BadRequest(_))));
 
-    let mut session =
-        agent.exec(ExecStart { tty: true, ..start(&["sh", "-c", "read x; stty size"]) }).await.unwrap();
+    let mut session = agent
+        .exec(ExecStart {
+            tty: true,
+            ..start(&["sh", "-c", "read x; until stty size | grep '33 77'; do sleep 0.05; done"])
+        })
+        .await
+        .unwrap();
     session.resize.as_ref().unwrap().send(TerminalSize { width: 77, height: 33 }).await.unwrap();
     let (mut stdin, mut stdout) = (session.stdin.take().unwrap(), session.stdout.take().unwrap());
-    // The size is set before the line is read: the two go different ways, so it is asked for until it shows.
-    tokio::task::yield_now().await;
     stdin.write_all(b"go\n").await.unwrap();
     let mut said = String::new();
     stdout.read_to_string(&mut said).await.unwrap();

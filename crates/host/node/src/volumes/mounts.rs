@@ -46,12 +46,12 @@ impl Drop for Held {
     }
 }
 
-/// Describes a container's mounts: the pod's files, the place for its last words, and its volumes.
+/// Describes a container's mounts: the pod's files, the place for its last words, and its volumes. Places the image declares as data need
+/// none: what is written there goes with the container, as everything it writes.
 pub(crate) fn container_mounts(
     volumes: &Volumes,
     container: &Container,
     attempt: u32,
-    image_volumes: impl Iterator<Item = String>,
     env: &Env,
     folder: &Path,
 ) -> Result<ContainerMounts, Reason> {
@@ -66,12 +66,6 @@ pub(crate) fn container_mounts(
         }
     }
     let io = |what: &str, error: io::Error| Reason::new("CreateContainerError", format!("{what}: {error}"));
-    for (index, place) in image_volumes.enumerate().filter(|(_, place)| !own.contains(place.as_str())) {
-        let source =
-            folder.join("image-volumes").join(run_name(&container.name, attempt)).join(index.to_string());
-        fs::create_dir_all(&source).map_err(|error| io("a volume of the image", error))?;
-        mounts.push(bind(&source, &place, &[])?);
-    }
     if !container.termination_message_path.is_empty() {
         let file = termination_file(folder, &container.name, attempt);
         make_termination_file(&file).map_err(|error| io("the termination message's file", error))?;
@@ -179,6 +173,7 @@ fn hold(volume: &Mounted, sub: &str, place: &Path, held: &mut Held) -> io::Resul
 fn inside(volume: &Path, parts: &[&std::ffi::OsStr], make: bool) -> io::Result<OwnedFd> {
     let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(volume, folder, Mode::empty())?;
+    let mode = rustix::fs::fstat(&root)?.st_mode & 0o7777;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let open = |path: &Path| openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
     let whole: PathBuf = parts.iter().collect();
@@ -193,8 +188,13 @@ fn inside(volume: &Path, parts: &[&std::ffi::OsStr], make: bool) -> io::Result<O
         path.push(name);
         parent = match open(&path) {
             Err(Errno::NOENT) => {
-                rustix::fs::mkdirat(&parent, *name, Mode::from_raw_mode(0o750))?;
-                openat2(&parent, *name, folder, Mode::empty(), resolve | ResolveFlags::NO_SYMLINKS)?
+                rustix::fs::mkdirat(&parent, *name, Mode::from_raw_mode(0o700))?;
+                let plain = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let made =
+                    openat2(&parent, *name, plain, Mode::empty(), resolve | ResolveFlags::NO_SYMLINKS)?;
+                // As open as the volume itself, whatever the agent's umask.
+                rustix::fs::fchmod(&made, Mode::from_raw_mode(mode))?;
+                made
             }
             other => other?,
         };

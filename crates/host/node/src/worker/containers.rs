@@ -1,6 +1,6 @@
 //! The containers of a pod: started, asked, ended, and what their ends come to.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{task::spawn_blocking, time::Instant};
 use wharf_base::{Clock, SystemClock, Timestamp};
@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     events::Level,
+    model::Pod,
     probe::{self, Answer, Kind},
     spec::run_name,
     step::{Condemned, ContainerState, Retry, Run, Running, Termination},
@@ -115,6 +116,14 @@ impl Worker {
                 let at = match is_pull {
                     true => {
                         known.pull.count(now);
+                        let message = format!("Back-off pulling image {:?}", container.image);
+                        self.shared.events.pod(
+                            &self.pod.metadata,
+                            Some(name),
+                            Level::Normal,
+                            "BackOff",
+                            message,
+                        );
                         known.pull.until(now)
                     }
                     false => now.plus(RETRY),
@@ -182,8 +191,21 @@ impl Worker {
     pub(super) fn condemn(&mut self, name: &str, attempt: u32, grace: Option<i64>, why: String) {
         let grace = grace.or(self.pod.spec.termination_grace_period_seconds).unwrap_or(30);
         let known = self.state.containers.get_mut(name).filter(|known| known.attempt == attempt);
-        if let Some(known) = known.filter(|known| known.condemned.is_none()) {
+        if let Some(known) = known.filter(|known| known.condemned.is_none() && known.running().is_some()) {
             known.condemned = Some(Condemned { grace, why });
+        }
+    }
+
+    /// A container whose image was changed is started again with the new one.
+    pub(super) fn condemn_changed(&mut self, before: &Pod) {
+        let pod = Arc::clone(&self.pod);
+        for container in pod.all_containers() {
+            let changed = before.container(&container.name).is_some_and(|old| old.image != container.image);
+            let attempt = self.state.container(&container.name).map(|known| known.attempt);
+            if let (true, Some(attempt)) = (changed, attempt) {
+                let why = "its definition has changed and it will be restarted".to_owned();
+                self.condemn(&container.name, attempt, None, why);
+            }
         }
     }
 

@@ -17,7 +17,10 @@ use tokio::{
 use wharf_base::{Clock, SystemClock, Timestamp, random_hex};
 use wharf_runtime::{ErrorKind, PodDir, Sandbox, SignalTo};
 
-use super::{exec::Target, recover::log_path};
+use super::{
+    exec::Target,
+    recover::{START_ERROR, log_path},
+};
 use crate::{
     agent::Shared,
     config::Failure,
@@ -213,14 +216,7 @@ impl Place {
         let place = self.clone();
         let (container, volumes) = (container.clone(), volumes.clone());
         let made = blocking(move || {
-            let mounts = container_mounts(
-                &volumes,
-                &container,
-                attempt,
-                image.config.config.volumes.keys().cloned(),
-                &env,
-                &place.folder,
-            )?;
+            let mounts = container_mounts(&volumes, &container, attempt, &env, &place.folder)?;
             let run = Run {
                 pod: &place.pod,
                 container: &container,
@@ -257,7 +253,7 @@ impl Place {
                 id: id.clone(),
                 code: 128,
                 signal: None,
-                reason: "StartError".to_owned(),
+                reason: START_ERROR.to_owned(),
                 message: error.to_string(),
                 started: Some(created_at),
                 finished: SystemClock.now(),

@@ -19,12 +19,18 @@ use crate::{
     volumes::termination_file,
 };
 
+/// Why a run ended whose program could not be started.
+pub(crate) const START_ERROR: &str = "StartError";
+
 /// What only the agent knows of a pod, kept in its folder.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Notes {
     started: Option<Timestamp>,
     failed: Option<(String, String)>,
     restarts: BTreeMap<String, Backoff>,
+    /// Runs whose program could not be started: the runtime keeps nothing of them.
+    #[serde(default)]
+    unstarted: BTreeMap<String, (u32, Termination)>,
 }
 
 impl Notes {
@@ -32,6 +38,11 @@ impl Notes {
         Self {
             started: state.started,
             failed: state.failed.as_ref().map(|failed| (failed.reason.clone(), failed.message.clone())),
+            unstarted: state
+                .containers
+                .iter()
+                .filter_map(|(name, known)| Some((name.clone(), (known.attempt, unstarted(known)?.clone()))))
+                .collect(),
             restarts: state.containers.iter().map(|(name, known)| (name.clone(), known.restart)).collect(),
         }
     }
@@ -94,7 +105,21 @@ pub(crate) fn find(runtime: &dyn Runtime, pod: &Pod, folder: &Path) -> Result<Fo
         let restart = notes.restarts.get(&name).copied().unwrap_or_default();
         state.containers.insert(name, container_state(&dir, container, &runs, restart));
     }
+    for (name, (attempt, ended)) in notes.unstarted {
+        let known = state.containers.entry(name.clone()).or_default();
+        if known.run == Run::Absent || known.attempt < attempt {
+            if let Run::Ended(last) = std::mem::replace(&mut known.run, Run::Ended(ended)) {
+                known.last = Some(last);
+            }
+            known.attempt = attempt;
+            known.restart = notes.restarts.get(&name).copied().unwrap_or_default();
+        }
+    }
     Ok(Found { state, sandbox, lost })
+}
+
+fn unstarted(known: &ContainerState) -> Option<&Termination> {
+    known.ended().filter(|ended| ended.reason == START_ERROR)
 }
 
 fn container_state(

@@ -147,7 +147,7 @@ impl Worker {
         if self.sandbox.as_ref().is_none_or(|sandbox| sandbox.pid() != pid) || self.state.removed {
             return;
         }
-        if self.state.busy && self.state.ending.is_some() {
+        if self.removing {
             return;
         }
         self.note(
@@ -182,6 +182,7 @@ impl Worker {
 
     pub(super) fn remove(&mut self) {
         self.state.busy = true;
+        self.removing = true;
         self.watches.drain(..).for_each(|(_, task)| task.abort());
         self.refresh_at = None;
         let (shared, uid, folder) =

@@ -19,7 +19,7 @@ use wharf_base::{SystemClock, random_hex};
 use wharf_client::{Client, Gvr, ListParams, action::PODS};
 use wharf_image::{Compression, ImageConfig, Store};
 use wharf_node::{ExecStart, Failure, ImagePuller, NodeAgent, NodeConfig, PodNetwork, Pull, PullSecret};
-use wharf_runtime::{Runtime, ShimRuntime};
+use wharf_runtime::ShimRuntime;
 use wharf_state::{Embedded, Options};
 
 /// How long anything may take on a busy machine.
