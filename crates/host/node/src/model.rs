@@ -60,6 +60,7 @@ read! {
         readiness_gates: Vec<ReadinessGate>,
         priority: Option<i64>,
         runtime_class_name: String,
+        resources: Option<Value>,
     }
     /// A reference by name.
     Named { name: String, }

@@ -69,6 +69,9 @@ pub(crate) fn unsupported(pod: &Pod) -> Option<Reason> {
     if spec.host_users == Some(false) {
         return refuse("spec.hostUsers: false");
     }
+    if spec.resources.is_some() {
+        return refuse("spec.resources (of the pod as a whole)");
+    }
     if !spec.runtime_class_name.is_empty() {
         return refuse("spec.runtimeClassName");
     }

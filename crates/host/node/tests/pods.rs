@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use support::*;
 use wharf_client::{
     Gvr, ListParams, PatchKind,
-    action::{CONFIG_MAPS, NODES},
+    action::{CONFIG_MAPS, NODES, PODS},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -319,5 +319,41 @@ async fn a_new_agent_takes_over_what_runs() {
     let last = &pod["status"]["containerStatuses"][0]["lastState"]["terminated"];
     assert_eq!((&last["exitCode"], &last["reason"]), (&json!(137), &json!("ContainerStatusUnknown")));
     cluster.until_event("kept", "SandboxChanged").await;
+    cluster.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_use_the_machines_network_and_files() {
+    let cluster = Cluster::start().await;
+    let site = tempfile::tempdir().unwrap();
+    fs::write(site.path().join("index.html"), "hello").unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let server = json!({"name": "web", "ports": [{"name": "http", "containerPort": port}],
+        "command": ["busybox", "httpd", "-f", "-p", format!("127.0.0.1:{port}"), "-h", "/www"],
+        "readinessProbe": {"httpGet": {"path": "/index.html", "port": "http"}, "periodSeconds": 1},
+        "livenessProbe": {"tcpSocket": {"port": port}, "initialDelaySeconds": 1},
+        "volumeMounts": [{"name": "www", "mountPath": "/www", "readOnly": true}]});
+    let volume = |kind: &str| json!([{"name": "www", "hostPath": {"path": site.path(), "type": kind}}]);
+    let spec = json!({"hostNetwork": true, "terminationGracePeriodSeconds": 0, "containers": [server], "volumes": volume("Directory")});
+    cluster.pod("web", spec).await;
+    let pod = cluster.until("web", "ready", is_ready).await;
+    assert_eq!(pod["status"]["podIP"], pod["status"]["hostIP"]);
+    let own = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(cluster.exec("web", "web", "hostname; echo $HOSTNAME").await.1, format!("{own}{own}"));
+    let spec = json!({"containers": [{"name": "main", "volumeMounts": [{"name": "www", "mountPath": "/x"}]}], "volumes": volume("Socket")});
+    cluster.pod("wrong", spec).await;
+    cluster
+        .until_event(
+            "wrong",
+            "FailedMount: MountVolume.SetUp failed for volume \"www\" : hostPath type check failed",
+        )
+        .await;
+    // A new image takes the place of the old one.
+    cluster.alias("test/busybox:2");
+    let patch = json!([{"op": "replace", "path": "/spec/containers/0/image", "value": "test/busybox:2"}]);
+    cluster.client.patch(&PODS, "default", "web", None, PatchKind::Json, &patch).await.unwrap();
+    let renewed = |pod: &Value| is_ready(pod) && pod["status"]["containerStatuses"][0]["restartCount"] == 1;
+    let pod = cluster.until("web", "restarted and ready", renewed).await;
+    assert_eq!(pod["status"]["containerStatuses"][0]["image"], "test/busybox:2");
     cluster.drain().await;
 }

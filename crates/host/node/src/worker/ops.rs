@@ -93,6 +93,7 @@ fn make_sandbox(
     let config = &shared.config;
     let io = |error: io::Error| sandbox_failed(error);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
+    let is_new = living.is_none();
     let sandbox: Arc<dyn Sandbox> = match living {
         Some(sandbox) => sandbox,
         None => {
@@ -109,8 +110,10 @@ fn make_sandbox(
         false => {
             let attached = config.network.attach(&pod.metadata.uid, &sandbox.network_namespace());
             let attached = attached.map_err(|failure| {
-                // A pod without network must not stay half made.
-                let _ = sandbox.shutdown();
+                // A new pod without network must not stay half made; what runs already goes on.
+                if is_new {
+                    let _ = sandbox.shutdown();
+                }
                 sandbox_failed(format_args!("the network: {failure}"))
             })?;
             Some(attached)

@@ -201,6 +201,12 @@ impl Cluster {
         self.client.delete(&PODS, "default", name, &options).await.unwrap();
     }
 
+    /// Gives the image one more name.
+    pub fn alias(&self, name: &str) {
+        let (_, image) = self.config.images.find("test/busybox:1").unwrap();
+        self.config.images.tag(&[name.parse().unwrap()], &image).unwrap();
+    }
+
     pub fn agent(&self) -> &NodeAgent {
         self.agent.as_ref().unwrap()
     }
@@ -268,8 +274,11 @@ impl Drop for Cluster {
         if let Ok(cgroup) = wharf_runtime::Cgroup::at(&format!("wharf-{}", self.config.instance)) {
             let _ = cgroup.remove();
         }
-        let _ =
-            std::process::Command::new("umount").args(["-q", "-l", "-R"]).arg(self.folder.path()).status();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mine = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(Path::new);
+        for place in mine.filter(|place| place.starts_with(self.folder.path())) {
+            let _ = rustix::mount::unmount(place, rustix::mount::UnmountFlags::DETACH);
+        }
     }
 }
 
