@@ -93,7 +93,7 @@ impl Left {
         let used = load.split([' ', '/']).nth(4).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
         Self {
             memory: meminfo("MemAvailable"),
-            disk_permille: if size == 0 { 1000 } else { free * 1000 / size },
+            disk_permille: (free * 1000).checked_div(size).unwrap_or(1000),
             pids_permille: most.saturating_sub(used) * 1000 / most,
         }
     }

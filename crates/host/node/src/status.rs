@@ -88,7 +88,7 @@ fn conditions(pod: &Pod, state: &PodState, phase: &str, before: &[Value], now: T
         .init_containers
         .iter()
         .filter(|container| {
-            !state.container(&container.name).is_some_and(|known| known.ended().is_some_and(|e| e.code == 0))
+            state.container(&container.name).is_none_or(|known| known.ended().is_none_or(|e| e.code != 0))
         })
         .map(|container| container.name.as_str())
         .collect();
@@ -244,8 +244,8 @@ fn waiting(
         }
         Run::Absent => {
             let is_main = pod.spec.containers.iter().any(|main| main.name == container.name);
-            let initializing = !pod.spec.init_containers.is_empty() && !(is_main && initialized(pod, state));
-            wait(if initializing { "PodInitializing" } else { "ContainerCreating" }, "")
+            let goes_first = pod.spec.init_containers.is_empty() || (is_main && initialized(pod, state));
+            wait(if goes_first { "ContainerCreating" } else { "PodInitializing" }, "")
         }
     }
 }

@@ -48,7 +48,7 @@ impl NodeAgent {
         let live = options.follow && !options.previous;
         let reader = Reader {
             path: path(attempt),
-            follows: live.then(|| (handle, name, attempt)),
+            follows: live.then_some((handle, name, attempt)),
             options,
             open: [false; 2],
             left: u64::MAX,

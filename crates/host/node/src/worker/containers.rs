@@ -109,7 +109,7 @@ impl Worker {
             }
             Err(Unstarted::Ended(ended)) => {
                 known.failure = None;
-                known.run = Run::Ended(ended);
+                known.run = Run::Ended(*ended);
             }
             Err(Unstarted::Retry(why)) => {
                 let is_pull = matches!(why.reason.as_str(), "ErrImagePull" | "ErrImageNeverPull");

@@ -172,7 +172,7 @@ pub(crate) enum Unstarted {
     /// It can be tried again.
     Retry(Reason),
     /// Its program could not be started: a run that has ended.
-    Ended(Termination),
+    Ended(Box<Termination>),
 }
 
 impl From<Reason> for Unstarted {
@@ -229,7 +229,7 @@ impl Place {
                 image: &image.config.config,
                 layers: image.lower_dirs,
                 env,
-                mounts: mounts.mounts.clone(),
+                mounts: mounts.mounts,
                 log: log_path(&place.folder, &container.name, attempt),
                 cgroup: pod_cgroup(&place.shared.config.instance, &place.pod),
                 machine_memory: place.shared.machine.memory,
@@ -252,7 +252,7 @@ impl Place {
         let created_at = SystemClock.now();
         let cannot_start = |error: &wharf_runtime::Error| {
             self.note(container, Level::Warning, "Failed", format!("Error: {error}"));
-            Unstarted::Ended(Termination {
+            Unstarted::Ended(Box::new(Termination {
                 id: id.clone(),
                 code: 128,
                 signal: None,
@@ -260,7 +260,7 @@ impl Place {
                 message: error.to_string(),
                 started: Some(created_at),
                 finished: SystemClock.now(),
-            })
+            }))
         };
         let status = match self.sandbox.create_container(config) {
             // Made by an agent that died before it started it.
