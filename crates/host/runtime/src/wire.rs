@@ -85,6 +85,8 @@ const MAX_FRAME: usize = 8 << 20;
 /// Descriptors beside one frame.
 const MAX_FDS: usize = 8;
 const HEADER: usize = 8;
+/// Bytes read at once.
+const CHUNK: usize = 16 << 10;
 
 struct Outgoing {
     bytes: Vec<u8>,
@@ -107,11 +109,16 @@ impl Channel {
 
     /// Reads what there is, once. False at the end.
     pub(crate) fn fill(&mut self) -> io::Result<bool> {
-        let mut buffer = [0; 16 << 10];
+        self.fill_at_most(CHUNK)
+    }
+
+    fn fill_at_most(&mut self, most: usize) -> io::Result<bool> {
+        let mut buffer = [0; CHUNK];
+        let most = most.min(CHUNK);
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = loop {
-            let mut iov = [rustix::io::IoSliceMut::new(&mut buffer)];
+            let mut iov = [rustix::io::IoSliceMut::new(&mut buffer[..most])];
             match recvmsg(&self.socket, &mut iov, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
                 Err(Errno::INTR) => {}
                 Err(Errno::CONNRESET) => return Ok(false),
@@ -196,13 +203,23 @@ impl Channel {
         self.flush()
     }
 
-    /// Waits for the next frame. Nothing at the end. For sockets that block.
+    /// Bytes the frame that is being read still lacks, as far as is known.
+    fn missing(&self) -> usize {
+        let Some((header, rest)) = self.inbox.split_first_chunk::<HEADER>() else {
+            return HEADER - self.inbox.len();
+        };
+        let length = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
+        length.saturating_sub(rest.len())
+    }
+
+    /// Waits for the next frame. Nothing at the end. For sockets that block. Reads nothing beyond it: whoever polls the socket for the
+    /// frame after it must find it there.
     pub(crate) fn receive<T: DeserializeOwned>(&mut self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         loop {
             if let Some(found) = self.next()? {
                 return Ok(Some(found));
             }
-            if !self.fill()? {
+            if !self.fill_at_most(self.missing())? {
                 return Ok(None);
             }
         }
@@ -236,6 +253,18 @@ mod tests {
         assert!(matches!(b.receive::<Request>().unwrap(), Some((Request::List, fds)) if fds.is_empty()));
         drop(a);
         assert!(b.receive::<Request>().unwrap().is_none());
+    }
+
+    #[test]
+    fn leaves_the_next_message_to_be_polled_for() {
+        let (mut a, mut b) = pair();
+        a.send(&Request::Attach { name: "x".repeat(CHUNK) }, vec![]).unwrap();
+        a.send(&Request::List, vec![]).unwrap();
+        assert!(matches!(b.receive::<Request>().unwrap(), Some((Request::Attach { .. }, _))));
+        let mut polled = [rustix::event::PollFd::new(&b, rustix::event::PollFlags::IN)];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        assert_eq!(rustix::event::poll(&mut polled, Some(&now)), Ok(1));
+        assert!(matches!(b.receive::<Request>().unwrap(), Some((Request::List, _))));
     }
 
     #[test]

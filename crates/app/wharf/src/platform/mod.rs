@@ -2,6 +2,8 @@
 
 pub(crate) mod client;
 mod identity;
+#[allow(dead_code, reason = "connected together with the node agent")]
+mod kubelet;
 mod ports;
 
 use std::{
