@@ -21,7 +21,9 @@ pub(super) fn call(evaluator: &mut Evaluator<'_>, call: Call<'_>) -> Evaluated {
         ("cancelled", _) => Ok(Value::Bool(status.cancelled)),
         ("case", args) => case(args),
         ("contains", [search, item]) => Ok(Value::Bool(contains(search, item))),
-        ("startswith", [text, start]) => Ok(Value::Bool(edge(text, start, |text, start| text.starts_with(start)))),
+        ("startswith", [text, start]) => {
+            Ok(Value::Bool(edge(text, start, |text, start| text.starts_with(start))))
+        }
         ("endswith", [text, end]) => Ok(Value::Bool(edge(text, end, |text, end| text.ends_with(end)))),
         ("format", [format, values @ ..]) => {
             let text = format_text(&format.to_text(), values)?;

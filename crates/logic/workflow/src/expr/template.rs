@@ -129,15 +129,9 @@ impl Condition {
     /// When it is not well-formed.
     pub fn parse(text: &str, scope: &Scope) -> Result<Self, SyntaxError> {
         let trimmed = text.trim();
-        let whole = trimmed.strip_prefix("${{").and_then(|rest| rest.strip_suffix("}}"));
-        let expression = match whole {
-            Some(inner) if expression_length(&trimmed[3..]) == Some(inner.len()) => Expr::parse(inner, scope)
-                .map_err(|error| SyntaxError { position: error.position + 3, ..error })?,
-            _ if trimmed.contains("${{") => {
-                let template = Template::parse(trimmed, scope)?;
-                template_expression(&template)
-            }
-            _ => Expr::parse(trimmed, scope)?,
+        let expression = match trimmed.contains("${{") {
+            true => template_expression(Template::parse(trimmed, scope)?),
+            false => Expr::parse(trimmed, scope)?,
         };
         if trimmed.is_empty() {
             return Ok(Self::default());
@@ -159,15 +153,20 @@ impl Condition {
 }
 
 /// A template as one expression, the way upstream reads an `if` of texts and expressions mixed.
-fn template_expression(template: &Template) -> Expr {
+fn template_expression(mut template: Template) -> Expr {
+    if let [Part::Expr(_)] = template.parts.as_slice()
+        && let Some(Part::Expr(expression)) = template.parts.pop()
+    {
+        return expression;
+    }
     let mut format = String::new();
     let mut args = vec![Expr::Literal(Value::Null)];
-    for part in &template.parts {
+    for part in template.parts {
         match part {
             Part::Text(text) => format.push_str(&text.replace('{', "{{").replace('}', "}}")),
             Part::Expr(expression) => {
                 format.push_str(&format!("{{{}}}", args.len() - 1));
-                args.push(expression.clone());
+                args.push(expression);
             }
         }
     }
