@@ -1,0 +1,75 @@
+//! `wharf/build-push`: an image from the workspace.
+
+use anyhow::Context as _;
+use futures_util::future::BoxFuture;
+
+use super::{BuiltIn, Call, Outputs, input};
+use crate::{beneath::inside_workspace, sandbox::JobSandbox, services::BuildOrder};
+
+pub(super) const ACTION: BuiltIn = BuiltIn {
+    name: "wharf/build-push",
+    inputs: &[
+        input("context", "."),
+        input("file", ""),
+        input("tags", ""),
+        input("build-args", ""),
+        input("target", ""),
+        input("push", "true"),
+    ],
+    run: |call| run(call),
+};
+
+/// Holds a sandbox still until dropped.
+struct Paused<'a>(&'a dyn JobSandbox);
+
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.resume() {
+            tracing::warn!(%error, "cannot let a job go on after a build");
+        }
+    }
+}
+
+fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
+    Box::pin(async move {
+        let runner = call.runner;
+        let build = runner.context.shared.config.services.build.clone();
+        let build = build.context("images cannot be built: this platform runs without its builder")?;
+        let place = |name: &str, text: &str| {
+            inside_workspace(text).with_context(|| format!("'{name}: {text}' leads out of the workspace"))
+        };
+        let context = place("context", call.inputs.get("context"))?;
+        let file = match call.inputs.get("file") {
+            "" => context.join("Dockerfile"),
+            file => place("file", file)?,
+        };
+        // What the builder reads must not change, nor become a link to elsewhere, while it reads.
+        runner.sandbox.pause()?;
+        let _paused = Paused(&*runner.sandbox);
+        let resolve = |path: &std::path::Path| {
+            runner
+                .workspace
+                .resolve(path)
+                .with_context(|| format!("cannot use {} of the workspace", path.display()))
+        };
+        let args = call.inputs.lines("build-args");
+        let args = args.iter().map(|arg| arg.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())));
+        let order = BuildOrder {
+            context: resolve(&context)?,
+            dockerfile: resolve(&file)?,
+            tags: call
+                .inputs
+                .lines("tags")
+                .iter()
+                .flat_map(|line| line.split(','))
+                .map(|t| t.trim().to_owned())
+                .collect(),
+            args: args.collect::<Option<_>>().context("'build-args' must be lines of NAME=VALUE")?,
+            target: call.inputs.get("target").to_owned(),
+            push: call.inputs.flag("push")?,
+        };
+        let built = build.build(order, call.sayer()).await?;
+        call.say(&format!("built {}", built.image));
+        Ok(vec![("image".into(), built.image), ("digest".into(), built.digest)])
+    })
+}

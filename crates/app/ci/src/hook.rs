@@ -1,0 +1,136 @@
+//! A push: one WorkflowRun for each workflow it starts, and their logs on the terminal that pushed.
+
+use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc};
+
+use serde_json::Value;
+use tokio::sync::broadcast::error::RecvError;
+use wharf_gitserver::{Push, PushHook, RefChange, Repository, Terminal};
+use wharf_workflow::read_workflow;
+
+use crate::{
+    api::{NAMESPACE, REPOSITORIES, RunPhase, RunSpec, create_run, new_repository},
+    controller::Shared,
+    logs::LogEvent,
+};
+
+const FOLDER: &str = ".github/workflows";
+/// Workflow files of a commit that are looked at.
+const MAX_FILES: usize = 100;
+
+pub(crate) struct Hook(pub(crate) Arc<Shared>);
+
+impl PushHook for Hook {
+    fn pushed(&self, push: Push, terminal: Terminal) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move {
+            let repository = push.repository.clone();
+            if let Err(error) = handle(&shared, push, &terminal).await {
+                tracing::error!(repository, %error, "cannot start the workflows of a push");
+                terminal.line(&format!("error: cannot start the workflows of this push: {error}")).await;
+            }
+        })
+    }
+}
+
+async fn handle(shared: &Arc<Shared>, push: Push, terminal: &Terminal) -> anyhow::Result<()> {
+    let client = &shared.config.client;
+    let object = new_repository(&push.repository, "");
+    match client.create(&REPOSITORIES, NAMESPACE, &object).await {
+        Err(error) if !error.is_already_exists() => return Err(error.into()),
+        _ => {}
+    }
+    let repository = shared.config.repositories.get(&push.repository)?;
+    // Listening begins before the runs do, so that no line is lost.
+    let mut events = shared.logs.subscribe();
+    let mut runs: BTreeMap<String, String> = BTreeMap::new();
+    for change in &push.changes {
+        for file in matching(&repository, change, terminal).await? {
+            let spec = RunSpec {
+                repository: push.repository.clone(),
+                reference: change.reference.clone(),
+                sha: repository.resolve(&change.after).await?.unwrap_or_else(|| change.after.clone()),
+                before: change.before.clone(),
+                workflow: file.clone(),
+                event: "push".into(),
+                attempt: 1,
+                actor: push.pusher.clone(),
+                ..RunSpec::default()
+            };
+            let run = create_run(client, spec).await?;
+            let text = |pointer| run.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+            terminal.line(&format!("run {}: {file}", text("/metadata/name"))).await;
+            runs.insert(text("/metadata/uid"), text("/metadata/name"));
+        }
+    }
+    while !runs.is_empty() && terminal.is_open() {
+        match events.recv().await {
+            Ok(LogEvent::Line(line)) if runs.contains_key(&*line.run) => {
+                terminal.line(&format!("{} | {}", line.job, line.text)).await;
+            }
+            Ok(LogEvent::Ended { run, phase, message }) => {
+                if let Some(name) = runs.remove(&*run) {
+                    terminal.line(&ending(&name, phase, &message)).await;
+                }
+            }
+            Ok(LogEvent::Line(_)) => {}
+            Err(RecvError::Lagged(count)) => {
+                terminal.line(&format!("... {count} lines left out: 'wharf runs logs' has them all")).await;
+            }
+            Err(RecvError::Closed) => break,
+        }
+    }
+    Ok(())
+}
+
+fn ending(name: &str, phase: RunPhase, message: &str) -> String {
+    let word = match phase {
+        RunPhase::Succeeded => "succeeded",
+        RunPhase::Cancelled => "was cancelled",
+        RunPhase::Interrupted => "was interrupted",
+        _ => "failed",
+    };
+    if message.is_empty() { format!("run {name} {word}") } else { format!("run {name} {word}: {message}") }
+}
+
+/// The workflow files a changed reference starts. One that cannot be read counts: its run says what is wrong.
+async fn matching(
+    repository: &Repository,
+    change: &RefChange,
+    terminal: &Terminal,
+) -> anyhow::Result<Vec<String>> {
+    if change.after.bytes().all(|digit| digit == b'0') {
+        return Ok(Vec::new());
+    }
+    let Some(sha) = repository.resolve(&change.after).await? else { return Ok(Vec::new()) };
+    let files: Vec<String> = repository
+        .list(&sha, FOLDER)
+        .await?
+        .into_iter()
+        .filter(|name| name.ends_with(".yml") || name.ends_with(".yaml"))
+        .collect();
+    if files.len() > MAX_FILES {
+        terminal.line(&format!("warning: only the first {MAX_FILES} workflow files are looked at")).await;
+    }
+    let mut changed = None;
+    let mut found = Vec::new();
+    for name in files.into_iter().take(MAX_FILES) {
+        let path = format!("{FOLDER}/{name}");
+        let text = repository.read_file(&sha, &path).await?.unwrap_or_default();
+        let starts = match read_workflow(&path, &String::from_utf8_lossy(&text)) {
+            Err(_) => true,
+            Ok(workflow) => match workflow.on.push {
+                None => false,
+                Some(filter) => {
+                    if changed.is_none() {
+                        changed = Some(repository.changed(&change.before, &sha).await.unwrap_or_default());
+                    }
+                    filter.matches(&change.reference, changed.as_ref().and_then(Option::as_deref))
+                }
+            },
+        };
+        if starts {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}

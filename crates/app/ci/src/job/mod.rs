@@ -1,0 +1,348 @@
+//! One job: its sandbox, its steps in order, its outputs.
+
+mod files;
+mod frame;
+mod output;
+mod steps;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use wharf_base::Hinted;
+use wharf_workflow::{
+    expr::{Env, Object, Status},
+    model::{Job, Settings},
+    run::{Instance, Outcome},
+};
+
+use crate::{
+    api::StepStatus,
+    beneath,
+    logs::JobLog,
+    run::{RunContext, remove_job_files, sandbox_id},
+    sandbox::{Cancel, JobSandbox, SandboxSpec, StopReason, WORKSPACE},
+};
+
+use frame::Frame;
+
+/// The image of jobs that name none.
+const DEFAULT_IMAGE: &str = "base/ci";
+/// Labels of `runs-on` that mean this runner.
+const LABELS: [&str; 5] = ["wharf", "self-hosted", "linux", "x64", "ubuntu-latest"];
+/// How long steps may still take once the job is to stop (`if: always()`).
+const AFTER_STOP: Duration = Duration::from_secs(300);
+
+/// A job to be run.
+pub(crate) struct JobOrder {
+    pub(crate) context: Arc<RunContext>,
+    pub(crate) job: Job,
+    pub(crate) instance: Instance,
+    pub(crate) needs: Object,
+    pub(crate) cancel: Cancel,
+}
+
+/// A job that has ended.
+pub(crate) struct JobEnd {
+    pub(crate) key: String,
+    pub(crate) outcome: Outcome,
+    pub(crate) outputs: Vec<(String, String)>,
+    pub(crate) message: Option<String>,
+}
+
+impl JobEnd {
+    pub(crate) fn failed(key: String, message: String) -> Self {
+        Self { key, outcome: Outcome::Failure, outputs: Vec::new(), message: Some(message) }
+    }
+}
+
+/// A job under way.
+pub(crate) struct Runner {
+    pub(crate) context: Arc<RunContext>,
+    pub(crate) key: String,
+    pub(crate) log: JobLog,
+    pub(crate) sandbox: Arc<dyn JobSandbox>,
+    pub(crate) workspace: Arc<beneath::Shared>,
+    /// Scripts and command files.
+    files: Arc<beneath::Shared>,
+    /// The job's folder on this machine.
+    pub(crate) folder: PathBuf,
+    /// Contexts that do not change.
+    contexts: Object,
+    /// The environment so far: the workflow's, the job's, and what steps added.
+    env: Vec<(String, String)>,
+    /// What steps put before `PATH`.
+    path: Vec<String>,
+    defaults: Defaults,
+    cancel: Cancel,
+    /// Counts scripts and command files.
+    count: usize,
+    /// The sandbox's own settings (`container.env`).
+    pub(crate) annotations: usize,
+}
+
+#[derive(Default)]
+struct Defaults {
+    shell: Option<String>,
+    working_directory: Option<String>,
+}
+
+/// Runs a job to its end.
+pub(crate) async fn run(order: JobOrder) -> JobEnd {
+    let (key, mut cancel) = (order.instance.key.clone(), order.cancel.clone());
+    let slots = Arc::clone(&order.context.shared.slots);
+    let slot = tokio::select! {
+        slot = slots.acquire_owned() => slot.ok(),
+        reason = cancel.stopped() => {
+            let outcome = if reason == StopReason::TimedOut { Outcome::Failure } else { Outcome::Cancelled };
+            return JobEnd { key, outcome, outputs: Vec::new(), message: None };
+        }
+    };
+    let context = Arc::clone(&order.context);
+    let log = match context.shared.logs.writer(&context.uid, &key, Arc::clone(&context.masker)) {
+        Ok(log) => log,
+        Err(error) => return JobEnd::failed(key, format!("cannot write its log: {error}")),
+    };
+    let folder = context.folder.join(&key);
+    let end = match prepare(order, log.clone()).await {
+        Ok((runner, job)) => finish(runner, job).await,
+        Err(error) => {
+            let message = wharf_base::render_error(error.as_ref());
+            let message = message.strip_prefix("error: ").unwrap_or(&message).to_owned();
+            log.say(0, &format!("Error: {message}"));
+            JobEnd::failed(key, message)
+        }
+    };
+    let removed = tokio::task::spawn_blocking(move || remove_job_files(&folder)).await;
+    drop((slot, removed));
+    end
+}
+
+/// Makes the sandbox and everything steps find in it.
+async fn prepare(order: JobOrder, log: JobLog) -> anyhow::Result<(Runner, Job)> {
+    let JobOrder { context, job, instance, needs, cancel } = order;
+    let contexts = job_contexts(&context, &instance, needs);
+    let image = image(&context, &job, &contexts, &log)?;
+    let folder = context.folder.join(&instance.key);
+    for name in ["workspace", "files", "home", "temp"] {
+        std::fs::create_dir_all(folder.join(name))?;
+    }
+    let env = settings(&contexts, &[&context.workflow.env, &job.env])?;
+    let container_env = match &job.container {
+        Some(container) => settings(&contexts, &[&container.env])?,
+        None => Vec::new(),
+    };
+    log.say(0, &format!("Job {} runs in {image}", instance.name));
+    let spec = SandboxSpec {
+        id: sandbox_id(&context.uid, &instance.key),
+        folder: folder.join("pod"),
+        image,
+        env: container_env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        mounts: vec![
+            (folder.join("workspace"), WORKSPACE.to_owned()),
+            (folder.join("files"), "/github/files".to_owned()),
+            (folder.join("home"), "/github/home".to_owned()),
+            (folder.join("temp"), "/github/temp".to_owned()),
+        ],
+    };
+    let sandbox = context.shared.config.sandboxes.start(spec).await?;
+    let runner = Runner {
+        workspace: Arc::new(beneath::Shared::open(&folder.join("workspace"))?),
+        files: Arc::new(beneath::Shared::open(&folder.join("files"))?),
+        key: instance.key.clone(),
+        log,
+        sandbox,
+        folder,
+        contexts,
+        env,
+        path: Vec::new(),
+        defaults: Defaults::default(),
+        cancel,
+        count: 0,
+        annotations: 0,
+        context,
+    };
+    Ok((runner, job))
+}
+
+async fn finish(mut runner: Runner, job: Job) -> JobEnd {
+    let key = runner.key.clone();
+    let worked = runner.work(&job).await;
+    if let Err(error) = runner.sandbox.stop().await {
+        tracing::warn!(job = key, %error, "cannot stop the sandbox of a job");
+    }
+    let (failed, outputs) = match worked {
+        Ok(worked) => worked,
+        Err(message) => {
+            runner.log.say(0, &format!("Error: {message}"));
+            return JobEnd::failed(key, message);
+        }
+    };
+    let (outcome, message) = match runner.cancel.reason() {
+        Some(StopReason::TimedOut) => (Outcome::Failure, None),
+        Some(StopReason::Cancelled) => (Outcome::Cancelled, None),
+        Some(StopReason::Interrupted) => (Outcome::Cancelled, Some("the platform stopped".to_owned())),
+        None if failed.is_some() => (Outcome::Failure, failed),
+        None => (Outcome::Success, None),
+    };
+    JobEnd { key, outcome, outputs, message }
+}
+
+impl Runner {
+    /// Runs the steps; gives the first failure and the job's outputs.
+    async fn work(&mut self, job: &Job) -> Result<(Option<String>, Vec<(String, String)>), String> {
+        let mut frame = Frame::job();
+        let names: Vec<String> = job.steps.iter().map(|step| steps::default_name(step)).collect();
+        self.context.board.job(&self.key, |status| {
+            status.steps = (1..)
+                .zip(job.steps.iter().zip(names))
+                .map(|(number, (step, name))| StepStatus {
+                    number,
+                    id: step.id.clone(),
+                    name,
+                    status: "queued".into(),
+                    ..StepStatus::default()
+                })
+                .collect();
+        });
+        self.defaults = self.read_defaults(job, &frame)?;
+        self.environment(job, &frame, false)?;
+        self.run_steps(&mut frame, &job.steps).await;
+        self.environment(job, &frame, true)?;
+        let outputs = self.outputs(&job.outputs, &frame)?;
+        self.context.board.job(&self.key, |status| status.outputs = outputs.iter().cloned().collect());
+        Ok((frame.failure, outputs))
+    }
+
+    fn read_defaults(&self, job: &Job, frame: &Frame) -> Result<Defaults, String> {
+        let contexts = self.contexts(frame, &[]);
+        self.with_env(&contexts, Status::default(), |env| {
+            let text = |own: &Option<wharf_workflow::expr::Template>, outer: &Option<_>| {
+                own.as_ref().or(outer.as_ref()).map(|template| template.text(env)).transpose()
+            };
+            let outer = &self.context.workflow.defaults;
+            Ok(Defaults {
+                shell: text(&job.defaults.shell, &outer.shell)?,
+                working_directory: text(&job.defaults.working_directory, &outer.working_directory)?,
+            })
+        })
+        .map_err(|error: wharf_workflow::expr::EvalError| format!("'defaults' of the job: {error}"))
+    }
+
+    /// Notes the environment the job deploys to; its address can only be told at the end.
+    fn environment(&self, job: &Job, frame: &Frame, ended: bool) -> Result<(), String> {
+        let Some(environment) = &job.environment else { return Ok(()) };
+        let contexts = self.contexts(frame, &[]);
+        self.with_env(&contexts, Status::default(), |env| {
+            let name = environment.name.text(env)?;
+            let url = environment.url.as_ref().filter(|_| ended).map(|url| url.text(env)).transpose()?;
+            self.context.board.job(&self.key, |status| {
+                status.environment = name;
+                status.url = url.unwrap_or_default();
+            });
+            Ok(())
+        })
+        .map_err(|error: wharf_workflow::expr::EvalError| format!("'environment' of the job: {error}"))
+    }
+
+    fn outputs(&self, outputs: &Settings, frame: &Frame) -> Result<Vec<(String, String)>, String> {
+        let contexts = self.contexts(frame, &[]);
+        let mut found = Vec::new();
+        for (name, template) in outputs {
+            let value = self.with_env(&contexts, Status::default(), |env| template.text(env));
+            let value = value.map_err(|error| format!("the output '{name}' of the job: {error}"))?;
+            if self.log.mask(&value) == value {
+                found.push((name.clone(), value));
+            } else {
+                self.log.say(0, &format!("Warning: the output '{name}' holds a secret and is left out"));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The contexts of a job that do not change while it runs.
+fn job_contexts(context: &RunContext, instance: &Instance, needs: Object) -> Object {
+    let mut contexts = context.base.clone();
+    let mut github =
+        contexts.get("github").and_then(|github| github.as_object()).cloned().unwrap_or_default();
+    github.set("job", instance.job.as_str());
+    contexts.set("github", github);
+    contexts.set("needs", needs);
+    contexts.set("matrix", instance.matrix.clone());
+    contexts.set("strategy", instance.strategy());
+    contexts.set("secrets", context.secrets.clone());
+    let runner: Object = [
+        ("name", "wharf"),
+        ("os", "Linux"),
+        ("arch", if cfg!(target_arch = "aarch64") { "ARM64" } else { "X64" }),
+        ("temp", "/github/temp"),
+        ("tool_cache", "/github/temp/tools"),
+        ("environment", "self-hosted"),
+    ]
+    .into_iter()
+    .collect();
+    contexts.set("runner", runner);
+    contexts
+}
+
+/// Settings of several levels, the later ones hiding the earlier, each level seeing those before it.
+fn settings(contexts: &Object, levels: &[&Settings]) -> anyhow::Result<Vec<(String, String)>> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    let no_files = |_: &[String]| Err("hashFiles cannot be used here".to_owned());
+    for level in levels {
+        let mut contexts = contexts.clone();
+        contexts.set("env", found.iter().map(|(k, v)| (k, v)).collect::<Object>());
+        let env = Env { contexts: &contexts, status: Status::default(), hash_files: &no_files };
+        for (name, template) in *level {
+            let value =
+                template.text(&env).map_err(|error| anyhow::anyhow!("the setting '{name}': {error}"))?;
+            set(&mut found, name, value);
+        }
+    }
+    Ok(found)
+}
+
+/// Sets a variable, in the place it had.
+pub(crate) fn set(env: &mut Vec<(String, String)>, name: &str, value: String) {
+    match env.iter_mut().find(|(known, _)| known == name) {
+        Some(known) => known.1 = value,
+        None => env.push((name.to_owned(), value)),
+    }
+}
+
+/// The image a job runs in.
+fn image(context: &RunContext, job: &Job, contexts: &Object, log: &JobLog) -> anyhow::Result<String> {
+    let no_files = |_: &[String]| Err("hashFiles cannot be used here".to_owned());
+    let env = Env { contexts, status: Status::default(), hash_files: &no_files };
+    for label in &job.runs_on {
+        let label = label.text(&env)?;
+        let known =
+            LABELS.iter().any(|known| known.eq_ignore_ascii_case(&label)) || label.starts_with("ubuntu-");
+        if !known {
+            let error = format!("no runner has the label '{label}'");
+            return Err(Hinted::new(error, "write 'runs-on: wharf' and name an image by 'container:'").into());
+        }
+        if label.starts_with("ubuntu-") {
+            log.say(
+                0,
+                &format!("Warning: '{label}' means this runner; its tools are those of the job's image"),
+            );
+        }
+    }
+    if let Some(container) = &job.container {
+        let image = container.image.text(&env)?;
+        if !image.is_empty() {
+            return Ok(image);
+        }
+    }
+    if !context.shared.config.sandboxes.has_image(DEFAULT_IMAGE) {
+        let error = format!("the job '{}' names no image, and there is no image '{DEFAULT_IMAGE}'", job.id);
+        return Err(Hinted::new(
+            error,
+            format!(
+                "add 'container: IMAGE' to the job, or make one by 'wharf image pack {DEFAULT_IMAGE} sh …'"
+            ),
+        )
+        .into());
+    }
+    Ok(DEFAULT_IMAGE.to_owned())
+}

@@ -1,0 +1,602 @@
+//! From a push to finished jobs: real git, the real API server, real containers.
+
+use std::{
+    future::Future,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    pin::Pin,
+    process::{Command, ExitCode, Output},
+    sync::Arc,
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use wharf_apiserver::{ApiServer, Identity, Ranges, SigningKey};
+use wharf_ci::{
+    Ci,
+    api::{NAMESPACE, RunSpec, WORKFLOW_RUNS, create_run},
+    sandbox::Containers,
+    services::Services,
+};
+use wharf_client::{Client, Gvr};
+use wharf_gitserver::{GitServer, Repositories};
+use wharf_http::Listener;
+use wharf_image::{Compression, ImageConfig, Reference, Store};
+use wharf_runtime::ShimRuntime;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const CRDS: &str = include_str!("../../wharf/src/crds/ci.yaml");
+
+fn main() -> ExitCode {
+    if wharf_runtime::shim_entry() {
+        return ExitCode::SUCCESS;
+    }
+    assert!(rustix::process::geteuid().is_root(), "these tests make real containers: run them as root");
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    let tests: [(&str, fn() -> Pin<Box<dyn Future<Output = ()>>>); 5] = [
+        ("a_push_runs_its_workflow", || Box::pin(a_push_runs_its_workflow())),
+        ("steps_fail_are_forgiven_and_cancelled", || Box::pin(steps_fail_are_forgiven_and_cancelled())),
+        ("a_killed_platform_leaves_nothing_running", || Box::pin(a_killed_platform_leaves_nothing_running())),
+        ("deploy_applies_manifests", || Box::pin(deploy_applies_manifests())),
+        ("the_sample_is_linted_and_tested", || Box::pin(the_sample_is_linted_and_tested())),
+    ];
+    for (name, test) in tests {
+        if name.contains(&wanted) {
+            println!("test {name} ...");
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+            runtime.block_on(test());
+            println!("test {name} ok");
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+struct Platform {
+    folder: tempfile::TempDir,
+    client: Client,
+    ci: Arc<Ci>,
+    url: String,
+    stop: watch::Sender<bool>,
+}
+
+impl Platform {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let client = api(folder.path()).await;
+        for crd in wharf_api::codec::yaml_to_values(CRDS).unwrap() {
+            let crds = Gvr::fixed("apiextensions.k8s.io", "v1", "customresourcedefinitions");
+            client.create(&crds, "", &crd).await.unwrap();
+        }
+        image(folder.path());
+        Self::serve(folder, client).await
+    }
+
+    async fn serve(folder: tempfile::TempDir, client: Client) -> Self {
+        let data = folder.path().to_owned();
+        let repositories = Repositories::open(data.join("git")).unwrap();
+        let listener = Listener::tcp("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
+        let url = format!("http://{}/git", listener.address().unwrap());
+        let cgroup = format!("wharf-test-{}", std::process::id());
+        let runtime = Arc::new(ShimRuntime::default());
+        let ci = Ci::start(wharf_ci::Config {
+            sandboxes: Arc::new(Containers::new(runtime, &data, cgroup, None)),
+            data,
+            client: client.clone(),
+            repositories: repositories.clone(),
+            services: Services { ingress: Some("http://127.0.0.1:8080".into()), ..Services::default() },
+            git_url: url.clone(),
+            jobs_at_once: 3,
+        })
+        .await
+        .unwrap();
+        let server = GitServer::new(wharf_gitserver::Config {
+            repositories,
+            prefix: "/git/".into(),
+            create_on_push: true,
+            max_push: 64 << 20,
+            hook: ci.hook(),
+        });
+        let (stop, stopping) = watch::channel(false);
+        let handler: wharf_http::Handler =
+            Arc::new(move |request| Box::pin(Arc::clone(&server).handle(request)));
+        tokio::spawn(listener.serve(handler, stopping));
+        Self { folder, client, ci, url, stop }
+    }
+
+    /// Commits files and pushes them; gives what the terminal showed.
+    async fn push(&self, files: &[(&str, &str)]) -> String {
+        let work = self.folder.path().join("work");
+        if !work.exists() {
+            std::fs::create_dir(&work).unwrap();
+            git(&work, &["init", "-q", "-b", "main"]).await;
+        }
+        for (name, text) in files {
+            let path = work.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        git(&work, &["add", "-A"]).await;
+        git(&work, &["commit", "-qm", "a change"]).await;
+        let output = git(&work, &["push", &format!("{}/shop.git", self.url), "main"]).await;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{text}");
+        text
+    }
+
+    async fn run(&self, name: &str) -> Value {
+        self.client.get(&WORKFLOW_RUNS, NAMESPACE, name).await.unwrap().unwrap()
+    }
+
+    /// Waits until a run fits.
+    async fn until(&self, name: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let mut changes = self.ci.informers()[1].subscribe();
+        let wait = async {
+            loop {
+                let change = changes.recv().await.unwrap();
+                if let Some(run) = change.new.filter(|run| run["metadata"]["name"] == name && fits(run)) {
+                    return (*run).clone();
+                }
+            }
+        };
+        match tokio::time::timeout(DEADLINE, wait).await {
+            Ok(run) => run,
+            Err(_) => panic!("in vain: {:#}", self.run(name).await["status"]),
+        }
+    }
+
+    fn log(&self, run: &Value, job: &str) -> String {
+        let path = self.ci.logs().path(run["metadata"]["uid"].as_str().unwrap(), job);
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
+    async fn end(self) {
+        self.ci.stop().await;
+        self.stop.send_replace(true);
+        let left = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let folder = self.folder.path().to_string_lossy().into_owned();
+        assert!(!left.lines().any(|line| line.contains(&folder)), "mounts are left: {left}");
+    }
+}
+
+async fn api(data: &Path) -> Client {
+    let store =
+        wharf_state::Embedded::open(&data.join("state.redb"), wharf_state::Options::default()).unwrap();
+    let server = ApiServer::open(wharf_apiserver::Config {
+        store: Arc::new(store),
+        clock: Arc::new(wharf_base::SystemClock),
+        signing_key: SigningKey::open(&SigningKey::generate().unwrap()).unwrap(),
+        ranges: Ranges::new([10, 96, 0, 0].into(), 16, 30000..=32767),
+        authority: String::new(),
+    })
+    .await
+    .unwrap();
+    Client::in_process(Arc::new(move |request| {
+        let server = Arc::clone(&server);
+        Box::pin(async move {
+            let mut request = request.map(wharf_http::full);
+            request.extensions_mut().insert(Identity::system());
+            server.handle(request).await
+        })
+    }))
+}
+
+/// An image `base/python` of this machine's busybox and, where it is there, python3.
+fn image(data: &Path) {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let busybox = Path::new("/usr/bin/busybox");
+    assert!(busybox.exists(), "these tests need /usr/bin/busybox: apt-get install -y busybox-static");
+    for folder in ["bin", "usr/bin", "etc", "tmp", "proc", "sys", "dev", "root", "github"] {
+        std::fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    std::fs::copy(busybox, root.join("bin/busybox")).unwrap();
+    for name in [
+        "sh", "cat", "echo", "ls", "env", "sleep", "mkdir", "ln", "rm", "test", "printf", "true", "false",
+        "grep", "pwd", "uname",
+    ] {
+        symlink("busybox", root.join("bin").join(name)).unwrap();
+    }
+    std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
+    if std::env::args().any(|argument| argument.contains("sample")) || std::env::args().len() == 1 {
+        python(root);
+    }
+    let store = Store::open(data).unwrap();
+    let layer = store.add_layer_from(root, Compression::None, None).unwrap();
+    let image = store.put_image(ImageConfig::for_host(), &[layer]).unwrap();
+    store.tag(&["base/python:latest".parse::<Reference>().unwrap()], &image).unwrap();
+}
+
+/// Copies python3, its standard library and the shared objects of both.
+fn python(root: &Path) {
+    let copy = |from: &Path| {
+        let to = root.join(from.strip_prefix("/").unwrap());
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        if !to.exists() {
+            std::fs::copy(from, to).unwrap();
+        }
+    };
+    let script = "import sys, sysconfig, glob; print(sys.executable); print(sysconfig.get_path('stdlib')); \
+                  print('\\n'.join(glob.glob(sysconfig.get_config_var('DESTSHARED') + '/*.so')))";
+    let output = Command::new("python3").args(["-c", script]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut lines = text.lines();
+    let program = PathBuf::from(lines.next().unwrap()).canonicalize().unwrap();
+    let library = PathBuf::from(lines.next().unwrap());
+    let mut objects = vec![program.clone()];
+    objects.extend(lines.filter(|line| !line.is_empty()).map(PathBuf::from));
+    let status =
+        Command::new("cp").arg("-a").arg("--parents").args([&library, Path::new(root)]).status().unwrap();
+    assert!(status.success());
+    for name in ["test", "idlelib", "tkinter", "lib2to3", "dist-packages", "site-packages", "ensurepip"] {
+        let _ = std::fs::remove_dir_all(root.join(library.strip_prefix("/").unwrap()).join(name));
+    }
+    let linked = Command::new("ldd").args(&objects).output().unwrap();
+    for word in
+        String::from_utf8_lossy(&linked.stdout).split_whitespace().filter(|word| word.starts_with('/'))
+    {
+        let path = Path::new(word.trim_end_matches(':'));
+        if path.exists() {
+            copy(path);
+        }
+    }
+    copy(&program);
+    let link = root.join("usr/bin/python3");
+    if !link.exists() {
+        symlink(&program, link).unwrap();
+    }
+}
+
+async fn git(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new("git");
+    command.current_dir(folder).args(["-c", "user.name=A", "-c", "user.email=a@x"]).args(arguments);
+    command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+const WORKFLOW: &str = ".github/workflows/ci.yml";
+
+async fn a_push_runs_its_workflow() {
+    let platform = Platform::start().await;
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "pipeline-secrets"},
+        "data": {"TOKEN": STANDARD.encode("s3cr3t-token")},
+    });
+    platform.client.create(&Gvr::fixed("", "v1", "secrets"), NAMESPACE, &secret).await.unwrap();
+    let workflow = r#"
+name: tests
+on: {push: {branches: [main]}}
+env: {LEVEL: workflow}
+jobs:
+  make:
+    runs-on: wharf
+    container: base/python
+    outputs: {version: "${{ steps.v.outputs.version }}", many: "${{ steps.v.outputs.many }}"}
+    steps:
+      - uses: actions/checkout@v4
+      - id: v
+        name: Version of ${{ github.ref_name }}
+        env: {TOKEN: "${{ secrets.TOKEN }}"}
+        run: |
+          echo "version=1.$GITHUB_RUN_NUMBER" >> $GITHUB_OUTPUT
+          printf 'many<<X\none\ntwo\nX\n' >> $GITHUB_OUTPUT
+          echo "FROM_STEP=yes" >> $GITHUB_ENV
+          mkdir -p tool && printf '#!/bin/sh\necho tool says $1\n' > tool/mytool && busybox chmod +x tool/mytool
+          echo "$PWD/tool" >> $GITHUB_PATH
+          echo "the token is $TOKEN, level $LEVEL"
+          echo "::warning file=a.py,line=3::careful"
+          echo "::add-mask::hidden-word"
+          echo "now hidden-word is said"
+          echo "to stderr" >&2
+          ls -a
+      - run: mytool "$FROM_STEP ${{ env.FROM_STEP }} ${{ steps.v.outputs.version }}"
+      - run: mkdir -p dist && echo wheel > dist/a.whl
+      - uses: actions/upload-artifact@v4
+        with: {name: wheels, path: dist, if-no-files-found: error}
+      - uses: ./actions/greet
+        id: greet
+        with: {who: world}
+      - run: test "${{ steps.greet.outputs.text }}" = "hello world"
+      - if: failure()
+        run: echo never
+  use:
+    needs: make
+    runs-on: wharf
+    container: {image: base/python, env: {IN_CONTAINER: "1"}}
+    strategy: {matrix: {n: [1, 2]}}
+    steps:
+      - uses: actions/download-artifact@v4
+        with: {name: wheels, path: in}
+      - run: echo "n=${{ matrix.n }} $(cat in/a.whl) ${{ needs.make.outputs.version }} $IN_CONTAINER"
+        working-directory: ./
+        shell: sh
+"#;
+    let action = r#"
+name: greet
+inputs: {who: {required: true}, greeting: {default: hello}}
+outputs: {text: {value: "${{ steps.say.outputs.text }}"}}
+runs:
+  using: composite
+  steps:
+    - id: say
+      shell: sh
+      run: echo "text=${{ inputs.greeting }} ${{ inputs.who }}" >> "$GITHUB_OUTPUT"
+"#;
+    let shown = platform
+        .push(&[(WORKFLOW, workflow), ("actions/greet/action.yml", action), ("a.py", "x = 1\n")])
+        .await;
+    println!("{shown}");
+    for line in [
+        "remote: run shop-1: .github/workflows/ci.yml",
+        "remote: make | the token is ***, level workflow",
+        "remote: make | now *** is said",
+        "remote: make | to stderr",
+        "remote: make | # Version of main",
+        "remote: make | tool says yes yes 1.1",
+        "remote: use.0 | n=1 wheel 1.1 1",
+        "remote: use.1 | n=2 wheel 1.1 1",
+        "remote: run shop-1 succeeded",
+    ] {
+        assert!(shown.contains(line), "{line}\n{shown}");
+    }
+    assert!(!shown.contains("s3cr3t") && !shown.contains("never"));
+    let run = platform.run("shop-1").await;
+    let status = &run["status"];
+    assert_eq!(status["phase"], "Succeeded");
+    assert_eq!(
+        (status["title"].as_str(), status["workflowName"].as_str()),
+        (Some("a change"), Some("tests"))
+    );
+    let make = &status["jobs"][0];
+    assert_eq!(
+        (make["conclusion"].as_str(), make["outputs"]["many"].as_str()),
+        (Some("success"), Some("one\ntwo"))
+    );
+    assert_eq!(make["annotations"][0]["file"], "a.py");
+    let steps: Vec<&str> =
+        make["steps"].as_array().unwrap().iter().map(|s| s["conclusion"].as_str().unwrap()).collect();
+    assert_eq!(
+        steps,
+        ["success", "success", "success", "success", "success", "success", "success", "skipped"]
+    );
+    assert_eq!(make["steps"][1]["name"], "Version of main");
+    assert_eq!(status["jobs"][2]["name"], "use (2)");
+    assert!(platform.log(&run, "make").contains(" 2 the token is ***"));
+    let repository =
+        platform.client.get(&wharf_ci::api::REPOSITORIES, NAMESPACE, "shop").await.unwrap().unwrap();
+    assert_eq!(repository["spec"]["description"], "");
+
+    // A wrong workflow is a failed run that says why.
+    let shown = platform
+        .push(&[(
+            WORKFLOW,
+            &workflow.replace("runs-on: wharf\n    container: {", "runs-onn: wharf\n    container: {"),
+        )])
+        .await;
+    assert!(
+        shown.contains("unknown key 'runs-onn' in the job 'use'") && shown.contains("run shop-2 failed"),
+        "{shown}"
+    );
+    // A branch that no workflow names starts nothing.
+    let work = platform.folder.path().join("work");
+    let output = git(&work, &["push", &format!("{}/shop.git", platform.url), "main:other"]).await;
+    assert!(output.status.success());
+    assert_eq!(platform.client.get(&WORKFLOW_RUNS, NAMESPACE, "shop-4").await.unwrap(), None);
+    platform.end().await;
+}
+
+async fn steps_fail_are_forgiven_and_cancelled() {
+    let platform = Platform::start().await;
+    let workflow = r#"
+on: push
+jobs:
+  fails:
+    runs-on: wharf
+    container: base/python
+    steps:
+      - run: exit 3
+        continue-on-error: true
+        id: forgiven
+      - run: test "${{ steps.forgiven.outcome }}/${{ steps.forgiven.conclusion }}" = failure/success
+      - run: |
+          echo before
+          false
+          echo after
+      - run: echo not me
+      - if: always()
+        run: echo always ${{ job.status }}
+      - run: ln -s /etc/passwd out
+        if: failure()
+      - uses: actions/upload-artifact@v4
+        if: always()
+        with: {path: out}
+      - run: sleep 60
+        timeout-minutes: 0.01
+        if: always()
+  skipped:
+    needs: fails
+    runs-on: wharf
+    container: base/python
+    steps: [{run: echo skipped}]
+  unknown:
+    runs-on: wharf
+    container: base/nothing
+    steps: [{run: echo x}]
+"#;
+    let shown = platform.push(&[(WORKFLOW, workflow)]).await;
+    let run = platform.run("shop-1").await;
+    println!("{shown}");
+    assert_eq!(run["status"]["phase"], "Failed");
+    assert_eq!(run["status"]["message"], "failed: fails, unknown");
+    for line in [
+        "fails | before",
+        "fails | always failure",
+        "the script ended with exit code 3",
+        "the step took longer than 0.01 minutes",
+        "cannot use the image base/nothing",
+        "no files were found at out",
+    ] {
+        assert!(shown.contains(line), "{line}\n{shown}");
+    }
+    assert!(
+        !shown.contains("| after") && !shown.contains("| not me") && !shown.contains("root:x"),
+        "{shown}"
+    );
+    let jobs = &run["status"]["jobs"];
+    let conclusions: Vec<&str> =
+        jobs.as_array().unwrap().iter().map(|job| job["conclusion"].as_str().unwrap()).collect();
+    assert_eq!(conclusions, ["failure", "skipped", "failure"]);
+
+    // Cancelled from outside while it runs.
+    let work = platform.folder.path().join("work");
+    let slow = "on: push\njobs:\n  slow:\n    runs-on: wharf\n    container: base/python\n    steps:\n      - run: sleep 600\n      - if: always()\n        run: echo cleaned up ${{ job.status }}\n";
+    std::fs::write(work.join(WORKFLOW), slow).unwrap();
+    let pushed = platform.push(&[]);
+    let cancel = async {
+        platform.until("shop-2", |run| run["status"]["jobs"][0]["steps"][0]["status"] == "in_progress").await;
+        let body = json!({"spec": {"cancel": true}});
+        platform
+            .client
+            .patch(&WORKFLOW_RUNS, NAMESPACE, "shop-2", None, wharf_client::PatchKind::Merge, &body)
+            .await
+            .unwrap();
+    };
+    let (shown, ()) = tokio::join!(pushed, cancel);
+    assert!(shown.contains("run shop-2 was cancelled") && shown.contains("cleaned up cancelled"), "{shown}");
+    assert_eq!(platform.run("shop-2").await["status"]["phase"], "Cancelled");
+    platform.end().await;
+}
+
+async fn a_killed_platform_leaves_nothing_running() {
+    let platform = Platform::start().await;
+    let slow = "on: push\njobs:\n  slow:\n    runs-on: wharf\n    container: base/python\n    steps:\n      - run: sleep 600\n";
+    // The push is dropped halfway through its pipeline; the run goes on without the terminal.
+    let files = [(WORKFLOW, slow)];
+    tokio::select! {
+        shown = platform.push(&files) => panic!("{shown}"),
+        _ = platform.until("shop-1", |run| run["status"]["jobs"][0]["steps"][0]["status"] == "in_progress") => {}
+    }
+    let run = platform.run("shop-1").await;
+    let uid = run["metadata"]["uid"].as_str().unwrap().to_owned();
+    let pod = platform.folder.path().join("ci/runs").join(&uid).join("slow/pod");
+    assert!(wharf_runtime::PodDir::at(&pod).has_shim());
+
+    // A second loop on the same folder finds what a killed one would have left.
+    let config = |client: Client, data: &Path| wharf_ci::Config {
+        sandboxes: Arc::new(Containers::new(
+            Arc::new(ShimRuntime::default()),
+            data,
+            format!("wharf-test-{}", std::process::id()),
+            None,
+        )),
+        data: data.to_owned(),
+        client,
+        repositories: Repositories::open(data.join("git")).unwrap(),
+        services: Services::default(),
+        git_url: platform.url.clone(),
+        jobs_at_once: 1,
+    };
+    let second = Ci::start(config(platform.client.clone(), platform.folder.path())).await.unwrap();
+    let run = platform.run("shop-1").await;
+    assert_eq!(
+        (run["status"]["phase"].as_str(), run["status"]["reason"].as_str()),
+        (Some("Interrupted"), Some("Interrupted"))
+    );
+    assert_eq!(run["status"]["jobs"][0]["reason"], "Interrupted");
+    assert!(!wharf_runtime::PodDir::at(&pod).has_shim());
+    second.stop().await;
+
+    let spec: RunSpec = serde_json::from_value(run["spec"].clone()).unwrap();
+    let again = create_run(&platform.client, RunSpec { rerun_of: "shop-1".into(), attempt: 2, ..spec })
+        .await
+        .unwrap();
+    assert_eq!(again["metadata"]["name"], "shop-2");
+    platform.until("shop-2", |run| run["status"]["jobs"][0]["steps"][0]["status"] == "in_progress").await;
+    platform.ci.stop().await;
+    assert_eq!(platform.run("shop-2").await["status"]["phase"], "Interrupted");
+    platform.end().await;
+}
+
+async fn deploy_applies_manifests() {
+    let platform = Platform::start().await;
+    let workflow = r#"
+on: push
+jobs:
+  deploy:
+    runs-on: wharf
+    container: base/python
+    environment: {name: staging, url: "${{ steps.d.outputs.url }}"}
+    steps:
+      - uses: actions/checkout@v4
+      - uses: wharf/deploy@v1
+        id: d
+        with: {manifests: deploy, namespace: shop-staging, image: "shop:new", wait: WAIT}
+"#;
+    let config = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {k: v}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: shop}\nspec: {selector: {app: shop}, ports: [{port: 80}]}\n";
+    let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: shop}\nspec:\n  selector: {matchLabels: {app: shop}}\n  template:\n    metadata: {labels: {app: shop}}\n    spec: {containers: [{name: shop, image: 'shop:old'}]}\n";
+    let files = [("deploy/10-config.yaml", config), ("deploy/20-deployment.yaml", deployment)];
+    let shown =
+        platform.push(&[&files[..], &[(WORKFLOW, &workflow.replace("WAIT", "false"))]].concat()).await;
+    assert!(shown.contains("run shop-1 succeeded"), "{shown}");
+    let found = platform
+        .client
+        .get(&wharf_client::action::DEPLOYMENTS, "shop-staging", "shop")
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(found.pointer("/spec/template/spec/containers/0/image").unwrap(), "shop:new");
+    let job = &platform.run("shop-1").await["status"]["jobs"][0];
+    assert_eq!(
+        (job["environment"].as_str(), job["url"].as_str()),
+        (Some("staging"), Some("http://127.0.0.1:8080"))
+    );
+
+    // Waiting ends when the status says so; here the test plays the controller.
+    let client = platform.client.clone();
+    let play = async {
+        platform.until("shop-2", |run| run["status"]["jobs"][0]["steps"][1]["status"] == "in_progress").await;
+        let deployments = wharf_client::action::DEPLOYMENTS;
+        let informer = wharf_client::Informer::start(
+            client.clone(),
+            deployments.clone(),
+            wharf_client::ListParams::namespace("shop-staging"),
+        );
+        let mut changes = informer.subscribe();
+        loop {
+            let object = changes.recv().await.unwrap().new.unwrap();
+            if object.pointer("/spec/replicas") == Some(&json!(2)) {
+                let status = json!({"observedGeneration": object["metadata"]["generation"], "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2, "availableReplicas": 2});
+                client.patch_status(&deployments, "shop-staging", "shop", &status).await.unwrap();
+                return;
+            }
+        }
+    };
+    let two = deployment.replace("spec:\n  selector", "spec:\n  replicas: 2\n  selector");
+    let changed =
+        [("deploy/20-deployment.yaml", two.as_str()), (WORKFLOW, &workflow.replace("WAIT", "true"))];
+    let (shown, ()) = tokio::join!(platform.push(&changed), play);
+    assert!(
+        shown.contains("Deployment shop: rolled out") && shown.contains("run shop-2 succeeded"),
+        "{shown}"
+    );
+    let shown = platform.push(&[("deploy/20-deployment.yaml", &two.replace("apps/v1", "apps/v9"))]).await;
+    assert!(shown.contains("Deployment shop: the cluster does not serve apps/v9"), "{shown}");
+    platform.end().await;
+}
+
+/// The jobs of `examples/shop` up to the image, as they stand in its workflow.
+async fn the_sample_is_linted_and_tested() {
+    let platform = Platform::start().await;
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../examples/shop");
+    let work = platform.folder.path().join("work");
+    let status = Command::new("cp").arg("-a").args([&sample, &work]).status().unwrap();
+    assert!(status.success());
+    git(&work, &["init", "-q", "-b", "main"]).await;
+    let workflow = std::fs::read_to_string(work.join(WORKFLOW)).unwrap();
+    let (first, _) = workflow.split_once("\n  image:\n").unwrap();
+    let shown = platform.push(&[(WORKFLOW, first)]).await;
+    println!("{shown}");
+    assert!(shown.contains("run shop-1 succeeded"), "{shown}");
+    platform.end().await;
+}

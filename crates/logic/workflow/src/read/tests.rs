@@ -1,0 +1,103 @@
+use super::{read_action, read_workflow};
+use crate::model::{ActionRef, Matrix, Work};
+
+const SAMPLE: &str = include_str!("../../../../../examples/shop/.github/workflows/ci.yml");
+const SAMPLE_ACTION: &str = include_str!("../../../../../examples/shop/.github/actions/install/action.yml");
+
+#[test]
+fn reads_the_sample() {
+    let workflow = read_workflow("ci.yml", SAMPLE).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(workflow.warnings, []);
+    let ids: Vec<&str> = workflow.jobs.iter().map(|job| job.id.as_str()).collect();
+    assert_eq!(ids, ["lint", "unit", "integration", "image", "staging", "production"]);
+    let push = workflow.on.push.unwrap();
+    assert!(push.matches("refs/heads/main", None) && !push.matches("refs/heads/x", None));
+    let unit = &workflow.jobs[1];
+    assert!(matches!(&unit.strategy.matrix, Some(Matrix::Parts { dimensions, .. }) if dimensions.len() == 1));
+    let steps: Vec<&str> = unit.steps.iter().map(|step| step.id.as_str()).collect();
+    assert_eq!(steps, ["__actions_checkout", "__actions_download-artifact", "deps", "__run"]);
+    let Work::Uses { action, .. } = &unit.steps[2].work else { panic!() };
+    assert_eq!(*action, ActionRef::Local(".github/actions/install".into()));
+    let action = read_action("action.yml", SAMPLE_ACTION).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!((action.inputs.len(), action.outputs.len(), action.steps.len()), (1, 1, 1));
+}
+
+fn check(text: &str, expected: &str) {
+    let seen = match read_workflow("w.yml", text) {
+        Ok(workflow) => workflow.warnings.iter().map(|w| format!("warning: {w}\n")).collect::<String>(),
+        Err(problems) => problems.to_string(),
+    };
+    assert_eq!(seen.trim_end(), expected, "{text}");
+}
+
+fn job(lines: &str) -> String {
+    format!("on: push\njobs:\n  a:\n    runs-on: wharf\n{lines}")
+}
+
+#[test]
+fn says_what_is_wrong_and_where() {
+    check("", "w.yml:1:1: the file is empty");
+    check("on: [push\njobs: {}", "w.yml:2:5: this is not YAML: illegal placement of ':' indicator");
+    check(
+        "on: psuh\njobs: {a: {runs-on: wharf, steps: [{run: x}]}}",
+        "w.yml:1:5: unknown event 'psuh'\n  hint: did you mean 'push'?",
+    );
+    check(
+        &job("    stesp: []\n    steps:\n      - run: echo\n"),
+        "w.yml:5:5: unknown key 'stesp' in the job 'a'\n  hint: did you mean 'steps'?",
+    );
+    check(
+        &job("    steps:\n      - run: echo ${{ gitub.sha }}\n"),
+        "w.yml:6:23: there is no 'gitub' here in the expression 'gitub.sha'\n  hint: did you mean 'github'?",
+    );
+    check(
+        &job("    steps:\n      - run: |\n          one\n          two ${{ 1 + }}\n"),
+        "w.yml:8:1: '+' is not understood in the expression '1 +'",
+    );
+    check(
+        &job(
+            "    needs: buidl\n    steps: [{run: x}]\n  build:\n    runs-on: wharf\n    steps: [{run: x}]\n",
+        ),
+        "w.yml:5:12: 'needs' names the job 'buidl', which is not there\n  hint: did you mean 'build'?",
+    );
+    check(
+        &job(
+            "    needs: b\n    steps: [{run: x}]\n  b:\n    needs: a\n    runs-on: wharf\n    steps: [{run: x}]\n",
+        ),
+        "w.yml:3:3: the job 'a' needs itself, by way of others\n  hint: break the circle of 'needs'",
+    );
+    check(
+        &job("    if: ${{ secrets.x }}\n    steps: [{run: x, uses: a/b@v1}, {}]\n"),
+        "w.yml:5:13: there is no 'secrets' here in the expression 'secrets.x'\n  hint: here are known: github, needs, vars, inputs\n\
+         w.yml:6:28: a step has either 'run' or 'uses', not both\n\
+         w.yml:6:37: the step has neither 'run' nor 'uses'",
+    );
+    check(
+        &job("    services: {db: {image: x}}\n    steps: [{run: x}]\n"),
+        "w.yml:5:15: 'services' are not started for jobs yet\n  hint: start the service in a step, or use one that runs in the cluster",
+    );
+    check(
+        "on: {push: {branches: [a], branches-ignore: [b]}, schedule: [{cron: '* * * * *'}]}\njobs: {a: {runs-on: wharf, steps: [{run: x}]}}",
+        "w.yml:1:45: 'branches' and 'branches-ignore' cannot stand together\n  hint: use '!' patterns in 'branches'",
+    );
+    check(
+        "on: [push, schedule]\njobs: {a: {runs-on: wharf, steps: [{run: x}]}}",
+        "warning: w.yml:1:12: the event 'schedule' never happens here; it is left out",
+    );
+}
+
+#[test]
+fn actions_of_other_sorts_are_refused() {
+    let error = read_action("action.yml", "name: x\nruns: {using: node20, main: index.js}").unwrap_err();
+    assert!(error.to_string().starts_with("action.yml:2:15: actions that run by 'node20' are not supported"));
+}
+
+#[test]
+fn aliases_are_bounded() {
+    let mut text = String::from("a: &a0 [x]\n");
+    for level in 1..30 {
+        text += &format!("b{level}: &a{level} [*a{0}, *a{0}, *a{0}, *a{0}]\n", level - 1);
+    }
+    let error = read_workflow("w.yml", &text).unwrap_err();
+    assert!(error.to_string().contains("more than 50000 values"), "{error}");
+}
