@@ -5,9 +5,12 @@ mod exec;
 mod inspect;
 mod kill;
 mod logs;
+mod platform;
 mod ps;
+mod repo;
 mod rm;
 mod run;
+mod runs;
 mod stop;
 mod up;
 
@@ -53,6 +56,10 @@ enum Command {
     Rm(rm::Args),
     /// Return low-level information on containers
     Inspect(inspect::Args),
+    /// Git repositories served by the platform
+    Repo(repo::Args),
+    /// Runs of workflows
+    Runs(runs::Args),
 }
 
 /// Runs the command line, prints what went wrong, and gives the exit code.
@@ -68,6 +75,8 @@ pub(crate) fn dispatch() -> ExitCode {
         Command::Kill(args) => args.run(&globals),
         Command::Rm(args) => args.run(&globals),
         Command::Inspect(args) => args.run(&globals),
+        Command::Repo(args) => args.run(&globals),
+        Command::Runs(args) => args.run(&globals),
     };
     result.unwrap_or_else(|error| {
         containers::complain(&error);
