@@ -108,10 +108,11 @@ impl Channel {
     /// Reads what there is, once. False at the end.
     pub(crate) fn fill(&mut self) -> io::Result<bool> {
         let mut buffer = [0; 16 << 10];
+        let wanted = self.missing().clamp(1, buffer.len());
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = loop {
-            let mut iov = [rustix::io::IoSliceMut::new(&mut buffer)];
+            let mut iov = [rustix::io::IoSliceMut::new(&mut buffer[..wanted])];
             match recvmsg(&self.socket, &mut iov, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
                 Err(Errno::INTR) => {}
                 Err(Errno::CONNRESET) => return Ok(false),
@@ -125,6 +126,18 @@ impl Channel {
         }
         self.inbox.extend_from_slice(&buffer[..received.bytes]);
         Ok(received.bytes > 0)
+    }
+
+    /// Bytes that are missing of the frame that comes next. No more than these are read: whoever polls the socket must
+    /// not wait for a frame that lies here already.
+    fn missing(&self) -> usize {
+        match self.inbox.first_chunk::<HEADER>() {
+            None => HEADER - self.inbox.len(),
+            Some(header) => {
+                let length = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
+                (HEADER + length.min(MAX_FRAME)).saturating_sub(self.inbox.len())
+            }
+        }
     }
 
     /// The next whole frame, if it is there.
@@ -236,6 +249,18 @@ mod tests {
         assert!(matches!(b.receive::<Request>().unwrap(), Some((Request::List, fds)) if fds.is_empty()));
         drop(a);
         assert!(b.receive::<Request>().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_second_frame_stays_in_the_socket() {
+        let (mut here, mut there) = pair();
+        here.send(&Request::List, Vec::new()).unwrap();
+        here.send(&Request::List, Vec::new()).unwrap();
+        for _ in 0..2 {
+            let mut polled = [rustix::event::PollFd::new(&there, rustix::event::PollFlags::IN)];
+            assert_eq!(rustix::event::poll(&mut polled, Some(&rustix::event::Timespec::default())), Ok(1));
+            assert!(there.receive::<Request>().unwrap().is_some());
+        }
     }
 
     #[test]
