@@ -663,7 +663,7 @@ impl<'a> Parser<'a> {
         let node = |op, args, end| DurationExpr { op, args, span: Span { start: token.span.start, end } };
         if matches!(token.kind, Kind::Number | Kind::Duration) {
             let (value, unit) = self.number()?;
-            if !(value.abs() < i64::MAX as f64 / 1e9) {
+            if value.is_nan() || value.abs() >= i64::MAX as f64 / 1e9 {
                 return self.fail(token.span, "duration out of range");
             }
             return Ok(node(DurationOp::Number(value, unit), vec![], token.span.end));
