@@ -28,6 +28,9 @@ impl Shared {
             match rustix::fs::openat2(&self.fd, path, flags | OFlags::CLOEXEC, mode, resolve) {
                 // A rename elsewhere on the machine raced with a `..`.
                 Err(rustix::io::Errno::AGAIN) => {}
+                Err(rustix::io::Errno::XDEV) => {
+                    return Err(io::Error::other("a link leads out of the workspace"));
+                }
                 other => return Ok(other?),
             }
         }

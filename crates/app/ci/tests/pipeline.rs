@@ -27,6 +27,8 @@ use wharf_image::{Compression, ImageConfig, Reference, Store};
 use wharf_runtime::ShimRuntime;
 
 const DEADLINE: Duration = Duration::from_secs(60);
+/// Names the folder of a platform that is to be killed.
+const CHILD: &str = "WHARF_TEST_CHILD";
 const CRDS: &str = include_str!("../../wharf/src/crds/ci.yaml");
 
 fn main() -> ExitCode {
@@ -34,6 +36,11 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     assert!(rustix::process::geteuid().is_root(), "these tests make real containers: run them as root");
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    if let Some(folder) = std::env::var_os(CHILD) {
+        runtime().block_on(child(Path::new(&folder)));
+        return ExitCode::SUCCESS;
+    }
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     let tests: [(&str, fn() -> Pin<Box<dyn Future<Output = ()>>>); 5] = [
         ("a_push_runs_its_workflow", || Box::pin(a_push_runs_its_workflow())),
@@ -45,8 +52,7 @@ fn main() -> ExitCode {
     for (name, test) in tests {
         if name.contains(&wanted) {
             println!("test {name} ...");
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-            runtime.block_on(test());
+            runtime().block_on(test());
             println!("test {name} ok");
         }
     }
@@ -54,7 +60,8 @@ fn main() -> ExitCode {
 }
 
 struct Platform {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
+    _temporary: Option<tempfile::TempDir>,
     client: Client,
     ci: Arc<Ci>,
     url: String,
@@ -64,21 +71,27 @@ struct Platform {
 impl Platform {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let client = api(folder.path()).await;
+        let platform = Self::first(folder.path()).await;
+        Self { _temporary: Some(folder), ..platform }
+    }
+
+    /// A platform on an empty folder.
+    async fn first(folder: &Path) -> Self {
+        let client = api(folder).await;
         for crd in wharf_api::codec::yaml_to_values(CRDS).unwrap() {
             let crds = Gvr::fixed("apiextensions.k8s.io", "v1", "customresourcedefinitions");
             client.create(&crds, "", &crd).await.unwrap();
         }
-        image(folder.path());
+        image(folder);
         Self::serve(folder, client).await
     }
 
-    async fn serve(folder: tempfile::TempDir, client: Client) -> Self {
-        let data = folder.path().to_owned();
+    async fn serve(folder: &Path, client: Client) -> Self {
+        let data = folder.to_owned();
         let repositories = Repositories::open(data.join("git")).unwrap();
         let listener = Listener::tcp("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
         let url = format!("http://{}/git", listener.address().unwrap());
-        let cgroup = format!("wharf-test-{}", std::process::id());
+        let cgroup = cgroup(&data);
         let runtime = Arc::new(ShimRuntime::default());
         let ci = Ci::start(wharf_ci::Config {
             sandboxes: Arc::new(Containers::new(runtime, &data, cgroup, None)),
@@ -102,12 +115,12 @@ impl Platform {
         let handler: wharf_http::Handler =
             Arc::new(move |request| Box::pin(Arc::clone(&server).handle(request)));
         tokio::spawn(listener.serve(handler, stopping));
-        Self { folder, client, ci, url, stop }
+        Self { folder: folder.to_owned(), _temporary: None, client, ci, url, stop }
     }
 
     /// Commits files and pushes them; gives what the terminal showed.
     async fn push(&self, files: &[(&str, &str)]) -> String {
-        let work = self.folder.path().join("work");
+        let work = self.folder.join("work");
         if !work.exists() {
             std::fs::create_dir(&work).unwrap();
             git(&work, &["init", "-q", "-b", "main"]).await;
@@ -155,9 +168,21 @@ impl Platform {
         self.ci.stop().await;
         self.stop.send_replace(true);
         let left = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let folder = self.folder.path().to_string_lossy().into_owned();
+        let folder = self.folder.to_string_lossy().into_owned();
+        for controller in std::fs::read_dir("/sys/fs/cgroup").unwrap() {
+            let group = controller.unwrap().path().join(cgroup(&self.folder));
+            assert!(
+                !group.exists() || std::fs::remove_dir(&group).is_ok(),
+                "{} is not empty",
+                group.display()
+            );
+        }
         assert!(!left.lines().any(|line| line.contains(&folder)), "mounts are left: {left}");
     }
+}
+
+fn cgroup(folder: &Path) -> String {
+    format!("wharf-test{}", folder.file_name().unwrap().to_string_lossy())
 }
 
 async fn api(data: &Path) -> Client {
@@ -199,7 +224,8 @@ fn image(data: &Path) {
         symlink("busybox", root.join("bin").join(name)).unwrap();
     }
     std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
-    if std::env::args().any(|argument| argument.contains("sample")) || std::env::args().len() == 1 {
+    let sample = std::env::args().any(|argument| argument.contains("sample")) || std::env::args().len() == 1;
+    if sample && std::env::var_os(CHILD).is_none() {
         python(root);
     }
     let store = Store::open(data).unwrap();
@@ -219,15 +245,16 @@ fn python(root: &Path) {
     };
     let script = "import sys, sysconfig, glob; print(sys.executable); print(sysconfig.get_path('stdlib')); \
                   print('\\n'.join(glob.glob(sysconfig.get_config_var('DESTSHARED') + '/*.so')))";
-    let output = Command::new("python3").args(["-c", script]).output().unwrap();
+    let output = Command::new("/usr/bin/python3").args(["-c", script]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let mut lines = text.lines();
     let program = PathBuf::from(lines.next().unwrap()).canonicalize().unwrap();
     let library = PathBuf::from(lines.next().unwrap());
     let mut objects = vec![program.clone()];
     objects.extend(lines.filter(|line| !line.is_empty()).map(PathBuf::from));
-    let status =
-        Command::new("cp").arg("-a").arg("--parents").args([&library, Path::new(root)]).status().unwrap();
+    let place = root.join(library.strip_prefix("/").unwrap());
+    std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+    let status = Command::new("cp").arg("-a").args([&library, &place]).status().unwrap();
     assert!(status.success());
     for name in ["test", "idlelib", "tkinter", "lib2to3", "dist-packages", "site-packages", "ensurepip"] {
         let _ = std::fs::remove_dir_all(root.join(library.strip_prefix("/").unwrap()).join(name));
@@ -379,7 +406,7 @@ runs:
         "{shown}"
     );
     // A branch that no workflow names starts nothing.
-    let work = platform.folder.path().join("work");
+    let work = platform.folder.join("work");
     let output = git(&work, &["push", &format!("{}/shop.git", platform.url), "main:other"]).await;
     assert!(output.status.success());
     assert_eq!(platform.client.get(&WORKFLOW_RUNS, NAMESPACE, "shop-4").await.unwrap(), None);
@@ -435,7 +462,7 @@ jobs:
         "the script ended with exit code 3",
         "the step took longer than 0.01 minutes",
         "cannot use the image base/nothing",
-        "no files were found at out",
+        "a link leads out of the workspace",
     ] {
         assert!(shown.contains(line), "{line}\n{shown}");
     }
@@ -449,7 +476,7 @@ jobs:
     assert_eq!(conclusions, ["failure", "skipped", "failure"]);
 
     // Cancelled from outside while it runs.
-    let work = platform.folder.path().join("work");
+    let work = platform.folder.join("work");
     let slow = "on: push\njobs:\n  slow:\n    runs-on: wharf\n    container: base/python\n    steps:\n      - run: sleep 600\n      - if: always()\n        run: echo cleaned up ${{ job.status }}\n";
     std::fs::write(work.join(WORKFLOW), slow).unwrap();
     let pushed = platform.push(&[]);
@@ -468,44 +495,48 @@ jobs:
     platform.end().await;
 }
 
-async fn a_killed_platform_leaves_nothing_running() {
-    let platform = Platform::start().await;
-    let slow = "on: push\njobs:\n  slow:\n    runs-on: wharf\n    container: base/python\n    steps:\n      - run: sleep 600\n";
-    // The push is dropped halfway through its pipeline; the run goes on without the terminal.
-    let files = [(WORKFLOW, slow)];
-    tokio::select! {
-        shown = platform.push(&files) => panic!("{shown}"),
-        _ = platform.until("shop-1", |run| run["status"]["jobs"][0]["steps"][0]["status"] == "in_progress") => {}
-    }
-    let run = platform.run("shop-1").await;
-    let uid = run["metadata"]["uid"].as_str().unwrap().to_owned();
-    let pod = platform.folder.path().join("ci/runs").join(&uid).join("slow/pod");
-    assert!(wharf_runtime::PodDir::at(&pod).has_shim());
+const SLOW: &str = "on: push\njobs:\n  slow:\n    runs-on: wharf\n    container: base/python\n    steps:\n      - run: echo begun && sleep 600\n";
 
-    // A second loop on the same folder finds what a killed one would have left.
-    let config = |client: Client, data: &Path| wharf_ci::Config {
-        sandboxes: Arc::new(Containers::new(
-            Arc::new(ShimRuntime::default()),
-            data,
-            format!("wharf-test-{}", std::process::id()),
-            None,
-        )),
-        data: data.to_owned(),
-        client,
-        repositories: Repositories::open(data.join("git")).unwrap(),
-        services: Services::default(),
-        git_url: platform.url.clone(),
-        jobs_at_once: 1,
+/// In a process of its own: pushes and follows the run until it is killed.
+async fn child(folder: &Path) {
+    let platform = Platform::first(folder).await;
+    platform.push(&[(WORKFLOW, SLOW)]).await;
+}
+
+async fn a_killed_platform_leaves_nothing_running() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut killed = Command::new("/proc/self/exe")
+        .env(CHILD, folder.path())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = || {
+        let runs = std::fs::read_dir(folder.path().join("ci/runs")).into_iter().flatten().flatten();
+        let pods = runs.map(|run| run.path().join("slow")).collect::<Vec<_>>();
+        pods.into_iter()
+            .find(|job| std::fs::read_to_string(job.join("log")).is_ok_and(|log| log.contains("1 begun")))
     };
-    let second = Ci::start(config(platform.client.clone(), platform.folder.path())).await.unwrap();
+    let deadline = std::time::Instant::now() + DEADLINE;
+    let job = loop {
+        assert!(std::time::Instant::now() < deadline, "the job does not begin");
+        match begun() {
+            Some(job) => break job,
+            None => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    };
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(wharf_runtime::PodDir::at(job.join("pod")).has_shim(), "the container outlives the platform");
+
+    let client = api(folder.path()).await;
+    let platform = Platform::serve(folder.path(), client).await;
     let run = platform.run("shop-1").await;
     assert_eq!(
         (run["status"]["phase"].as_str(), run["status"]["reason"].as_str()),
         (Some("Interrupted"), Some("Interrupted"))
     );
     assert_eq!(run["status"]["jobs"][0]["reason"], "Interrupted");
-    assert!(!wharf_runtime::PodDir::at(&pod).has_shim());
-    second.stop().await;
+    assert!(!job.join("pod").exists() && job.join("log").exists());
 
     let spec: RunSpec = serde_json::from_value(run["spec"].clone()).unwrap();
     let again = create_run(&platform.client, RunSpec { rerun_of: "shop-1".into(), attempt: 2, ..spec })
@@ -513,6 +544,7 @@ async fn a_killed_platform_leaves_nothing_running() {
         .unwrap();
     assert_eq!(again["metadata"]["name"], "shop-2");
     platform.until("shop-2", |run| run["status"]["jobs"][0]["steps"][0]["status"] == "in_progress").await;
+    // A platform that stops in order interrupts its runs by itself.
     platform.ci.stop().await;
     assert_eq!(platform.run("shop-2").await["status"]["phase"], "Interrupted");
     platform.end().await;
@@ -589,7 +621,7 @@ jobs:
 async fn the_sample_is_linted_and_tested() {
     let platform = Platform::start().await;
     let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../examples/shop");
-    let work = platform.folder.path().join("work");
+    let work = platform.folder.join("work");
     let status = Command::new("cp").arg("-a").args([&sample, &work]).status().unwrap();
     assert!(status.success());
     git(&work, &["init", "-q", "-b", "main"]).await;

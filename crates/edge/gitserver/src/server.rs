@@ -184,6 +184,7 @@ impl GitServer {
         answered.await.map_err(|_| plain(StatusCode::BAD_GATEWAY, "git http-backend gave no answer"))
     }
 
+    #[allow(clippy::result_large_err, reason = "the error is the answer, made once per request")]
     fn target<'a>(&self, method: &Method, path: &'a str, query: &str) -> Result<Target<'a>, Response<Body>> {
         let not_found = || plain(StatusCode::NOT_FOUND, "no repository is here: addresses end in NAME.git");
         let inside = path.strip_prefix(self.config.prefix.as_str()).ok_or_else(not_found)?;

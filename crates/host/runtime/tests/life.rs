@@ -15,6 +15,15 @@ use wharf_runtime::{ErrorKind, Event, ExecConfig, Phase, Runtime, SignalTo, Size
 const FOREVER: &str = "while :; do sleep 100; done";
 
 #[test]
+fn a_pod_ends_while_exec_runs_in_it() {
+    let pod = Pod::new();
+    pod.container("main", FOREVER).start().unwrap();
+    let mut exec = pod.sandbox.exec("main", &shell(FOREVER), [None, None, None]).unwrap();
+    pod.sandbox.shutdown().unwrap();
+    assert_eq!(exec.wait().unwrap().signal, Some(libc::SIGKILL));
+}
+
+#[test]
 fn exec_runs_beside_the_program() {
     let pod = Pod::new();
     pod.container("main", FOREVER).user("app").start().unwrap();

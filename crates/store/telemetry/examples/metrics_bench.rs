@@ -21,11 +21,11 @@ fn main() {
     let samples: i64 = args.next().map_or(20, |a| a.parse().unwrap());
     let metrics = Metrics::open(dir, Options { background: false, ..Options::default() }).unwrap();
     let (_, empty) = usage();
-    let labels: Vec<Labels> = (0..series)
+    let mut refs: Vec<_> = (0..series)
         .map(|i| {
             let (pod, path, le) =
                 (format!("pod-{}", i / 100), format!("/p/{}", i / 10 % 10), (i % 10).to_string());
-            Labels::from_pairs([
+            let labels = Labels::from_pairs([
                 ("__name__", "http_request_duration_seconds_bucket"),
                 ("job", "shop"),
                 ("namespace", "production"),
@@ -35,11 +35,10 @@ fn main() {
                 ("method", "GET"),
                 ("code", "200"),
                 ("le", &le),
-            ])
+            ]);
+            metrics.series_ref(&labels).unwrap()
         })
         .collect();
-    let mut refs: Vec<_> = labels.iter().map(|l| metrics.series_ref(l).unwrap()).collect();
-    drop(labels);
     let base = 1_700_000_000_000 / 7_200_000 * 7_200_000;
     let (before, _) = usage();
     for step in 0..samples {

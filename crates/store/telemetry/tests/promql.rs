@@ -480,3 +480,37 @@ fn prometheus_scripts() {
     println!("total passed {} failed {} not stored {}", all.passed, all.failed, all.excluded);
     assert_eq!(all.failed, 0);
 }
+
+/// No text makes the parser break, however it is cut, and no nesting exhausts the stack.
+#[test]
+fn any_text_is_parsed_or_refused() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/promql");
+    for file in std::fs::read_dir(dir).unwrap() {
+        for line in std::fs::read_to_string(file.unwrap().path()).unwrap().lines() {
+            for (at, c) in line.char_indices() {
+                let (before, after) = (&line[..at], &line[at + c.len_utf8()..]);
+                for text in [
+                    before.to_string(),
+                    after.into(),
+                    format!("{before}{after}"),
+                    format!("{before}é{after}"),
+                ] {
+                    if let Ok(query) = Query::parse(&text) {
+                        promql::pretty(&query);
+                    }
+                }
+            }
+        }
+    }
+    let store = Runner::new(false).store();
+    for (deep, fits) in [(90, true), (100_000, false)] {
+        for (open, close) in [("(", ")"), ("-", ""), ("sum(", ")"), ("abs(", ")")] {
+            let text = format!("{}vector(1){}", open.repeat(deep), close.repeat(deep));
+            assert_eq!(answer(&store, &text, (0, 0, 0)).is_ok(), fits, "{open} {deep}");
+        }
+    }
+    for (long, fits) in [(390, true), (100_000, false)] {
+        let text = format!("vector(1){}", " + vector(1)".repeat(long));
+        assert_eq!(answer(&store, &text[..text.len().min(1 << 20)], (0, 0, 0)).is_ok(), fits, "{long}");
+    }
+}

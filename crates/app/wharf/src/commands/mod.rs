@@ -7,9 +7,12 @@ mod image;
 mod inspect;
 mod kill;
 mod logs;
+mod platform;
 mod ps;
+mod repo;
 mod rm;
 mod run;
+mod runs;
 mod stop;
 mod up;
 
@@ -59,6 +62,10 @@ enum Command {
     Inspect(inspect::Args),
     /// Manage images
     Image(image::Args),
+    /// Git repositories served by the platform
+    Repo(repo::Args),
+    /// Runs of workflows
+    Runs(runs::Args),
 }
 
 /// Runs the command line, prints what went wrong, and gives the exit code.
@@ -76,6 +83,8 @@ pub(crate) fn dispatch() -> ExitCode {
         Command::Rm(args) => args.run(&globals),
         Command::Inspect(args) => args.run(&globals),
         Command::Image(args) => args.run(&globals),
+        Command::Repo(args) => args.run(&globals),
+        Command::Runs(args) => args.run(&globals),
     };
     result.unwrap_or_else(|error| {
         containers::complain(&error);

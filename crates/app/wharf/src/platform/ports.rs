@@ -12,17 +12,28 @@ pub(crate) enum Ports {
     Auto,
 }
 
+/// The Kubernetes API.
+pub(crate) const API: u16 = 6443;
+/// The image registry.
+pub(crate) const REGISTRY: u16 = 5000;
+/// The web page, git, and the query APIs.
+pub(crate) const CONSOLE: u16 = 7070;
+/// Ingress over HTTP.
+pub(crate) const INGRESS_HTTP: u16 = 8080;
+/// Ingress over HTTPS.
+pub(crate) const INGRESS_HTTPS: u16 = 8443;
+/// OTLP over gRPC.
+pub(crate) const OTLP_GRPC: u16 = 4317;
+/// OTLP over HTTP.
+pub(crate) const OTLP_HTTP: u16 = 4318;
+
 impl Ports {
-    fn local(self, port: u16) -> SocketAddr {
+    /// An address on this machine only.
+    pub(crate) fn local(self, port: u16) -> SocketAddr {
         let port = match self {
             Self::Default => port,
             Self::Auto => 0,
         };
         SocketAddr::from(([127, 0, 0, 1], port))
-    }
-
-    /// The Kubernetes API.
-    pub(crate) fn api(self) -> SocketAddr {
-        self.local(6443)
     }
 }

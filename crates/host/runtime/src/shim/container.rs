@@ -307,6 +307,13 @@ impl Container {
         self.status.phase == Phase::Exited && self.announced
     }
 
+    /// Ends all its processes, if it has any.
+    pub(super) fn kill_everything(&self) {
+        if self.launched.is_some() {
+            self.cgroup.signal_all(libc::SIGKILL);
+        }
+    }
+
     /// Ends it without waiting for its program's consent.
     pub(super) fn destroy(&mut self) {
         if let Some(launched) = self.launched.take() {

@@ -136,11 +136,26 @@ impl Shim {
             }
             Request::Delete { name } => self.delete(&name)?,
             Request::Shutdown => {
+                self.end_execs();
                 self.containers.values_mut().for_each(Container::destroy);
                 self.stopping = true;
             }
         }
         Ok(Response::Done.into())
+    }
+
+    /// Ends what runs beside the containers' own programs. A container's first process is not gone before every process
+    /// of its namespace is, and these are children of the shim: waiting for the first alone would never end.
+    fn end_execs(&mut self) {
+        self.containers.values().for_each(Container::kill_everything);
+        for exec in self.execs.iter_mut().filter(|exec| exec.exit.is_none()) {
+            let pid = rustix::process::Pid::from_raw(exec.pid);
+            if let Ok(Some((_, status))) =
+                rustix::process::waitpid(pid, rustix::process::WaitOptions::empty())
+            {
+                exec.ended(status);
+            }
+        }
     }
 
     fn container(&mut self, name: &str) -> Result<&mut Container> {

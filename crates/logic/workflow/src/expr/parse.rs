@@ -242,8 +242,11 @@ impl Parser<'_> {
 
     fn index(&mut self) -> Parsed {
         let (mut expression, indexable) = self.value()?;
+        if !indexable {
+            return Ok(expression);
+        }
         let depth = self.depth;
-        while indexable {
+        loop {
             if self.accept(&Symbol::LeftBracket) {
                 expression = if self.accept(&Symbol::Star) {
                     Expr::Star(expression.into())
@@ -340,7 +343,7 @@ impl Parser<'_> {
         if count > *most {
             return failed(format!("'{}' takes at most {most} arguments, not {count}", name.text), None);
         }
-        if name.text.eq_ignore_ascii_case("case") && count % 2 == 0 {
+        if name.text.eq_ignore_ascii_case("case") && count.is_multiple_of(2) {
             return failed("'case' takes pairs of condition and value, then one more value".into(), None);
         }
         Ok(())

@@ -101,7 +101,7 @@ fn expression_length(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     (0..bytes.len()).find(|&at| {
         quoted ^= bytes[at] == b'\'';
-        !quoted && text[at..].as_bytes().starts_with(b"}}")
+        !quoted && bytes[at..].starts_with(b"}}")
     })
 }
 

@@ -101,3 +101,38 @@ fn aliases_are_bounded() {
     let error = read_workflow("w.yml", &text).unwrap_err();
     assert!(error.to_string().contains("more than 50000 values"), "{error}");
 }
+
+/// Damaged files give problems, never a panic.
+#[test]
+fn damaged_files_do_not_panic() {
+    let mut random = 88_172_645_463_325_252_u64;
+    let mut next = |below: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random % below as u64) as usize
+    };
+    let pieces = ["${{", "}}", ": ", "- ", "*", "&a", "\n", "'", "[", "{", "|", "!", "é", "\t", "  "];
+    for _ in 0..1500 {
+        let mut text: Vec<char> = SAMPLE.chars().collect();
+        for _ in 0..1 + next(4) {
+            let at = next(text.len());
+            match next(3) {
+                0 => drop(text.drain(at..(at + next(40)).min(text.len()))),
+                1 => drop(text.splice(at..at, pieces[next(pieces.len())].chars())),
+                _ => text.truncate(at.max(10)),
+            }
+        }
+        let text: String = text.into_iter().collect();
+        if let Ok(workflow) = read_workflow("w.yml", &text) {
+            let mut run = crate::run::Run::new(&workflow);
+            crate::run::step(
+                &workflow,
+                &crate::expr::Object::new(),
+                &mut run,
+                &[],
+                wharf_base::Timestamp::EPOCH,
+            );
+        }
+    }
+}

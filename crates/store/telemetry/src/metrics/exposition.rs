@@ -174,10 +174,7 @@ fn number(text: &str) -> Option<f64> {
         "+Inf" | "Inf" => Some(f64::INFINITY),
         "-Inf" => Some(f64::NEG_INFINITY),
         "NaN" => Some(f64::from_bits(0x7ff8_0000_0000_0001)),
-        _ => match text.parse() {
-            Ok(v) => Some(v),
-            Err(_) => None,
-        },
+        _ => text.parse().ok(),
     }
 }
 

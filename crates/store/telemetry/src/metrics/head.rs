@@ -301,9 +301,8 @@ pub(crate) fn intersect(a: &[u32], b: &[u32]) -> Vec<u32> {
 
 pub(crate) fn union<'a>(lists: impl Iterator<Item = &'a Vec<u32>>) -> Vec<u32> {
     let mut all: Vec<u32> = Vec::new();
-    let mut lists = lists.peekable();
     let mut several = false;
-    while let Some(list) = lists.next() {
+    for list in lists {
         several |= !all.is_empty();
         all.extend(list);
     }

@@ -110,10 +110,10 @@ impl Evaluator<'_> {
             None => vec![],
         };
         let matrix = self.eval(&aggregate.expr)?;
-        if let Some(param) = &aggregate.param {
-            if !self.parameter_matters(op, &params, param)? {
-                return Ok(Matrix::new());
-            }
+        if let Some(param) = &aggregate.param
+            && !self.parameter_matters(op, &params, param)?
+        {
+            return Ok(Matrix::new());
         }
         let groups = groups(&matrix, aggregate);
         match op {

@@ -211,24 +211,17 @@ pub fn parse_duration(text: &str) -> Result<u64, String> {
     lex::duration_ms(text)
 }
 
+/// Takes a series and its samples, which it may empty.
+pub type Each<'a> = &'a mut dyn FnMut(&Labels, &mut Vec<Point>) -> Result<(), QueryError>;
+
 /// Where series come from.
 pub trait Source: Send + Sync {
     /// Calls `each` with every series that passes all matchers and its samples within both ends.
-    fn each(
-        &self,
-        matchers: &[Matcher],
-        ends: (i64, i64),
-        each: &mut dyn FnMut(&Labels, &mut Vec<Point>) -> Result<(), QueryError>,
-    ) -> Result<(), QueryError>;
+    fn each(&self, matchers: &[Matcher], ends: (i64, i64), each: Each<'_>) -> Result<(), QueryError>;
 }
 
 impl Source for Metrics {
-    fn each(
-        &self,
-        matchers: &[Matcher],
-        (from, to): (i64, i64),
-        each: &mut dyn FnMut(&Labels, &mut Vec<Point>) -> Result<(), QueryError>,
-    ) -> Result<(), QueryError> {
+    fn each(&self, matchers: &[Matcher], (from, to): (i64, i64), each: Each<'_>) -> Result<(), QueryError> {
         let set = self.select(matchers, from, to)?;
         let mut points = Vec::new();
         for series in set.series() {

@@ -7,7 +7,9 @@ use super::{ParseError, Span, check};
 use crate::metrics::{METRIC_NAME, MatchOp, Matcher};
 
 /// Deeper nesting is refused, so that no query can exhaust the stack.
-const DEPTH_LIMIT: usize = 150;
+const DEPTH_LIMIT: usize = 100;
+/// A chain of operators nests as deep as it is long.
+const OPERATOR_LIMIT: usize = 400;
 const TEXT_LIMIT: usize = 1 << 20;
 
 type Parsed<T> = Result<T, ParseError>;
@@ -21,7 +23,7 @@ pub(crate) fn parse(input: &str) -> Parsed<Expr> {
             format!("the query is longer than {TEXT_LIMIT} bytes"),
         ));
     }
-    let mut parser = Parser { input, tokens: lex(input)?, at: 0, depth: 0 };
+    let mut parser = Parser { input, tokens: lex(input)?, at: 0, depth: 0, operators: 0 };
     if parser.peek().kind == Kind::End {
         return Err(ParseError::new(input, Span::default(), "no expression found in input"));
     }
@@ -49,6 +51,7 @@ struct Parser<'a> {
     tokens: Vec<Token<'a>>,
     at: usize,
     depth: usize,
+    operators: usize,
 }
 
 impl<'a> Parser<'a> {
@@ -116,11 +119,11 @@ impl<'a> Parser<'a> {
                 .fail(self.peek().span, format!("the query is nested more than {DEPTH_LIMIT} levels deep"));
         }
         let mut left = self.unary()?;
-        let mut chain = 0;
         while let Some(op) = self.operator().filter(|op| op.precedence() > min) {
-            chain += 1;
-            if chain > 2000 {
-                return self.fail(self.peek().span, "more than 2000 operators in a row");
+            self.operators += 1;
+            if self.operators > OPERATOR_LIMIT {
+                return self
+                    .fail(self.peek().span, format!("the query has more than {OPERATOR_LIMIT} operators"));
             }
             let op_span = self.next().span;
             let (bool, matching) = self.modifiers()?;
@@ -660,7 +663,7 @@ impl<'a> Parser<'a> {
         let node = |op, args, end| DurationExpr { op, args, span: Span { start: token.span.start, end } };
         if matches!(token.kind, Kind::Number | Kind::Duration) {
             let (value, unit) = self.number()?;
-            if !(value.abs() < i64::MAX as f64 / 1e9) {
+            if value.is_nan() || value.abs() >= i64::MAX as f64 / 1e9 {
                 return self.fail(token.span, "duration out of range");
             }
             return Ok(node(DurationOp::Number(value, unit), vec![], token.span.end));

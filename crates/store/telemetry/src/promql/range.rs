@@ -168,7 +168,7 @@ pub(crate) fn extend(points: &[Point], from: i64, to: i64, smoothed: bool) -> Ve
     out.extend(
         inside
             .enumerate()
-            .filter(|(i, p)| !(*i == 0 && p.t <= from) && !(first + i == last && p.t >= to))
+            .filter(|(i, p)| !((*i == 0 && p.t <= from) || (first + i == last && p.t >= to)))
             .map(|(_, p)| *p),
     );
     out.push(Point { t: to, v: right });

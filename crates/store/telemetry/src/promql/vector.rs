@@ -46,7 +46,7 @@ impl Evaluator<'_> {
             "pi" => Ok(self.scalar(|_| std::f64::consts::PI)),
             "max_of" | "min_of" => self.of_two(call),
             "vector" => self.argument(call, 0),
-            "scalar" => self.to_scalar(call),
+            "scalar" => self.scalar_of(call),
             "absent" => self.absent(call),
             "timestamp" => self.timestamp(call),
             "clamp" | "clamp_min" | "clamp_max" => self.clamp(call),
@@ -76,7 +76,7 @@ impl Evaluator<'_> {
         Ok(self.scalar(|_| values.next().unwrap_or(f64::NAN)))
     }
 
-    fn to_scalar(&mut self, call: &Call) -> Result<Matrix, QueryError> {
+    fn scalar_of(&mut self, call: &Call) -> Result<Matrix, QueryError> {
         let matrix = self.argument(call, 0)?;
         let mut cursor = Cursor::new(&matrix);
         Ok(self.scalar(|t| {
@@ -132,7 +132,7 @@ impl Evaluator<'_> {
         for series in &mut matrix {
             series.points.retain(|p| {
                 let (low, high) = bounds(((p.t - start) / step) as usize);
-                !(high < low)
+                low.is_nan() || high.is_nan() || high >= low
             });
         }
         matrix.retain(|s| !s.points.is_empty());

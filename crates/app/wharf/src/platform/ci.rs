@@ -1,0 +1,160 @@
+//! What pipelines need of other parts: builds, scans, and a network for jobs.
+
+use std::{
+    path::Path,
+    sync::{Arc, mpsc},
+};
+
+use anyhow::{Context, Result, anyhow};
+use futures_util::future::BoxFuture;
+use tokio::task::spawn_blocking;
+use wharf_build::{BuildRequest, Builder, Cancel, Context as BuildContext, DockerfileSource, Progress};
+use wharf_ci::{
+    sandbox::{JobNetwork, NetworkFiles},
+    services::{Build, BuildOrder, Built, Finding, Say, Scan},
+};
+use wharf_image::{Reference, Store};
+use wharf_node::PodNetwork as _;
+use wharf_scan::{Scanner, Severity};
+
+use super::host::Wiring;
+
+/// Builds into the platform's own store, which the registry serves and pods run from.
+pub(crate) struct Images {
+    pub(crate) images: Arc<Store>,
+    pub(crate) builder: Arc<Builder>,
+}
+
+/// Ends a build nobody waits for any more.
+struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+impl Build for Images {
+    fn build(&self, order: BuildOrder, say: Say) -> BoxFuture<'_, Result<Built>> {
+        Box::pin(async move {
+            let (images, builder) = (Arc::clone(&self.images), Arc::clone(&self.builder));
+            let cancel = Cancel::default();
+            let _cancel = CancelOnDrop(cancel.clone());
+            let remote: Vec<Reference> = order.tags.iter().filter_map(|t| t.parse().ok()).filter(|r: &Reference| r.domain() != "docker.io").collect();
+            let push = order.push;
+            let built = spawn_blocking(move || build(&builder, order, cancel, &say)).await??;
+            if push {
+                let client = wharf_engineapi::client::Client::with_credentials(
+                    wharf_engineapi::client::DockerConfig::load().map_err(|e| anyhow!(e))?,
+                );
+                for name in remote.iter().filter(|name| images.local_name(name).domain() != "docker.io") {
+                    client
+                        .push(&images, name, &wharf_engineapi::client::Silent)
+                        .await
+                        .with_context(|| format!("cannot push {name}"))?;
+                }
+            }
+            Ok(built)
+        })
+    }
+}
+
+fn build(builder: &Builder, order: BuildOrder, cancel: Cancel, say: &Say) -> Result<Built> {
+    let first = order.tags.first().cloned().context("with.tags names no tag for the image")?;
+    let mut request = BuildRequest::new(BuildContext::Folder(order.context));
+    request.dockerfile = DockerfileSource::File(order.dockerfile);
+    request.args = order.args.into_iter().collect();
+    request.target = Some(order.target).filter(|t| !t.is_empty());
+    request.cancel = cancel;
+    for tag in &order.tags {
+        request.tags.push(tag.parse().with_context(|| format!("with.tags: {tag:?} is no image name"))?);
+    }
+    // Progress comes from several threads; the log takes it from one.
+    let (sender, lines) = mpsc::channel::<String>();
+    let say = Arc::clone(say);
+    let printer = std::thread::spawn(move || {
+        for line in lines {
+            say(&line);
+        }
+    });
+    let names = std::sync::Mutex::new(std::collections::HashMap::new());
+    let sender = std::sync::Mutex::new(sender);
+    let result = builder.build(request, |progress| {
+        let mut names = names.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let text = match progress {
+            Progress::Started { step, name } => {
+                names.insert(step, name.clone());
+                name
+            }
+            Progress::Cached { step } => {
+                format!("{} CACHED", names.get(&step).map_or("", String::as_str))
+            }
+            Progress::Output { line, .. } => format!("  {line}"),
+            Progress::Failed { error, .. } => format!("error: {error}"),
+            Progress::Note { text } => text,
+            Progress::Planned { .. } | Progress::Done { .. } => return,
+        };
+        // The printer lives until the build is over.
+        let _ = sender.lock().unwrap_or_else(std::sync::PoisonError::into_inner).send(text);
+    });
+    drop(sender);
+    printer.join().map_err(|_| anyhow!("the log of the build broke"))?;
+    let result = result?;
+    let digest = result.manifest.to_string();
+    Ok(Built { image: format!("{first}@{digest}"), digest })
+}
+
+/// Looks for vulnerabilities with the advisories in DIR/osv.
+pub(crate) struct Advisories {
+    pub(crate) images: Arc<Store>,
+    pub(crate) folder: std::path::PathBuf,
+}
+
+impl Scan for Advisories {
+    fn scan(&self, image: &str, severity: &str, say: Say) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        let (images, folder) = (Arc::clone(&self.images), self.folder.clone());
+        let (image, severity) = (image.to_owned(), severity.to_owned());
+        Box::pin(async move { spawn_blocking(move || scan(&images, &folder, &image, &severity, &say)).await? })
+    }
+}
+
+fn scan(images: &Store, folder: &Path, image: &str, severity: &str, say: &Say) -> Result<Vec<Finding>> {
+    let threshold: Severity = severity.parse().map_err(|e| anyhow!("with.severity: {e}"))?;
+    let scanner = if folder.is_dir() {
+        Scanner::open(folder).with_context(|| format!("the advisories in {} cannot be read", folder.display()))?
+    } else {
+        say(&format!("no advisories: put OSV files into {} to have packages compared with them", folder.display()));
+        Scanner::new(wharf_scan::Database::default())
+    };
+    let resolved = images.resolve(image).with_context(|| format!("there is no image {image}"))?;
+    let report = scanner.scan(images, &resolved)?;
+    say(&format!("{} packages, {} findings", report.packages.len(), report.findings.len()));
+    let bad = report.at_least(threshold);
+    Ok(bad
+        .into_iter()
+        .map(|finding| Finding {
+            id: finding.id.clone(),
+            severity: finding.severity.to_string(),
+            package: finding.package.clone(),
+            version: finding.version.clone(),
+            fixed: finding.fixed_in.clone().unwrap_or_default(),
+        })
+        .collect())
+}
+
+/// Jobs stand in the pod network.
+pub(crate) struct Jobs(pub(crate) Wiring);
+
+impl JobNetwork for Jobs {
+    fn attach(&self, id: &str, namespace: &Path) -> Result<NetworkFiles> {
+        self.0.attach(id, namespace)?;
+        Ok(NetworkFiles {
+            resolv_conf: "nameserver 10.96.0.10\nsearch svc.cluster.local cluster.local\noptions ndots:5\n".into(),
+            hosts: String::new(),
+        })
+    }
+
+    fn detach(&self, id: &str) -> Result<()> {
+        Ok(self.0.detach(id)?)
+    }
+}

@@ -1,0 +1,211 @@
+//! This machine as a node: pod network, DNS, node agent, and the adapters between them.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
+    path::Path,
+    sync::Arc,
+};
+
+use anyhow::{Context, Result};
+use tokio::runtime::Handle;
+use wharf_base::HintExt;
+use wharf_client::Client;
+use wharf_control::hash::Fnv;
+use wharf_engineapi::client as registry;
+use wharf_image::{Reference, Store};
+use wharf_network::{
+    DnsConfig, DnsServer, Forwarding, Ipv4Net, NetworkConfig, PodNetwork, Protocol, ServicePortRule, ServiceProxy,
+};
+use wharf_node::{Failure, ImagePuller, NodeAgent, NodeConfig, Pull, PullSecret};
+use wharf_runtime::ShimRuntime;
+
+use super::{Endpoints, SERVICE_NETWORK, ports};
+
+/// The network pods of all instances on a machine take theirs from.
+const PODS: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 244, 0, 0), 16);
+/// Where pods find cluster DNS.
+const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+/// Where pods find the API.
+const KUBERNETES: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+const DOMAIN: &str = "cluster.local";
+
+/// A short name for a data folder, to tell its links, rules and cgroups from another's.
+pub(crate) fn instance(data: &Path) -> String {
+    let mut hash = Fnv::new();
+    hash.bytes(data.as_os_str().as_encoded_bytes());
+    hash.name().chars().take(8).collect()
+}
+
+/// The machine's part of the platform.
+pub(crate) struct Host {
+    agent: Arc<NodeAgent>,
+    network: Arc<PodNetwork>,
+    services: ServiceProxy,
+    dns: DnsServer,
+}
+
+/// The network before anything uses it.
+pub(crate) async fn open_network(data: &Path) -> Result<Arc<PodNetwork>> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(anyhow::anyhow!("running pods needs root: namespaces, cgroups and packet rules are made"))
+            .hint(|| "run it with sudo, or without a node: wharf up --role control-plane".to_owned());
+    }
+    let config = NetworkConfig {
+        instance: instance(data),
+        data: data.join("network"),
+        pods: Ipv4Net::new(PODS.0, PODS.1),
+        services: Ipv4Net::new(SERVICE_NETWORK.0, SERVICE_NETWORK.1),
+        dns: DNS,
+    };
+    Ok(Arc::new(PodNetwork::open(config).await.context("the pod network cannot be made")?))
+}
+
+impl Host {
+    /// Starts network and node agent.
+    pub(crate) async fn start(
+        data: &Path,
+        client: &Client,
+        images: &Arc<Store>,
+        network: Arc<PodNetwork>,
+        endpoints: &Endpoints,
+    ) -> Result<Self> {
+        let pods = data.join("pods");
+        let living: BTreeSet<String> = std::fs::read_dir(&pods)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect();
+        network.recover(&living).await.context("the pod network cannot be put in order")?;
+        for (name, rules) in platform_rules(network.gateway(), endpoints) {
+            network.services().set_platform(name, rules).await.context("the platform's addresses cannot be set")?;
+        }
+        let services = ServiceProxy::start(client.clone(), network.services().clone());
+        let dns = DnsServer::start(
+            client.clone(),
+            DnsConfig {
+                address: SocketAddrV4::new(network.gateway(), 53),
+                domain: DOMAIN.to_owned(),
+                networks: vec![network.range(), Ipv4Net::new(SERVICE_NETWORK.0, SERVICE_NETWORK.1)],
+                service_address: DNS,
+                forwarding: Forwarding::File("/etc/resolv.conf".into()),
+            },
+        )
+        .await
+        .context("cluster DNS cannot start")?;
+        let agent = NodeAgent::start(NodeConfig {
+            name: node_name(),
+            client: client.clone(),
+            images: Arc::clone(images),
+            data: data.to_owned(),
+            instance: instance(data),
+            runtime: Arc::new(ShimRuntime::default()),
+            network: Arc::new(Wiring { network: Arc::clone(&network), handle: Handle::current() }),
+            puller: Arc::new(Puller { images: Arc::clone(images) }),
+            dns: Some(IpAddr::V4(DNS)),
+            cluster_domain: DOMAIN.to_owned(),
+            api_address: SocketAddr::from((KUBERNETES, 443)),
+            address: Some(IpAddr::V4(network.gateway())),
+            labels: Default::default(),
+        })
+        .context("the node agent cannot start")?;
+        Ok(Self { agent: Arc::new(agent), network, services, dns })
+    }
+
+    pub(crate) fn agent(&self) -> &Arc<NodeAgent> {
+        &self.agent
+    }
+
+    /// Stops; pods go on, unless they are to be drained.
+    pub(crate) async fn stop(self, drain: bool) {
+        match drain {
+            true => self.agent.drain().await,
+            false => self.agent.shutdown().await,
+        }
+        drop((self.services, self.dns));
+        if drain && let Err(error) = self.network.remove_all().await {
+            tracing::error!(%error, "the pod network could not be removed whole");
+        }
+    }
+}
+
+/// The machine's name, as Kubernetes wants it: lower case.
+pub(crate) fn node_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+    if name.is_empty() { "node".to_owned() } else { name }
+}
+
+/// What pods reach under fixed addresses though it listens on this machine's loopback, on whatever port.
+fn platform_rules(gateway: Ipv4Addr, endpoints: &Endpoints) -> Vec<(&'static str, Vec<ServicePortRule>)> {
+    let rule = |name: &str, address: Ipv4Addr, port: u16, to: SocketAddr| {
+        let SocketAddr::V4(to) = to else { return Vec::new() };
+        vec![ServicePortRule {
+            name: name.to_owned(),
+            cluster_ips: vec![address],
+            port,
+            protocol: Protocol::Tcp,
+            node_port: None,
+            external_ips: Vec::new(),
+            session_affinity: None,
+            backends: vec![(to, 1)],
+        }]
+    };
+    vec![
+        ("kubernetes", rule("https", KUBERNETES, 443, endpoints.api)),
+        ("registry", rule("registry", gateway, ports::REGISTRY, endpoints.registry)),
+        ("ingress-http", rule("http", gateway, ports::INGRESS_HTTP, endpoints.ingress_http)),
+        ("ingress-https", rule("https", gateway, ports::INGRESS_HTTPS, endpoints.ingress_https)),
+        ("otlp-grpc", rule("otlp-grpc", gateway, ports::OTLP_GRPC, endpoints.otlp_grpc)),
+        ("otlp-http", rule("otlp-http", gateway, ports::OTLP_HTTP, endpoints.otlp_http)),
+    ]
+}
+
+/// The pod network for callers that block.
+pub(crate) struct Wiring {
+    pub(crate) network: Arc<PodNetwork>,
+    pub(crate) handle: Handle,
+}
+
+impl wharf_node::PodNetwork for Wiring {
+    fn attach(&self, pod_uid: &str, namespace: &Path) -> Result<IpAddr, Failure> {
+        let file = File::open(namespace).map_err(|e| Failure(format!("{}: {e}", namespace.display())))?;
+        let attached = self.handle.block_on(self.network.attach(pod_uid, &file));
+        attached.map(IpAddr::V4).map_err(|e| Failure::of(&e))
+    }
+
+    fn detach(&self, pod_uid: &str) -> Result<(), Failure> {
+        self.handle.block_on(self.network.detach(pod_uid)).map_err(|e| Failure::of(&e))
+    }
+}
+
+/// Brings images from registries.
+pub(crate) struct Puller {
+    pub(crate) images: Arc<Store>,
+}
+
+impl ImagePuller for Puller {
+    fn pull<'a>(&'a self, reference: &'a str, secrets: &'a [PullSecret]) -> Pull<'a> {
+        Box::pin(async move {
+            let name: Reference = reference.parse().map_err(|e: wharf_image::Error| Failure::of(&e))?;
+            // What the platform's own registry serves is here already, or nowhere.
+            if self.images.lookup(&name).is_ok() && name.domain() == "docker.io" {
+                return Ok(());
+            }
+            let mut last = Failure(String::new());
+            let credentials: Vec<registry::DockerConfig> = secrets
+                .iter()
+                .filter_map(|secret| registry::DockerConfig::parse(&secret.docker_config).ok())
+                .chain([registry::DockerConfig::default()])
+                .collect();
+            for credentials in credentials {
+                let client = registry::Client::with_credentials(credentials);
+                match client.pull(&self.images, &name, &registry::Silent).await {
+                    Ok(_) => return Ok(()),
+                    Err(error) => last = Failure::of(&error),
+                }
+            }
+            Err(last)
+        })
+    }
+}
