@@ -121,6 +121,9 @@ async fn matching(
             Ok(workflow) => match workflow.on.push {
                 None => false,
                 Some(filter) => {
+                    for warning in &workflow.warnings {
+                        terminal.line(&format!("warning: {warning}")).await;
+                    }
                     if changed.is_none() {
                         changed = Some(repository.changed(&change.before, &sha).await.unwrap_or_default());
                     }

@@ -1,5 +1,11 @@
 //! From a push to finished jobs: real git, the real API server, real containers.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test without a harness, which clippy takes for a program"
+)]
+
 use std::{
     future::Future,
     os::unix::fs::symlink,
@@ -31,6 +37,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const CHILD: &str = "WHARF_TEST_CHILD";
 const CRDS: &str = include_str!("../../wharf/src/crds/ci.yaml");
 
+type Test = fn() -> Pin<Box<dyn Future<Output = ()>>>;
+
 fn main() -> ExitCode {
     if wharf_runtime::shim_entry() {
         return ExitCode::SUCCESS;
@@ -42,7 +50,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
-    let tests: [(&str, fn() -> Pin<Box<dyn Future<Output = ()>>>); 5] = [
+    let tests: [(&str, Test); 5] = [
         ("a_push_runs_its_workflow", || Box::pin(a_push_runs_its_workflow())),
         ("steps_fail_are_forgiven_and_cancelled", || Box::pin(steps_fail_are_forgiven_and_cancelled())),
         ("a_killed_platform_leaves_nothing_running", || Box::pin(a_killed_platform_leaves_nothing_running())),

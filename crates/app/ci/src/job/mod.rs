@@ -75,7 +75,7 @@ pub(crate) struct Runner {
     cancel: Cancel,
     /// Counts scripts and command files.
     count: usize,
-    /// The sandbox's own settings (`container.env`).
+    /// Counts annotations, of which not all are kept.
     pub(crate) annotations: usize,
 }
 
@@ -190,7 +190,7 @@ impl Runner {
     /// Runs the steps; gives the first failure and the job's outputs.
     async fn work(&mut self, job: &Job) -> Result<(Option<String>, Vec<(String, String)>), String> {
         let mut frame = Frame::job();
-        let names: Vec<String> = job.steps.iter().map(|step| steps::default_name(step)).collect();
+        let names: Vec<String> = job.steps.iter().map(steps::default_name).collect();
         self.context.board.job(&self.key, |status| {
             status.steps = (1..)
                 .zip(job.steps.iter().zip(names))

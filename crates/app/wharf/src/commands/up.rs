@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     commands::Globals,
-    platform::{Platform, Ports},
+    platform::{Platform, Ports, Role},
 };
 
 /// Run the platform in the foreground
@@ -16,25 +16,34 @@ pub(crate) struct Args {
     /// Ports to listen on
     #[arg(long, value_enum, default_value_t)]
     ports: Ports,
+    /// What runs on this machine
+    #[arg(long, value_enum, default_value_t)]
+    role: Role,
+    /// Stop and remove workloads when the platform is stopped
+    #[arg(long)]
+    drain: bool,
 }
 
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> Result<ExitCode> {
+        crate::logging::start();
         let data = globals.data_dir()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
             let started = Instant::now();
             let (mut terminate, mut interrupt) =
                 (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-            let platform = Platform::start(data.clone(), self.ports).await?;
+            let platform = Platform::start(data.clone(), self.ports, self.role).await?;
             println!("wharf is ready after {} ms", started.elapsed().as_millis());
-            println!("  api         https://{}", platform.endpoints.api);
-            println!("  kubeconfig  {}", data.join("kubeconfig").display());
+            for (name, address) in platform.endpoints.rows() {
+                println!("  {name:<14}{address}");
+            }
+            println!("  {:<14}{}", "kubeconfig", data.join("kubeconfig").display());
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            platform.stop().await;
+            platform.stop(self.drain).await;
             Ok(ExitCode::SUCCESS)
         })
     }

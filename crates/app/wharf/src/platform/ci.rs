@@ -47,7 +47,7 @@ impl Build for Images {
                 let client = wharf_engineapi::client::Client::with_credentials(
                     wharf_engineapi::client::DockerConfig::load().map_err(|e| anyhow!(e))?,
                 );
-                for name in remote.iter().filter(|name| images.local_name(name).domain() != "docker.io") {
+                for name in remote.iter().filter(|name| images.local_name(name).is_ok_and(|n| n.domain() != "docker.io")) {
                     client
                         .push(&images, name, &wharf_engineapi::client::Silent)
                         .await
@@ -100,7 +100,7 @@ fn build(builder: &Builder, order: BuildOrder, cancel: Cancel, say: &Say) -> Res
     drop(sender);
     printer.join().map_err(|_| anyhow!("the log of the build broke"))?;
     let result = result?;
-    let digest = result.manifest.to_string();
+    let digest = result.manifest.digest.to_string();
     Ok(Built { image: format!("{first}@{digest}"), digest })
 }
 

@@ -6,7 +6,8 @@ use wharf_client::{Client, Gvr};
 const CUSTOM_RESOURCE_DEFINITIONS: Gvr = Gvr::fixed("apiextensions.k8s.io", "v1", "customresourcedefinitions");
 
 /// The files under `crds/`.
-const FILES: [(&str, &str); 2] = [
+const FILES: [(&str, &str); 3] = [
+    ("ci.yaml", include_str!("../crds/ci.yaml")),
     ("rollouts.yaml", include_str!("../crds/rollouts.yaml")),
     ("scalers.yaml", include_str!("../crds/scalers.yaml")),
 ];

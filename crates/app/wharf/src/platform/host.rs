@@ -49,8 +49,8 @@ pub(crate) struct Host {
 /// The network before anything uses it.
 pub(crate) async fn open_network(data: &Path) -> Result<Arc<PodNetwork>> {
     if !rustix::process::geteuid().is_root() {
-        return Err(anyhow::anyhow!("running pods needs root: namespaces, cgroups and packet rules are made"))
-            .hint(|| "run it with sudo, or without a node: wharf up --role control-plane".to_owned());
+        let refused: Result<()> = Err(anyhow::anyhow!("running pods needs root: it makes namespaces, cgroups, packet rules"));
+        refused.hint(|| "run it with sudo, or without a node: wharf up --role control-plane".to_owned())?;
     }
     let config = NetworkConfig {
         instance: instance(data),

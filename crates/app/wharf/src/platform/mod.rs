@@ -1,14 +1,20 @@
 //! The running platform: every part made, connected, started and stopped in order.
 
+mod ci;
 pub(crate) mod client;
+mod collect;
+mod definitions;
+mod host;
 mod identity;
-#[allow(dead_code, reason = "connected together with the node agent")]
 mod kubelet;
 mod ports;
+mod scrape;
+mod telemetry;
+mod web;
 
 use std::{
     fs::{File, OpenOptions},
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,26 +23,57 @@ use std::{
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::json;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 use wharf_apiserver::{ApiServer, Config, Ranges};
 use wharf_base::{HintExt, SystemClock};
+use wharf_build::Builder;
+use wharf_ci::{Ci, sandbox::Containers, services::Services};
+use wharf_client::{Client, Informer, ListParams, action::PODS};
+use wharf_engineapi::registry::Registry;
+use wharf_gitserver::{GitServer, Repositories};
 use wharf_http::{Handler, Listener, tls_config};
+use wharf_image::Store as Images;
+use wharf_network::PodNetwork;
+use wharf_proxy::{Proxy, ProxyConfig};
+use wharf_runtime::ShimRuntime;
 use wharf_state::{Embedded, Options, Store};
+use wharf_telemetryapi::{loki::Loki, otlp::Otlp, prometheus::Prometheus, tempo::Tempo};
 
-use crate::loops::{self, Loops};
+use crate::loops::{self, Loops, measure::Measure};
+
+use host::{Host, Wiring};
+use telemetry::{OwnMetrics, Telemetry};
 
 pub(crate) use identity::Identities;
 pub(crate) use ports::Ports;
 
 /// The network service addresses are taken from.
-const SERVICE_NETWORK: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 96, 0, 0), 16);
+pub(crate) const SERVICE_NETWORK: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 96, 0, 0), 16);
+/// Spans of requests waiting to be kept.
+const SPANS: usize = 4096;
+/// Bytes of one git push at the most.
+const MAX_PUSH: u64 = 2 << 30;
+
+/// `--role`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum Role {
+    /// Control plane and node on this machine.
+    #[default]
+    All,
+    /// No pods run here.
+    ControlPlane,
+}
 
 /// A platform that serves.
 pub(crate) struct Platform {
     /// Addresses others use.
     pub endpoints: Endpoints,
     tasks: JoinSet<()>,
+    background: JoinSet<()>,
     loops: Loops,
+    proxy: Arc<Proxy>,
+    host: Option<Host>,
+    ci: Option<Arc<Ci>>,
     stop: watch::Sender<bool>,
     _lock: File,
 }
@@ -45,12 +82,31 @@ pub(crate) struct Platform {
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoints {
     pub api: SocketAddr,
+    pub registry: SocketAddr,
+    pub console: SocketAddr,
+    pub ingress_http: SocketAddr,
+    pub ingress_https: SocketAddr,
+    pub otlp_grpc: SocketAddr,
+    pub otlp_http: SocketAddr,
 }
 
 impl Endpoints {
+    /// Names and URLs, in the order people want them.
+    pub(crate) fn rows(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("api", format!("https://{}", self.api)),
+            ("registry", format!("http://{}", self.registry)),
+            ("console", format!("http://{}", self.console)),
+            ("ingress_http", format!("http://{}", self.ingress_http)),
+            ("ingress_https", format!("https://{}", self.ingress_https)),
+            ("otlp_grpc", format!("http://{}", self.otlp_grpc)),
+            ("otlp_http", format!("http://{}", self.otlp_http)),
+        ]
+    }
+
     /// The form of `endpoints.json`.
     fn to_json(&self) -> serde_json::Value {
-        json!({"api": format!("https://{}", self.api)})
+        self.rows().into_iter().map(|(name, url)| (name.to_owned(), json!(url))).collect()
     }
 }
 
@@ -74,15 +130,119 @@ fn lock(data: &Path) -> Result<File> {
     Ok(file)
 }
 
+/// What the parts are made from.
+struct Parts {
+    data: PathBuf,
+    ports: Ports,
+    identities: Identities,
+    server: Arc<ApiServer>,
+    client: Client,
+    images: Arc<Images>,
+    telemetry: Telemetry,
+    /// Nothing without a node.
+    network: Option<Arc<PodNetwork>>,
+}
+
 impl Platform {
-    /// Starts everything on `data`; returns once the API answers.
-    pub(crate) async fn start(data: PathBuf, ports: Ports) -> Result<Self> {
+    /// Starts everything on `data`; returns once all of it answers.
+    pub(crate) async fn start(data: PathBuf, ports: Ports, role: Role) -> Result<Self> {
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&data)
             .with_context(|| format!("cannot make the data folder {}", data.display()))?;
         let lock = lock(&data)?;
+        let parts = Parts::open(data, ports, role).await?;
+        let (stop, stopping) = watch::channel(false);
+        let mut listeners = Listeners { tasks: JoinSet::new(), stopping };
+        let api = parts.serve_api(&mut listeners).await?;
+        definitions::install(&parts.client).await.context("the platform's own kinds cannot be installed")?;
+
+        let mut background = JoinSet::new();
+        let proxy = parts.start_proxy(&mut background).await?;
+        let addresses = proxy.addresses();
+        let otlp = Otlp {
+            metrics: Arc::clone(&parts.telemetry.metrics),
+            logs: Arc::clone(&parts.telemetry.logs),
+            traces: Arc::clone(&parts.telemetry.traces),
+        };
+        let (http, grpc) = (otlp.clone(), otlp);
+        let otlp_http = handler(move |request| { let otlp = http.clone(); async move { otlp.http(request).await } });
+        let otlp_grpc = handler(move |request| { let otlp = grpc.clone(); async move { otlp.grpc(request).await } });
+        let registry = parts.registry();
+        let console = Listener::tcp(ports.local(ports::CONSOLE), None).await?;
+        let endpoints = Endpoints {
+            api,
+            registry: listeners.serve(ports.local(ports::REGISTRY), registry).await?,
+            console: console.address().context("the console's listener has no address")?,
+            ingress_http: addresses.http,
+            ingress_https: addresses.https,
+            otlp_grpc: listeners.serve(ports.local(ports::OTLP_GRPC), otlp_grpc).await?,
+            otlp_http: listeners.serve(ports.local(ports::OTLP_HTTP), otlp_http).await?,
+        };
+        parts.images.serve_as(&[endpoints.registry.to_string()])?;
+
+        let measure: Arc<dyn Measure> = Arc::new(OwnMetrics(Arc::clone(&parts.telemetry.metrics)));
+        let authority = parts.identities.authority();
+        let loops = loops::start(parts.client.clone(), Arc::new(SystemClock), authority, &measure);
+        let host = parts.start_host(&endpoints).await?;
+        let ci = parts.start_ci(&endpoints).await?;
+        let web = parts.web(ci.as_ref())?;
+        listeners.tasks.spawn(console.serve(web.handler(), listeners.stopping.clone()));
+        parts.observe(&mut background, host.as_ref(), &proxy);
+
+        let kubeconfig = parts.data.join("kubeconfig");
+        parts.identities.write_kubeconfig(&kubeconfig, &format!("https://{api}"))?;
+        let text = format!("{:#}\n", endpoints.to_json());
+        write_private(&parts.data.join("endpoints.json"), text.as_bytes())?;
+        Ok(Self { endpoints, tasks: listeners.tasks, background, loops, proxy, host, ci, stop, _lock: lock })
+    }
+
+    /// Stops serving; what runs in containers goes on, unless it is to be drained.
+    pub(crate) async fn stop(mut self, drain: bool) {
+        if let Some(ci) = &self.ci {
+            ci.stop().await;
+        }
+        // Draining needs the loops no more: new pods in the place of the old ones would never end.
+        self.loops.stop().await;
+        if let Some(host) = self.host.take() {
+            host.stop(drain).await;
+        }
+        self.background.shutdown().await;
+        if let Some(proxy) = Arc::into_inner(self.proxy) {
+            proxy.stop().await;
+        }
+        self.stop.send_replace(true);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Listeners that serve until the platform stops.
+struct Listeners {
+    tasks: JoinSet<()>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Listeners {
+    async fn serve(&mut self, address: SocketAddr, handler: Handler) -> Result<SocketAddr> {
+        let listener = Listener::tcp(address, None).await?;
+        let address = listener.address().context("a listener has no address")?;
+        self.tasks.spawn(listener.serve(handler, self.stopping.clone()));
+        Ok(address)
+    }
+}
+
+fn handler<F>(
+    answer: impl Fn(http::Request<wharf_http::Body>) -> F + Send + Sync + 'static,
+) -> Handler
+where
+    F: Future<Output = http::Response<wharf_http::Body>> + Send + 'static,
+{
+    Arc::new(move |request| Box::pin(answer(request)))
+}
+
+impl Parts {
+    async fn open(data: PathBuf, ports: Ports, role: Role) -> Result<Self> {
         let identities = Identities::open(&data.join("pki"))?;
         let state = data.join("state.redb");
         let store: Arc<dyn Store> =
@@ -95,32 +255,116 @@ impl Platform {
             authority: identities.authority().to_owned(),
         })
         .await?;
-
-        let (stop, stopping) = watch::channel(false);
-        let mut tasks = JoinSet::new();
-        let certificate = identities.server(&["localhost", "127.0.0.1", "10.96.0.1"])?;
-        let tls = tls_config(&certificate.certificate, &certificate.key, Some(identities.authority()))?;
-        let listener = Listener::tcp(ports.api(), Some(tls)).await?;
-        let api = listener.address().context("the API listener has no address")?;
-        tasks.spawn(listener.serve(handler(&server), stopping));
-
-        let loops =
-            loops::start(client::in_process(&server, "wharf"), Arc::new(SystemClock), identities.authority());
-        let endpoints = Endpoints { api };
-        identities.write_kubeconfig(&data.join("kubeconfig"), &format!("https://{api}"))?;
-        write_private(&data.join("endpoints.json"), format!("{:#}\n", endpoints.to_json()).as_bytes())?;
-        Ok(Self { endpoints, tasks, loops, stop, _lock: lock })
+        let network = match role {
+            Role::All => Some(host::open_network(&data).await?),
+            Role::ControlPlane => None,
+        };
+        let telemetry = Telemetry::open(&data)?;
+        let images = Arc::new(Images::open(data.join("images")).context("the image store cannot be opened")?);
+        let client = client::in_process(&server, "wharf");
+        Ok(Self { data, ports, identities, server, client, images, telemetry, network })
     }
 
-    /// Stops serving; what runs in containers goes on.
-    pub(crate) async fn stop(mut self) {
-        self.loops.stop().await;
-        self.stop.send_replace(true);
-        while self.tasks.join_next().await.is_some() {}
+    async fn serve_api(&self, listeners: &mut Listeners) -> Result<SocketAddr> {
+        let certificate = self.identities.server(&["localhost", "127.0.0.1", "10.96.0.1"])?;
+        let authority = Some(self.identities.authority());
+        let tls = tls_config(&certificate.certificate, &certificate.key, authority)?;
+        let listener = Listener::tcp(self.ports.local(ports::API), Some(tls)).await?;
+        let address = listener.address().context("the API listener has no address")?;
+        let server = Arc::clone(&self.server);
+        let api = handler(move |request| Arc::clone(&server).handle(request));
+        listeners.tasks.spawn(listener.serve(api, listeners.stopping.clone()));
+        Ok(address)
     }
-}
 
-fn handler(server: &Arc<ApiServer>) -> Handler {
-    let server = Arc::clone(server);
-    Arc::new(move |request| Box::pin(Arc::clone(&server).handle(request)))
+    async fn start_proxy(&self, background: &mut JoinSet<()>) -> Result<Arc<Proxy>> {
+        let (sender, spans) = tokio::sync::mpsc::channel(SPANS);
+        let (http, https) = (self.ports.local(ports::INGRESS_HTTP), self.ports.local(ports::INGRESS_HTTPS));
+        let certificate = self.identities.server(&["localhost", "127.0.0.1"])?;
+        let mut config = ProxyConfig::new(self.client.clone(), http, https, certificate);
+        config.publish = self.network.as_ref().map(|network| IpAddr::V4(network.gateway()));
+        config.spans = Some(sender);
+        background.spawn(self.telemetry.clone().take_spans(spans));
+        Ok(Arc::new(Proxy::start(config).await?))
+    }
+
+    fn registry(&self) -> Handler {
+        let registry = Arc::new(Registry::new(Arc::clone(&self.images)));
+        handler(move |request| {
+            let registry = Arc::clone(&registry);
+            async move { registry.handle(request).await }
+        })
+    }
+
+    async fn start_host(&self, endpoints: &Endpoints) -> Result<Option<Host>> {
+        let Some(network) = &self.network else { return Ok(None) };
+        let network = Arc::clone(network);
+        let host = Host::start(&self.data, &self.client, &self.images, network, endpoints).await?;
+        self.server.connect_kubelet(Arc::new(kubelet::LocalKubelet(Arc::clone(host.agent()))));
+        Ok(Some(host))
+    }
+
+    async fn start_ci(&self, endpoints: &Endpoints) -> Result<Option<Arc<Ci>>> {
+        let Some(network) = &self.network else { return Ok(None) };
+        let runtime = Arc::new(ShimRuntime::default());
+        let builder = Builder::open(Arc::clone(&self.images), self.data.join("build-cache"), runtime.clone())?;
+        let jobs = ci::Jobs(Wiring { network: Arc::clone(network), handle: Handle::current() });
+        let cgroup = format!("wharf-{}/ci", host::instance(&self.data));
+        let sandboxes =
+            Containers::new(runtime, self.data.join("images"), cgroup, Some(Arc::new(jobs)));
+        let services = Services {
+            build: Some(Arc::new(ci::Images { images: Arc::clone(&self.images), builder: Arc::new(builder) })),
+            scan: Some(Arc::new(ci::Advisories {
+                images: Arc::clone(&self.images),
+                folder: self.data.join("osv"),
+            })),
+            ingress: Some(format!("http://{}:{}", network.gateway(), ports::INGRESS_HTTP)),
+        };
+        let ci = Ci::start(wharf_ci::Config {
+            data: self.data.clone(),
+            client: self.client.clone(),
+            repositories: Repositories::open(self.data.join("git"))?,
+            sandboxes: Arc::new(sandboxes),
+            services,
+            git_url: format!("http://{}/git", endpoints.console),
+            jobs_at_once: std::thread::available_parallelism().map_or(2, usize::from),
+        })
+        .await
+        .context("pipelines cannot start")?;
+        Ok(Some(ci))
+    }
+
+    fn web(&self, ci: Option<&Arc<Ci>>) -> Result<web::Web> {
+        let git = match ci {
+            None => None,
+            Some(ci) => Some(GitServer::new(wharf_gitserver::Config {
+                repositories: Repositories::open(self.data.join("git"))?,
+                prefix: "/git/".into(),
+                create_on_push: true,
+                max_push: MAX_PUSH,
+                hook: ci.hook(),
+            })),
+        };
+        Ok(web::Web {
+            console: web::console(self.client.clone(), &self.telemetry, ci.map(|ci| ci.logs())),
+            git,
+            prometheus: Prometheus::new(Arc::clone(&self.telemetry.metrics), Default::default(), None),
+            loki: Loki::new(Arc::clone(&self.telemetry.logs)),
+            tempo: Tempo::new(Arc::clone(&self.telemetry.traces)),
+        })
+    }
+
+    /// Starts what brings signals in.
+    fn observe(&self, background: &mut JoinSet<()>, host: Option<&Host>, proxy: &Arc<Proxy>) {
+        let (metrics, node) = (&self.telemetry.metrics, host::node_name());
+        let agent = host.map(|host| Arc::clone(host.agent()));
+        background.spawn(self.telemetry.clone().keep());
+        background.spawn(scrape::own(Arc::clone(metrics), agent, Arc::clone(proxy), node.clone()));
+        let pods = Informer::start(self.client.clone(), PODS, ListParams::default());
+        background.spawn(scrape::pods(Arc::clone(metrics), pods.clone()));
+        if host.is_some() {
+            let (logs, folder) = (Arc::clone(&self.telemetry.logs), self.data.join("pods"));
+            background.spawn(collect::run(logs, pods, folder, node));
+        }
+    }
 }

@@ -211,7 +211,7 @@ pub(crate) async fn pods(metrics: Arc<Metrics>, pods: Informer) {
                     }
                     Err(why) => {
                         tracing::debug!(url = target.url, why, "a pod gave no metrics");
-                        cache.failed(&metrics, now, started.elapsed()).map_err(|e| e.to_string())
+                        cache.failed(&metrics, now, started.elapsed()).map(drop).map_err(|e| e.to_string())
                     }
                 };
                 if let Err(error) = kept {
@@ -221,8 +221,8 @@ pub(crate) async fn pods(metrics: Arc<Metrics>, pods: Informer) {
             });
         }
         // Series of pods that are gone end now.
-        for (_, (_, mut cache)) in known {
-            if let Err(error) = cache.failed(&metrics, now_millis(), Duration::ZERO) {
+        for (_, (_, cache)) in known {
+            if let Err(error) = cache.finish(&metrics, now_millis()) {
                 tracing::debug!(%error, "the end of a pod's series could not be kept");
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use http::{HeaderValue, Method, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use wharf_base::Digest;
 use wharf_http::{Body, full};
 use wharf_image::{Descriptor, Error, Index, Manifest, Reference, Store, media_type};
@@ -89,17 +89,18 @@ impl Remote<'_> {
             StatusCode::ACCEPTED => {}
             _ => return Err(self.refuse(&format!("upload to {}", self.repository), response).await),
         }
-        self.upload(store, &blob, &response, progress).await
+        let (head, _) = response.into_parts();
+        self.upload(store, &blob, &head.headers, progress).await
     }
 
     async fn upload(
         &self,
         store: &Arc<Store>,
         blob: &Descriptor,
-        started: &Response<Body>,
+        started: &HeaderMap,
         progress: &dyn Progress,
     ) -> Result<()> {
-        let location = started.headers().get(header::LOCATION).and_then(|v| v.to_str().ok());
+        let location = started.get(header::LOCATION).and_then(|v| v.to_str().ok());
         let location = location.ok_or_else(|| self.error("it started an upload without a Location"))?;
         let base: Uri = self.base.parse().map_err(|_| self.error("bad address"))?;
         let url = self.resolve(&base, location)?.to_string();

@@ -90,7 +90,10 @@ impl Reader {
     fn job(&mut self, id: &str, node: &Node, ids: &[&str]) -> Job {
         let what = format!("the job '{id}'");
         let fields = self.fields(node, &what, &KEYS);
-        for name in ["uses", "with", "secrets", "snapshot"] {
+        if let Some(node) = fields.get("snapshot") {
+            self.error(node.at, "'snapshot' of a job is not supported: images are built by wharf/build-push");
+        }
+        for name in ["uses", "with", "secrets"] {
             if let Some(node) = fields.get(name) {
                 self.error_hint(
                     node.at,
@@ -104,6 +107,9 @@ impl Reader {
         }
         if let Some(node) = fields.get("permissions") {
             self.permissions(node);
+        }
+        if let Some(node) = fields.get("concurrency") {
+            self.warn(node.at, "'concurrency' of a job has no effect yet: give it to the whole workflow");
         }
         if let Some(node) = fields.get("cancel-timeout-minutes") {
             self.warn(node.at, "'cancel-timeout-minutes' has no effect: a cancelled job ends at once");

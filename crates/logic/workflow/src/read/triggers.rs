@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Events of GitHub that have no source here. They are accepted with a warning.
-const ELSEWHERE: [&str; 34] = [
+const ELSEWHERE: [&str; 35] = [
     "branch_protection_rule",
     "check_run",
     "check_suite",
@@ -21,6 +21,7 @@ const ELSEWHERE: [&str; 34] = [
     "discussion_comment",
     "fork",
     "gollum",
+    "image_version",
     "issue_comment",
     "issues",
     "label",
@@ -73,6 +74,7 @@ fn event(reader: &mut Reader, triggers: &mut Triggers, key: &Key, node: Option<&
         "workflow_dispatch" => {
             let inputs =
                 node.and_then(|n| reader.fields(n, "'workflow_dispatch'", &["inputs"]).get("inputs"));
+            let inputs = inputs.filter(|node| !matches!(node.data, Data::Null));
             triggers.dispatch = Some(inputs.map(|node| dispatch_inputs(reader, node)).unwrap_or_default());
         }
         "pull_request" => {

@@ -8,7 +8,8 @@ use crate::{
     yaml::{self, Data, Node},
 };
 
-const KEYS: [&str; 8] = ["name", "run-name", "on", "env", "defaults", "permissions", "concurrency", "jobs"];
+const KEYS: [&str; 9] =
+    ["name", "description", "run-name", "on", "env", "defaults", "permissions", "concurrency", "jobs"];
 
 /// Reads a workflow file.
 ///
