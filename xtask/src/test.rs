@@ -200,8 +200,8 @@ fn count(arguments: &[String], variables: &[(String, PathBuf)]) -> Result<(u64, 
 fn cargo_test(arguments: &[String]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["test", "--no-fail-fast"]);
-    let own = arguments.iter().take_while(|argument| *argument != "--");
-    if !own.clone().any(|argument| argument == "-p" || argument.starts_with("--package")) {
+    let mut own = arguments.iter().take_while(|argument| *argument != "--");
+    if !own.any(|argument| argument == "-p" || argument.starts_with("--package")) {
         command.arg("--workspace");
     }
     command.args(arguments);
