@@ -20,7 +20,6 @@ const WITHOUT_EFFECT: &[(&str, &str, &str)] = &[
     ("", "replicationcontrollers", "no controller makes its pods; use a Deployment"),
     ("apps", "statefulsets", "no controller makes its pods yet"),
     ("apps", "daemonsets", "no controller makes its pods yet"),
-    ("batch", "cronjobs", "no controller starts its jobs yet"),
     ("networking.k8s.io", "networkpolicies", "traffic is not filtered"),
     ("node.k8s.io", "runtimeclasses", "every pod runs under the built-in runtime"),
     ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", "webhooks are not called"),

@@ -8,8 +8,8 @@ pub mod client;
 mod fetch;
 mod pki;
 mod serve;
-pub mod spdy;
 mod sni;
+pub mod spdy;
 mod upgrade;
 pub mod websocket;
 

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::tungstenite::{
     handshake::derive_accept_key,
-    protocol::{Role, WebSocketConfig},
+    protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
 };
 pub use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
 
@@ -54,6 +54,11 @@ pub async fn server(connection: Upgraded) -> WebSocketStream<Upgraded> {
     let config =
         WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
     WebSocketStream::from_raw_socket(connection, Role::Server, Some(config)).await
+}
+
+/// The message that ends a connection as it should end.
+pub fn close() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
 }
 
 /// Binary messages as one stream of bytes both ways.

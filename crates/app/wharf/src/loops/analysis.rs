@@ -60,7 +60,10 @@ impl Controller for AnalysisRuns {
         let Some(run) = self.runs.get(key) else { return Ok(Step::idle()) };
         let decision = step(&run, seen.now);
         if decision.measure.is_empty() {
-            return Ok(Step { actions: decision.write.into_iter().collect(), requeue_after: decision.requeue_after });
+            return Ok(Step {
+                actions: decision.write.into_iter().collect(),
+                requeue_after: decision.requeue_after,
+            });
         }
         let mut outcomes = Vec::with_capacity(decision.measure.len());
         for metric in &decision.measure {

@@ -130,7 +130,11 @@ impl Question {
             let object = metric.described_object.clone().unwrap_or_default();
             let name = &metric.metric.name;
             let kind = object.kind.to_lowercase();
-            let usual = format!("sum({name}{{namespace={namespace:?},{kind}={:?}{}}})", object.name, matchers(metric));
+            let usual = format!(
+                "sum({name}{{namespace={namespace:?},{kind}={:?}{}}})",
+                object.name,
+                matchers(metric)
+            );
             measure.now(&named("object", metric, usual))
         } else if let Some(metric) = &self.spec.external {
             let inner = matchers(metric);
@@ -142,7 +146,9 @@ impl Question {
         match answer {
             Ok(samples) => match samples.as_slice() {
                 [] => Measured::Unknown("the query gives nothing".to_owned()),
-                samples => Measured::Number((samples.iter().map(|s| s.value).sum::<f64>() * 1000.0).round() as i64),
+                samples => {
+                    Measured::Number((samples.iter().map(|s| s.value).sum::<f64>() * 1000.0).round() as i64)
+                }
             },
             Err(problem) => Measured::Unknown(problem),
         }
@@ -151,7 +157,8 @@ impl Question {
 
 /// The selector of a metric as PromQL, each matcher after a comma.
 fn matchers(metric: &NamedMetric) -> String {
-    let labels = metric.metric.selector.as_ref().and_then(|s| s.get("matchLabels")).and_then(|l| l.as_object());
+    let labels =
+        metric.metric.selector.as_ref().and_then(|s| s.get("matchLabels")).and_then(|l| l.as_object());
     labels.into_iter().flatten().fold(String::new(), |mut text, (name, value)| {
         let _ = write!(text, ",{name}={:?}", value.as_str().unwrap_or_default());
         text

@@ -31,7 +31,8 @@ impl Evidence<'_> {
         let requests = measure.since(&selector("wharf_http_requests_total"), self.since)?;
         let buckets = measure.since(&selector("wharf_http_request_duration_seconds_bucket"), self.since)?;
         let start = self.since.as_millis();
-        let newest = requests.iter().filter_map(|s| s.points.last()).map(|(at, _)| *at).max().unwrap_or(start);
+        let newest =
+            requests.iter().filter_map(|s| s.points.last()).map(|(at, _)| *at).max().unwrap_or(start);
         let length = ((newest - start) / MAX_SLICES).max(SLICE);
         let thresholds = self.thresholds(&buckets);
         let mut table = Table { slices: BTreeMap::new(), thresholds: thresholds.len(), start, length };

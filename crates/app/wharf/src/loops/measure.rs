@@ -44,7 +44,12 @@ pub(crate) async fn ask<T: Send + 'static>(
 const WINDOW: Duration = Duration::from_secs(15);
 
 /// What the pods of a namespace use of `cpu` or `memory`, by pod, in thousandths.
-pub(crate) fn usage(measure: &dyn Measure, namespace: &str, resource: &str, now: Timestamp) -> Result<BTreeMap<String, Usage>, String> {
+pub(crate) fn usage(
+    measure: &dyn Measure,
+    namespace: &str,
+    resource: &str,
+    now: Timestamp,
+) -> Result<BTreeMap<String, Usage>, String> {
     let query = match resource {
         "cpu" => format!(
             "sum by (pod, container) (rate(container_cpu_usage_seconds_total{{namespace={namespace:?}}}[{}s]))",

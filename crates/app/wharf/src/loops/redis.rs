@@ -24,7 +24,9 @@ pub(super) struct Login {
 /// `LLEN list`.
 pub(super) async fn list_length(host: &str, port: u16, login: &Login, list: &str) -> Result<i64, String> {
     let asked = timeout(PATIENCE, ask(host, port, login, list)).await;
-    asked.unwrap_or_else(|_| Err(format!("redis at {host}:{port} did not answer within {} s", PATIENCE.as_secs())))
+    asked.unwrap_or_else(|_| {
+        Err(format!("redis at {host}:{port} did not answer within {} s", PATIENCE.as_secs()))
+    })
 }
 
 async fn ask(host: &str, port: u16, login: &Login, list: &str) -> Result<i64, String> {

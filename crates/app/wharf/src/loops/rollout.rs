@@ -66,7 +66,8 @@ impl Rollouts {
 
     fn all_in_namespace(&self, change: &Change) -> Vec<String> {
         let namespace = keys::namespace(&change.key);
-        let all = if namespace.is_empty() { self.rollouts.all() } else { self.rollouts.in_namespace(namespace) };
+        let all =
+            if namespace.is_empty() { self.rollouts.all() } else { self.rollouts.in_namespace(namespace) };
         all.iter().map(|r| format!("{}/{}", r.metadata.namespace, r.metadata.name)).collect()
     }
 

@@ -105,22 +105,29 @@ impl ScaledObjects {
         let Some(reference) = &trigger.authentication_ref else { return Ok(found) };
         let name = reference["name"].as_str().unwrap_or_default();
         if reference.get("kind").is_some_and(|k| k != "TriggerAuthentication") {
-            return Err(format!("authenticationRef {name}: only the kind TriggerAuthentication is supported"));
+            return Err(format!(
+                "authenticationRef {name}: only the kind TriggerAuthentication is supported"
+            ));
         }
         let get = |resource: Gvr, name: String| async move {
             let object = self.client.get(&resource, namespace, &name).await.map_err(|e| e.to_string())?;
             object.ok_or_else(|| format!("there is no {} {name:?}", resource.resource))
         };
         let authentication = get(TRIGGER_AUTHENTICATIONS, name.to_owned()).await?;
-        if let Some(other) = authentication["spec"].as_object().and_then(|s| s.keys().find(|k| *k != "secretTargetRef")) {
-            return Err(format!("TriggerAuthentication {name}: spec.{other} is not supported; secretTargetRef is"));
+        if let Some(other) =
+            authentication["spec"].as_object().and_then(|s| s.keys().find(|k| *k != "secretTargetRef"))
+        {
+            return Err(format!(
+                "TriggerAuthentication {name}: spec.{other} is not supported; secretTargetRef is"
+            ));
         }
         for entry in authentication["spec"]["secretTargetRef"].as_array().into_iter().flatten() {
             let text = |field: &str| entry[field].as_str().unwrap_or_default().to_owned();
             let secret = get(SECRETS, text("name")).await?;
             let value = secret["data"][text("key")].as_str().and_then(|v| STANDARD.decode(v).ok());
             let value = value.and_then(|v| String::from_utf8(v).ok());
-            let value = value.ok_or_else(|| format!("Secret {:?} has no text {:?}", text("name"), text("key")))?;
+            let value =
+                value.ok_or_else(|| format!("Secret {:?} has no text {:?}", text("name"), text("key")))?;
             found.insert(text("parameter"), value);
         }
         Ok(found)

@@ -40,14 +40,22 @@ impl Build for Images {
             let (images, builder) = (Arc::clone(&self.images), Arc::clone(&self.builder));
             let cancel = Cancel::default();
             let _cancel = CancelOnDrop(cancel.clone());
-            let remote: Vec<Reference> = order.tags.iter().filter_map(|t| t.parse().ok()).filter(|r: &Reference| r.domain() != "docker.io").collect();
+            let remote: Vec<Reference> = order
+                .tags
+                .iter()
+                .filter_map(|t| t.parse().ok())
+                .filter(|r: &Reference| r.domain() != "docker.io")
+                .collect();
             let push = order.push;
             let built = spawn_blocking(move || build(&builder, order, cancel, &say)).await??;
             if push {
                 let client = wharf_engineapi::client::Client::with_credentials(
                     wharf_engineapi::client::DockerConfig::load().map_err(|e| anyhow!(e))?,
                 );
-                for name in remote.iter().filter(|name| images.local_name(name).is_ok_and(|n| n.domain() != "docker.io")) {
+                for name in remote
+                    .iter()
+                    .filter(|name| images.local_name(name).is_ok_and(|n| n.domain() != "docker.io"))
+                {
                     client
                         .push(&images, name, &wharf_engineapi::client::Silent)
                         .await
@@ -114,16 +122,22 @@ impl Scan for Advisories {
     fn scan(&self, image: &str, severity: &str, say: Say) -> BoxFuture<'_, Result<Vec<Finding>>> {
         let (images, folder) = (Arc::clone(&self.images), self.folder.clone());
         let (image, severity) = (image.to_owned(), severity.to_owned());
-        Box::pin(async move { spawn_blocking(move || scan(&images, &folder, &image, &severity, &say)).await? })
+        Box::pin(
+            async move { spawn_blocking(move || scan(&images, &folder, &image, &severity, &say)).await? },
+        )
     }
 }
 
 fn scan(images: &Store, folder: &Path, image: &str, severity: &str, say: &Say) -> Result<Vec<Finding>> {
     let threshold: Severity = severity.parse().map_err(|e| anyhow!("with.severity: {e}"))?;
     let scanner = if folder.is_dir() {
-        Scanner::open(folder).with_context(|| format!("the advisories in {} cannot be read", folder.display()))?
+        Scanner::open(folder)
+            .with_context(|| format!("the advisories in {} cannot be read", folder.display()))?
     } else {
-        say(&format!("no advisories: put OSV files into {} to have packages compared with them", folder.display()));
+        say(&format!(
+            "no advisories: put OSV files into {} to have packages compared with them",
+            folder.display()
+        ));
         Scanner::new(wharf_scan::Database::default())
     };
     let resolved = images.resolve(image).with_context(|| format!("there is no image {image}"))?;
@@ -149,7 +163,8 @@ impl JobNetwork for Jobs {
     fn attach(&self, id: &str, namespace: &Path) -> Result<NetworkFiles> {
         self.0.attach(id, namespace)?;
         Ok(NetworkFiles {
-            resolv_conf: "nameserver 10.96.0.10\nsearch svc.cluster.local cluster.local\noptions ndots:5\n".into(),
+            resolv_conf: "nameserver 10.96.0.10\nsearch svc.cluster.local cluster.local\noptions ndots:5\n"
+                .into(),
             hosts: String::new(),
         })
     }

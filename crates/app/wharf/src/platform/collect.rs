@@ -170,7 +170,12 @@ mod tests {
     use super::*;
 
     fn lines(logs: &Logs) -> Vec<String> {
-        let query = Query { to: i64::MAX, limit: 100, direction: wharf_telemetry::logs::Direction::Forward, ..Query::default() };
+        let query = Query {
+            to: i64::MAX,
+            limit: 100,
+            direction: wharf_telemetry::logs::Direction::Forward,
+            ..Query::default()
+        };
         let streams = logs.query(&query).expect("lines");
         streams.iter().flat_map(|s| s.entries.iter().map(|e| e.line.to_string())).collect()
     }
@@ -183,7 +188,8 @@ mod tests {
         let log = dir.path().join("pods/u/logs/c/0.log");
         std::fs::create_dir_all(log.parent().expect("a folder")).expect("made");
         let line = |n: u32| format!("2026-01-02T03:04:{n:02}.000000001Z stdout F line {n}\n");
-        let pod: Object = Arc::new(serde_json::json!({"metadata": {"uid": "u", "name": "p", "namespace": "n"},
+        let pod: Object =
+            Arc::new(serde_json::json!({"metadata": {"uid": "u", "name": "p", "namespace": "n"},
             "spec": {"nodeName": "here"}}));
         let look = |positions: &mut HashMap<PathBuf, Position>| {
             let mut round = Round { logs: &logs, node: "here", positions, seen: Vec::new() };
@@ -193,7 +199,9 @@ mod tests {
         std::fs::write(&log, line(1) + "2026-01-02T03:04:02Z stdout P half, ").expect("written");
         look(&mut positions);
         assert_eq!(lines(&logs), ["line 1"]);
-        let more = line(1) + "2026-01-02T03:04:02Z stdout P half, \n2026-01-02T03:04:02Z stderr F whole\n" + &line(3);
+        let more = line(1)
+            + "2026-01-02T03:04:02Z stdout P half, \n2026-01-02T03:04:02Z stderr F whole\n"
+            + &line(3);
         std::fs::write(&log, more).expect("written");
         look(&mut positions);
         assert_eq!(lines(&logs), ["line 1", "half, whole", "line 3"]);

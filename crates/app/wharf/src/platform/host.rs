@@ -16,7 +16,8 @@ use wharf_control::hash::Fnv;
 use wharf_engineapi::client as registry;
 use wharf_image::{Reference, Store};
 use wharf_network::{
-    DnsConfig, DnsServer, Forwarding, Ipv4Net, NetworkConfig, PodNetwork, Protocol, ServicePortRule, ServiceProxy,
+    DnsConfig, DnsServer, Forwarding, Ipv4Net, NetworkConfig, PodNetwork, Protocol, ServicePortRule,
+    ServiceProxy,
 };
 use wharf_node::{Failure, ImagePuller, NodeAgent, NodeConfig, Pull, PullSecret};
 use wharf_runtime::ShimRuntime;
@@ -49,7 +50,8 @@ pub(crate) struct Host {
 /// The network before anything uses it.
 pub(crate) async fn open_network(data: &Path) -> Result<Arc<PodNetwork>> {
     if !rustix::process::geteuid().is_root() {
-        let refused: Result<()> = Err(anyhow::anyhow!("running pods needs root: it makes namespaces, cgroups, packet rules"));
+        let refused: Result<()> =
+            Err(anyhow::anyhow!("running pods needs root: it makes namespaces, cgroups, packet rules"));
         refused.hint(|| "run it with sudo, or without a node: wharf up --role control-plane".to_owned())?;
     }
     let config = NetworkConfig {
@@ -79,7 +81,11 @@ impl Host {
             .collect();
         network.recover(&living).await.context("the pod network cannot be put in order")?;
         for (name, rules) in platform_rules(network.gateway(), endpoints) {
-            network.services().set_platform(name, rules).await.context("the platform's addresses cannot be set")?;
+            network
+                .services()
+                .set_platform(name, rules)
+                .await
+                .context("the platform's addresses cannot be set")?;
         }
         let services = ServiceProxy::start(client.clone(), network.services().clone());
         let dns = DnsServer::start(

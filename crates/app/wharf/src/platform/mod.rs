@@ -167,8 +167,14 @@ impl Platform {
             traces: Arc::clone(&parts.telemetry.traces),
         };
         let (http, grpc) = (otlp.clone(), otlp);
-        let otlp_http = handler(move |request| { let otlp = http.clone(); async move { otlp.http(request).await } });
-        let otlp_grpc = handler(move |request| { let otlp = grpc.clone(); async move { otlp.grpc(request).await } });
+        let otlp_http = handler(move |request| {
+            let otlp = http.clone();
+            async move { otlp.http(request).await }
+        });
+        let otlp_grpc = handler(move |request| {
+            let otlp = grpc.clone();
+            async move { otlp.grpc(request).await }
+        });
         let registry = parts.registry();
         let console = Listener::tcp(ports.local(ports::CONSOLE), None).await?;
         let endpoints = Endpoints {
@@ -232,9 +238,7 @@ impl Listeners {
     }
 }
 
-fn handler<F>(
-    answer: impl Fn(http::Request<wharf_http::Body>) -> F + Send + Sync + 'static,
-) -> Handler
+fn handler<F>(answer: impl Fn(http::Request<wharf_http::Body>) -> F + Send + Sync + 'static) -> Handler
 where
     F: Future<Output = http::Response<wharf_http::Body>> + Send + 'static,
 {
@@ -307,13 +311,16 @@ impl Parts {
     async fn start_ci(&self, endpoints: &Endpoints) -> Result<Option<Arc<Ci>>> {
         let Some(network) = &self.network else { return Ok(None) };
         let runtime = Arc::new(ShimRuntime::default());
-        let builder = Builder::open(Arc::clone(&self.images), self.data.join("build-cache"), runtime.clone())?;
+        let builder =
+            Builder::open(Arc::clone(&self.images), self.data.join("build-cache"), runtime.clone())?;
         let jobs = ci::Jobs(Wiring { network: Arc::clone(network), handle: Handle::current() });
         let cgroup = format!("wharf-{}/ci", host::instance(&self.data));
-        let sandboxes =
-            Containers::new(runtime, self.data.join("images"), cgroup, Some(Arc::new(jobs)));
+        let sandboxes = Containers::new(runtime, self.data.join("images"), cgroup, Some(Arc::new(jobs)));
         let services = Services {
-            build: Some(Arc::new(ci::Images { images: Arc::clone(&self.images), builder: Arc::new(builder) })),
+            build: Some(Arc::new(ci::Images {
+                images: Arc::clone(&self.images),
+                builder: Arc::new(builder),
+            })),
             scan: Some(Arc::new(ci::Advisories {
                 images: Arc::clone(&self.images),
                 folder: self.data.join("osv"),

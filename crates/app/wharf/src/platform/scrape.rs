@@ -13,10 +13,7 @@ use wharf_client::{Informer, Object};
 use wharf_http::client::Client;
 use wharf_node::{ContainerStats, NodeAgent};
 use wharf_proxy::Proxy;
-use wharf_telemetry::metrics::{
-    Labels, Metrics, ScrapeCache, ScrapeOptions,
-    exposition::Format,
-};
+use wharf_telemetry::metrics::{Labels, Metrics, ScrapeCache, ScrapeOptions, exposition::Format};
 
 use super::telemetry::now_millis;
 
@@ -38,7 +35,12 @@ fn cache(job: &str, instance: &str) -> ScrapeCache {
 }
 
 /// Takes in what needs no request.
-pub(crate) async fn own(metrics: Arc<Metrics>, agent: Option<Arc<NodeAgent>>, proxy: Arc<Proxy>, node: String) {
+pub(crate) async fn own(
+    metrics: Arc<Metrics>,
+    agent: Option<Arc<NodeAgent>>,
+    proxy: Arc<Proxy>,
+    node: String,
+) {
     let mut caches = (cache("node", &node), cache("wharf-proxy", &node), cache("wharf", &node));
     let mut tick = tokio::time::interval(OWN);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -88,7 +90,8 @@ fn machine(node: &str) -> String {
         }
     }
     let loads = read("/proc/loadavg");
-    for (name, load) in ["node_load1", "node_load5", "node_load15"].iter().zip(loads.split_ascii_whitespace()) {
+    for (name, load) in ["node_load1", "node_load5", "node_load15"].iter().zip(loads.split_ascii_whitespace())
+    {
         let _ = writeln!(text, "{name}{{node={node:?}}} {load}");
     }
     if let Ok(space) = rustix::fs::statvfs("/") {
@@ -106,7 +109,8 @@ fn containers(all: &[ContainerStats], node: &str, text: &mut String) {
     let mut write = |name: &str, value: &dyn Fn(&ContainerStats) -> Option<f64>| {
         for stats in all {
             let Some(value) = value(stats) else { continue };
-            let label = |names: &[&str]| names.iter().find_map(|n| stats.labels.get(*n)).map_or("", String::as_str);
+            let label =
+                |names: &[&str]| names.iter().find_map(|n| stats.labels.get(*n)).map_or("", String::as_str);
             let service = label(&["app.kubernetes.io/name", "app", "k8s-app"]);
             let version = label(&["rollouts-pod-template-hash", "pod-template-hash"]);
             let _ = writeln!(
@@ -130,11 +134,13 @@ fn process() -> String {
     let mut text = String::new();
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The fields after the name, which may hold anything (proc(5)).
-    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace().collect();
+    let fields: Vec<&str> =
+        stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace().collect();
     let number = |at: usize| fields.get(at).and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0);
     let _ = writeln!(text, "process_cpu_seconds_total {}", (number(11) + number(12)) / 100.0);
     let _ = writeln!(text, "process_threads {}", number(17));
-    let _ = writeln!(text, "process_resident_memory_bytes {}", number(21) * rustix::param::page_size() as f64);
+    let _ =
+        writeln!(text, "process_resident_memory_bytes {}", number(21) * rustix::param::page_size() as f64);
     let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     let _ = writeln!(text, "process_open_fds {open}");
     text
@@ -150,7 +156,9 @@ struct Target {
 fn target(pod: &Object) -> Option<(String, Target)> {
     let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let annotation = |name: &str| {
-        pod.pointer("/metadata/annotations").and_then(|a| a.get(format!("prometheus.io/{name}"))).and_then(Value::as_str)
+        pod.pointer("/metadata/annotations")
+            .and_then(|a| a.get(format!("prometheus.io/{name}")))
+            .and_then(Value::as_str)
     };
     let wanted = annotation("scrape") == Some("true") && text("/status/phase") == "Running";
     let address = text("/status/podIP");
@@ -161,8 +169,10 @@ fn target(pod: &Object) -> Option<(String, Target)> {
     let port = annotation("port").and_then(|p| p.parse().ok()).or_else(first_port)?;
     let path = annotation("path").unwrap_or("/metrics");
     let scheme = annotation("scheme").unwrap_or("http");
-    let label = |name: &str| pod.pointer("/metadata/labels").and_then(|l| l.get(name)).and_then(Value::as_str);
-    let service = ["app.kubernetes.io/name", "app", "k8s-app"].iter().find_map(|n| label(n)).unwrap_or_default();
+    let label =
+        |name: &str| pod.pointer("/metadata/labels").and_then(|l| l.get(name)).and_then(Value::as_str);
+    let service =
+        ["app.kubernetes.io/name", "app", "k8s-app"].iter().find_map(|n| label(n)).unwrap_or_default();
     let version =
         ["rollouts-pod-template-hash", "pod-template-hash"].iter().find_map(|n| label(n)).unwrap_or_default();
     let instance = format!("{address}:{port}");
@@ -206,9 +216,10 @@ pub(crate) async fn pods(metrics: Arc<Metrics>, pods: Informer) {
                 let answer = tokio::time::timeout(PATIENCE, get(&client, &target.url)).await;
                 let now = now_millis();
                 let kept = match answer.map_err(|_| "no answer in time".to_owned()).and_then(|a| a) {
-                    Ok((format, text)) => {
-                        cache.ingest(&metrics, &text, format, now, started.elapsed()).map(drop).map_err(|e| e.to_string())
-                    }
+                    Ok((format, text)) => cache
+                        .ingest(&metrics, &text, format, now, started.elapsed())
+                        .map(drop)
+                        .map_err(|e| e.to_string()),
                     Err(why) => {
                         tracing::debug!(url = target.url, why, "a pod gave no metrics");
                         cache.failed(&metrics, now, started.elapsed()).map(drop).map_err(|e| e.to_string())
@@ -239,7 +250,8 @@ async fn get(client: &Client, url: &str) -> Result<(Format, String), String> {
     if !response.status().is_success() {
         return Err(format!("status {}", response.status()));
     }
-    let content_type = response.headers().get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let content_type =
+        response.headers().get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     let format = Format::of_content_type(content_type);
     let body = wharf_http::collect(response.into_body(), MAX_ANSWER).await.map_err(|e| e.to_string())?;
     Ok((format, String::from_utf8_lossy(&body).into_owned()))

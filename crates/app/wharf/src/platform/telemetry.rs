@@ -51,8 +51,8 @@ impl Telemetry {
         let dir = data.join("telemetry");
         let metrics = Metrics::open(dir.join("metrics"), metrics::Options::default())
             .context("the metrics store cannot be opened")?;
-        let logs =
-            Logs::open(dir.join("logs"), logs::Options::default()).context("the logs store cannot be opened")?;
+        let logs = Logs::open(dir.join("logs"), logs::Options::default())
+            .context("the logs store cannot be opened")?;
         let traces = Traces::open(dir.join("traces"), traces::Options::default())
             .context("the traces store cannot be opened")?;
         for problem in logs.problems().iter().chain(traces.problems()) {
@@ -74,7 +74,9 @@ impl Telemetry {
                 logs.and(traces)
             });
             match ticked.await {
-                Ok(Err(error)) => tracing::error!(%error, "telemetry could not be sealed; it stays in memory"),
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "telemetry could not be sealed; it stays in memory")
+                }
                 Err(error) => tracing::error!(%error, "telemetry could not be sealed; it stays in memory"),
                 Ok(Ok(())) => {}
             }

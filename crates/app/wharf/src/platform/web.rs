@@ -49,11 +49,15 @@ impl Web {
             return plain(StatusCode::MISDIRECTED_REQUEST, "this port is reached as localhost or by address");
         }
         let path = request.uri().path().to_owned();
-        let below = |prefix: &str| path.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        let below =
+            |prefix: &str| path.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'));
         if below("/git").is_some() {
             return match &self.git {
                 Some(git) => Arc::clone(git).handle(request).await,
-                None => plain(StatusCode::SERVICE_UNAVAILABLE, "pipelines need a node: this is a control plane only"),
+                None => plain(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "pipelines need a node: this is a control plane only",
+                ),
             };
         }
         if let Some(rest) = below("/prometheus") {
@@ -85,7 +89,9 @@ fn local(request: &Request<Body>) -> bool {
 fn plain(status: StatusCode, text: &str) -> Response<Body> {
     let mut response = Response::new(full(format!("{text}\n")));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
 
@@ -192,7 +198,13 @@ impl Logs {
         Ok((book.path(uid, job), ended))
     }
 
-    async fn follow_job(&self, namespace: String, run: String, job: String, lines: usize) -> Result<Lines, String> {
+    async fn follow_job(
+        &self,
+        namespace: String,
+        run: String,
+        job: String,
+        lines: usize,
+    ) -> Result<Lines, String> {
         let (path, _) = self.job(&namespace, &run, &job).await?;
         let logs = self.clone();
         let (sender, receiver) = mpsc::channel(64);

@@ -208,5 +208,5 @@ async fn channels(connection: Upgraded, target: &Target, ports: &[String]) -> io
             writer.write_all(bytes).await?;
         }
     }
-    out.send(Message::Close(None)).await.map_err(io::Error::other)
+    out.send(websocket::close()).await.map_err(io::Error::other)
 }

@@ -79,7 +79,7 @@ impl Out {
                 Ok(())
             }
             Self::WebSocket(messages) => {
-                messages.send(Message::Close(None)).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
+                messages.send(websocket::close()).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
             }
         }
     }
