@@ -259,7 +259,7 @@ mod tests {
         check(
             json!({"resultType": "vector", "result": [{"metric": many, "value": [0, "7"]}]}),
             false,
-            "SERIES                                            VALUE\n{a=\"1\",b=\"1\",c=\"1\",d=\"1\",e=\"1\",f=\"1\",g=\"1\"}   7\n",
+            "SERIES                                        VALUE\n{a=\"1\",b=\"1\",c=\"1\",d=\"1\",e=\"1\",f=\"1\",g=\"1\"}   7\n",
         );
     }
 

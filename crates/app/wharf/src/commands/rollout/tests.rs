@@ -147,18 +147,18 @@ Replicas:
   Ready:         3
   Available:     3
 
-NAME                     KIND          STATUS         AGE    INFO
-⟳ shop                   Rollout       ॥ Paused       2m
+NAME                    KIND          STATUS         AGE   INFO
+⟳ shop                  Rollout       ॥ Paused       2m
 ├─ # revision:3
-│  └─ ⧉ shop-ccc         ReplicaSet    • ScaledDown   60s
+│  └─ ⧉ shop-ccc        ReplicaSet    • ScaledDown   60s
 ├─ # revision:2
-│  ├─ ⧉ shop-bbb         ReplicaSet    ✔ Healthy      60s    canary
-│  │  └─ □ shop-bbb-1    Pod           ✔ Running      60s    ready:1/1
-│  └─ α shop-bbb-2       AnalysisRun   ◌ Running      30s    ✔ 3,✖ 1
+│  ├─ ⧉ shop-bbb        ReplicaSet    ✔ Healthy      60s   canary
+│  │  └─ □ shop-bbb-1   Pod           ✔ Running      60s   ready:1/1
+│  └─ α shop-bbb-2      AnalysisRun   ◌ Running      30s   ✔ 3,✖ 1
 └─ # revision:1
-   └─ ⧉ shop-aaa         ReplicaSet    ✔ Healthy      60s    stable
-      ├─ □ shop-aaa-1    Pod           ✔ Running      60s    ready:1/1
-      └─ □ shop-aaa-2    Pod           ✔ Running      60s    ready:1/1
+   └─ ⧉ shop-aaa        ReplicaSet    ✔ Healthy      60s   stable
+      ├─ □ shop-aaa-1   Pod           ✔ Running      60s   ready:1/1
+      └─ □ shop-aaa-2   Pod           ✔ Running      60s   ready:1/1
 ";
     assert_eq!(shown, wanted, "\n{shown}");
 }

@@ -176,12 +176,12 @@ mod tests {
 trace ab
 5 spans, 1 with errors, 1.06 s from 1970-01-01T00:00:00.000000Z
 
-SPAN            SERVICE   START      DURATION   STATUS
-GET /           shop      +0         50.0 ms
-└─ cart         shop      +10.0 ms   30.0 ms
-   ├─ SELECT    db        +12.0 ms   18.0 ms    error: gone
-   └─ SELECT    db        +31.0 ms   500 ns
-late            db        +60.0 ms   1.00 s
+SPAN           SERVICE   START      DURATION   STATUS
+GET /          shop      +0         50.0 ms
+└─ cart        shop      +10.0 ms   30.0 ms
+   ├─ SELECT   db        +12.0 ms   18.0 ms    error: gone
+   └─ SELECT   db        +31.0 ms   500 ns
+late           db        +60.0 ms   1.00 s
 ";
         assert_eq!(shown, wanted, "\n{shown}");
     }
