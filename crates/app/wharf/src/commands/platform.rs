@@ -111,6 +111,20 @@ pub(crate) fn print(
     }
 }
 
+/// Prints one object in the form asked for, as a text otherwise.
+pub(crate) fn print_one(
+    form: Option<Form>,
+    object: &Value,
+    text: impl FnOnce() -> String,
+) -> anyhow::Result<()> {
+    match form {
+        Some(Form::Json) => say(&format!("{}\n", serde_json::to_string_pretty(object)?)),
+        Some(Form::Yaml) => say(&wharf_api::codec::value_to_yaml(object)),
+        _ => say(&text()),
+    }
+    Ok(())
+}
+
 /// Rows under headings, in columns as wide as they need.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
