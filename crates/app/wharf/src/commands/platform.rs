@@ -26,18 +26,19 @@ pub(crate) fn connect(
     globals: &Globals,
     act: impl AsyncFnOnce(Client) -> anyhow::Result<ExitCode>,
 ) -> anyhow::Result<ExitCode> {
-    run(async {
-        let folder = globals.data_dir()?;
-        let kubeconfig = folder.join("kubeconfig");
-        file_of(&folder, "kubeconfig")?;
-        let endpoints = endpoints(&folder)?;
-        if let Some(address) = endpoints["api"].as_str().and_then(|url| url.strip_prefix("https://"))
-            && tokio::net::TcpStream::connect(address).await.is_err()
-        {
-            return Err(not_running(&folder));
-        }
-        act(Client::from_kubeconfig(&kubeconfig).await?).await
-    })
+    run(async { act(client_of(&globals.data_dir()?).await?).await })
+}
+
+/// A client of the platform that runs on a folder.
+pub(crate) async fn client_of(folder: &Path) -> anyhow::Result<Client> {
+    file_of(folder, "kubeconfig")?;
+    // The files of a platform that has ended are still there.
+    if let Some(address) = endpoints(folder)?["api"].as_str().and_then(|url| url.strip_prefix("https://"))
+        && tokio::net::TcpStream::connect(address).await.is_err()
+    {
+        return Err(not_running(folder));
+    }
+    Ok(Client::from_kubeconfig(&folder.join("kubeconfig")).await?)
 }
 
 /// Runs a command that waits for others.
