@@ -1,4 +1,4 @@
-//! What pods and nodes use, out of the metrics store: what `kubectl top` shows.
+//! What pods and nodes use, for `kubectl top`: out of the metrics store.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -6,79 +6,76 @@ use wharf_apiserver::{NodeUsage, PodUsage, ResourceMetrics};
 use wharf_base::{Clock as _, SystemClock};
 use wharf_client::Informer;
 
-use crate::loops::measure::{Measure, Sample};
+use super::telemetry::OwnMetrics;
+use crate::loops::{keys, measure::Measure as _};
 
 /// Looked back over for the use of processors.
 const WINDOW: Duration = Duration::from_secs(15);
 
-/// Reads usage from the store.
+/// The newest measurements.
 pub(crate) struct Usage {
-    pub(crate) measure: Arc<dyn Measure>,
-    /// Every pod.
+    pub(crate) metrics: Arc<OwnMetrics>,
     pub(crate) pods: Informer,
 }
 
 impl Usage {
-    fn ask(&self, query: &str) -> Vec<Sample> {
-        self.measure.now(query).unwrap_or_else(|error| {
-            tracing::error!(query, error, "usage cannot be read from the metrics");
+    fn ask(&self, query: &str) -> Vec<(BTreeMap<String, String>, f64)> {
+        let samples = self.metrics.now(query).unwrap_or_else(|error| {
+            tracing::warn!(%error, query, "what pods and nodes use cannot be told");
             Vec::new()
-        })
+        });
+        samples.into_iter().map(|s| (s.labels, s.value.max(0.0))).collect()
     }
-
-    /// Billionths of a processor by these labels.
-    fn processors(&self, by: &[&str], counter: &str) -> BTreeMap<Vec<String>, u64> {
-        let query = format!("sum by ({}) (rate({counter}[{}s]))", by.join(","), WINDOW.as_secs());
-        keyed(&self.ask(&query), by, 1e9)
-    }
-
-    fn memory(&self, by: &[&str], gauge: &str) -> BTreeMap<Vec<String>, u64> {
-        keyed(&self.ask(&format!("sum by ({}) ({gauge})", by.join(","))), by, 1.0)
-    }
-}
-
-fn keyed(samples: &[Sample], by: &[&str], scale: f64) -> BTreeMap<Vec<String>, u64> {
-    let key = |sample: &Sample| {
-        by.iter().map(|name| sample.labels.get(*name).cloned().unwrap_or_default()).collect::<Vec<_>>()
-    };
-    samples.iter().map(|sample| (key(sample), (sample.value * scale).max(0.0) as u64)).collect()
 }
 
 impl ResourceMetrics for Usage {
     fn pods(&self) -> Vec<PodUsage> {
-        const BY: [&str; 3] = ["namespace", "pod", "container"];
-        let memory = self.memory(&BY, "container_memory_working_set_bytes");
+        let seconds = WINDOW.as_secs();
+        let cpu = format!("sum by (namespace, pod, container) (rate(container_cpu_usage_seconds_total[{seconds}s]))");
+        let memory = "sum by (namespace, pod, container) (container_memory_working_set_bytes)";
+        // By pod, then by container: nanocores and bytes.
+        let mut used: BTreeMap<(String, String), BTreeMap<String, (u64, u64)>> = BTreeMap::new();
+        for (cores, results) in [(true, self.ask(&cpu)), (false, self.ask(memory))] {
+            for (labels, value) in results {
+                let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
+                let pod = used.entry((label("namespace"), label("pod"))).or_default();
+                let container = pod.entry(label("container")).or_default();
+                match cores {
+                    true => container.0 = (value * 1e9) as u64,
+                    false => container.1 = value as u64,
+                }
+            }
+        }
         let at = SystemClock.now();
-        let mut pods: BTreeMap<String, PodUsage> = BTreeMap::new();
-        for (key, cpu) in self.processors(&BY, "container_cpu_usage_seconds_total") {
-            // Either alone is a container that has just begun or ended.
-            let (Some(memory), [namespace, name, container]) = (memory.get(&key), key.as_slice()) else {
-                continue;
-            };
-            let object_key = format!("{namespace}/{name}");
-            let Some(object) = self.pods.get(&object_key) else { continue };
-            let pod = pods.entry(object_key).or_insert_with(|| PodUsage {
-                namespace: namespace.clone(),
-                name: name.clone(),
-                labels: wharf_api::meta::labels(&object),
-                containers: Vec::new(),
+        let known = used.into_iter().filter_map(|((namespace, name), containers)| {
+            let object = self.pods.get(&format!("{namespace}/{name}"))?;
+            Some(PodUsage {
+                namespace,
+                name,
+                labels: keys::labels(&object),
+                containers: containers.into_iter().map(|(name, (cpu, memory))| (name, cpu, memory)).collect(),
                 at,
                 window: WINDOW,
-            });
-            pod.containers.push((container.clone(), cpu, *memory));
-        }
-        pods.into_values().collect()
+            })
+        });
+        known.collect()
     }
 
     fn nodes(&self) -> Vec<NodeUsage> {
-        const BY: [&str; 1] = ["node"];
-        let memory = self.memory(&BY, "node_memory_MemTotal_bytes - node_memory_MemAvailable_bytes");
+        let seconds = WINDOW.as_secs();
+        let cpu = format!("sum by (node) (rate(node_cpu_seconds_total{{mode!~\"idle|iowait\"}}[{seconds}s]))");
+        let memory = "sum by (node) (node_memory_MemTotal_bytes) - sum by (node) (node_memory_MemAvailable_bytes)";
+        let memory: BTreeMap<String, f64> = self
+            .ask(memory)
+            .into_iter()
+            .filter_map(|(mut labels, value)| Some((labels.remove("node")?, value)))
+            .collect();
         let at = SystemClock.now();
-        let busy = self.processors(&BY, r#"node_cpu_seconds_total{mode!~"idle|iowait"}"#);
-        let node = |(key, cpu_nanocores): (Vec<String>, u64)| {
-            let memory_bytes = *memory.get(&key)?;
-            Some(NodeUsage { name: key.into_iter().next()?, cpu_nanocores, memory_bytes, at, window: WINDOW })
-        };
-        busy.into_iter().filter_map(node).collect()
+        let nodes = self.ask(&cpu).into_iter().filter_map(|(mut labels, value)| {
+            let name = labels.remove("node")?;
+            let memory_bytes = memory.get(&name).copied().unwrap_or(0.0) as u64;
+            Some(NodeUsage { name, cpu_nanocores: (value * 1e9) as u64, memory_bytes, at, window: WINDOW })
+        });
+        nodes.collect()
     }
 }
