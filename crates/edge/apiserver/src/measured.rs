@@ -83,7 +83,7 @@ pub(crate) fn resources() -> Vec<Resource> {
         "nodes",
         "NodeMetrics",
         "Cluster",
-        ("usage", usage.clone()),
+        ("usage", usage),
         json!([column("CPU", ".usage.cpu"), column("Memory", ".usage.memory"), column("Window", ".window")]),
     );
     let pods = of(
