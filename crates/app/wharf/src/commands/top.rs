@@ -199,7 +199,7 @@ mod tests {
         let known =
             json!({"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "2", "memory": "2Gi"}}});
         assert_eq!(
-            args(Some(Form::Wide), false).nodes(&[node.clone()], &[known]).render(),
+            args(Some(Form::Wide), false).nodes(std::slice::from_ref(&node), &[known]).render(),
             "NAME   CPU(cores)   CPU%   MEMORY(bytes)   MEMORY%   MEASURED               WINDOW\n\
              n      250m         12%    512Mi           25%       2026-01-01T00:00:00Z   15s\n"
         );
