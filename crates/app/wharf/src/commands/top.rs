@@ -53,7 +53,10 @@ impl Args {
             if self.what != Some(What::Pods) {
                 let metrics = list(&client, &NODE_METRICS, "", &self.selector).await?;
                 let nodes = client.list(&NODES, &ListParams::default()).await?.items;
-                tables.push(self.nodes(&metrics, &nodes).render());
+                tables.push(match metrics.is_empty() {
+                    true => "no nodes with known usage\n".to_owned(),
+                    false => self.nodes(&metrics, &nodes).render(),
+                });
                 objects.extend(metrics);
             }
             if self.what != Some(What::Nodes) {
