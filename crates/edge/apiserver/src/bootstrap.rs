@@ -116,6 +116,11 @@ fn rule(verbs: &[&str], group: &str, resources: &[&str]) -> Value {
     json!({"verbs": verbs, "apiGroups": [group], "resources": resources})
 }
 
+/// What upstream's metrics server adds to the roles for people.
+fn metrics_rule() -> Value {
+    rule(READ, "metrics.k8s.io", &["nodes", "pods"])
+}
+
 fn role(name: &str, rules: Vec<Value>) -> Value {
     json!({"apiVersion": format!("{RBAC}/v1"), "kind": "ClusterRole", "rules": rules,
         "metadata": {"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}}})
@@ -127,7 +132,7 @@ fn roles() -> Vec<Value> {
         WORKLOADS.iter().map(|(group, resources)| rule(WRITE, group, resources)).collect();
     let view_extra =
         rule(READ, "", &["events", "limitranges", "namespaces", "pods/log", "pods/status", "resourcequotas"]);
-    let view = [read, vec![view_extra]].concat();
+    let view = [read, vec![view_extra, metrics_rule()]].concat();
     let edit_extra = vec![
         rule(READ, "", &["secrets", "pods/attach", "pods/exec", "pods/portforward"]),
         rule(WRITE, "", &["secrets", "pods/attach", "pods/exec", "pods/portforward", "pods/eviction"]),
@@ -155,6 +160,7 @@ fn roles() -> Vec<Value> {
         role("admin", admin),
         role("edit", edit),
         role("view", view),
+        role("system:aggregated-metrics-reader", vec![metrics_rule()]),
         role("system:basic-user", basic),
         role(
             "system:discovery",

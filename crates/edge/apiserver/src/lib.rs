@@ -8,6 +8,7 @@ mod allocate;
 mod auth;
 mod bootstrap;
 mod discovery;
+mod measured;
 mod openapi;
 mod registry;
 mod request;
@@ -21,13 +22,17 @@ use std::sync::{Arc, OnceLock};
 
 use http::{HeaderValue, Request, Response, header};
 use serde_json::json;
-use wharf_api::{resource::Resource, status::Status};
+use wharf_api::{
+    resource::{Backing, Resource},
+    status::Status,
+};
 use wharf_base::{Clock, Timestamp};
 use wharf_http::{Body, collect};
 use wharf_state::Store;
 
 pub use allocate::Ranges;
 pub use auth::{Identity, SigningKey};
+pub use measured::{NodeUsage, PodUsage, ResourceMetrics};
 pub use streams::{ExecRequest, ExecSession, Kubelet, LogRequest, PodConnection, Reply, TerminalSize};
 
 use auth::{Attributes, Authorizer, authenticate, impersonated};
@@ -61,6 +66,7 @@ pub struct ApiServer {
     authorizer: Authorizer,
     registry: Registry,
     kubelet: OnceLock<Arc<dyn Kubelet>>,
+    metrics: measured::Source,
     openapi: openapi::Documents,
 }
 
@@ -98,6 +104,7 @@ impl ApiServer {
             authorizer: Authorizer::new(),
             registry: Registry::new(),
             kubelet: OnceLock::new(),
+            metrics: measured::Source::new(),
             openapi: openapi::Documents::default(),
         });
         server.ranges.load(&server.storage);
@@ -114,6 +121,18 @@ impl ApiServer {
 
     pub(crate) fn kubelet(&self) -> Result<&Arc<dyn Kubelet>, Status> {
         self.kubelet.get().ok_or_else(|| Status::new(503, "ServiceUnavailable", "no node is connected yet"))
+    }
+
+    /// Connects what knows the use of processors and memory: from here on `metrics.k8s.io` is served.
+    pub fn connect_metrics(&self, source: Arc<dyn ResourceMetrics>) {
+        match self.metrics.set(source) {
+            Ok(()) => self.registry.serve_measured(),
+            Err(_) => tracing::warn!("a metrics source is connected already; the second is not used"),
+        }
+    }
+
+    pub(crate) fn metrics_source(&self) -> Option<&Arc<dyn ResourceMetrics>> {
+        self.metrics.get()
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -253,10 +272,11 @@ impl ApiServer {
             }
             return verbs::subresource(self, context, &resource, request).await;
         }
-        if resource.review {
-            return reviews::answer(self, context, &resource, request).await;
+        match resource.backing {
+            Backing::Review => reviews::answer(self, context, &resource, request).await,
+            Backing::Measured => measured::answer(self, context, &resource, request.headers()),
+            Backing::Stored => verbs::dispatch(self, context, &resource, request).await,
         }
-        verbs::dispatch(self, context, &resource, request).await
     }
 
     /// The namespace and name of the addressed object as a cache key.
@@ -294,7 +314,7 @@ impl ApiServer {
         let mut text = String::from(
             "# HELP apiserver_storage_objects Number of stored objects by resource.\n# TYPE apiserver_storage_objects gauge\n",
         );
-        for resource in self.registry.index(&self.storage).all().filter(|r| !r.review) {
+        for resource in self.registry.index(&self.storage).all().filter(|r| r.backing == Backing::Stored) {
             let qualified = resource.qualified();
             let count = self.storage.cache(&qualified).snapshot().entries.len();
             text.push_str(&format!("apiserver_storage_objects{{resource=\"{qualified}\"}} {count}\n"));

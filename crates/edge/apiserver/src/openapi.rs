@@ -13,7 +13,7 @@ use http::{HeaderValue, Request, Response, header};
 use serde_json::{Map, Value, json};
 use wharf_api::{
     codec::encode_json,
-    resource::Resource,
+    resource::{Backing, Resource},
     schema::{Field, Gvk, Kind, Merge, Type},
     status::Status,
 };
@@ -246,9 +246,17 @@ fn add_paths(paths: &mut Map<String, Value>, resource: &Resource, definition: &s
     };
     let write = ["dryRun", "fieldManager", "fieldValidation"];
     let list = ["labelSelector", "fieldSelector", "limit", "continue", "resourceVersion", "watch"];
-    if resource.review {
-        paths.insert(collection, json!({"post": operation("post", &write)}));
-        return;
+    match resource.backing {
+        Backing::Stored => {}
+        Backing::Review => {
+            paths.insert(collection, json!({"post": operation("post", &write)}));
+            return;
+        }
+        Backing::Measured => {
+            paths.insert(format!("{collection}/{{name}}"), json!({"get": operation("get", &[])}));
+            paths.insert(collection, json!({"get": operation("list", &["labelSelector", "fieldSelector"])}));
+            return;
+        }
     }
     paths.insert(
         collection.clone(),

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use wharf_api::{
@@ -10,7 +13,7 @@ use wharf_api::{
     resource::{Resource, builtin_resources},
 };
 
-use crate::storage::Storage;
+use crate::{measured, storage::Storage};
 
 /// The served resources at one time.
 #[derive(Debug, Default)]
@@ -22,10 +25,13 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    fn build(definitions: impl Iterator<Item = serde_json::Value>) -> Self {
+    fn build(measured: bool, definitions: impl Iterator<Item = serde_json::Value>) -> Self {
         let mut index = Self::default();
         for resource in builtin_resources() {
             index.add(Arc::new(resource.clone()));
+        }
+        if measured {
+            measured::resources().into_iter().for_each(|resource| index.add(Arc::new(resource)));
         }
         for definition in definitions {
             for resource in crd::resources(&definition) {
@@ -81,13 +87,24 @@ fn version_rank(version: &str) -> (u8, u32, u32) {
 /// The index, rebuilt when definitions change.
 pub(crate) struct Registry {
     current: RwLock<(u64, Arc<Index>)>,
+    /// Resources that are measured are served.
+    measured: AtomicBool,
 }
+
+/// No revision of the definitions.
+const STALE: u64 = u64::MAX;
 
 const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 
 impl Registry {
     pub(crate) fn new() -> Self {
-        Self { current: RwLock::new((u64::MAX, Arc::default())) }
+        Self { current: RwLock::new((STALE, Arc::default())), measured: AtomicBool::new(false) }
+    }
+
+    /// From here on resources that are measured are served too.
+    pub(crate) fn serve_measured(&self) {
+        self.measured.store(true, Ordering::Release);
+        self.current.write().unwrap_or_else(PoisonError::into_inner).0 = STALE;
     }
 
     /// The index as of the definitions stored now.
@@ -95,15 +112,19 @@ impl Registry {
         let definitions = storage.cache(DEFINITIONS);
         let newest = *definitions.subscribe().borrow();
         {
-            let current = self.current.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
             if current.0 == newest {
                 return Arc::clone(&current.1);
             }
         }
         let snapshot = definitions.snapshot();
-        let index = Arc::new(Index::build(snapshot.entries.values().map(|entry| entry.object())));
-        *self.current.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
-            (newest, Arc::clone(&index));
+        let measured = self.measured.load(Ordering::Acquire);
+        let index = Arc::new(Index::build(measured, snapshot.entries.values().map(|entry| entry.object())));
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        // An index begun before a source was connected is not kept.
+        if measured == self.measured.load(Ordering::Acquire) {
+            *current = (newest, Arc::clone(&index));
+        }
         index
     }
 }

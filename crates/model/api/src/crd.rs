@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     meta,
-    resource::Resource,
+    resource::{Backing, Resource},
     schema::{Field, Gvk, Kind, Merge, Type, TypeRef, builtin},
     status::Cause,
 };
@@ -91,7 +91,7 @@ pub fn resources(definition: &Value) -> Vec<Resource> {
                 short: texts(&names["shortNames"]),
                 categories: texts(&names["categories"]),
                 subresources,
-                review: false,
+                backing: Backing::Stored,
                 ty: TypeRef::Own(Arc::new(root_type(&custom.schema))),
                 custom: Some(Arc::new(custom)),
             }

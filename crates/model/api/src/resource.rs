@@ -126,6 +126,18 @@ pub const ROWS: &[Row] = &[
     review(AUTHZ, "subjectaccessreviews", "SubjectAccessReview", false),
 ];
 
+/// Where the objects of a resource are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Backing {
+    /// In the store.
+    #[default]
+    Stored,
+    /// Nowhere: what is created is a question that is answered.
+    Review,
+    /// Nowhere: they are measured when they are read.
+    Measured,
+}
+
 /// A resource the API serves: a built-in row or a custom resource's version.
 #[derive(Debug, Clone)]
 pub struct Resource {
@@ -145,8 +157,8 @@ pub struct Resource {
     pub categories: Vec<String>,
     /// Subresources served.
     pub subresources: Vec<String>,
-    /// Answered and not stored.
-    pub review: bool,
+    /// Where its objects are.
+    pub backing: Backing,
     /// The type of its objects.
     pub ty: TypeRef,
     /// What a CustomResourceDefinition adds.
@@ -156,10 +168,12 @@ pub struct Resource {
 impl Resource {
     /// Verbs of the resource itself, as discovery lists them.
     pub fn verbs(&self) -> &'static [&'static str] {
-        if self.review {
-            &["create"]
-        } else {
-            &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+        match self.backing {
+            Backing::Review => &["create"],
+            Backing::Measured => &["get", "list"],
+            Backing::Stored => {
+                &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+            }
         }
     }
 
@@ -196,7 +210,7 @@ fn from_row(row: &Row) -> Option<Resource> {
         short: owned(row.short),
         categories: owned(row.categories),
         subresources: owned(row.subresources),
-        review: row.review,
+        backing: if row.review { Backing::Review } else { Backing::Stored },
         custom: None,
         gvk,
     })

@@ -1,5 +1,7 @@
 //! `wharf logs`: what containers have said.
 
+mod selected;
+
 use std::{
     collections::VecDeque,
     fs::File,
@@ -25,33 +27,55 @@ pub(crate) struct Args {
     #[arg(short, long)]
     follow: bool,
     /// Only so many lines from the end
-    #[arg(short = 'n', long, default_value = "all")]
+    #[arg(long, value_name = "LINES", default_value = "all")]
     tail: String,
-    /// Only what was said since then: a time such as 2026-01-02T15:04:05Z, or a span such as 10m
+    /// With -l as --namespace, else as --tail
+    #[arg(short = 'n', value_name = "NAMESPACE|LINES")]
+    n: Option<String>,
+    /// Only what was said since then: a time such as 2026-01-02T15:04:05Z, or a span such as 10m [default with -l: 1h]
     #[arg(long)]
     since: Option<String>,
     /// Show when each line was said
     #[arg(short, long)]
     timestamps: bool,
-    /// Name or id
-    container: String,
+    /// Only lines with this text
+    #[arg(long, value_name = "TEXT")]
+    grep: Option<String>,
+    /// Of all containers of pods with these labels; namespace, pod, container, service, version and node are known too
+    #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with = "container")]
+    selector: Option<String>,
+    /// Only of this namespace
+    #[arg(long, conflicts_with = "container")]
+    namespace: Option<String>,
+    /// Name or id of a container
+    #[arg(required_unless_present_any = ["selector", "namespace"])]
+    container: Option<String>,
 }
 
 /// How often a followed log is looked at. A log that grows is read at once to its end.
 const LOOK: Duration = Duration::from_millis(50);
 
 impl Args {
-    pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
-        let containers = Containers::open(globals)?;
-        let container = containers.find(&self.container)?;
-        let tail = match self.tail.as_str() {
-            "all" => None,
-            number => {
-                Some(number.parse::<usize>().with_context(|| format!("--tail {number} is not a number"))?)
+    pub(crate) fn run(mut self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        let now = SystemClock.now();
+        let since = self.since.as_deref().map(|text| point("since", text, now)).transpose()?;
+        let Some(name) = self.container.take() else {
+            let tail = lines(&self.tail)?;
+            return selected::Wanted {
+                selector: self.selector.unwrap_or_default(),
+                namespace: self.namespace.or(self.n),
+                grep: self.grep,
+                since: since.unwrap_or_else(|| now.minus(selected::BACK)),
+                tail,
+                follow: self.follow,
+                timestamps: self.timestamps,
             }
+            .run(globals);
         };
-        let since = self.since.as_deref().map(|text| point(text, SystemClock.now())).transpose()?;
-        let shown = Shown { since, timestamps: self.timestamps };
+        let tail = lines(self.n.as_deref().unwrap_or(&self.tail))?;
+        let containers = Containers::open(globals)?;
+        let container = containers.find(&name)?;
+        let shown = Shown { since, timestamps: self.timestamps, grep: self.grep.take() };
         match self.show(&containers, &container, tail, &shown) {
             // The reader of the pipe has had enough.
             Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
@@ -90,6 +114,16 @@ impl Args {
         last.iter().try_for_each(|line| shown.print(line))?;
         io::stdout().flush()?;
         if self.follow { follow(containers, container, reader, &path, shown) } else { Ok(()) }
+    }
+}
+
+/// `--tail`.
+fn lines(text: &str) -> anyhow::Result<Option<usize>> {
+    match text {
+        "all" => Ok(None),
+        number => number.parse().map(Some).map_err(|_| {
+            Hinted::new(format!("--tail {number} is not a number of lines"), "write a number, or all").into()
+        }),
     }
 }
 
@@ -152,14 +186,18 @@ impl Lines {
 struct Shown {
     since: Option<Timestamp>,
     timestamps: bool,
+    grep: Option<String>,
 }
 
 impl Shown {
     fn wants(&self, line: &[u8]) -> bool {
-        match (self.since, LogLine::parse(line)) {
-            (Some(since), Some(line)) => line.time >= since,
+        let entry = LogLine::parse(line);
+        let recent = match (self.since, &entry) {
+            (Some(since), Some(entry)) => entry.time >= since,
             _ => true,
-        }
+        };
+        let text = entry.map_or(line, |entry| entry.text);
+        recent && self.grep.as_ref().is_none_or(|wanted| contains(text, wanted.as_bytes()))
     }
 
     fn print(&self, line: &[u8]) -> io::Result<()> {
@@ -179,8 +217,12 @@ impl Shown {
     }
 }
 
-/// A point in time: itself, or so long before `now`.
-fn point(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
+fn contains(text: &[u8], wanted: &[u8]) -> bool {
+    wanted.is_empty() || text.windows(wanted.len()).any(|part| part == wanted)
+}
+
+/// The point in time that an option names: itself, or so long before `now`.
+pub(super) fn point(option: &str, text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
     if let Ok(time) = text.parse() {
         return Ok(time);
     }
@@ -188,14 +230,14 @@ fn point(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
         return Ok(now.minus(span));
     }
     Err(Hinted::new(
-        format!("--since {text} is not a time"),
+        format!("--{option} {text} is not a time"),
         "write 2026-01-02T15:04:05Z, or a span such as 90s, 10m, 1h30m",
     )
     .into())
 }
 
 /// `1h30m`, `90s`, `2d`.
-fn span(text: &str) -> Option<Duration> {
+pub(super) fn span(text: &str) -> Option<Duration> {
     let mut seconds = 0.0;
     let mut rest = text;
     while !rest.is_empty() {

@@ -1,21 +1,29 @@
 //! The command line: one file per subcommand, one row here for each.
 
 mod build;
+mod completion;
+mod console;
 mod containers;
 mod demo;
 mod exec;
 mod image;
 mod inspect;
 mod kill;
+mod kubeconfig;
 mod logs;
 mod platform;
 mod ps;
+mod query;
 mod repo;
 mod rm;
+mod rollout;
 mod run;
 mod runs;
 mod stop;
+mod top;
+mod trace;
 mod up;
+mod version;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -51,7 +59,7 @@ enum Command {
     Run(Box<run::Args>),
     /// List containers
     Ps(ps::Args),
-    /// Fetch the logs of a container
+    /// Fetch the logs of a container, or of all pods with given labels
     Logs(logs::Args),
     /// Execute a command in a running container
     Exec(exec::Args),
@@ -69,6 +77,21 @@ enum Command {
     Repo(repo::Args),
     /// Runs of workflows
     Runs(runs::Args),
+    /// Look at rollouts and steer them
+    #[command(visible_alias = "rollouts")]
+    Rollout(rollout::Args),
+    /// Show what nodes and pods use now
+    Top(top::Args),
+    /// Ask the metrics in PromQL
+    Query(query::Args),
+    /// Show a trace, or search for traces
+    Trace(trace::Args),
+    /// Print what kubectl needs to reach the platform
+    Kubeconfig(kubeconfig::Args),
+    /// Print the versions of this program and of the platform
+    Version(version::Args),
+    /// Print what a shell needs to complete commands
+    Completion(completion::Args),
 }
 
 /// Runs the command line, prints what went wrong, and gives the exit code.
@@ -89,6 +112,13 @@ pub(crate) fn dispatch() -> ExitCode {
         Command::Image(args) => args.run(&globals),
         Command::Repo(args) => args.run(&globals),
         Command::Runs(args) => args.run(&globals),
+        Command::Rollout(args) => args.run(&globals),
+        Command::Top(args) => args.run(&globals),
+        Command::Query(args) => args.run(&globals),
+        Command::Trace(args) => args.run(&globals),
+        Command::Kubeconfig(args) => args.run(&globals),
+        Command::Version(args) => args.run(&globals),
+        Command::Completion(args) => args.run(),
     };
     result.unwrap_or_else(|error| {
         containers::complain(&error);

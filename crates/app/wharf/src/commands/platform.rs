@@ -1,9 +1,14 @@
 //! What commands that talk to the running platform share: the connection, tables, ages.
 
-use std::process::ExitCode;
+use std::{
+    io::{ErrorKind, Write as _},
+    path::Path,
+    process::ExitCode,
+};
 
+use anyhow::Context as _;
 use serde_json::Value;
-use wharf_base::{Clock as _, HintExt as _, SystemClock, Timestamp};
+use wharf_base::{Clock as _, Hinted, SystemClock, Timestamp};
 use wharf_client::Client;
 
 use super::Globals;
@@ -21,14 +26,51 @@ pub(crate) fn connect(
     globals: &Globals,
     act: impl AsyncFnOnce(Client) -> anyhow::Result<ExitCode>,
 ) -> anyhow::Result<ExitCode> {
-    let kubeconfig = globals.data_dir()?.join("kubeconfig");
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let client = Client::from_kubeconfig(&kubeconfig)
-            .await
-            .hint(|| "start the platform with 'wharf up', or choose its folder with --data".to_owned())?;
-        act(client).await
+    run(async {
+        let folder = globals.data_dir()?;
+        let kubeconfig = folder.join("kubeconfig");
+        file_of(&folder, "kubeconfig")?;
+        let endpoints = endpoints(&folder)?;
+        if let Some(address) = endpoints["api"].as_str().and_then(|url| url.strip_prefix("https://"))
+            && tokio::net::TcpStream::connect(address).await.is_err()
+        {
+            return Err(not_running(&folder));
+        }
+        act(Client::from_kubeconfig(&kubeconfig).await?).await
     })
+}
+
+/// Runs a command that waits for others.
+pub(crate) fn run(act: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(act)
+}
+
+/// What is said when nothing answers.
+pub(crate) fn not_running(folder: &Path) -> anyhow::Error {
+    let hint = format!(
+        "start it with 'wharf up --data {}', or choose another platform's folder with --data",
+        folder.display()
+    );
+    Hinted::new(format!("no platform runs on {}", folder.display()), hint).into()
+}
+
+/// The content of a file that a platform writes when it starts.
+pub(crate) fn file_of(folder: &Path, name: &str) -> anyhow::Result<String> {
+    let path = folder.join(name);
+    std::fs::read_to_string(&path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => not_running(folder),
+        ErrorKind::PermissionDenied => {
+            let error = anyhow::Error::new(error).context(format!("cannot read {}", path.display()));
+            Hinted::new(error, "run this as the user who started the platform").into()
+        }
+        _ => anyhow::Error::new(error).context(format!("cannot read {}", path.display())),
+    })
+}
+
+/// Where the parts of the platform are found.
+pub(crate) fn endpoints(folder: &Path) -> anyhow::Result<Value> {
+    serde_json::from_str(&file_of(folder, "endpoints.json")?)
+        .with_context(|| format!("{} is broken", folder.join("endpoints.json").display()))
 }
 
 /// A text of an object; empty when there is none.
@@ -84,20 +126,76 @@ impl Table {
     }
 
     pub(crate) fn print(&self) {
+        say(&self.render());
+    }
+
+    /// The text, each row with its newline.
+    pub(crate) fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
-            self.rows
-                .iter()
-                .filter_map(|row| row.get(column))
-                .map(|cell| cell.chars().count())
-                .max()
-                .unwrap_or(0)
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
+        let mut text = String::new();
         for row in &self.rows {
             let cells: Vec<String> =
                 row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-            println!("{}", cells.join("   ").trim_end());
+            text.push_str(cells.join("   ").trim_end());
+            text.push('\n');
         }
+        text
+    }
+}
+
+/// Prints. A reader that went away, such as `head`, is no failure.
+pub(crate) fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).ok();
+}
+
+/// Prefixes that draw a tree, for rows in order with these depths.
+pub(crate) fn branches(depths: &[usize]) -> Vec<String> {
+    // From the end: whether a row of each depth follows that belongs to the same parent.
+    let mut follows: Vec<bool> = Vec::new();
+    let mut prefixes: Vec<String> = Vec::with_capacity(depths.len());
+    for &depth in depths.iter().rev() {
+        follows.resize(depth + 1, false);
+        let mut prefix = String::new();
+        for (level, more) in follows.iter().enumerate().skip(1) {
+            prefix.push_str(match (level == depth, more) {
+                (true, true) => "├─ ",
+                (true, false) => "└─ ",
+                (false, true) => "│  ",
+                (false, false) => "   ",
+            });
+        }
+        prefixes.push(prefix);
+        if let Some(last) = follows.last_mut() {
+            *last = true;
+        }
+    }
+    prefixes.reverse();
+    prefixes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_is_drawn_from_depths() {
+        let check = |depths: &[usize], drawn: &[&str]| assert_eq!(branches(depths), drawn, "{depths:?}");
+        check(&[0], &[""]);
+        check(&[0, 1, 2, 2, 1, 2], &["", "├─ ", "│  ├─ ", "│  └─ ", "└─ ", "   └─ "]);
+        check(&[0, 1, 0, 1], &["", "└─ ", "", "└─ "]);
+        check(&[], &[]);
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_they_need() {
+        let mut table = Table::new(&["A", "BB"]);
+        table.row(["größer".into(), "x".into()]);
+        assert_eq!(table.render(), "A        BB\ngrößer   x\n");
     }
 }
