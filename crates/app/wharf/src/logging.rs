@@ -19,7 +19,8 @@ pub(crate) fn start_in(file: std::fs::File) {
 }
 
 fn begin(writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) {
-    let level = std::env::var("WHARF_LOG").ok().and_then(|text| text.parse().ok()).unwrap_or(LevelFilter::WARN);
+    let level =
+        std::env::var("WHARF_LOG").ok().and_then(|text| text.parse().ok()).unwrap_or(LevelFilter::WARN);
     // It warns of every answer of the kernel that is no success, also of those that were expected.
     let filter = Targets::new().with_default(level).with_target("nlink", LevelFilter::ERROR);
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false).with_target(false);
