@@ -1,6 +1,7 @@
 //! Open-loop load: requests start on schedule, however slow the answers are. As `tools/load.py` of the sample.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -131,6 +132,11 @@ impl Load {
         }))
     }
 
+    /// All versions that answered.
+    pub(super) fn versions(&self) -> BTreeSet<String> {
+        self.shared.outcomes().iter().map(|outcome| outcome.version.clone()).collect()
+    }
+
     /// When the first request was due that a version answered.
     pub(super) fn first(&self, version: &str) -> Option<Instant> {
         let outcomes = self.shared.outcomes();
@@ -139,7 +145,7 @@ impl Load {
 
     /// Failed requests as people tell them: status and version of each kind.
     pub(super) fn failures(&self) -> Vec<String> {
-        let mut kinds = std::collections::BTreeMap::<String, usize>::new();
+        let mut kinds = BTreeMap::<String, usize>::new();
         for outcome in self.shared.outcomes().iter().filter(|outcome| outcome.failed()) {
             let kind = match outcome.status {
                 Some(status) if outcome.version.is_empty() => format!("status {status} from the router"),

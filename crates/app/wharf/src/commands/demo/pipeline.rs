@@ -48,7 +48,9 @@ pub(super) async fn push(client: &Client, screen: &Screen, git: Command, sha: &s
                     Line::Job(false, text) => screen.detail(&screen.paint(Style::Bad, &text)),
                 }
             }
-            screen.live(&running(&run.status));
+            if let Some(running) = running(&run.status) {
+                screen.live(&running);
+            }
             if run.status.phase.is_final() {
                 return Ok(run);
             }
@@ -88,15 +90,15 @@ async fn run_git(mut git: Command) -> Result<()> {
     Ok(())
 }
 
-/// What is happening now.
-fn running(status: &RunStatus) -> String {
+/// Jobs and steps that run now; nothing between two.
+fn running(status: &RunStatus) -> Option<String> {
     let now = |job: &JobStatus| {
-        let step = job.steps.iter().find(|step| step.status == "in_progress");
-        step.map_or_else(|| job.name.clone(), |step| format!("{}: {}", job.name, step.name))
+        let step = job.steps.iter().find(|step| step.status == "in_progress")?;
+        Some(format!("{}: {}", job.name, step.name))
     };
     let running: Vec<String> =
-        status.jobs.iter().filter(|job| job.status == "in_progress").map(now).collect();
-    if running.is_empty() { "waiting for jobs".to_owned() } else { running.join("; ") }
+        status.jobs.iter().filter(|job| job.status == "in_progress").filter_map(now).collect();
+    (!running.is_empty()).then(|| running.join("; "))
 }
 
 #[derive(Debug, PartialEq)]

@@ -194,7 +194,7 @@ impl Story<'_> {
                 DAY.rate
             );
         };
-        let (all, own) = (load.since(None, None), load.since(None, Some(version)));
+        let all = load.since(None, None);
         ensure!(
             all.failed == 0,
             "{} of {} requests failed: {}",
@@ -202,7 +202,8 @@ impl Story<'_> {
             all.requests,
             load.failures().join(", ")
         );
-        ensure!(own.requests == all.requests, "another version than {version} answers");
+        let versions: Vec<String> = load.versions().into_iter().collect();
+        ensure!(versions == [version], "version {version} should answer; {} did", versions.join(" and "));
         Ok((load, signals.text()))
     }
 
@@ -264,6 +265,14 @@ impl Story<'_> {
         };
         let watch = self.canary(load, &rollouts, &stable, (good, &bad));
         let ((), caught) = tokio::try_join!(run, watch)?;
+        let all = load.since(None, None);
+        ensure!(
+            all.failed == caught.failed,
+            "{} requests failed, and only {} of them met the bad version: {}",
+            all.failed,
+            caught.failed,
+            load.failures().join(", ")
+        );
         let text = format!(
             "caught at {} % after {} of its requests, taken back {} after the first one",
             caught.weight,
@@ -359,13 +368,12 @@ impl Story<'_> {
 
     fn sum_up(&self, load: &Load, caught: &Caught) {
         let all = load.since(None, None);
-        let others = all.failed - caught.failed.min(all.failed);
         self.screen.say(&format!(
-            "\nfailed requests: {} of {}; {} of them met the bad version, {others} anything else",
-            all.failed, all.requests, caught.failed
+            "\nfailed requests: {} of {}, all of them answered by the bad version",
+            all.failed, all.requests
         ));
         self.screen.say(&format!(
-            "from the bad version's first request to its rollback: {}; {} requests to the good version in that time and after, 0 failed",
+            "from the bad version's first request to its rollback: {}; the good version answered {} others, 0 failed",
             time(caught.after),
             caught.stable_requests
         ));
