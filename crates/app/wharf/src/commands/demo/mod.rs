@@ -84,7 +84,10 @@ impl Args {
             () = signals.any() => None,
         };
         let code = match &told {
-            None => ExitCode::from(INTERRUPTED),
+            None => {
+                screen.say("\ninterrupted");
+                ExitCode::from(INTERRUPTED)
+            }
             Some(Ok(_)) => ExitCode::SUCCESS,
             Some(Err(error)) => {
                 screen.say("");
@@ -96,7 +99,7 @@ impl Args {
         screen.say("");
         stages.table().iter().for_each(|row| screen.say(row));
         screen.say(&format!("\nin all {}", time(begun.elapsed())));
-        let failed = !matches!(told, Some(Ok(_)));
+        let failed = matches!(told, Some(Err(_)));
         if let Some(told) = told
             && !self.exit
         {
