@@ -8,7 +8,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use wharf_api::status::Status;
 
-use crate::{ApiServer, Context, Identity, request::RequestInfo, verbs::create_object};
+use crate::{
+    ApiServer, Context, Identity,
+    request::RequestInfo,
+    verbs::{Creation, create_object},
+};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
@@ -45,7 +49,7 @@ async fn ensure(server: &Arc<ApiServer>, object: Value) -> Result<(), Status> {
         warnings: Vec::new(),
         default_manager: "wharf".to_owned(),
     };
-    create_object(server, &mut context, &resource, object, false).await.map(drop)
+    create_object(server, &mut context, &resource, object, Creation::default()).await.map(drop)
 }
 
 fn objects(server: &ApiServer, authority: &str) -> Vec<Value> {

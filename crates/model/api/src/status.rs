@@ -39,7 +39,9 @@ impl Status {
 
     /// 404: no such path.
     pub fn no_such_path() -> Self {
-        Self::new(404, "NotFound", "the server could not find the requested resource")
+        let status = Self::new(404, "NotFound", "the server could not find the requested resource");
+        // Clients look into the details of every 404.
+        Self { details: json!({}), ..status }
     }
 
     /// 405: the resource does not know the verb.

@@ -43,12 +43,22 @@ pub(super) async fn create(
     let body = read_body(request).await?;
     let object = decode_body(context, resource, kind, &body)?;
     let dry_run = context.info.dry_run()?;
-    let entry = create_object(server, context, resource, object, dry_run).await?;
+    let entry =
+        create_object(server, context, resource, object, Creation { dry_run, applied: false }).await?;
     Ok(respond::object(201, accept, resource, &entry, server.now()))
 }
 
 fn body_kind(headers: &HeaderMap) -> Result<BodyKind, Status> {
     BodyKind::of(headers)
+}
+
+/// How an object is created.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Creation {
+    /// Everything but the write.
+    pub dry_run: bool,
+    /// By server-side apply, which has said already who manages which field.
+    pub applied: bool,
 }
 
 /// Creates a decoded object and gives it as stored (or as it would be, in a dry run).
@@ -57,7 +67,7 @@ pub(crate) async fn create_object(
     context: &mut Context,
     resource: &Arc<Resource>,
     mut object: Value,
-    dry_run: bool,
+    how: Creation,
 ) -> Result<Arc<Entry>, Status> {
     place(context, resource, &mut object)?;
     let generated = meta::name(&object).is_empty() && !meta::text(&object, "generateName").is_empty();
@@ -68,7 +78,7 @@ pub(crate) async fn create_object(
             meta::metadata_mut(&mut object)
                 .insert("name".into(), format!("{prefix}{}", random_suffix(5)).into());
         }
-        match try_create(server, context, resource, object, dry_run).await {
+        match try_create(server, context, resource, object, how).await {
             Err(status) if generated && status.reason == "AlreadyExists" && attempt + 1 < NAME_TRIES => {}
             result => return result,
         }
@@ -108,7 +118,7 @@ async fn try_create(
     context: &mut Context,
     resource: &Arc<Resource>,
     mut object: Value,
-    dry_run: bool,
+    how: Creation,
 ) -> Result<Arc<Entry>, Status> {
     let qualified = resource.qualified();
     let gvk = &resource.gvk;
@@ -145,12 +155,14 @@ async fn try_create(
     let manager = context.manager();
     let api_version = gvk.api_version();
     let who = Manager { name: &manager, api_version: &api_version, subresource: "", time: &now };
-    track_update(&json!({}), &mut object, &resource.ty, &who);
+    if !how.applied {
+        track_update(&json!({}), &mut object, &resource.ty, &who);
+    }
     store_version(resource, &mut object);
 
     let name = meta::name(&object).to_owned();
     let key = format!("{}/{name}", if resource.namespaced { meta::namespace(&object) } else { "" });
-    if dry_run {
+    if how.dry_run {
         allocated.release();
         if server.storage.get(&qualified, &key).is_some() {
             return Err(Status::already_exists(&qualified, &name));

@@ -18,7 +18,7 @@ use wharf_http::Body;
 use crate::{ApiServer, Context};
 
 pub(crate) use body::{BodyKind, decode_body, decode_other};
-pub(crate) use create::create_object;
+pub(crate) use create::{Creation, create_object};
 use delete::finish_if_finalized;
 pub(crate) use subresource::subresource;
 use update::{Change, WriteOptions};

@@ -16,7 +16,7 @@ use wharf_state::{Error, Expect};
 
 use super::{
     BodyKind,
-    create::{create_object, entry_of, store_version},
+    create::{Creation, create_object, entry_of, store_version},
     decode_body, finish_if_finalized,
 };
 use crate::{
@@ -295,5 +295,5 @@ pub(super) async fn create_applied(
     object: Value,
     dry_run: bool,
 ) -> Result<Arc<Entry>, Status> {
-    create_object(server, context, resource, object, dry_run).await
+    create_object(server, context, resource, object, Creation { dry_run, applied: true }).await
 }
