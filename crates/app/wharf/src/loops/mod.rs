@@ -14,7 +14,7 @@ mod events;
 mod evidence;
 mod garbage;
 mod job;
-mod keys;
+pub(crate) mod keys;
 pub(crate) mod measure;
 mod namespace;
 mod namespace_defaults;

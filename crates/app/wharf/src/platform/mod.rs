@@ -10,6 +10,7 @@ mod kubelet;
 mod ports;
 mod scrape;
 mod telemetry;
+mod usage;
 mod web;
 
 use std::{
@@ -369,6 +370,8 @@ impl Parts {
         background.spawn(scrape::own(Arc::clone(metrics), agent, Arc::clone(proxy), node.clone()));
         let pods = Informer::start(self.client.clone(), PODS, ListParams::default());
         background.spawn(scrape::pods(Arc::clone(metrics), pods.clone()));
+        let metrics_source = Arc::new(OwnMetrics(Arc::clone(metrics)));
+        self.server.connect_metrics(Arc::new(usage::Usage { metrics: metrics_source, pods: pods.clone() }));
         if host.is_some() {
             let (logs, folder) = (Arc::clone(&self.telemetry.logs), self.data.join("pods"));
             background.spawn(collect::run(logs, pods, folder, node));
