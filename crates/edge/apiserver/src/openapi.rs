@@ -1,7 +1,8 @@
-//! OpenAPI v3 documents by group and version, made from the schema.
+//! OpenAPI documents made from the schema: v3 by group and version, v2 of all.
 //!
-//! They carry types, list keys and group-version-kinds, and no descriptions. The v2 document is not
-//! served: clients that would read it fall back to v3.
+//! They carry types, list keys and group-version-kinds, and no descriptions.
+
+mod v2;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -24,6 +25,16 @@ use crate::{Context, registry::Index, respond};
 
 type Made = HashMap<String, (Bytes, String)>;
 
+/// Names of documents that no path below `openapi/v3/` has.
+const V2: &str = "/v2";
+const V2_PROTOBUF: &str = "/v2 as protobuf";
+const JSON: &str = "application/json";
+/// What clients ask for, and what they are told they got.
+const PROTOBUF: [&str; 2] = [
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+];
+
 /// The documents made so far, for the index they were made from.
 #[derive(Default)]
 pub(crate) struct Documents {
@@ -37,17 +48,21 @@ impl Documents {
         request: &Request<Body>,
     ) -> Result<Response<Body>, Status> {
         let path = context.info.path.trim_matches('/');
-        let Some(rest) = path.strip_prefix("openapi/v3") else { return Err(Status::no_such_path()) };
-        let rest = rest.trim_start_matches('/');
-        if rest.is_empty() {
-            return Ok(respond::json_response(200, &self.root(&context.index)));
-        }
-        let (document, etag) = self.document(&context.index, rest).ok_or_else(Status::no_such_path)?;
+        let header = |name| request.headers().get(name).and_then(|v: &HeaderValue| v.to_str().ok());
+        let rest = path.strip_prefix("openapi/v3").map(|rest| rest.trim_start_matches('/'));
+        let protobuf = header(header::ACCEPT).is_some_and(|types| PROTOBUF.iter().any(|t| types.contains(t)));
+        let (path, media) = match (path, rest) {
+            ("openapi/v2", _) if protobuf => (V2_PROTOBUF, PROTOBUF[1]),
+            ("openapi/v2", _) => (V2, JSON),
+            (_, Some("")) => return Ok(respond::json_response(200, &self.root(&context.index))),
+            (_, Some(rest)) => (rest, JSON),
+            _ => return Err(Status::no_such_path()),
+        };
+        let (document, etag) = self.document(&context.index, path).ok_or_else(Status::no_such_path)?;
         let quoted = format!("\"{etag}\"");
-        let known = request.headers().get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
-        let mut response = match known == Some(&quoted) {
-            true => respond::response(304, "application/json", Bytes::new()),
-            false => respond::response(200, "application/json", document),
+        let mut response = match header(header::IF_NONE_MATCH) == Some(&quoted) {
+            true => respond::response(304, media, Bytes::new()),
+            false => respond::response(200, media, document),
         };
         if let Ok(value) = HeaderValue::from_str(&quoted) {
             response.headers_mut().insert(header::ETAG, value);
@@ -79,11 +94,6 @@ impl Documents {
     }
 
     fn document(&self, index: &Arc<Index>, path: &str) -> Option<(Bytes, String)> {
-        let (group, version) = match path.split('/').collect::<Vec<_>>()[..] {
-            ["api", version] => ("", version),
-            ["apis", group, version] => (group, version),
-            _ => return None,
-        };
         let mut made = self.made.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !made.0.as_ref().is_some_and(|known| Arc::ptr_eq(known, index)) {
             *made = (Some(Arc::clone(index)), Made::new());
@@ -91,15 +101,30 @@ impl Documents {
         if let Some(document) = made.1.get(path) {
             return Some(document.clone());
         }
-        let (_, resources) = index.groups.get(group)?.iter().find(|(v, _)| v == version)?;
-        let document: Bytes = encode_json(&make(resources)).into();
+        let document: Bytes = write(index, path)?.into();
         let etag = Digest::of(&document).hex()[..32].to_uppercase();
         made.1.insert(path.to_owned(), (document.clone(), etag.clone()));
         Some((document, etag))
     }
 }
 
-fn make(resources: &[Arc<Resource>]) -> Value {
+/// A document by its path below `openapi/v3/`, or one of v2.
+fn write(index: &Index, path: &str) -> Option<Vec<u8>> {
+    let (group, version) = match path.split('/').collect::<Vec<_>>()[..] {
+        ["api", version] => ("", version),
+        ["apis", group, version] => (group, version),
+        _ if path == V2 || path == V2_PROTOBUF => {
+            let all = index.groups.values().flatten().flat_map(|(_, resources)| resources);
+            let document = v2::from_v3(&make(all));
+            return Some(if path == V2 { encode_json(&document) } else { v2::encode(&document) });
+        }
+        _ => return None,
+    };
+    let (_, resources) = index.groups.get(group)?.iter().find(|(v, _)| v == version)?;
+    Some(encode_json(&make(resources)))
+}
+
+fn make<'a>(resources: impl IntoIterator<Item = &'a Arc<Resource>>) -> Value {
     let (mut schemas, mut paths) = (Map::new(), Map::new());
     for resource in resources {
         let name = definition_name(resource);

@@ -171,6 +171,15 @@ impl PodNetwork {
         self.publish(id, Vec::new()).await
     }
 
+    /// Every pod and publisher saved in a network's folder, which need not be open.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn attached(data: &Path) -> Result<BTreeSet<String>> {
+        let saved = Store::open(data)?.read()?;
+        Ok(saved.pods.into_keys().chain(saved.ports.into_keys()).collect())
+    }
+
     /// Forgets every pod and publisher but those, and removes their links.
     ///
     /// # Errors

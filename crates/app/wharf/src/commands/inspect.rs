@@ -7,7 +7,7 @@ use wharf_base::Timestamp;
 
 use super::{
     Globals,
-    containers::{Container, Containers, MAIN, complain},
+    containers::{Container, Containers, MAIN, NETWORK, complain},
     ps,
 };
 
@@ -68,7 +68,7 @@ fn describe(container: &Container) -> anyhow::Result<Value> {
             "Memory": resources.memory().and_then(|memory| memory.limit()).unwrap_or(0),
             "NanoCpus": quota * 10_000,
             "ReadonlyRootfs": spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false),
-            "NetworkMode": match container.config.network { wharf_runtime::Network::Host => "host", _ => "none" },
+            "NetworkMode": container.config.labels.get(NETWORK),
         },
         "GraphDriver": { "Name": "overlay", "Data": {
             "LowerDir": config.root.lower, "UpperDir": container.dir.container(MAIN).join("upper"),

@@ -3,7 +3,7 @@
 mod build;
 mod completion;
 mod console;
-mod containers;
+pub(crate) mod containers;
 mod demo;
 mod exec;
 mod image;

@@ -38,7 +38,9 @@ const HEADINGS: [&str; 7] = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STA
 
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
-        let mut found = Containers::open(globals)?.all()?;
+        let containers = Containers::open(globals)?;
+        let mut found = containers.all()?;
+        containers.release_network();
         found.retain(|container| self.all || container.is_running());
         let short = !(self.no_trunc || matches!(self.output, Some(Form::Wide)));
         match self.output {

@@ -26,7 +26,10 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         let containers = Containers::open(globals)?;
-        for_each(&self.containers, |wanted| remove(&containers, &containers.find(wanted)?, self.force))
+        let code =
+            for_each(&self.containers, |wanted| remove(&containers, &containers.find(wanted)?, self.force));
+        containers.release_network();
+        code
     }
 }
 

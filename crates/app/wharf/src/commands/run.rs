@@ -18,11 +18,13 @@ use wharf_runtime::{
 use super::{
     Globals,
     containers::{
-        Containers, IMAGE, Image, MAIN, NAME, Relay, Remote, STOP_SIGNAL, Terminal, complain, from_directory,
-        from_store, is_terminal, log_of, relay_end,
+        Containers, IMAGE, Image, MAIN, NAME, NETWORK, Relay, Remote, STOP_SIGNAL, Terminal, bridge,
+        complain, from_directory, from_store, is_terminal, log_of, relay_end,
     },
 };
 
+/// Names every container knows.
+const LOCAL_HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
 /// Docker's code for "the engine, not the program, failed".
 const ENGINE_FAILED: u8 = 125;
 
@@ -43,9 +45,9 @@ pub(crate) struct Args {
     /// Name of the container
     #[arg(long)]
     name: Option<String>,
-    /// Publish a port: HOST:CONTAINER
+    /// Publish a port: [ADDRESS:]HOST:CONTAINER[/udp]
     #[arg(short, long, value_name = "H:C")]
-    publish: Vec<String>,
+    publish: Vec<bridge::Publish>,
     /// Mount a folder or file of this machine: HOST:CONTAINER[:ro]
     #[arg(short, long, value_name = "H:C[:ro]")]
     volume: Vec<String>,
@@ -73,8 +75,8 @@ pub(crate) struct Args {
     /// Host name in the container
     #[arg(long)]
     hostname: Option<String>,
-    /// Network of the container: none, host (bridge is not available yet)
-    #[arg(long, default_value = "none")]
+    /// Network of the container: bridge, host, none
+    #[arg(long, default_value = "bridge")]
     network: String,
     /// Mount the root file system read-only
     #[arg(long)]
@@ -122,11 +124,12 @@ impl Args {
                 return Err(error);
             }
         };
-        let new =
-            New { args: self, id: &id, name: &name, image: &image, command, folder: containers.folder(&id) };
+        let (folder, data) = (containers.folder(&id), globals.data_dir()?);
+        let new = New { args: self, id: &id, name: &name, image: &image, command, folder, data };
         let started = new.start(&containers);
         if started.is_err() {
             containers.forget(&id, &name)?;
+            containers.release_network();
         }
         let (sandbox, attached) = started?;
         let Some((mut relay, mut ending)) = attached else {
@@ -141,35 +144,15 @@ impl Args {
             sandbox.shutdown()?;
             containers.forget(&id, &name)?;
         }
+        if self.network == "bridge" {
+            containers.release_network();
+        }
         Ok(code)
     }
 
     /// Says what is not available, before anything is made.
     fn check(&self) -> anyhow::Result<()> {
-        if !self.publish.is_empty() {
-            return Err(Hinted::new(
-                "publishing ports (-p) is not available yet: containers have no bridge network",
-                "use --network host; the program's ports are then this machine's",
-            )
-            .into());
-        }
-        match self.network.as_str() {
-            "none" | "host" => {}
-            "bridge" => {
-                return Err(Hinted::new(
-                    "the bridge network is not available yet",
-                    "use --network host or --network none",
-                )
-                .into());
-            }
-            other => {
-                return Err(Hinted::new(
-                    format!("no such network: {other}"),
-                    "use --network host or --network none",
-                )
-                .into());
-            }
-        }
+        bridge::check(&self.network, &self.publish)?;
         if self.tty && !self.detach && !is_terminal() {
             bail!("the input device is not a terminal: leave -t out");
         }
@@ -245,6 +228,7 @@ struct New<'a> {
     image: &'a Image,
     command: Vec<String>,
     folder: PathBuf,
+    data: PathBuf,
 }
 
 type Started = (Box<dyn Sandbox>, Option<(Relay, wharf_runtime::Ending)>);
@@ -256,6 +240,7 @@ impl New<'_> {
         let mut relay = if self.args.detach { None } else { Some(Relay::new()?) };
         let sandbox = containers.runtime.create(&self.folder, &self.sandbox())?;
         let joined = (|| {
+            self.connect(&*sandbox)?;
             let status = sandbox.create_container(&config)?;
             for warning in &status.warnings {
                 eprintln!("warning: {warning}");
@@ -283,11 +268,24 @@ impl New<'_> {
         }
     }
 
+    /// Joins the bridge network, and tells the container its address.
+    fn connect(&self, sandbox: &dyn Sandbox) -> anyhow::Result<()> {
+        if self.args.network != "bridge" {
+            return Ok(());
+        }
+        let namespace = sandbox.network_namespace();
+        let address = bridge::attach(&self.data, self.id, &namespace, &self.args.publish)?;
+        let hosts = self.folder.join("etc/hosts");
+        let text = format!("{LOCAL_HOSTS}{address}\t{}\n", self.hostname());
+        fs::write(&hosts, text).with_context(|| format!("cannot write {}", hosts.display()))
+    }
+
     fn sandbox(&self) -> SandboxConfig {
         let host = self.args.network == "host";
         let mut labels = BTreeMap::from([
             (NAME.to_owned(), self.name.to_owned()),
             (IMAGE.to_owned(), self.image.name.clone()),
+            (NETWORK.to_owned(), self.args.network.clone()),
         ]);
         labels.extend(self.image.stop_signal.clone().map(|signal| (STOP_SIGNAL.to_owned(), signal)));
         SandboxConfig {
@@ -398,14 +396,13 @@ impl New<'_> {
         let hostname = self.hostname();
         let host = self.args.network == "host";
         let of_machine = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let hosts = if host {
-            of_machine("/etc/hosts")
-        } else {
-            format!(
-                "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n"
-            )
+        let hosts =
+            if host { of_machine("/etc/hosts") } else { format!("{LOCAL_HOSTS}127.0.1.1\t{hostname}\n") };
+        let resolver = match self.args.network.as_str() {
+            "host" => of_machine("/etc/resolv.conf"),
+            "bridge" => bridge::resolver(&of_machine("/etc/resolv.conf")),
+            _ => String::new(),
         };
-        let resolver = if host { of_machine("/etc/resolv.conf") } else { String::new() };
         let mut mounts = Vec::new();
         for (name, text) in
             [("hosts", hosts), ("hostname", format!("{hostname}\n")), ("resolv.conf", resolver)]

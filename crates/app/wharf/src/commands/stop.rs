@@ -26,7 +26,7 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         let containers = Containers::open(globals)?;
-        for_each(&self.containers, |wanted| {
+        let code = for_each(&self.containers, |wanted| {
             let container = containers.find(wanted)?;
             // As docker: one that has stopped is no failure.
             if container.is_running() {
@@ -34,7 +34,9 @@ impl Args {
             } else {
                 Ok(())
             }
-        })
+        });
+        containers.release_network();
+        code
     }
 }
 

@@ -4,8 +4,9 @@ use std::{
     collections::BTreeSet,
     fs::File,
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -23,6 +24,7 @@ use wharf_node::{Failure, ImagePuller, NodeAgent, NodeConfig, Pull, PullSecret};
 use wharf_runtime::ShimRuntime;
 
 use super::{Endpoints, SERVICE_NETWORK, ports};
+use crate::commands::containers::bridge;
 
 /// The network pods of all instances on a machine take theirs from.
 const PODS: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 244, 0, 0), 16);
@@ -30,6 +32,8 @@ const PODS: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 244, 0, 0), 16);
 const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// Where pods find the API.
 const KUBERNETES: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+/// How often ended containers of `wharf run` are looked for.
+const CONTAINERS: Duration = Duration::from_secs(2);
 const DOMAIN: &str = "cluster.local";
 
 /// A short name for a data folder, to tell its links, rules and cgroups from another's.
@@ -45,6 +49,27 @@ pub(crate) struct Host {
     network: Arc<PodNetwork>,
     services: ServiceProxy,
     dns: DnsServer,
+    data: PathBuf,
+}
+
+/// Where the network of a data folder keeps what it must not forget.
+pub(crate) fn network_folder(data: &Path) -> PathBuf {
+    data.join("network")
+}
+
+/// Takes back what containers of `wharf run` had, once they have ended.
+pub(crate) async fn release_containers(data: PathBuf) {
+    let mut again = tokio::time::interval(CONTAINERS);
+    loop {
+        again.tick().await;
+        let data = data.clone();
+        match tokio::task::spawn_blocking(move || bridge::release_ended(&data)).await {
+            Ok(Err(error)) => {
+                tracing::warn!(error = format!("{error:#}"), "an ended container keeps its address")
+            }
+            _ => {}
+        }
+    }
 }
 
 /// The network before anything uses it.
@@ -56,7 +81,7 @@ pub(crate) async fn open_network(data: &Path) -> Result<Arc<PodNetwork>> {
     }
     let config = NetworkConfig {
         instance: instance(data),
-        data: data.join("network"),
+        data: network_folder(data),
         pods: Ipv4Net::new(PODS.0, PODS.1),
         services: Ipv4Net::new(SERVICE_NETWORK.0, SERVICE_NETWORK.1),
         dns: DNS,
@@ -78,6 +103,7 @@ impl Host {
             .into_iter()
             .flatten()
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .chain(bridge::living(data)?)
             .collect();
         network.recover(&living).await.context("the pod network cannot be put in order")?;
         for (name, rules) in platform_rules(network.gateway(), endpoints) {
@@ -116,7 +142,7 @@ impl Host {
             labels: Default::default(),
         })
         .context("the node agent cannot start")?;
-        Ok(Self { agent: Arc::new(agent), network, services, dns })
+        Ok(Self { agent: Arc::new(agent), network, services, dns, data: data.to_owned() })
     }
 
     pub(crate) fn agent(&self) -> &Arc<NodeAgent> {
@@ -129,11 +155,23 @@ impl Host {
             true => self.agent.drain().await,
             false => self.agent.shutdown().await,
         }
-        drop((self.services, self.dns));
-        if drain && let Err(error) = self.network.remove_all().await {
-            tracing::error!(%error, "the pod network could not be removed whole");
+        let Self { network, data, services, dns, .. } = self;
+        drop((services, dns));
+        if drain && let Err(error) = remove_network(&network, &data).await {
+            tracing::error!(error = format!("{error:#}"), "the pod network could not be removed whole");
         }
     }
+}
+
+/// Containers of `wharf run` are not the platform's to end: the last of them takes the network with it.
+async fn remove_network(network: &PodNetwork, data: &Path) -> Result<()> {
+    let _joining = bridge::lock(data)?;
+    let containers = bridge::living(data)?;
+    if containers.is_empty() {
+        return Ok(network.remove_all().await?);
+    }
+    tracing::info!(containers = containers.len(), "the network stays for containers of wharf run");
+    Ok(network.services().replace(Default::default()).await?)
 }
 
 /// The machine's name, as Kubernetes wants it: lower case.

@@ -40,11 +40,15 @@ use wharf_runtime::ShimRuntime;
 use wharf_state::{Embedded, Options, Store};
 use wharf_telemetryapi::{loki::Loki, otlp::Otlp, prometheus::Prometheus, tempo::Tempo};
 
-use crate::loops::{self, Loops, measure::Measure};
+use crate::{
+    commands::containers::bridge,
+    loops::{self, Loops, measure::Measure},
+};
 
 use host::{Host, Wiring};
 use telemetry::{OwnMetrics, Telemetry};
 
+pub(crate) use host::{network_folder, open_network};
 pub(crate) use identity::Identities;
 pub(crate) use ports::Ports;
 
@@ -261,7 +265,12 @@ impl Parts {
         })
         .await?;
         let network = match role {
-            Role::All => Some(host::open_network(&data).await?),
+            Role::All => {
+                let joining = bridge::lock(&data)?;
+                let network = open_network(&data).await?;
+                drop(joining);
+                Some(network)
+            }
             Role::ControlPlane => None,
         };
         let telemetry = Telemetry::open(&data)?;
@@ -374,6 +383,7 @@ impl Parts {
         self.server.connect_metrics(Arc::new(usage::Usage { metrics: metrics_source, pods: pods.clone() }));
         if host.is_some() {
             let (logs, folder) = (Arc::clone(&self.telemetry.logs), self.data.join("pods"));
+            background.spawn(host::release_containers(self.data.clone()));
             background.spawn(collect::run(logs, pods, folder, node));
         }
     }

@@ -1,5 +1,6 @@
 //! What the container commands share: the containers of a data folder, images, streams.
 
+pub(crate) mod bridge;
 mod image;
 mod names;
 mod relay;
@@ -26,6 +27,7 @@ pub(crate) const MAIN: &str = "main";
 /// Labels under which a container's own facts are kept in its pod's description.
 pub(crate) const NAME: &str = "wharf.name";
 pub(crate) const IMAGE: &str = "wharf.image";
+pub(crate) const NETWORK: &str = "wharf.network";
 pub(crate) const STOP_SIGNAL: &str = "wharf.stop-signal";
 
 /// Prints an error as people see it.
@@ -50,6 +52,14 @@ pub(crate) struct Container {
 impl Containers {
     pub(crate) fn open(globals: &Globals) -> anyhow::Result<Self> {
         Ok(Self { root: globals.data_dir()?.join("containers"), runtime: ShimRuntime::default() })
+    }
+
+    /// Takes back what ended containers had of the network.
+    pub(crate) fn release_network(&self) {
+        let data = self.root.parent().unwrap_or(&self.root);
+        if let Err(error) = bridge::release_ended(data) {
+            eprintln!("warning: an ended container keeps its address: {error:#}");
+        }
     }
 
     /// The folder of a container.
