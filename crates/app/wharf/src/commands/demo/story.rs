@@ -103,14 +103,15 @@ struct Caught {
 impl Story<'_> {
     /// Tells it to the end; gives the load, which goes on.
     pub(super) async fn tell(&self) -> Result<Load> {
-        self.stages.run("Make a base image of this machine's own Python", self.pack()).await?;
-        let sample = self.stages.run("Create the sample's repository", self.sample()).await?;
+        self.stages.run("Make a base image of this machine's own Python", Box::pin(self.pack())).await?;
+        let sample = self.stages.run("Create the sample's repository", Box::pin(self.sample())).await?;
         let title = "Push the first version, through tests and staging to production";
-        let version = self.stages.run(title, self.first_push(&sample)).await?;
-        let load = self.stages.run("Customers come: golden signals", self.customers(&version)).await?;
-        self.stages.run("More customers come: pods are added", self.rush(&load)).await?;
+        let version = self.stages.run(title, Box::pin(self.first_push(&sample))).await?;
+        let load =
+            self.stages.run("Customers come: golden signals", Box::pin(self.customers(&version))).await?;
+        self.stages.run("More customers come: pods are added", Box::pin(self.rush(&load))).await?;
         let title = "Push a bad version, which passes every test";
-        let caught = self.stages.run(title, self.bad_version(&sample, &load, &version)).await?;
+        let caught = self.stages.run(title, Box::pin(self.bad_version(&sample, &load, &version))).await?;
         self.sum_up(&load, &caught);
         Ok(load)
     }
