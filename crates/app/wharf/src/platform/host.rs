@@ -63,11 +63,9 @@ pub(crate) async fn release_containers(data: PathBuf) {
     loop {
         again.tick().await;
         let data = data.clone();
-        match tokio::task::spawn_blocking(move || bridge::release_ended(&data)).await {
-            Ok(Err(error)) => {
-                tracing::warn!(error = format!("{error:#}"), "an ended container keeps its address")
-            }
-            _ => {}
+        let released = tokio::task::spawn_blocking(move || bridge::release_ended(&data)).await;
+        if let Ok(Err(error)) = released {
+            tracing::warn!(error = format!("{error:#}"), "an ended container keeps its address");
         }
     }
 }

@@ -31,9 +31,7 @@ impl Jobs {
     /// Steps until nothing is written; returns the wait asked for.
     fn settle(&mut self) -> Option<Duration> {
         for _ in 0..30 {
-            if self.world.object(&JOBS, "j").is_none() {
-                return None;
-            }
+            self.world.object(&JOBS, "j")?;
             let (job, pods) = (self.job(), self.world.all::<Pod>(&PODS));
             let pods: Vec<&Pod> = pods.iter().collect();
             let step = step(&View { job: &job, pods: &pods }, at(self.now));
