@@ -274,7 +274,7 @@ impl ApiServer {
         }
         match resource.backing {
             Backing::Review => reviews::answer(self, context, &resource, request).await,
-            Backing::Measured => measured::answer(self, context, &resource, request.headers()),
+            Backing::Measured => measured::answer(self, context, &resource, request.headers()).await,
             Backing::Stored => verbs::dispatch(self, context, &resource, request).await,
         }
     }

@@ -56,7 +56,7 @@ pub struct NodeUsage {
     pub window: Duration,
 }
 
-/// Knows what pods and nodes use. Must not block: it is asked on the threads that serve requests.
+/// Knows what pods and nodes use. May block: it is asked away from the threads that serve requests.
 pub trait ResourceMetrics: Send + Sync + 'static {
     /// Every pod that something is known of.
     fn pods(&self) -> Vec<PodUsage>;
@@ -83,7 +83,7 @@ pub(crate) fn resources() -> Vec<Resource> {
         "nodes",
         "NodeMetrics",
         "Cluster",
-        ("usage", usage.clone()),
+        ("usage", usage),
         json!([column("CPU", ".usage.cpu"), column("Memory", ".usage.memory"), column("Window", ".window")]),
     );
     let pods = of(
@@ -101,7 +101,7 @@ pub(crate) fn resources() -> Vec<Resource> {
 }
 
 /// Answers get and list.
-pub(crate) fn answer(
+pub(crate) async fn answer(
     server: &ApiServer,
     context: &Context,
     resource: &Resource,
@@ -112,7 +112,7 @@ pub(crate) fn answer(
     let source = server.metrics_source().ok_or_else(Status::no_such_path)?;
     match info.verb {
         "get" => {
-            let found = measure(server, &**source, resource).into_iter().find(|object| {
+            let found = measure(server, source, resource).await?.into_iter().find(|object| {
                 wharf_api::meta::name(object) == info.name
                     && (!resource.namespaced || wharf_api::meta::namespace(object) == info.namespace)
             });
@@ -120,8 +120,8 @@ pub(crate) fn answer(
             Ok(respond::value(200, accept, resource, object, server.now()))
         }
         "list" => {
-            let mut items = measure(server, &**source, resource);
             let selection = Selection::of(info)?;
+            let mut items = measure(server, source, resource).await?;
             items.retain(|object| selection.wants(object, info));
             Ok(list(accept, resource, items, IncludeObject::of(info.param("includeObject"))?, server.now()))
         }
@@ -181,14 +181,23 @@ fn list(
 }
 
 /// All objects of a resource, by namespace and name.
-fn measure(server: &ApiServer, source: &dyn ResourceMetrics, resource: &Resource) -> Vec<Value> {
-    let mut objects: Vec<Value> = match resource.namespaced {
-        true => source.pods().iter().map(pod).collect(),
-        false => source.nodes().iter().map(|usage| node(server, usage)).collect(),
-    };
+async fn measure(
+    server: &ApiServer,
+    source: &Arc<dyn ResourceMetrics>,
+    resource: &Resource,
+) -> Result<Vec<Value>, Status> {
+    let (source, namespaced) = (Arc::clone(source), resource.namespaced);
+    let measured = tokio::task::spawn_blocking(move || match namespaced {
+        true => (source.pods(), Vec::new()),
+        false => (Vec::new(), source.nodes()),
+    });
+    let (pods, nodes) =
+        measured.await.map_err(|error| Status::internal(format!("usage cannot be measured: {error}")))?;
+    let mut objects: Vec<Value> =
+        pods.iter().map(pod).chain(nodes.iter().map(|usage| node(server, usage))).collect();
     let key = |o: &Value| (wharf_api::meta::namespace(o).to_owned(), wharf_api::meta::name(o).to_owned());
     objects.sort_by_cached_key(key);
-    objects
+    Ok(objects)
 }
 
 fn pod(usage: &PodUsage) -> Value {

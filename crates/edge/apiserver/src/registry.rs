@@ -15,13 +15,16 @@ use wharf_api::{
 
 use crate::{measured, storage::Storage};
 
+/// A version of a group with its resources in order.
+pub(crate) type Version = (String, Vec<Arc<Resource>>);
+
 /// The served resources at one time.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     /// By group, version and plural.
     by_path: HashMap<(String, String, String), Arc<Resource>>,
     /// Group to its versions, preferred first, each with its resources in order.
-    pub groups: BTreeMap<String, Vec<(String, Vec<Arc<Resource>>)>>,
+    pub groups: BTreeMap<String, Vec<Version>>,
 }
 
 impl Index {

@@ -1,5 +1,7 @@
 //! Pages through the front door.
 
+#![allow(clippy::unwrap_used, unreachable_pub)] // a test
+
 mod sample;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The registry over real sockets, as clients of the distribution specification use it.
 
+#![allow(clippy::unwrap_used, unreachable_pub)] // a test
+
 mod support;
 
 use http::StatusCode;

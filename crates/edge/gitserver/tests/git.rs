@@ -1,5 +1,7 @@
 //! Real git over HTTP.
 
+#![allow(clippy::unwrap_used, unreachable_pub)] // a test
+
 use std::{
     future::Future,
     path::Path,

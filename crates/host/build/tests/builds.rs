@@ -1,5 +1,7 @@
 //! Whole builds with real containers on a small base.
 
+#![allow(clippy::unwrap_used, unreachable_pub)] // a test
+
 mod support;
 
 use support::{Lab, owner, ran, read, write};

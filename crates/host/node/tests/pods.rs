@@ -1,5 +1,7 @@
 //! Pods from their object in the API to containers on this machine, and back.
 
+#![allow(clippy::unwrap_used, unreachable_pub)] // a test
+
 mod support;
 
 use std::{fs, time::Instant};

@@ -1,5 +1,7 @@
 //! Logs, commands, attachment and port-forward, as the API server asks for them.
 
+#![allow(clippy::unwrap_used, unreachable_pub)] // a test
+
 mod support;
 
 use futures_util::StreamExt;

@@ -1,5 +1,7 @@
 //! What a program finds in its container.
 
+#![allow(clippy::unwrap_used, unreachable_pub)] // a test
+
 mod support;
 
 use std::{fs, os::unix::fs::symlink, path::Path};

@@ -1,5 +1,7 @@
 //! A container's life seen from outside: exec, terminals, logs, and the deaths of those who hold it.
 
+#![allow(clippy::unwrap_used, unreachable_pub)] // a test
+
 mod support;
 
 use std::{

@@ -1,5 +1,7 @@
 //! Whole images against a folder of advisories.
 
+#![allow(clippy::unwrap_used, unreachable_pub)] // a test
+
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use serde_json::json;

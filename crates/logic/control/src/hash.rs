@@ -11,6 +11,12 @@ const LENGTH: usize = 10;
 #[derive(Clone, Copy)]
 pub struct Fnv(u64);
 
+impl Default for Fnv {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Fnv {
     /// The hash of nothing.
     pub const fn new() -> Self {

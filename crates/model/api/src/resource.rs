@@ -41,6 +41,7 @@ const ALL: &[&str] = &["all"];
 const STATUS: &[&str] = &["status"];
 const STATUS_SCALE: &[&str] = &["status", "scale"];
 
+#[allow(clippy::too_many_arguments, reason = "a row of the table below, read column by column")]
 const fn row(
     group: &'static str,
     version: &'static str,

@@ -100,7 +100,7 @@ mod tests {
     fn ids_round_trip_and_differ() {
         let (a, b) = (ContainerId::random(), ContainerId::random());
         assert_ne!(a, b);
-        assert_eq!(a.to_string().parse(), Ok(a.clone()));
+        assert_eq!(a.to_string().parse(), Ok(a));
         assert!("../../etc/passwd".parse::<ContainerId>().is_err());
     }
 }

@@ -1,5 +1,7 @@
 //! Archives in the forms of the tools that write them.
 
+#![allow(clippy::unwrap_used, unreachable_pub)] // a test
+
 use std::io::Write;
 
 use wharf_base::Digest;

@@ -1,5 +1,7 @@
 //! Layers there and back, and layers that mean harm. Making devices and owners needs root.
 
+#![allow(clippy::unwrap_used, unreachable_pub)] // a test
+
 use std::{
     fs,
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink},

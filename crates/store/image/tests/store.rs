@@ -1,5 +1,7 @@
 //! The store as several users of one folder meet it.
 
+#![allow(clippy::unwrap_used, unreachable_pub)] // a test
+
 use std::{fs, time::Duration};
 
 use wharf_base::Digest;

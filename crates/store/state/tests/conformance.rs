@@ -1,5 +1,7 @@
 //! What every store must do, run on each implementation.
 
+#![allow(clippy::unwrap_used, unreachable_pub)] // a test
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -161,7 +163,7 @@ proptest! {
             }
         }
         let expected: Vec<_> = model.iter().map(|(k, (v, r))| (k.clone(), v.clone(), *r)).collect();
-        prop_assert_eq!(contents(&store), expected.clone());
+        prop_assert_eq!(&contents(&store), &expected);
         let mut replayed = BTreeMap::new();
         for change in store.changes(0).unwrap() {
             let key = String::from_utf8(change.key.to_vec()).unwrap();

@@ -48,7 +48,6 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "container")]
     namespace: Option<String>,
     /// Name or id of a container
-    #[arg(required_unless_present_any = ["selector", "namespace"])]
     container: Option<String>,
 }
 
@@ -60,6 +59,11 @@ impl Args {
         let now = SystemClock.now();
         let since = self.since.as_deref().map(|text| point("since", text, now)).transpose()?;
         let Some(name) = self.container.take() else {
+            if self.selector.is_none() && self.namespace.is_none() {
+                let hint =
+                    "name a container of 'wharf ps -a', or select pods with -l app=shop or --namespace prod";
+                return Err(Hinted::new("whose logs is not said", hint).into());
+            }
             let tail = lines(&self.tail)?;
             return selected::Wanted {
                 selector: self.selector.unwrap_or_default(),

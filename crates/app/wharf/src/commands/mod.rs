@@ -4,6 +4,7 @@ mod build;
 mod completion;
 mod console;
 pub(crate) mod containers;
+mod demo;
 mod exec;
 mod image;
 mod inspect;
@@ -50,6 +51,8 @@ pub(crate) struct Globals {
 enum Command {
     /// Run the platform in the foreground
     Up(up::Args),
+    /// Show the whole way of a sample application, from git push to automatic rollback
+    Demo(demo::Args),
     /// Build an image from a Dockerfile
     Build(Box<build::Args>),
     /// Create and run a new container from an image
@@ -96,6 +99,7 @@ pub(crate) fn dispatch() -> ExitCode {
     let Cli { globals, command } = Cli::parse();
     let result = match command {
         Command::Up(args) => args.run(&globals),
+        Command::Demo(args) => args.run(&globals),
         Command::Build(args) => args.run(&globals),
         Command::Run(args) => args.run(&globals),
         Command::Ps(args) => args.run(&globals),

@@ -26,18 +26,19 @@ pub(crate) fn connect(
     globals: &Globals,
     act: impl AsyncFnOnce(Client) -> anyhow::Result<ExitCode>,
 ) -> anyhow::Result<ExitCode> {
-    run(async {
-        let folder = globals.data_dir()?;
-        let kubeconfig = folder.join("kubeconfig");
-        file_of(&folder, "kubeconfig")?;
-        let endpoints = endpoints(&folder)?;
-        if let Some(address) = endpoints["api"].as_str().and_then(|url| url.strip_prefix("https://"))
-            && tokio::net::TcpStream::connect(address).await.is_err()
-        {
-            return Err(not_running(&folder));
-        }
-        act(Client::from_kubeconfig(&kubeconfig).await?).await
-    })
+    run(async { act(client_of(&globals.data_dir()?).await?).await })
+}
+
+/// A client of the platform that runs on a folder.
+pub(crate) async fn client_of(folder: &Path) -> anyhow::Result<Client> {
+    file_of(folder, "kubeconfig")?;
+    // The files of a platform that has ended are still there.
+    if let Some(address) = endpoints(folder)?["api"].as_str().and_then(|url| url.strip_prefix("https://"))
+        && tokio::net::TcpStream::connect(address).await.is_err()
+    {
+        return Err(not_running(folder));
+    }
+    Ok(Client::from_kubeconfig(&folder.join("kubeconfig")).await?)
 }
 
 /// Runs a command that waits for others.
@@ -109,6 +110,20 @@ pub(crate) fn print(
             Ok(())
         }
     }
+}
+
+/// Prints one object in the form asked for, as a text otherwise.
+pub(crate) fn print_one(
+    form: Option<Form>,
+    object: &Value,
+    text: impl FnOnce() -> String,
+) -> anyhow::Result<()> {
+    match form {
+        Some(Form::Json) => say(&format!("{}\n", serde_json::to_string_pretty(object)?)),
+        Some(Form::Yaml) => say(&wharf_api::codec::value_to_yaml(object)),
+        _ => say(&text()),
+    }
+    Ok(())
 }
 
 /// Rows under headings, in columns as wide as they need.

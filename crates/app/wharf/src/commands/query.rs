@@ -7,9 +7,9 @@ use wharf_base::{Clock as _, Hinted, SystemClock, Timestamp};
 
 use super::{
     Globals,
-    console::{Console, ask},
+    console::{Console, Refused, ask},
     logs::{point, span},
-    platform::{Form, Table, say},
+    platform::{Form, Table, print_one},
 };
 
 #[derive(clap::Args)]
@@ -38,11 +38,8 @@ const TREND: usize = 24;
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         ask(globals, async |console| {
-            let data = self.ask(&console).await?;
-            match self.output {
-                Some(form @ (Form::Json | Form::Yaml)) => form.print(std::slice::from_ref(&data))?,
-                form => say(&render(&data, form == Some(Form::Wide))),
-            }
+            let data = self.ask(&console).await.map_err(|error| pointed(error, &self.promql))?;
+            print_one(self.output, &data, || render(&data, self.output == Some(Form::Wide)))?;
             Ok(ExitCode::SUCCESS)
         })
     }
@@ -80,6 +77,26 @@ impl Args {
             texts.for_each(|text| eprintln!("warning: {text}"));
         }
         Ok(answer["data"].clone())
+    }
+}
+
+/// The error with the place in the query that it names (`1:5: parse error: …`).
+fn pointed(error: anyhow::Error, query: &str) -> anyhow::Error {
+    let Some(Refused { message, .. }) = error.downcast_ref::<Refused>() else { return error };
+    let place = message.rsplit_once(": parse error").and_then(|(before, _)| {
+        let (line, column) = before.rsplit(' ').next()?.split_once(':')?;
+        Some((line.parse::<usize>().ok()?, column.parse::<usize>().ok()?))
+    });
+    match place.and_then(|(line, column)| Some((query.lines().nth(line.checked_sub(1)?)?, column))) {
+        Some((line, column)) => {
+            let before: String = line.chars().take(column.saturating_sub(1)).collect();
+            Hinted::new(
+                message.clone(),
+                format!("look at the mark in: {before}⏵{}", line.strip_prefix(&before).unwrap_or_default()),
+            )
+            .into()
+        }
+        None => error,
     }
 }
 
@@ -261,6 +278,20 @@ mod tests {
             false,
             "SERIES                                        VALUE\n{a=\"1\",b=\"1\",c=\"1\",d=\"1\",e=\"1\",f=\"1\",g=\"1\"}   7\n",
         );
+    }
+
+    #[test]
+    fn a_refused_query_shows_the_place() {
+        let refused = |message: &str| Refused { status: 400, message: message.to_owned() };
+        let check = |message: &str, query: &str, hint: Option<&str>| {
+            let error = pointed(refused(message).into(), query);
+            assert_eq!(error.downcast_ref::<Hinted>().map(Hinted::hint), hint, "{message}");
+        };
+        let message = "invalid parameter \"query\": 1:5: parse error: unclosed left parenthesis";
+        check(message, "sum(", Some("look at the mark in: sum(⏵"));
+        check("1:2: parse error: x", "ü{", Some("look at the mark in: ü⏵{"));
+        check("9:9: parse error: x", "a", None);
+        check("too many samples", "a", None);
     }
 
     #[test]

@@ -53,7 +53,10 @@ impl Args {
             if self.what != Some(What::Pods) {
                 let metrics = list(&client, &NODE_METRICS, "", &self.selector).await?;
                 let nodes = client.list(&NODES, &ListParams::default()).await?.items;
-                tables.push(self.nodes(&metrics, &nodes).render());
+                tables.push(match metrics.is_empty() {
+                    true => "no nodes with known usage\n".to_owned(),
+                    false => self.nodes(&metrics, &nodes).render(),
+                });
                 objects.extend(metrics);
             }
             if self.what != Some(What::Nodes) {
@@ -196,7 +199,7 @@ mod tests {
         let known =
             json!({"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "2", "memory": "2Gi"}}});
         assert_eq!(
-            args(Some(Form::Wide), false).nodes(&[node.clone()], &[known]).render(),
+            args(Some(Form::Wide), false).nodes(std::slice::from_ref(&node), &[known]).render(),
             "NAME   CPU(cores)   CPU%   MEMORY(bytes)   MEMORY%   MEASURED               WINDOW\n\
              n      250m         12%    512Mi           25%       2026-01-01T00:00:00Z   15s\n"
         );

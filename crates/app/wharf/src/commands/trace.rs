@@ -11,26 +11,25 @@ use super::{
     Globals,
     console::{Console, Refused, ask},
     logs::{point, span},
-    platform::{Form, Table, print, say},
+    platform::{Form, Table, print, print_one},
 };
 
 #[derive(clap::Args)]
-#[group(id = "wanted", required = true, multiple = true)]
 pub(crate) struct Args {
     /// Id of the trace, 32 hexadecimal digits
-    #[arg(group = "wanted", conflicts_with_all = ["service", "min_duration", "name", "errors"])]
+    #[arg(conflicts_with_all = ["service", "min_duration", "name", "errors"])]
     id: Option<String>,
     /// Search for traces with a span of this service
-    #[arg(short, long, group = "wanted")]
+    #[arg(short, long)]
     service: Option<String>,
     /// Search for traces that took so long at least, such as 100ms
-    #[arg(long, value_name = "SPAN", group = "wanted")]
+    #[arg(long, value_name = "SPAN")]
     min_duration: Option<String>,
     /// Search for traces with a span of this name
-    #[arg(long, group = "wanted")]
+    #[arg(long)]
     name: Option<String>,
     /// Search for traces with errors
-    #[arg(long, group = "wanted")]
+    #[arg(long)]
     errors: bool,
     /// Search from this time: 2026-01-02T15:04:05Z, or so long ago, such as 10m
     #[arg(long, default_value = "1h")]
@@ -48,10 +47,18 @@ impl Args {
         ask(globals, async |console| {
             match &self.id {
                 Some(id) => self.show(&console, id).await?,
-                None => self.search(&console).await?,
+                None if self.searches() => self.search(&console).await?,
+                None => {
+                    let hint = "give its id, or search with --service, --name, --min-duration or --errors";
+                    return Err(Hinted::new("which trace is not said", hint).into());
+                }
             }
             Ok(ExitCode::SUCCESS)
         })
+    }
+
+    fn searches(&self) -> bool {
+        self.service.is_some() || self.name.is_some() || self.min_duration.is_some() || self.errors
     }
 
     async fn show(&self, console: &Console, id: &str) -> anyhow::Result<()> {
@@ -73,9 +80,7 @@ impl Args {
             .into(),
             _ => error,
         })?;
-        print(self.output, std::slice::from_ref(&trace), |_| {
-            say(&tree::render(&id, &trace, self.output == Some(Form::Wide)));
-        })
+        print_one(self.output, &trace, || tree::render(&id, &trace, self.output == Some(Form::Wide)))
     }
 
     async fn search(&self, console: &Console) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 //! The requests of a canary and of the stable fleet, slice by slice, out of the router's counters.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use wharf_base::Timestamp;
 use wharf_deliver::sequential::{Counts, Slice};
@@ -11,6 +11,9 @@ use super::measure::{Measure, Series};
 const SLICE: i64 = 1000;
 /// Slices at the most: longer trials get longer slices.
 const MAX_SLICES: i64 = 600;
+
+/// Longer than the time between two samples of a counter.
+const LOOK_BACK: Duration = Duration::from_secs(10);
 
 /// Which requests are looked at.
 pub(super) struct Evidence<'a> {
@@ -28,13 +31,15 @@ impl Evidence<'_> {
         let selector = |name: &str| {
             format!("{name}{{namespace={:?},version=~\"{}|{}\"}}", self.namespace, self.canary, self.stable)
         };
-        let requests = measure.since(&selector("wharf_http_requests_total"), self.since)?;
-        let buckets = measure.since(&selector("wharf_http_request_duration_seconds_bucket"), self.since)?;
+        // A counter without a sample before the trial began with it, at zero: its first sample counts whole.
+        let before = self.since.minus(LOOK_BACK);
+        let requests = measure.since(&selector("wharf_http_requests_total"), before)?;
+        let buckets = measure.since(&selector("wharf_http_request_duration_seconds_bucket"), before)?;
         let start = self.since.as_millis();
         let newest =
             requests.iter().filter_map(|s| s.points.last()).map(|(at, _)| *at).max().unwrap_or(start);
         let length = ((newest - start) / MAX_SLICES).max(SLICE);
-        let thresholds = self.thresholds(&buckets);
+        let thresholds = self.thresholds(&buckets, start);
         let mut table = Table { slices: BTreeMap::new(), thresholds: thresholds.len(), start, length };
         for series in &requests {
             let failed = label(series, "code").starts_with('5');
@@ -66,12 +71,12 @@ impl Evidence<'_> {
 
     /// Bounds of buckets that about half, a tenth and a hundredth of the old version's requests exceed, each two buckets
     /// further on: a new version may be a little slower.
-    fn thresholds(&self, buckets: &[Series]) -> Vec<String> {
+    fn thresholds(&self, buckets: &[Series], start: i64) -> Vec<String> {
         let mut within: Vec<(f64, String, f64)> = Vec::new();
         for series in buckets.iter().filter(|s| label(s, "version") == self.stable) {
             let bound = label(series, "le");
             let value = bound.parse().unwrap_or(f64::INFINITY);
-            let total: f64 = increments(series).map(|(_, n)| n).sum();
+            let total: f64 = increments(series, start).map(|(_, n)| n).sum();
             match within.iter_mut().find(|(b, ..)| *b == value) {
                 Some((.., sum)) => *sum += total,
                 None => within.push((value, bound.to_owned(), total)),
@@ -102,7 +107,7 @@ struct Table {
 
 impl Table {
     fn add(&mut self, series: &Series, canary: bool, apply: impl Fn(&mut Counts, f64)) {
-        for (at, n) in increments(series) {
+        for (at, n) in increments(series, self.start) {
             let slice = self.slices.entry((at - self.start) / self.length).or_insert_with(|| {
                 let counts = || Counts { slow: vec![0.0; self.thresholds], ..Counts::default() };
                 Slice { canary: counts(), stable: counts() }
@@ -112,15 +117,36 @@ impl Table {
     }
 }
 
-/// By how much a counter grew at each sample after the first; one that fell began anew.
-fn increments(series: &Series) -> impl Iterator<Item = (i64, f64)> {
-    series.points.windows(2).filter_map(|pair| match pair {
+/// By how much a counter grew at each sample after `start`; one that fell began anew.
+fn increments(series: &Series, start: i64) -> impl Iterator<Item = (i64, f64)> {
+    let first = series.points.first().copied();
+    let grown = series.points.windows(2).filter_map(|pair| match pair {
         [(_, before), (at, after)] if after >= before => Some((*at, after - before)),
         [_, (at, after)] => Some((*at, *after)),
         _ => None,
-    })
+    });
+    first.into_iter().chain(grown).filter(move |(at, _)| *at > start)
 }
 
 fn label<'a>(series: &'a Series, name: &str) -> &'a str {
     series.labels.get(name).map_or("", String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_count_from_the_start_of_the_trial() {
+        let grown = |points: &[(i64, f64)]| {
+            let series = Series { labels: BTreeMap::new(), points: points.to_vec() };
+            increments(&series, 1000).collect::<Vec<_>>()
+        };
+        // It was there before.
+        assert_eq!(grown(&[(500, 7.0), (1500, 9.0), (2500, 9.0)]), [(1500, 2.0), (2500, 0.0)]);
+        // It began with the trial: its first request, maybe a failed one, is not lost.
+        assert_eq!(grown(&[(1500, 1.0), (2500, 3.0)]), [(1500, 1.0), (2500, 2.0)]);
+        // Its pod began anew.
+        assert_eq!(grown(&[(900, 5.0), (1500, 2.0)]), [(1500, 2.0)]);
+    }
 }

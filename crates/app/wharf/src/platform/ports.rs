@@ -1,6 +1,6 @@
 //! Which TCP ports the platform listens on.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 
 /// `--ports`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -27,7 +27,16 @@ pub(crate) const OTLP_GRPC: u16 = 4317;
 /// OTLP over HTTP.
 pub(crate) const OTLP_HTTP: u16 = 4318;
 
+/// All of them.
+const ALL: [u16; 7] = [API, REGISTRY, CONSOLE, INGRESS_HTTP, INGRESS_HTTPS, OTLP_GRPC, OTLP_HTTP];
+
 impl Ports {
+    /// Documented ports that something else listens on.
+    pub(crate) fn taken() -> Vec<u16> {
+        let taken = |port: &u16| TcpListener::bind(Self::Default.local(*port)).is_err();
+        ALL.into_iter().filter(taken).collect()
+    }
+
     /// An address on this machine only.
     pub(crate) fn local(self, port: u16) -> SocketAddr {
         let port = match self {

@@ -31,7 +31,9 @@ impl Usage {
 impl ResourceMetrics for Usage {
     fn pods(&self) -> Vec<PodUsage> {
         let seconds = WINDOW.as_secs();
-        let cpu = format!("sum by (namespace, pod, container) (rate(container_cpu_usage_seconds_total[{seconds}s]))");
+        let cpu = format!(
+            "sum by (namespace, pod, container) (rate(container_cpu_usage_seconds_total[{seconds}s]))"
+        );
         let memory = "sum by (namespace, pod, container) (container_memory_working_set_bytes)";
         // By pod, then by container: nanocores and bytes.
         let mut used: BTreeMap<(String, String), BTreeMap<String, (u64, u64)>> = BTreeMap::new();
@@ -63,8 +65,10 @@ impl ResourceMetrics for Usage {
 
     fn nodes(&self) -> Vec<NodeUsage> {
         let seconds = WINDOW.as_secs();
-        let cpu = format!("sum by (node) (rate(node_cpu_seconds_total{{mode!~\"idle|iowait\"}}[{seconds}s]))");
-        let memory = "sum by (node) (node_memory_MemTotal_bytes) - sum by (node) (node_memory_MemAvailable_bytes)";
+        let cpu =
+            format!("sum by (node) (rate(node_cpu_seconds_total{{mode!~\"idle|iowait\"}}[{seconds}s]))");
+        let memory =
+            "sum by (node) (node_memory_MemTotal_bytes) - sum by (node) (node_memory_MemAvailable_bytes)";
         let memory: BTreeMap<String, f64> = self
             .ask(memory)
             .into_iter()

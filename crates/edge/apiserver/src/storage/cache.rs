@@ -37,6 +37,9 @@ impl EventKind {
     }
 }
 
+/// Objects by key.
+type Entries = OrdMap<Arc<str>, Arc<Entry>>;
+
 /// One change, with the object before and after; after a deletion the object as it was last.
 #[derive(Debug)]
 pub(crate) struct Event {
@@ -69,7 +72,7 @@ pub(crate) fn json_frame(kind: EventKind, object: &[u8]) -> Bytes {
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
     pub revision: u64,
-    pub entries: OrdMap<Arc<str>, Arc<Entry>>,
+    pub entries: Entries,
 }
 
 impl Snapshot {
@@ -91,14 +94,14 @@ impl Snapshot {
 }
 
 struct Inner {
-    entries: OrdMap<Arc<str>, Arc<Entry>>,
+    entries: Entries,
     /// Everything up to here is in `entries`.
     revision: u64,
     ring: VecDeque<Arc<Event>>,
     ring_bytes: usize,
     /// Events after this revision are all in the ring.
     complete_since: u64,
-    snapshots: HashMap<u64, (Instant, OrdMap<Arc<str>, Arc<Entry>>)>,
+    snapshots: HashMap<u64, (Instant, Entries)>,
 }
 
 pub(crate) struct Cache {

@@ -174,7 +174,7 @@ impl Otlp {
             Signal::Traces => {
                 let refused =
                     traces::keep(&to.traces, decode::<ExportTraceServiceRequest>(encoding, &body)?)?;
-                let partial_success = (refused.count > 0).then(|| ExportTracePartialSuccess {
+                let partial_success = (refused.count > 0).then_some(ExportTracePartialSuccess {
                     rejected_spans: refused.count,
                     error_message: refused.why,
                 });
@@ -183,7 +183,7 @@ impl Otlp {
             Signal::Metrics => {
                 let refused =
                     metrics::keep(&to.metrics, decode::<ExportMetricsServiceRequest>(encoding, &body)?)?;
-                let partial_success = (refused.count > 0).then(|| ExportMetricsPartialSuccess {
+                let partial_success = (refused.count > 0).then_some(ExportMetricsPartialSuccess {
                     rejected_data_points: refused.count,
                     error_message: refused.why,
                 });
@@ -191,7 +191,7 @@ impl Otlp {
             }
             Signal::Logs => {
                 let refused = logs::keep(&to.logs, decode::<ExportLogsServiceRequest>(encoding, &body)?)?;
-                let partial_success = (refused.count > 0).then(|| ExportLogsPartialSuccess {
+                let partial_success = (refused.count > 0).then_some(ExportLogsPartialSuccess {
                     rejected_log_records: refused.count,
                     error_message: refused.why,
                 });

@@ -29,6 +29,7 @@ impl Front {
         self.send(Request::get(uri).body(wharf_http::empty()).unwrap()).await
     }
 
+    #[allow(clippy::type_complexity, reason = "labels and samples as the tests write them")]
     async fn write(&self, series: &[(&[(&str, &str)], &[(i64, f64)])]) -> (u16, String) {
         let body = write::encode(series);
         let request = Request::post("/api/v1/write")

@@ -234,6 +234,7 @@ fn label_set(labels: &[Label]) -> Labels {
 }
 
 #[cfg(test)]
+#[allow(clippy::type_complexity, reason = "labels and samples as the tests write them")]
 pub(super) fn encode(series: &[(&[(&str, &str)], &[(i64, f64)])]) -> Vec<u8> {
     let label = |(name, value): &(&str, &str)| {
         Bytes::from(Label { name: name.to_string(), value: value.to_string() }.encode_to_vec())

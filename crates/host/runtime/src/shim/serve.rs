@@ -210,10 +210,10 @@ impl Shim {
 
     fn wait_for(&mut self, index: usize, name: String) -> Result<Answer> {
         let container = self.containers.get(&name).ok_or_else(|| Error::not_found(&name))?;
-        if container.is_over() {
-            if let Some(exit) = container.status().exit.clone() {
-                return Ok(Response::Exit(exit).into());
-            }
+        if container.is_over()
+            && let Some(exit) = container.status().exit.clone()
+        {
+            return Ok(Response::Exit(exit).into());
         }
         if let Some(connection) = self.connections.get_mut(index) {
             connection.waits_for = Some(name);

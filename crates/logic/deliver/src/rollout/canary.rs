@@ -80,6 +80,7 @@ impl<'a> Plan<'a> {
         }
         let mut index =
             usize::try_from(self.status.current_step_index.unwrap_or(0)).unwrap_or(0).min(steps.len());
+        self.leave_skipped(index);
         while let Some(step) = steps.get(index)
             && !self.rollout.spec.paused
             && !self.status.abort
@@ -108,6 +109,17 @@ impl<'a> Plan<'a> {
             self.weigh(canary, reached, &hash, &stable);
         } else if !self.paused() && available(new) >= self.rollout.replicas() && new.replicas() >= size {
             self.promote(canary);
+        }
+    }
+
+    /// Somebody who skips a step leaves its analysis behind.
+    fn leave_skipped(&mut self, index: usize) {
+        let known = self.status.canary.current_step_analysis_run_status.clone();
+        // Names end with the index of their step, and with the attempt when it is not the first.
+        let step = known.as_ref().and_then(|run| run.name.rsplit('-').next()?.split('.').next());
+        if step.is_some_and(|step| step != index.to_string()) {
+            self.terminate(&known);
+            self.status.canary.current_step_analysis_run_status = None;
         }
     }
 

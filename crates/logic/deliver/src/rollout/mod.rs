@@ -18,6 +18,7 @@ mod blue_green;
 mod canary;
 mod model;
 mod plan;
+mod version;
 
 use std::collections::BTreeMap;
 

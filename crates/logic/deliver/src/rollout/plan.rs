@@ -16,7 +16,7 @@ use wharf_control::{
 
 use super::{
     AUTOMATIC_ANALYSIS, AnalysisStep, HASH_LABEL, REVISION, Rollout, RolloutStatus, RunStatus, View,
-    template_key,
+    template_key, version::known_hash,
 };
 use crate::{
     ANALYSIS_RUNS, API_VERSION, ROLLOUTS,
@@ -74,7 +74,8 @@ impl<'a> Plan<'a> {
             .filter(|set| set.metadata.controlled_by(&rollout.metadata.uid) && !set.metadata.deleting())
             .collect();
         owned.sort_by_key(|set| (set.metadata.creation_timestamp, set.metadata.name.as_str()));
-        let hash = template_hash(&rollout.spec.template, rollout.status.collision_count);
+        let hash = known_hash(&rollout.spec.template, &owned)
+            .unwrap_or_else(|| template_hash(&rollout.spec.template, rollout.status.collision_count));
         let of = |hash: &str| {
             owned.iter().copied().find(|set| set.metadata.labels.get(HASH_LABEL).is_some_and(|h| h == hash))
         };

@@ -428,3 +428,38 @@ fn what_cannot_be_followed_is_refused_by_name() {
     missing.settle();
     assert_eq!(missing.phase(), "Healthy");
 }
+
+#[test]
+fn a_template_taken_from_a_replica_set_is_that_version() {
+    let mut world = World::new(json!({"canary": {"steps": [{"setWeight": 50}, {"pause": {}}]}}));
+    let first: Vec<ReplicaSet> = world.all("replicasets");
+    let first = first[0].metadata.clone();
+    // As the API stores it: with defaults.
+    let filled = json!({"spec": {"template": {"spec": {"restartPolicy": "Always", "securityContext": {}}}}});
+    world.patch("replicasets", &first.name, &filled);
+    world.deploy("v2");
+    let mut template = world.object("replicasets", &first.name)["spec"]["template"].clone();
+    merge(&mut template, &json!({"metadata": {"labels": {HASH_LABEL: null}}}));
+    template["metadata"]["creationTimestamp"] = Value::Null;
+    world.object("rollouts", "web")["spec"]["template"] = template;
+    world.settle();
+    assert_eq!(world.rollout().status.current_pod_hash, first.labels[HASH_LABEL]);
+    assert_eq!(world.all::<ReplicaSet>("replicasets").len(), 2);
+    assert_eq!((world.phase().as_str(), world.sizes()), ("Healthy", vec![("v1".to_owned(), 4)]));
+}
+
+#[test]
+fn a_skipped_step_leaves_its_analysis_behind() {
+    let analysis =
+        json!({"analysis": {"templates": [{"templateName": "t"}], "args": [{"name": "hash", "value": "h"}]}});
+    let mut world = World::new(json!({"canary": {"steps": [analysis, analysis, {"pause": {}}]}}));
+    world.deploy("v2");
+    assert_eq!(world.rollout().status.current_step_index, Some(0));
+    let skip = json!({"status": {"currentStepIndex": 1, "pauseConditions": null}});
+    world.patch("rollouts", "web", &skip);
+    world.settle();
+    let runs: Vec<AnalysisRun> = world.all("analysisruns");
+    assert_eq!(runs.iter().map(|run| run.spec.terminate).collect::<Vec<_>>(), [true, false]);
+    let current = world.rollout().status.canary.current_step_analysis_run_status;
+    assert_eq!(current.map(|run| run.name), Some(runs[1].metadata.name.clone()));
+}

@@ -15,7 +15,7 @@ use wharf_control::action::PODS;
 use crate::commands::{
     Globals,
     console::Console,
-    platform::{file_of, run, text},
+    platform::{client_of, run, text},
 };
 
 /// Looked back over when nobody says since when.
@@ -69,11 +69,7 @@ impl Wanted {
             let console = Console::of(globals)?;
             let client = match parts.pods.is_empty() {
                 true => None,
-                false => {
-                    let folder = globals.data_dir()?;
-                    file_of(&folder, "kubeconfig")?;
-                    Some(Client::from_kubeconfig(&folder.join("kubeconfig")).await?)
-                }
+                false => Some(client_of(&globals.data_dir()?).await?),
             };
             let source = Source { wanted: &self, parts, console, client };
             match source.show().await {

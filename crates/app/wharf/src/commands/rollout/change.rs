@@ -14,53 +14,34 @@ pub(super) struct Writes {
     pub(super) spec: Option<Value>,
 }
 
-/// How a rollout is let go on.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Promotion {
-    /// Out of its pause, or past the step it is at.
-    Next,
-    SkipStep,
-    SkipAllSteps,
-    Full,
-}
-
 fn status(fields: Value) -> Writes {
     Writes { status: Some(json!({"status": fields})), spec: None }
 }
 
-/// The rollout goes on.
-pub(super) fn promote(rollout: &Rollout, how: Promotion) -> Result<Writes, Hinted> {
+/// Out of its pause, or past the step it is at.
+pub(super) fn promote(rollout: &Rollout) -> Writes {
     let steps = rollout.spec.strategy.canary.as_ref().map_or(0, |canary| canary.steps.len() as i64);
-    if matches!(how, Promotion::SkipStep | Promotion::SkipAllSteps) && steps == 0 {
-        return Err(Hinted::new("the rollout has no steps to skip", "promote it without these options"));
-    }
-    let next = (rollout.status.current_step_index.unwrap_or(0) + 1).min(steps);
-    Ok(match how {
-        // The analysis of a step that is left must not be taken for that of the next.
-        Promotion::SkipStep => status(to_step(next)),
-        Promotion::SkipAllSteps => status(to_step(steps)),
-        Promotion::Full if rollout.status.current_pod_hash == rollout.status.stable_rs => Writes::default(),
-        Promotion::Full => status(json!({"promoteFull": true})),
-        Promotion::Next => {
-            let paused = rollout.spec.paused || !rollout.status.pause_conditions.is_empty();
-            let mut writes = match paused {
-                true if rollout.status.pause_conditions.is_empty() => Writes::default(),
-                true => status(json!({"pauseConditions": null})),
-                false if steps == 0 => Writes::default(),
-                false => {
-                    let mut fields = to_step(next);
-                    fields["pauseConditions"] = Value::Null;
-                    status(fields)
-                }
-            };
-            writes.spec = rollout.spec.paused.then(|| json!({"spec": {"paused": false}}));
-            writes
+    let waits = !rollout.status.pause_conditions.is_empty();
+    let mut writes = match (waits, rollout.spec.paused) {
+        (true, _) => status(json!({"pauseConditions": null})),
+        // Held by somebody: it goes on where it is.
+        (false, true) => Writes::default(),
+        (false, false) if steps == 0 => Writes::default(),
+        (false, false) => {
+            let next = (rollout.status.current_step_index.unwrap_or(0) + 1).min(steps);
+            status(json!({"pauseConditions": null, "currentStepIndex": next}))
         }
-    })
+    };
+    writes.spec = rollout.spec.paused.then(|| json!({"spec": {"paused": false}}));
+    writes
 }
 
-fn to_step(index: i64) -> Value {
-    json!({"currentStepIndex": index, "canary": {"currentStepAnalysisRunStatus": null}})
+/// The new version comes in at once.
+pub(super) fn promote_fully(rollout: &Rollout) -> Writes {
+    match rollout.status.current_pod_hash == rollout.status.stable_rs {
+        true => Writes::default(),
+        false => status(json!({"promoteFull": true})),
+    }
 }
 
 pub(super) fn pause() -> Writes {

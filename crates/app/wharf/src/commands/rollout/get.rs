@@ -9,7 +9,7 @@ use wharf_control::action::{PODS, REPLICA_SETS};
 use wharf_deliver::{ANALYSIS_RUNS, ROLLOUTS};
 
 use super::{Target, show};
-use crate::commands::platform::{Form, print, say};
+use crate::commands::platform::{Form, print_one, say};
 
 /// Ages move on even when nothing happens.
 const REDRAW: Duration = Duration::from_secs(1);
@@ -28,9 +28,7 @@ pub(super) async fn once(on: &Target<'_>, name: &str, output: Option<Form>) -> a
         analysis_runs: show::owned(&list(&ANALYSIS_RUNS).await?, &rollout),
         pods: list(&PODS).await?,
     };
-    print(output, std::slice::from_ref(&object), |_| {
-        say(&show::render(&rollout, &around, SystemClock.now()));
-    })
+    print_one(output, &object, || show::render(&rollout, &around, SystemClock.now()))
 }
 
 pub(super) async fn watch(on: &Target<'_>, name: &str) -> anyhow::Result<()> {

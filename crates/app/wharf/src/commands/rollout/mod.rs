@@ -19,7 +19,7 @@ use super::{
     Globals,
     platform::{Form, connect, say, text},
 };
-use change::{Promotion, Writes};
+use change::Writes;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -60,12 +60,6 @@ enum Command {
         /// Bring the new version in at once: no more steps, pauses or analyses
         #[arg(long)]
         full: bool,
-        /// Skip the current step, paused or not
-        #[arg(short = 'c', long, conflicts_with = "full")]
-        skip_current_step: bool,
-        /// Skip all steps that are left
-        #[arg(short = 'a', long, conflicts_with_all = ["full", "skip_current_step"])]
-        skip_all_steps: bool,
     },
     /// Hold a rollout where it is
     Pause {
@@ -104,20 +98,16 @@ impl Args {
                 }
                 Command::Get { name, watch: true, .. } => get::watch(&on, &name).await?,
                 Command::Get { name, output, .. } => get::once(&on, &name, output).await?,
-                Command::Promote { name, full, skip_current_step, skip_all_steps } => {
-                    let how = match (full, skip_current_step, skip_all_steps) {
-                        (true, ..) => Promotion::Full,
-                        (_, true, _) => Promotion::SkipStep,
-                        (_, _, true) => Promotion::SkipAllSteps,
-                        _ => Promotion::Next,
-                    };
+                Command::Promote { name, full } => {
                     let (_, rollout) = on.get(&name).await?;
-                    on.write(&name, change::promote(&rollout, how)?).await?;
-                    done(&name, if full { "fully promoted" } else { "promoted" });
+                    let (writes, what) = match full {
+                        true => (change::promote_fully(&rollout), "fully promoted"),
+                        false => (change::promote(&rollout), "promoted"),
+                    };
+                    on.write(&name, writes).await?;
+                    done(&name, what);
                 }
-                Command::Pause { name } => {
-                    on.change(&name, change::pause(), "paused").await?;
-                }
+                Command::Pause { name } => on.change(&name, change::pause(), "paused").await?,
                 Command::Abort { name } => on.change(&name, change::abort(), "aborted").await?,
                 Command::Retry { name } => on.change(&name, change::retry(), "retried").await?,
                 Command::Undo { name, to_revision } => undo(&on, &name, to_revision).await?,

@@ -6,7 +6,7 @@ use wharf_control::replicaset::ReplicaSet;
 use wharf_deliver::rollout::Rollout;
 
 use super::{
-    change::{self, Promotion, Writes},
+    change::{self, Writes},
     show,
 };
 
@@ -56,33 +56,26 @@ fn paused_status() -> Value {
 
 #[test]
 fn promote_ends_a_pause_or_skips_a_step() {
-    let check = |status: Value, paused: bool, how, wanted_status: Value, wanted_spec: Value| {
-        let writes = change::promote(&rollout(status, paused), how).unwrap();
+    let check = |status: Value, paused: bool, full: bool, wanted_status: Value, wanted_spec: Value| {
+        let rollout = rollout(status, paused);
+        let writes = if full { change::promote_fully(&rollout) } else { change::promote(&rollout) };
         let some = |value: Value| (!value.is_null()).then_some(value);
-        assert_eq!(writes, Writes { status: some(wanted_status), spec: some(wanted_spec) }, "{how:?}");
+        assert_eq!(writes, Writes { status: some(wanted_status), spec: some(wanted_spec) });
     };
     let unpause = json!({"spec": {"paused": false}});
-    let to =
-        |index: i64| json!({"currentStepIndex": index, "canary": {"currentStepAnalysisRunStatus": null}});
-    let to_and_clear = |index: i64| {
-        let mut fields = to(index);
-        fields["pauseConditions"] = Value::Null;
-        json!({"status": fields})
-    };
+    let to = |index: i64| json!({"status": {"currentStepIndex": index, "pauseConditions": null}});
     let cleared = json!({"status": {"pauseConditions": null}});
-    check(paused_status(), false, Promotion::Next, cleared.clone(), Value::Null);
-    check(paused_status(), true, Promotion::Next, cleared, unpause.clone());
+    check(paused_status(), false, false, cleared.clone(), Value::Null);
+    check(paused_status(), true, false, cleared, unpause.clone());
     // Only somebody's own pause: the rollout goes on where it is.
-    check(json!({"currentStepIndex": 0}), true, Promotion::Next, Value::Null, unpause);
+    check(json!({"currentStepIndex": 0}), true, false, Value::Null, unpause);
     // Not paused: the step is skipped, the last one too, and no further.
-    check(json!({}), false, Promotion::Next, to_and_clear(1), Value::Null);
-    check(json!({"currentStepIndex": 2}), false, Promotion::Next, to_and_clear(3), Value::Null);
-    check(json!({"currentStepIndex": 3}), false, Promotion::Next, to_and_clear(3), Value::Null);
-    check(paused_status(), false, Promotion::SkipStep, json!({"status": to(2)}), Value::Null);
-    check(paused_status(), false, Promotion::SkipAllSteps, json!({"status": to(3)}), Value::Null);
-    check(paused_status(), true, Promotion::Full, json!({"status": {"promoteFull": true}}), Value::Null);
+    check(json!({}), false, false, to(1), Value::Null);
+    check(json!({"currentStepIndex": 2}), false, false, to(3), Value::Null);
+    check(json!({"currentStepIndex": 3}), false, false, to(3), Value::Null);
+    check(paused_status(), true, true, json!({"status": {"promoteFull": true}}), Value::Null);
     let done = json!({"currentPodHash": "bbb", "stableRS": "bbb", "currentStepIndex": 3});
-    check(done, false, Promotion::Full, Value::Null, Value::Null);
+    check(done, false, true, Value::Null, Value::Null);
 }
 
 #[test]
