@@ -10,12 +10,15 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 /// Programs the tests start or pack into images, and the Debian packages that bring them.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("git", "git"),
     ("curl", "curl"),
     ("python3", "python3"),
     ("busybox", "busybox-static"),
     ("redis-server", "redis-server"),
+    ("nft", "nftables"),
+    ("script", "bsdutils"),
+    ("tar", "tar"),
 ];
 /// Versions of kubectl the platform is tested with.
 const KUBECTL_MINORS: [u32; 3] = [29, 31, 33];

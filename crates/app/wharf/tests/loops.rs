@@ -2,98 +2,50 @@
 
 #![allow(clippy::unwrap_used)] // a test
 
-use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+mod support;
+
+use std::time::Instant;
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
+use support::{Kubectl, PATIENCE, text};
 
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A running `wharf up`; it ends with this value, also when a test panics.
+/// A control plane whose nodes exist on paper only.
 struct Platform {
-    child: Child,
-    dir: TempDir,
+    platform: support::Platform,
+    kubectl: Kubectl,
 }
 
 impl Platform {
     fn start() -> Self {
-        let dir = TempDir::new().unwrap();
-        let child = Self::spawn(&dir);
-        Self { child, dir }
-    }
-
-    /// Starts `wharf up` and waits until it is ready.
-    fn spawn(dir: &TempDir) -> Child {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_wharf"))
-            .args(["up", "--ports", "auto", "--data"])
-            .arg(dir.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let ready = lines.map_while(Result::ok).any(|line| line.contains("kubeconfig"));
-        if !ready {
-            let _ = child.kill();
-            panic!("wharf up ended before it was ready: {:?}", child.wait());
-        }
-        child
+        let platform = support::Platform::control_plane();
+        let kubectl = platform.kubectl();
+        Self { platform, kubectl }
     }
 
     /// SIGKILL, and a new start on the same folder.
     fn kill_and_restart(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        self.child = Self::spawn(&self.dir);
+        self.platform.kill();
+        self.platform.restart();
     }
 
-    fn command(&self, args: &[&str]) -> Command {
-        let program = std::env::var_os("KUBECTL").map_or_else(|| PathBuf::from("kubectl"), PathBuf::from);
-        let mut command = Command::new(program);
-        command.arg("--kubeconfig").arg(self.dir.path().join("kubeconfig")).args(args);
-        command.env("HOME", self.dir.path());
-        command
-    }
-
-    /// Runs kubectl (KUBECTL in the environment names another one than that of PATH).
     fn kubectl(&self, args: &[&str]) -> String {
-        let output =
-            self.command(args).output().expect("these tests need kubectl in PATH, or named by KUBECTL");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "kubectl {args:?}: {errors}");
-        String::from_utf8(output.stdout).unwrap()
+        self.kubectl.run(args)
     }
 
     fn apply(&self, object: &Value) {
-        let mut child = self.command(&["apply", "-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(object.to_string().as_bytes()).unwrap();
-        assert!(child.wait().unwrap().success(), "kubectl apply of {object}");
+        self.kubectl.apply_object(object);
     }
 
     fn get(&self, args: &[&str]) -> Value {
-        let args = [&["get", "-o", "json"], args].concat();
-        serde_json::from_str(&self.kubectl(&args)).unwrap()
+        self.kubectl.get(args)
     }
 
     fn list(&self, args: &[&str]) -> Vec<Value> {
-        self.get(args)["items"].as_array().unwrap().clone()
+        self.kubectl.list(args)
     }
 
-    /// Asks for a list until it is as wanted.
     fn list_until(&self, what: &str, args: &[&str], wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let items = self.list(args);
-            if wanted(&items) {
-                return items;
-            }
-            assert!(Instant::now() < deadline, "{what}: still {}", json!(items));
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        self.kubectl.list_until(what, args, wanted)
     }
 
     /// Says that a node is well, as its agent would.
@@ -119,17 +71,6 @@ impl Platform {
             ["patch", "pod", name, "-n", namespace, "--subresource=status", "--type=merge", "-p", &patch];
         self.kubectl(&args);
     }
-}
-
-impl Drop for Platform {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or("")
 }
 
 fn bound(pods: &[Value]) -> bool {

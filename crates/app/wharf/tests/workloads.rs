@@ -48,7 +48,6 @@ fn cluster_address(version: &str) -> String {
     format!("10.96.{}.{}", 16 + std::process::id() % 200, 16 + minor)
 }
 
-/// One document after another.
 fn manifests(address: &str) -> String {
     let settings = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"},
         "data": {"server.py": SERVER, "color": "green"}});
@@ -69,7 +68,8 @@ fn manifests(address: &str) -> String {
     let ingress = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "web"},
         "spec": {"rules": [{"host": "web.test",
             "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}]}});
-    [settings, deployment, service, ingress].map(|object| object.to_string()).join("\n")
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [settings, deployment, service, ingress]});
+    list.to_string()
 }
 
 fn web_pods(kubectl: &Kubectl) -> Vec<String> {
