@@ -134,14 +134,14 @@ async fn environment_and_volumes_arrive() {
     )
     .await;
 
-    // Changes show up all at once.
+    // Changes show up all at once in a volume, one volume after the other.
     let patch = json!({"data": {"a": "changed", "c": "new"}});
     cluster.client.patch(&CONFIG_MAPS, "default", "cm", None, PatchKind::Merge, &patch).await.unwrap();
     let (_, said) = cluster
         .exec(
             "p",
             "main",
-            "until grep -q changed /cm/a; do sleep 0.1; done; cat /cm/a /cm/c /all/a; echo; cat /one",
+            "until grep -q changed /cm/a && grep -q changed /all/a; do sleep 0.1; done; cat /cm/a /cm/c /all/a; echo; cat /one",
         )
         .await;
     assert_eq!(said, "changednewchanged\none");

@@ -56,8 +56,9 @@ fn enough(nodes: usize) -> usize {
 /// names it knows: the caller counts the pod on the node with [`NodeTable::place`] at once, and takes
 /// it off again when the binding fails.
 pub fn schedule(pod: &PodModel, table: &mut NodeTable) -> Result<NodeId, Unschedulable> {
-    let prepared = Prepared::read(pod, &mut table.interner);
+    // First: a pod that tolerates it must find its key known.
     let cordon = NodeTaint::cordon(&mut table.interner);
+    let prepared = Prepared::read(pod, &mut table.interner);
     let topology = Topology::new(pod, &prepared, table);
     let mut candidates = std::mem::take(&mut table.scratch);
     candidates.clear();
