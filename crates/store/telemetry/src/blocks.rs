@@ -122,6 +122,27 @@ impl BlockFile {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// The number it is named by.
+    pub(crate) fn number(&self) -> u64 {
+        self.path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok()).unwrap_or(0)
+    }
+}
+
+/// The files of a folder with this extension, oldest first.
+pub(crate) fn files(dir: &Path, extension: &str) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        match path.extension().and_then(|e| e.to_str()) {
+            Some(found) if found == extension => files.push(path),
+            // Left by a crash in the middle of sealing.
+            Some("tmp") => fs::remove_file(path)?,
+            _ => {}
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// Appends a number in seven-bit groups, the lowest first (LEB128).

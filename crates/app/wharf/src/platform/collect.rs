@@ -77,21 +77,30 @@ impl Round<'_> {
             let Ok(files) = std::fs::read_dir(container.path()) else { continue };
             let name = container.file_name();
             let labels = labels(pod, &name.to_string_lossy(), self.node);
-            for file in files.flatten().filter(|f| f.path().extension().is_some_and(|e| e == "log")) {
-                if let Err(error) = self.file(&file.path(), &labels) {
-                    tracing::debug!(path = %file.path().display(), %error, "a log could not be read");
+            let mut paths: Vec<PathBuf> = files
+                .flatten()
+                .map(|f| f.path())
+                .filter(|p| p.extension().is_some_and(|e| e == "log"))
+                .collect();
+            paths.sort();
+            // Asked once for all files of the container: what one of them brings must not hide lines of another.
+            let unseen = paths.iter().any(|path| !self.positions.contains_key(path));
+            let known = if unseen { self.logs.newest(&labels) } else { None };
+            for path in paths {
+                if let Err(error) = self.file(&path, &labels, known.unwrap_or(i64::MIN)) {
+                    tracing::debug!(path = %path.display(), %error, "a log could not be read");
                 }
-                self.seen.push(file.path());
+                self.seen.push(path);
             }
         }
     }
 
-    fn file(&mut self, path: &Path, labels: &Labels) -> std::io::Result<()> {
+    fn file(&mut self, path: &Path, labels: &Labels, known: i64) -> std::io::Result<()> {
         let metadata = std::fs::metadata(path)?;
         let position = self.positions.entry(path.to_owned()).or_insert_with(|| Position {
             inode: metadata.ino(),
             offset: 0,
-            known: self.logs.newest(labels).unwrap_or(i64::MIN),
+            known,
             partial: String::new(),
         });
         if position.inode != metadata.ino() || metadata.len() < position.offset {

@@ -87,9 +87,11 @@ impl Telemetry {
     pub(crate) async fn take_spans(self, mut spans: mpsc::Receiver<RequestSpan>) {
         let mut batch = Vec::with_capacity(BATCH);
         while spans.recv_many(&mut batch, BATCH).await > 0 {
-            let spans = batch.drain(..).map(span).collect();
-            if let Err(error) = self.traces.append(spans) {
-                tracing::error!(%error, "spans of requests are lost");
+            let (traces, spans) = (Arc::clone(&self.traces), batch.drain(..).map(span).collect());
+            // Appending writes a file.
+            let kept = tokio::task::spawn_blocking(move || traces.append(spans).map_err(|e| e.to_string()));
+            if let Err(error) = kept.await.map_err(|e| e.to_string()).and_then(|kept| kept) {
+                tracing::error!(error, "spans of requests are lost");
             }
         }
     }

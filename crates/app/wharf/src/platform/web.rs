@@ -144,8 +144,8 @@ impl LogSource for Logs {
                 }
                 LogTarget::Job { namespace, run, job } => {
                     let (path, _) = logs.job(&namespace, &run, &job).await?;
-                    let mut reader = JobReader { path, offset: 0, rest: String::new() };
-                    let all = reader.more();
+                    let reader = JobReader { path, offset: 0, rest: String::new() };
+                    let (_, all) = reader.more().await?;
                     Ok(all.into_iter().rev().take(lines).rev().collect())
                 }
             }
@@ -213,7 +213,9 @@ impl Logs {
             let mut first = true;
             loop {
                 let ended = logs.job(&namespace, &run, &job).await.is_ok_and(|(_, ended)| ended);
-                let mut more: VecDeque<String> = reader.more().into();
+                let Ok((back, lines_now)) = reader.more().await else { return };
+                reader = back;
+                let mut more = VecDeque::from(lines_now);
                 if first {
                     let surplus = more.len().saturating_sub(lines);
                     more.drain(..surplus);
@@ -244,7 +246,16 @@ struct JobReader {
 }
 
 impl JobReader {
-    fn more(&mut self) -> Vec<String> {
+    /// What was written since, read where blocking is allowed.
+    async fn more(mut self) -> Result<(Self, Vec<String>), String> {
+        let read = tokio::task::spawn_blocking(move || {
+            let lines = self.read();
+            (self, lines)
+        });
+        read.await.map_err(|e| e.to_string())
+    }
+
+    fn read(&mut self) -> Vec<String> {
         let mut bytes = Vec::new();
         let read = std::fs::File::open(&self.path).and_then(|mut file| {
             file.seek(SeekFrom::Start(self.offset))?;

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use super::{
     BlueGreen,
-    plan::{Judged, Plan, SCALE_DOWN_DELAY, available},
+    plan::{Plan, SCALE_DOWN_DELAY, available},
 };
 
 const PAUSE: &str = "BlueGreenPause";
-const INCONCLUSIVE: &str = "InconclusiveAnalysisRun";
 
 impl<'a> Plan<'a> {
     pub(super) fn blue_green(&mut self, blue_green: &'a BlueGreen) {
@@ -91,7 +90,7 @@ impl<'a> Plan<'a> {
             let known = self.status.blue_green.pre_promotion_analysis_run_status.clone();
             let (status, judged) = self.analyse("PrePromotion", "-pre", analysis, known);
             self.status.blue_green.pre_promotion_analysis_run_status = Some(status);
-            if !self.passed(judged) {
+            if !self.accept(judged) {
                 return false;
             }
         }
@@ -118,19 +117,7 @@ impl<'a> Plan<'a> {
         let known = self.status.blue_green.post_promotion_analysis_run_status.clone();
         let (status, judged) = self.analyse("PostPromotion", "-post", analysis, known);
         self.status.blue_green.post_promotion_analysis_run_status = Some(status);
-        self.passed(judged)
-    }
-
-    fn passed(&mut self, judged: Judged) -> bool {
-        match judged {
-            Judged::Passed => true,
-            Judged::Pending => false,
-            Judged::Failed(why) => {
-                self.abort(why);
-                false
-            }
-            Judged::Inconclusive => self.hold(INCONCLUSIVE, None),
-        }
+        self.accept(judged)
     }
 
     fn go_back(&mut self, blue_green: &BlueGreen) {
@@ -145,13 +132,6 @@ impl<'a> Plan<'a> {
         ] {
             self.terminate(&status);
         }
-        let delay = blue_green.abort_scale_down_delay_seconds.unwrap_or(SCALE_DOWN_DELAY);
-        let Some(new) = self.new.filter(|new| new.replicas() > 0 && delay > 0) else { return };
-        let deadline = self.status.aborted_at.unwrap_or(self.now).plus(Duration::from_secs(delay as u64));
-        if self.now >= deadline {
-            self.scale(new, 0);
-        } else {
-            self.requeue(deadline.since(self.now));
-        }
+        self.dismiss(blue_green.abort_scale_down_delay_seconds);
     }
 }

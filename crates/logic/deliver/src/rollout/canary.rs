@@ -1,13 +1,12 @@
 //! Canary: a share of the requests at a time.
 
 use super::{
-    Canary, CanaryStep, PauseCondition, Weight, Weights,
+    Canary, CanaryStep, Weight, Weights,
     plan::{Judged, Plan, SCALE_DOWN_DELAY, available},
+    wait::INCONCLUSIVE,
 };
-use std::time::Duration;
 
 const PAUSE_STEP: &str = "CanaryPauseStep";
-const INCONCLUSIVE: &str = "InconclusiveAnalysisRun";
 
 impl<'a> Plan<'a> {
     pub(super) fn canary(&mut self, canary: &'a Canary) {
@@ -61,14 +60,7 @@ impl<'a> Plan<'a> {
         self.point(&canary.canary_service, &stable);
         self.point(&canary.stable_service, &stable);
         self.end_analyses();
-        let delay = canary.abort_scale_down_delay_seconds.unwrap_or(SCALE_DOWN_DELAY);
-        let Some(new) = self.new.filter(|new| new.replicas() > 0 && delay > 0) else { return };
-        let deadline = self.status.aborted_at.unwrap_or(self.now).plus(Duration::from_secs(delay as u64));
-        if self.now >= deadline {
-            self.scale(new, 0);
-        } else {
-            self.requeue(deadline.since(self.now));
-        }
+        self.dismiss(canary.abort_scale_down_delay_seconds);
     }
 
     fn bring_in(&mut self, canary: &'a Canary) {
@@ -161,55 +153,9 @@ impl<'a> Plan<'a> {
         self.waited(step)
     }
 
-    /// Whether an analysis lets the rollout go on.
-    fn accept(&mut self, judged: Judged) -> bool {
-        match judged {
-            Judged::Passed => true,
-            Judged::Pending => false,
-            Judged::Failed(why) => {
-                self.abort(why);
-                false
-            }
-            // Somebody must decide: whoever clears the pause accepts it.
-            Judged::Inconclusive => self.hold(INCONCLUSIVE, None),
-        }
-    }
-
     fn waited(&mut self, step: &CanaryStep) -> bool {
         let length = step.pause.as_ref().and_then(|pause| pause.length().ok()).flatten();
         self.hold(PAUSE_STEP, length)
-    }
-
-    /// Waits for a time or for somebody; true when it is over.
-    pub(super) fn hold(&mut self, reason: &str, length: Option<Duration>) -> bool {
-        let since = self.status.pause_conditions.iter().find(|p| p.reason == reason).map(|p| p.start_time);
-        let over = match (since, length) {
-            (None, _) if self.status.controller_pause => true,
-            (None, _) => {
-                let condition =
-                    PauseCondition { reason: reason.to_owned(), start_time: self.now.truncated() };
-                self.status.pause_conditions.push(condition);
-                self.status.controller_pause = true;
-                self.note("RolloutPaused", format!("paused: {reason}"));
-                if let Some(length) = length {
-                    self.requeue(length);
-                }
-                false
-            }
-            (Some(_), None) => false,
-            (Some(since), Some(length)) => {
-                let end = since.plus(length);
-                if self.now < end {
-                    self.requeue(end.since(self.now));
-                }
-                self.now >= end
-            }
-        };
-        if over {
-            self.status.pause_conditions.retain(|p| p.reason != reason);
-            self.status.controller_pause = false;
-        }
-        over
     }
 
     /// The analysis beside the steps.

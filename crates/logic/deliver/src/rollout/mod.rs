@@ -19,6 +19,7 @@ mod canary;
 mod model;
 mod plan;
 mod version;
+mod wait;
 
 use std::collections::BTreeMap;
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -13,7 +13,7 @@ use super::{
     head::{Head, encode},
 };
 use crate::{
-    blocks::{BlockFile, BlockWriter, Place},
+    blocks::{BlockFile, BlockWriter, Place, files},
     metrics::Labels,
 };
 
@@ -39,7 +39,6 @@ pub(super) struct BlockIndex {
 /// A sealed file.
 pub(super) struct Segment {
     file: BlockFile,
-    number: u64,
     streams: Vec<(Labels, Vec<BlockIndex>)>,
     oldest: i64,
     newest: i64,
@@ -48,22 +47,10 @@ pub(super) struct Segment {
 impl Segment {
     /// The files of a folder, oldest first.
     pub(super) fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(dir)? {
-            let path = entry?.path();
-            match path.extension().and_then(|e| e.to_str()) {
-                Some("logs") => files.push(path),
-                // Left by a crash in the middle of sealing.
-                Some("tmp") => fs::remove_file(path)?,
-                _ => {}
-            }
-        }
-        files.sort();
-        Ok(files)
+        files(dir, "logs")
     }
 
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let number = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok()).unwrap_or(0);
         let (file, index): (BlockFile, Vec<StreamIndex>) = BlockFile::open(path)?;
         let streams: Vec<_> = index
             .into_iter()
@@ -72,7 +59,7 @@ impl Segment {
         let blocks = || streams.iter().flat_map(|(_, blocks)| blocks);
         let oldest = blocks().map(|b| b.oldest).min().unwrap_or(0);
         let newest = blocks().map(|b| b.newest).max().unwrap_or(0);
-        Ok(Self { file, number, streams, oldest, newest })
+        Ok(Self { file, streams, oldest, newest })
     }
 
     /// Seals lines into file `number`: all that the log holds before its segment of that number.
@@ -104,7 +91,7 @@ impl Segment {
     }
 
     pub(super) fn number(&self) -> u64 {
-        self.number
+        self.file.number()
     }
 
     pub(super) fn oldest(&self) -> i64 {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -12,7 +12,7 @@ use super::{
     Head,
     span::{Span, TraceId, decode, encode},
 };
-use crate::blocks::{BlockFile, BlockWriter, Place};
+use crate::blocks::{BlockFile, BlockWriter, Place, files};
 
 /// Bytes of a block before compression.
 const BLOCK_BYTES: usize = 256 << 10;
@@ -32,34 +32,22 @@ pub(super) struct BlockIndex {
 /// A sealed file.
 pub(super) struct Segment {
     file: BlockFile,
-    number: u64,
     blocks: Vec<BlockIndex>,
     services: BTreeSet<String>,
     newest: i64,
 }
 
 impl Segment {
+    /// The files of a folder, oldest first.
     pub(super) fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(dir)? {
-            let path = entry?.path();
-            match path.extension().and_then(|e| e.to_str()) {
-                Some("spans") => files.push(path),
-                // Left by a crash in the middle of sealing.
-                Some("tmp") => fs::remove_file(path)?,
-                _ => {}
-            }
-        }
-        files.sort();
-        Ok(files)
+        files(dir, "spans")
     }
 
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let number = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok()).unwrap_or(0);
         let (file, blocks): (BlockFile, Vec<BlockIndex>) = BlockFile::open(path)?;
         let services = blocks.iter().flat_map(|b| &b.services).cloned().collect();
         let newest = blocks.iter().map(|b| b.newest).max().unwrap_or(0);
-        Ok(Self { file, number, blocks, services, newest })
+        Ok(Self { file, blocks, services, newest })
     }
 
     pub(super) fn write(dir: &Path, number: u64, head: &Head) -> io::Result<Self> {
@@ -104,7 +92,7 @@ impl Segment {
     }
 
     pub(super) fn number(&self) -> u64 {
-        self.number
+        self.file.number()
     }
 
     pub(super) fn newest(&self) -> i64 {
