@@ -28,6 +28,12 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 /// The image the tests' pods run.
 pub const IMAGE: &str = "base/test";
 
+/// Seconds since 1970, for the order of what is printed.
+pub fn now() -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("{:.3}", since.as_secs_f64())
+}
+
 /// Tries until there is something, or fails with what `why` says.
 pub fn until<T>(what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -106,6 +112,7 @@ impl Platform {
         command.args(["up", "--ports", "auto", "--drain", "--role", self.role]);
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
         let ready = self.said("kubeconfig");
+        eprintln!("{} start", now());
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
         until("wharf up is ready", || match self.said("kubeconfig") > ready {
@@ -120,6 +127,7 @@ impl Platform {
     /// SIGKILL.
     pub fn kill(&mut self) {
         let mut child = self.child.take().unwrap();
+        eprintln!("{} kill", now());
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -137,6 +145,23 @@ impl Platform {
     /// What this platform has in the kernel.
     pub fn traces(&self) -> Traces {
         Traces::of(self.data())
+    }
+
+    /// Prints what there is, for who reads why a test failed.
+    fn describe(&self) {
+        if self.child.is_none() {
+            return;
+        }
+        let kubectl = self.kubectl();
+        for what in [
+            &["get", "deployments,pods,services,endpointslices", "-A", "-o", "wide"][..],
+            &["get", "endpointslices", "-o", "yaml", "--show-managed-fields"],
+            &["get", "events", "-A"],
+            &["describe", "pods"],
+        ] {
+            let output = kubectl.end(what, "");
+            eprintln!("kubectl {}:\n{}{}", what.join(" "), lossy(&output.stdout), lossy(&output.stderr));
+        }
     }
 
     fn terminate(&mut self) -> Result<std::process::ExitStatus, String> {
@@ -192,6 +217,7 @@ impl Drop for Platform {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("wharf up said:\n{}", self.logged());
+            self.describe();
         }
         if self.role == "all" && self.child.is_none() && !self.traces().found().is_empty() {
             // Killed by the test, or stuck: the next start puts in order what the last one left.

@@ -133,7 +133,9 @@ impl Load {
                     let mut kept = None;
                     while !stop.load(Ordering::Relaxed) {
                         let answer = request(&mut kept, &address, host, keep);
-                        let answer = answer.map_err(|why| format!("{host} at {address}, kept {keep}: {why}"));
+                        let answer = answer.map_err(|why| {
+                            format!("{} {host} at {address}, kept {keep}: {why}", super::now())
+                        });
                         tally.lock().unwrap().count(answer);
                         std::thread::sleep(Duration::from_millis(2));
                     }

@@ -122,14 +122,15 @@ async fn inner(gateway: Ipv4Addr, port: &Port, netns: BorrowedFd<'_>) -> Result<
     let link = route.get_link_by_name(POD_LINK).await.doing(doing)?;
     let index =
         link.map(|link| link.ifindex()).ok_or_else(|| Error::Input(format!("{POD_LINK} vanished")))?;
-    let address = Ipv4Address::with_index(index, port.address, 32);
-    route.add_address(address).await.doing(doing)?;
     route.set_link_up_by_index(index).await.doing(doing)?;
     route.set_link_up_by_index(LOOPBACK).await.doing(doing)?;
     let to_gateway = Ipv4Route::from_addr(gateway, 32).dev_index(index).scope(RouteScope::Link);
     route.add_route(to_gateway).await.doing(doing)?;
     let default = Ipv4Route::from_addr(Ipv4Addr::UNSPECIFIED, 0).gateway(gateway).dev_index(index);
-    route.add_route(default).await.doing(doing)
+    route.add_route(default).await.doing(doing)?;
+    // Last, for it is what tells a pod that is wired from one whose wiring was broken off.
+    let address = Ipv4Address::with_index(index, port.address, 32);
+    route.add_address(address).await.doing(doing)
 }
 
 async fn attached(host: &Netlink, port: &Port, netns: BorrowedFd<'_>) -> Result<bool> {
