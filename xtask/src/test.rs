@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 /// Programs the tests start or pack into images, and the Debian packages that bring them.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("git", "git"),
     ("curl", "curl"),
     ("python3", "python3"),
@@ -19,6 +19,8 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("nft", "nftables"),
     ("script", "bsdutils"),
     ("tar", "tar"),
+    ("chromium", "chromium"),
+    ("chromedriver", "chromium-driver"),
 ];
 /// Versions of kubectl the platform is tested with.
 const KUBECTL_MINORS: [u32; 3] = [29, 31, 33];

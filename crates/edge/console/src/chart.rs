@@ -9,6 +9,8 @@ const HEIGHT: f64 = 180.0;
 const LEFT: f64 = 52.0;
 const BOTTOM: f64 = 22.0;
 const TOP: f64 = 8.0;
+/// Seconds a chart spans at the least.
+const SHORTEST: f64 = 300.0;
 /// Colours in the style sheet.
 const COLOURS: usize = 6;
 
@@ -68,6 +70,9 @@ pub(crate) fn figure(title: &str, unit: Unit, from: f64, to: f64, lines: &[Line]
             E(title)
         );
     }
+    // A young service is not drawn into a corner.
+    let first = lines.iter().flat_map(|line| &line.points).map(|(at, _)| *at).fold(to, f64::min);
+    let from = from.max(first.min(to - SHORTEST));
     let top = round_up(values().fold(0.0, f64::max));
     let x = |at: f64| LEFT + (at - from) / (to - from).max(1.0) * (WIDTH - LEFT - 8.0);
     let y = |value: f64| HEIGHT - BOTTOM - value / top * (HEIGHT - BOTTOM - TOP);
@@ -101,13 +106,14 @@ pub(crate) fn figure(title: &str, unit: Unit, from: f64, to: f64, lines: &[Line]
     out + "</ul></figure>"
 }
 
-/// A gap where there is no number.
+/// A gap where there is no number, a dot where there is one alone.
 fn path(line: &Line, at: usize, x: &impl Fn(f64) -> f64, y: &impl Fn(f64) -> f64) -> String {
     let mut path = String::new();
     let mut pen = 'M';
     for (when, value) in &line.points {
         if value.is_finite() {
-            let _ = write!(path, "{pen}{:.1} {:.1}", x(*when), y(value.max(0.0)));
+            let dot = if pen == 'M' { "h.01" } else { "" };
+            let _ = write!(path, "{pen}{:.1} {:.1}{dot}", x(*when), y(value.max(0.0)));
             pen = 'L';
         } else {
             pen = 'M';

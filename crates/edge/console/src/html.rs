@@ -72,9 +72,15 @@ pub(crate) fn items<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
 /// A state as a coloured word. The word itself tells, the colour helps.
 pub(crate) fn badge(word: &str) -> String {
     let class = match word {
-        "Succeeded" | "success" | "Healthy" | "Ready" | "Running" | "Successful" | "True" => "good",
-        "Failed" | "failure" | "Degraded" | "Error" | "CrashLoopBackOff" | "NotReady" | "Aborted" => "bad",
-        "Progressing" | "in_progress" | "Pending" | "Paused" | "queued" | "waiting" | "Terminating" => "busy",
+        "Succeeded" | "success" | "Healthy" | "Ready" | "Running" | "Completed" | "Successful" | "True" => {
+            "good"
+        }
+        "Failed" | "failure" | "Degraded" | "NotReady" | "Aborted" | "Evicted" | "OOMKilled"
+        | "ErrImagePull" => "bad",
+        "Progressing" | "in_progress" | "Pending" | "Paused" | "queued" | "waiting" | "Terminating"
+        | "ContainerCreating" | "PodInitializing" => "busy",
+        _ if word.ends_with("Error") || word.ends_with("BackOff") => "bad",
+        _ if word.starts_with("Init:") => "busy",
         _ => "plain",
     };
     format!("<span class=\"badge {class}\">{}</span>", E(word.replace('_', " ")))
@@ -133,6 +139,7 @@ pub(crate) fn page(section: &str, title: &str, watched: &str, live: &str, still:
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title} · wharf</title>\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <meta name=\"color-scheme\" content=\"light dark\"><link rel=\"stylesheet\" href=\"/assets/style.css\">\
+         <link rel=\"icon\" type=\"image/svg+xml\" href=\"/assets/icon.svg\">\
          <script src=\"/assets/console.js\" defer></script></head><body>\
          <a class=\"skip\" href=\"#main\">Skip to content</a>\
          <header><a class=\"brand\" href=\"/\">wharf</a><nav aria-label=\"Sections\">{nav}</nav>\

@@ -122,6 +122,7 @@ impl Console {
             ["assets", "console.js"] => {
                 asset("text/javascript; charset=utf-8", include_str!("assets/console.js"))
             }
+            ["assets", "icon.svg"] => asset("image/svg+xml", include_str!("assets/icon.svg")),
             ["events"] => stream::events(&self.0, request.uri().query().unwrap_or("")),
             ["logs", "pod", namespace, pod, container] => {
                 let [namespace, pod, container] = [*namespace, *pod, *container].map(str::to_owned);

@@ -42,7 +42,7 @@ async fn ready() -> Console {
 async fn every_page_shows_what_it_is_for() {
     let console = ready().await;
     for (path, signs) in [
-        ("/", &["Needs a look", "CrashLoopBackOff", "shop-12", "2/3"][..]),
+        ("/", &["Needs a look", "CrashLoopBackOff", "shop-12", "2/5"][..]),
         ("/runs", &["shop-11", "Fix the cart", "8c1f0a7b"]),
         (
             "/runs/ci/shop-12",
@@ -54,6 +54,8 @@ async fn every_page_shows_what_it_is_for() {
         ),
         ("/services/shop/shop", &["<svg", "p99", "Errors by version", "7c9d"]),
         ("/pods/shop/shop-5f8b-a", &["Log of shop", "the container has not started"]),
+        ("/pods", &["Running", "CrashLoopBackOff", "1/2", "Init:0/1", "Completed"]),
+        ("/rollouts/shop/cart", &["Aborted", "<li class=\"later\"><small>–</small> Send 1 %"]),
         ("/nodes", &["node-1", "24Gi"]),
     ] {
         let (status, page) = get(&console, path).await;

@@ -3,8 +3,10 @@
 // Each test binary uses a part of it, and a panic is how a test fails.
 #![allow(dead_code, unreachable_pub, unused_imports, clippy::unwrap_used)]
 
+mod browser;
 mod kernel;
 mod kubectl;
+mod repository;
 mod traffic;
 
 use std::{
@@ -19,8 +21,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub use browser::Browser;
 pub use kernel::Traces;
 pub use kubectl::Kubectl;
+pub use repository::Repository;
 pub use traffic::{Load, Tally, get};
 
 /// How long anything may take on a busy machine.

@@ -120,9 +120,12 @@ pub(super) fn one(console: &Inner, namespace: &str, name: &str) -> Option<String
         weight(&rollout).map_or_else(|| "–".to_owned(), bar),
     );
     let current = number(&rollout, "/status/currentStepIndex");
+    // After an abort the steps begin anew with the next version.
+    let aborted = phase(&rollout) == "Aborted";
     live.push_str("<section><h2>Steps</h2><ol class=\"steps\">");
     for (at, step) in (0..).zip(steps(&rollout)) {
         let (class, state) = match at.cmp(&current) {
+            _ if aborted => ("later", "–"),
             std::cmp::Ordering::Less => ("done", "done"),
             std::cmp::Ordering::Equal => ("now", "now"),
             std::cmp::Ordering::Greater => ("later", "later"),

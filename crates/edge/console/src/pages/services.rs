@@ -51,8 +51,9 @@ fn charts(namespace: &str, service: &str) -> Vec<Chart> {
     let buckets = format!("sum by (le) (rate(wharf_http_request_duration_seconds_bucket{{{of}}}[1m]))");
     let quantile = |q: &str| format!("histogram_quantile({q}, {buckets})");
     let rate = |more: &str, by: &str| format!("sum{by}(rate(wharf_http_requests_total{{{of}{more}}}[1m]))");
-    let errors =
-        format!("100 * {} / {}", rate(",code=~\"5..\"", " by (version) "), rate("", " by (version) "));
+    let (failed, all) = (rate(",code=~\"5..\"", " by (version) "), rate("", " by (version) "));
+    // A version without errors has no series of them.
+    let errors = format!("100 * ({failed} or 0 * {all}) / {all}");
     vec![
         Chart {
             title: "Latency",

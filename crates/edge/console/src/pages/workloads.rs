@@ -1,6 +1,7 @@
 //! Pods and nodes.
 
 use serde_json::Value;
+use wharf_base::{Clock as _, SystemClock};
 use wharf_client::Object;
 
 use super::{
@@ -11,25 +12,34 @@ use crate::{Inner, LogTarget};
 pub(super) const POD_HEADS: &[&str] =
     &["Pod", "Namespace", "State", "Ready", "Restarts", "Address", "Node", "Created"];
 
-/// The state of a pod as kubectl shows it, in short.
-pub(super) fn state(pod: &Value) -> &str {
-    if pod.pointer("/metadata/deletionTimestamp").is_some() {
-        return "Terminating";
-    }
-    let reason =
-        |container: &'_ Value| container.pointer("/state/waiting/reason").and_then(Value::as_str).is_some();
-    let waiting = items(pod, "/status/containerStatuses").iter().find(|container| reason(container));
-    match waiting.map(|container| at(container, "/state/waiting/reason")) {
-        Some(reason) if reason != "ContainerCreating" => reason,
-        _ => match at(pod, "/status/phase") {
-            "" => "Pending",
-            phase => phase,
-        },
-    }
+/// What kubectl's table says of a pod.
+struct Summary {
+    ready: String,
+    status: String,
+    restarts: String,
 }
 
+fn summary(pod: &Value) -> Summary {
+    let mut cells = wharf_api::table::cells("", "pods", pod, SystemClock.now()).into_iter().skip(1);
+    let mut next = || match cells.next() {
+        Some(Value::String(text)) => text,
+        other => other.unwrap_or_default().to_string(),
+    };
+    Summary { ready: next(), status: next(), restarts: next() }
+}
+
+/// The state of a pod as kubectl shows it.
+pub(super) fn state(pod: &Value) -> String {
+    summary(pod).status
+}
+
+/// Pods that are neither well nor on their way.
 pub(super) fn troubled(pod: &Object) -> bool {
-    !matches!(state(pod), "Running" | "Succeeded" | "Pending" | "Terminating") || restarts(pod) > 5
+    let state = state(pod);
+    let initialising =
+        state.strip_prefix("Init:").is_some_and(|at| at.starts_with(|c: char| c.is_ascii_digit()));
+    let usual = ["Running", "Completed", "Pending", "Terminating", "ContainerCreating", "PodInitializing"];
+    !(usual.contains(&state.as_str()) || initialising) || restarts(pod) > 5
 }
 
 fn restarts(pod: &Value) -> i64 {
@@ -37,14 +47,13 @@ fn restarts(pod: &Value) -> i64 {
 }
 
 pub(super) fn row(pod: &Object) -> Vec<String> {
-    let statuses = items(pod, "/status/containerStatuses");
-    let ready = statuses.iter().filter(|c| c.get("ready").and_then(Value::as_bool) == Some(true)).count();
+    let Summary { ready, status, restarts } = summary(pod);
     vec![
         link("pods", pod),
         namespace_of(pod),
-        badge(state(pod)),
-        format!("{ready}/{}", items(pod, "/spec/containers").len()),
-        restarts(pod).to_string(),
+        badge(&status),
+        E(ready).to_string(),
+        E(restarts).to_string(),
         E(at(pod, "/status/podIP")).to_string(),
         E(at(pod, "/spec/nodeName")).to_string(),
         created(pod),
@@ -65,7 +74,7 @@ pub(super) async fn pod(console: &Inner, namespace: &str, name: &str) -> Option<
     let live = format!(
         "<dl class=\"facts\"><dt>State</dt><dd>{}</dd><dt>Namespace</dt><dd>{}</dd><dt>Node</dt><dd>{}</dd><dt>Address</dt><dd>{}</dd>\
          <dt>Restarts</dt><dd>{}</dd><dt>Images</dt><dd>{}</dd></dl>",
-        badge(state(&pod)),
+        badge(&state(&pod)),
         E(namespace),
         E(at(&pod, "/spec/nodeName")),
         E(at(&pod, "/status/podIP")),

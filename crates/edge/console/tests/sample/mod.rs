@@ -122,6 +122,10 @@ fn objects() -> BTreeMap<&'static str, Vec<Value>> {
             {"analysis": {"templates": [{"templateName": "errors"}]}}, {"pause": {}}]}}},
         "status": {"phase": "Progressing", "message": "waiting for the analysis", "currentStepIndex": 3, "readyReplicas": 4, "stableRS": "5f8b",
             "currentPodHash": "7c9d", "canary": {"weights": {"canary": {"weight": 5, "podTemplateHash": "7c9d"}}}}});
+    let mut aborted = rollout.clone();
+    aborted["metadata"] = meta("shop", "cart");
+    aborted["status"]["abort"] = json!(true);
+    aborted["status"]["currentStepIndex"] = json!(0);
     let analysis = json!({"metadata": {"namespace": "shop", "name": "shop-errors-1", "ownerReferences": [{"uid": "shop"}]},
         "status": {"phase": "Running", "message": "holding: not enough evidence", "metricResults": [{"name": "error-rate", "phase": "Running",
             "successful": 3, "failed": 0, "inconclusive": 1, "measurements": [{"value": "0.012"}]}]}});
@@ -130,6 +134,11 @@ fn objects() -> BTreeMap<&'static str, Vec<Value>> {
     let node = json!({"metadata": {"name": "node-1", "creationTimestamp": "2026-11-26T19:00:00Z"}, "status": {
         "allocatable": {"cpu": "2", "memory": "24Gi"}, "nodeInfo": {"kubeletVersion": "v1.36.0"},
         "conditions": [{"type": "Ready", "status": "True"}]}});
+    let mut initialising = pod("shop-7c9d-d", "Pending", Some("PodInitializing"));
+    initialising["spec"]["initContainers"] = json!([{"name": "wait", "image": "wait"}]);
+    initialising["status"]["initContainerStatuses"] = json!([{"name": "wait", "state": {"running": {}}}]);
+    let mut completed = pod("migrate-x", "Succeeded", None);
+    completed["status"]["containerStatuses"] = json!([{"name": "shop", "restartCount": 0, "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}]);
     BTreeMap::from([
         (
             "pods",
@@ -137,11 +146,13 @@ fn objects() -> BTreeMap<&'static str, Vec<Value>> {
                 pod("shop-5f8b-a", "Running", None),
                 pod("shop-5f8b-b", "Running", None),
                 pod("shop-7c9d-c", "Running", Some("CrashLoopBackOff")),
+                initialising,
+                completed,
             ],
         ),
         ("services", vec![service]),
         ("nodes", vec![node]),
-        ("rollouts", vec![rollout]),
+        ("rollouts", vec![rollout, aborted]),
         ("analysisruns", vec![analysis]),
         (
             "workflowruns",
