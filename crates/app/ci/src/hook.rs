@@ -3,12 +3,15 @@
 use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc};
 
 use serde_json::Value;
-use tokio::sync::broadcast::error::RecvError;
-use wharf_gitserver::{Push, PushHook, RefChange, Repository, Terminal};
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+use wharf_client::{Client, ListParams};
+use wharf_gitserver::{Follow, Push, PushHook, RefChange, Repository, Terminal};
 use wharf_workflow::read_workflow;
 
 use crate::{
-    api::{NAMESPACE, REPOSITORIES, RunPhase, RunSpec, create_run, new_repository},
+    api::{
+        NAMESPACE, REPOSITORIES, RunPhase, RunSpec, WORKFLOW_RUNS, WorkflowRun, create_run, new_repository,
+    },
     controller::Shared,
     logs::LogEvent,
 };
@@ -20,19 +23,30 @@ const MAX_FILES: usize = 100;
 pub(crate) struct Hook(pub(crate) Arc<Shared>);
 
 impl PushHook for Hook {
-    fn pushed(&self, push: Push, terminal: Terminal) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    fn pushed(&self, push: Push, terminal: Terminal) -> Pin<Box<dyn Future<Output = Option<Follow>> + Send>> {
         let shared = Arc::clone(&self.0);
         Box::pin(async move {
             let repository = push.repository.clone();
-            if let Err(error) = handle(&shared, push, &terminal).await {
-                tracing::error!(repository, %error, "cannot start the workflows of a push");
-                terminal.line(&format!("error: cannot start the workflows of this push: {error}")).await;
+            // Listening begins before the runs do, so that no line is lost.
+            let events = shared.logs.subscribe();
+            match start(&shared, push, &terminal).await {
+                Ok(runs) => Some(Box::pin(follow(runs, events, terminal)) as Follow),
+                Err(error) => {
+                    tracing::error!(repository, %error, "cannot start the workflows of a push");
+                    let why = format!("error: cannot start the workflows of this push: {error}");
+                    terminal.line(&why).await;
+                    None
+                }
             }
         })
     }
 }
 
-async fn handle(shared: &Arc<Shared>, push: Push, terminal: &Terminal) -> anyhow::Result<()> {
+/// Names of runs by uid.
+type Runs = BTreeMap<String, String>;
+
+/// Makes the runs of a push.
+async fn start(shared: &Arc<Shared>, push: Push, terminal: &Terminal) -> anyhow::Result<Runs> {
     let client = &shared.config.client;
     let object = new_repository(&push.repository, "");
     match client.create(&REPOSITORIES, NAMESPACE, &object).await {
@@ -40,9 +54,8 @@ async fn handle(shared: &Arc<Shared>, push: Push, terminal: &Terminal) -> anyhow
         _ => {}
     }
     let repository = shared.config.repositories.get(&push.repository)?;
-    // Listening begins before the runs do, so that no line is lost.
-    let mut events = shared.logs.subscribe();
-    let mut runs: BTreeMap<String, String> = BTreeMap::new();
+    let known = if push.again { specs(client, &push.repository).await? } else { Vec::new() };
+    let mut runs = Runs::new();
     for change in &push.changes {
         for file in matching(&repository, change, terminal).await? {
             let spec = RunSpec {
@@ -56,12 +69,34 @@ async fn handle(shared: &Arc<Shared>, push: Push, terminal: &Terminal) -> anyhow
                 actor: push.pusher.clone(),
                 ..RunSpec::default()
             };
+            if known.iter().any(|known| same_push(known, &spec)) {
+                continue;
+            }
             let run = create_run(client, spec).await?;
             let text = |pointer| run.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
             terminal.line(&format!("run {}: {file}", text("/metadata/name"))).await;
             runs.insert(text("/metadata/uid"), text("/metadata/name"));
         }
     }
+    Ok(runs)
+}
+
+/// What the runs of a repository were made for.
+async fn specs(client: &Client, repository: &str) -> anyhow::Result<Vec<RunSpec>> {
+    let all = client.list(&WORKFLOW_RUNS, &ListParams::namespace(NAMESPACE)).await?.items;
+    let specs = all.iter().filter_map(|run| Some(wharf_control::read::<WorkflowRun>(run).ok()?.spec));
+    Ok(specs.filter(|spec| spec.repository == repository).collect())
+}
+
+fn same_push(a: &RunSpec, b: &RunSpec) -> bool {
+    let of = |spec: &RunSpec| {
+        [&spec.reference, &spec.before, &spec.sha, &spec.workflow, &spec.event].map(String::clone)
+    };
+    of(a) == of(b)
+}
+
+/// Shows the logs of runs until they end.
+async fn follow(mut runs: Runs, mut events: Receiver<LogEvent>, terminal: Terminal) {
     while !runs.is_empty() && terminal.is_open() {
         match events.recv().await {
             Ok(LogEvent::Line(line)) if runs.contains_key(&*line.run) => {
@@ -79,7 +114,6 @@ async fn handle(shared: &Arc<Shared>, push: Push, terminal: &Terminal) -> anyhow
             Err(RecvError::Closed) => break,
         }
     }
-    Ok(())
 }
 
 fn ending(name: &str, phase: RunPhase, message: &str) -> String {

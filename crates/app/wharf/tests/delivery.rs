@@ -32,7 +32,6 @@ fn runs(kubectl: &Kubectl) -> Vec<Value> {
     kubectl.list(&["workflowruns", "-n", "wharf-ci"])
 }
 
-/// Waits until the only run that is in none of the `known` phases is in this one; its name.
 fn run_in(kubectl: &Kubectl, name: &str, phase: &str) {
     until("the run is where it should be", || {
         let run = kubectl.get(&["workflowrun", name, "-n", "wharf-ci"]);
@@ -47,7 +46,7 @@ fn a_push_and_a_run_that_are_killed_can_be_done_again() {
     let repository = Repository::new(platform.data(), WORKFLOW);
 
     // While the objects of a push come in.
-    let noise: Vec<u8> = (0..96_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let noise: Vec<u8> = (0..48_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     fs::write(repository.folder.join("noise"), noise).unwrap();
     repository.commit("much to push");
     let bare = platform.data().join("git/shop.git");
@@ -60,12 +59,8 @@ fn a_push_and_a_run_that_are_killed_can_be_done_again() {
     let (pushed, said) = ended(push);
     assert!(!pushed, "{said}");
     platform.restart();
-    assert_eq!(runs(&kubectl), [] as [Value; 0], "a push that was not acknowledged has no run");
 
-    // While a job runs.
-    fs::remove_file(repository.folder.join("noise")).unwrap();
-    output_of(&mut repository.git(&["add", "-A"]));
-    output_of(&mut repository.git(&["commit", "-q", "--amend", "-m", "little to push"]));
+    // Once more. Git may have taken the first one after all: then it has its run, and there is nothing to push.
     let push = repository.push(&platform);
     let log = |platform: &Platform, run: &str| {
         let output = platform.wharf().args(["runs", "logs", run]).output().unwrap();
@@ -74,8 +69,11 @@ fn a_push_and_a_run_that_are_killed_can_be_done_again() {
     let run = until("the job has begun", || {
         let runs = runs(&kubectl);
         let name = runs.first().map(|run| text(run, "/metadata/name").to_owned()).unwrap_or_default();
+        assert!(runs.len() < 2, "one commit, two runs: {runs:?}");
         if log(&platform, &name).contains("begun") { Ok(name) } else { Err(format!("{runs:?}")) }
     });
+
+    // While a job runs.
     platform.kill();
     ended(push);
     platform.restart();

@@ -10,4 +10,4 @@ mod server;
 mod sideband;
 
 pub use repository::{Checkout, Commit, GitError, Repositories, Repository, check_name};
-pub use server::{Config, GitServer, Push, PushHook, RefChange, Terminal};
+pub use server::{Config, Follow, GitServer, Push, PushHook, RefChange, Terminal};

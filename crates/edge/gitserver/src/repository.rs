@@ -1,7 +1,7 @@
 //! Bare repositories in one folder, and what is asked of them.
 
 use std::{
-    io,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::{Output, Stdio},
 };
@@ -10,6 +10,8 @@ use tokio::process::Command;
 
 /// Bytes of one answer of git at the most.
 const MAX_ANSWER: usize = 64 << 20;
+/// A file in each repository: the references as they were told of last.
+const TOLD: &str = "wharf-told";
 const NO_COMMIT: &str = "0000000000000000000000000000000000000000";
 
 /// Why git did not do what was asked.
@@ -147,6 +149,14 @@ async fn succeed(command: Command, name: &str) -> Result<Vec<u8>> {
     Err(GitError::Refused { command: name.into(), message })
 }
 
+/// Lines of an object and a reference, sorted by reference.
+fn references(text: &str) -> Vec<(String, String)> {
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    let mut references: Vec<_> = lines.map(|(object, name)| (name.to_owned(), object.to_owned())).collect();
+    references.sort();
+    references
+}
+
 impl Repositories {
     /// Those in `root`, which is made when it is missing.
     ///
@@ -203,6 +213,7 @@ impl Repositories {
         let mut command = git();
         command.args(["init", "--quiet", "--bare", "--initial-branch=main", "--template="]).arg(&draft);
         succeed(command, "init").await?;
+        Repository { name: name.to_owned(), dir: draft.clone() }.set_told(&[])?;
         if let Err(error) = std::fs::rename(&draft, &dir) {
             let _ = std::fs::remove_dir_all(&draft);
             return match dir.exists() {
@@ -245,13 +256,33 @@ impl Repository {
     pub async fn references(&self) -> Result<Vec<(String, String)>> {
         let command = self.git(&["for-each-ref", "--format=%(objectname) %(refname)"]);
         let text = String::from_utf8_lossy(&succeed(command, "for-each-ref").await?).into_owned();
-        let mut references: Vec<(String, String)> = text
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            .map(|(object, name)| (name.to_owned(), object.to_owned()))
-            .collect();
-        references.sort();
-        Ok(references)
+        Ok(references(&text))
+    }
+
+    /// The references of the last push that was dealt with; those of now when nothing was kept yet.
+    pub(crate) async fn told(&self) -> Result<Vec<(String, String)>> {
+        match std::fs::read_to_string(self.dir.join(TOLD)) {
+            Ok(text) => Ok(references(&text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let now = self.references().await?;
+                self.set_told(&now)?;
+                Ok(now)
+            }
+            Err(error) => Err(failed(format!("read {TOLD} of repository {}", self.name))(error)),
+        }
+    }
+
+    /// Keeps the references of a push that was dealt with, also over a power cut.
+    pub(crate) fn set_told(&self, references: &[(String, String)]) -> Result<()> {
+        let text: String = references.iter().map(|(name, object)| format!("{object} {name}\n")).collect();
+        let draft = self.dir.join(format!("{TOLD}.new"));
+        let write = || {
+            let mut file = std::fs::File::create(&draft)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&draft, self.dir.join(TOLD))
+        };
+        write().map_err(failed(format!("write {TOLD} of repository {}", self.name)))
     }
 
     /// The commit a branch, tag, reference or abbreviated id stands for; nothing when there is none.

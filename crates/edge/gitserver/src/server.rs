@@ -46,10 +46,14 @@ pub struct Config {
     pub hook: Arc<dyn PushHook>,
 }
 
+/// Shows on the terminal what comes of a push. The push ends there when this does.
+pub type Follow = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// What is told of a push.
 pub trait PushHook: Send + Sync {
-    /// References changed. The push ends at the terminal when the future does.
-    fn pushed(&self, push: Push, terminal: Terminal) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+    /// References changed. The push counts as dealt with once the future gives something; until then it is told again,
+    /// by the next push or after a restart.
+    fn pushed(&self, push: Push, terminal: Terminal) -> Pin<Box<dyn Future<Output = Option<Follow>> + Send>>;
 }
 
 /// A push that has gone through.
@@ -61,6 +65,8 @@ pub struct Push {
     pub pusher: String,
     /// What it changed.
     pub changes: Vec<RefChange>,
+    /// A former run of the platform took it, and may have begun to deal with it.
+    pub again: bool,
 }
 
 /// A reference a push changed.
@@ -151,9 +157,13 @@ impl GitServer {
             None => None,
         };
         let before = match &guard {
-            Some(_) => Some(repository.references().await.map_err(refused)?),
+            Some(_) => Some(repository.told().await.map_err(refused)?),
             None => None,
         };
+        if target.service == Service::Push && target.rest == "/info/refs" {
+            // What git finished after a kill would look up to date to the client, and never be told.
+            self.catch_up(&repository).await;
+        }
         let mut command = cgi::Request {
             root: self.config.repositories.root(),
             path: &format!("/{}.git{}", target.name, target.rest),
@@ -217,6 +227,46 @@ impl GitServer {
             }
             found => found.map_err(refused),
         }
+    }
+
+    /// Tells of pushes that a former run of the platform took and did not deal with.
+    pub async fn recover(&self) {
+        for name in self.config.repositories.names() {
+            if let Ok(repository) = self.config.repositories.get(&name) {
+                self.catch_up(&repository).await;
+            }
+        }
+    }
+
+    async fn catch_up(&self, repository: &Repository) {
+        // Whoever pushes just now tells of everything.
+        let Ok(_guard) = self.lock(repository.name()).try_lock_owned() else { return };
+        let name = repository.name();
+        let found = async { Ok::<_, GitError>((repository.told().await?, repository.references().await?)) };
+        match found.await {
+            Err(error) => tracing::error!(repository = name, %error, "cannot tell what was pushed"),
+            Ok((before, after)) if before == after => {}
+            Ok((before, after)) => {
+                tracing::info!(repository = name, "a push was not dealt with when the platform stopped");
+                let push = push_of(repository, "local", &before, &after);
+                self.tell(repository, Push { again: true, ..push }, &after, Terminal::none()).await;
+            }
+        }
+    }
+
+    /// Tells of a push, and keeps that it was dealt with.
+    async fn tell(
+        &self,
+        repository: &Repository,
+        push: Push,
+        after: &[(String, String)],
+        terminal: Terminal,
+    ) -> Option<Follow> {
+        let follow = self.config.hook.pushed(push, terminal).await?;
+        if let Err(error) = repository.set_told(after) {
+            tracing::error!(repository = repository.name(), %error, "a push will be told of again");
+        }
+        Some(follow)
     }
 
     fn lock(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
@@ -312,10 +362,14 @@ impl Exchange {
             tracing::warn!(repository = self.repository.name(), %said, "git http-backend failed");
         }
         let Some(answer) = answer else { return };
-        let changes = self.changes().await;
-        drop(held.guard);
-        if !changes.is_empty() {
-            self.tell(changes, &sender, answer.takes_text()).await;
+        if let Some((before, after)) = self.changes().await {
+            let terminal = Terminal { lines: answer.takes_text().then(|| sender.clone()) };
+            let push = push_of(&self.repository, &self.user, &before, &after);
+            let told = self.server.tell(&self.repository, push, &after, terminal.clone()).await;
+            drop(held.guard);
+            if let Some(follow) = told {
+                show(follow, &terminal, &sender).await;
+            }
         }
         let _ = sender.send(answer.end()).await;
     }
@@ -367,14 +421,14 @@ impl Exchange {
         }
     }
 
-    /// What the push changed.
-    async fn changes(&self) -> Vec<RefChange> {
-        let Some(before) = &self.before else { return Vec::new() };
+    /// All references as they were told of last and as they are now, when they differ.
+    async fn changes(&self) -> Option<(Vec<(String, String)>, Vec<(String, String)>)> {
+        let before = self.before.clone()?;
         let after = match self.repository.references().await {
             Ok(after) => after,
             Err(error) => {
                 tracing::error!(repository = self.repository.name(), %error, "cannot tell what a push changed");
-                return Vec::new();
+                return None;
             }
         };
         let branches: Vec<&str> = after
@@ -385,21 +439,18 @@ impl Exchange {
         if let Err(error) = self.repository.settle_head(&branches).await {
             tracing::warn!(repository = self.repository.name(), %error, "cannot choose the default branch");
         }
-        differences(before, &after)
+        (before != after).then_some((before, after))
     }
+}
 
-    async fn tell(&self, changes: Vec<RefChange>, sender: &Sender, takes_text: bool) {
-        let terminal = Terminal { lines: takes_text.then(|| sender.clone()) };
-        let push = Push { repository: self.repository.name().to_owned(), pusher: self.user.clone(), changes };
-        let mut told = self.server.config.hook.pushed(push, terminal.clone());
-        let mut pulse = tokio::time::interval(KEEP_ALIVE);
-        pulse.tick().await;
-        loop {
-            tokio::select! {
-                () = &mut told => return,
-                _ = pulse.tick(), if terminal.is_open() => {
-                    let _ = sender.try_send(sideband::keep_alive());
-                }
+async fn show(mut follow: Follow, terminal: &Terminal, sender: &Sender) {
+    let mut pulse = tokio::time::interval(KEEP_ALIVE);
+    pulse.tick().await;
+    loop {
+        tokio::select! {
+            () = &mut follow => return,
+            _ = pulse.tick(), if terminal.is_open() => {
+                let _ = sender.try_send(sideband::keep_alive());
             }
         }
     }
@@ -409,6 +460,16 @@ fn body_of(receiver: mpsc::Receiver<Bytes>) -> Body {
     wharf_http::stream(futures_util::stream::unfold(receiver, |mut receiver| async move {
         receiver.recv().await.map(|bytes| (io::Result::Ok(bytes), receiver))
     }))
+}
+
+fn push_of(
+    repository: &Repository,
+    pusher: &str,
+    before: &[(String, String)],
+    after: &[(String, String)],
+) -> Push {
+    let (repository, pusher) = (repository.name().to_owned(), pusher.to_owned());
+    Push { repository, pusher, changes: differences(before, after), again: false }
 }
 
 fn differences(before: &[(String, String)], after: &[(String, String)]) -> Vec<RefChange> {

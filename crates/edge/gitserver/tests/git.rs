@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::sync::{mpsc, watch};
-use wharf_gitserver::{Checkout, Config, GitServer, Push, PushHook, Repositories, Terminal};
+use wharf_gitserver::{Checkout, Config, Follow, GitServer, Push, PushHook, Repositories, Terminal};
 use wharf_http::Listener;
 
 struct Served {
@@ -19,6 +19,7 @@ struct Served {
     url: String,
     repositories: Repositories,
     pushes: Arc<Mutex<Vec<Push>>>,
+    server: Arc<GitServer>,
     _stop: watch::Sender<bool>,
 }
 
@@ -29,16 +30,17 @@ struct Hook {
 }
 
 impl PushHook for Hook {
-    fn pushed(&self, push: Push, terminal: Terminal) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    fn pushed(&self, push: Push, terminal: Terminal) -> Pin<Box<dyn Future<Output = Option<Follow>> + Send>> {
         self.pushes.lock().unwrap().push(push);
         let lines = Arc::clone(&self.lines);
-        Box::pin(async move {
+        let follow = async move {
             if let Some(mut lines) = lines.lock().await.take() {
                 while let Some(line) = lines.recv().await {
                     terminal.line(&line).await;
                 }
             }
-        })
+        };
+        Box::pin(async move { Some(Box::pin(follow) as Follow) })
     }
 }
 
@@ -56,10 +58,11 @@ async fn serve(lines: Option<mpsc::Receiver<String>>, create_on_push: bool) -> S
     let listener = Listener::tcp("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
     let url = format!("http://{}/git", listener.address().unwrap());
     let (stop, stopping) = watch::channel(false);
+    let answering = Arc::clone(&server);
     tokio::spawn(
-        listener.serve(Arc::new(move |request| Box::pin(Arc::clone(&server).handle(request))), stopping),
+        listener.serve(Arc::new(move |request| Box::pin(Arc::clone(&answering).handle(request))), stopping),
     );
-    Served { folder, url, repositories, pushes, _stop: stop }
+    Served { folder, url, repositories, pushes, server, _stop: stop }
 }
 
 async fn git(folder: &Path, arguments: &[&str]) -> Output {
@@ -93,6 +96,31 @@ async fn repository(folder: &Path) -> std::path::PathBuf {
     good(&work, &["add", "."]).await;
     good(&work, &["commit", "-qm", "first\n\nmore"]).await;
     work
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_git_took_while_nobody_listened_is_told_once() {
+    let served = serve(None, true).await;
+    let work = repository(served.folder.path()).await;
+    let url = format!("{}/shop.git", served.url);
+    good(&work, &["push", &url, "main"]).await;
+    assert!(!served.pushes.lock().unwrap().pop().unwrap().again);
+    let aside = served.folder.path().join("git/shop.git");
+    for found in ["by a new start", "by the next push"] {
+        good(&work, &["commit", "-q", "--allow-empty", "-m", found]).await;
+        good(&work, &["push", aside.to_str().unwrap(), "main"]).await;
+        match found {
+            "by a new start" => served.server.recover().await,
+            _ => assert!(good(&work, &["push", &url, "main"]).await.contains("up-to-date")),
+        }
+        let told = std::mem::take(&mut *served.pushes.lock().unwrap());
+        let sha = good(&work, &["rev-parse", "main"]).await;
+        let [push] = told.as_slice() else { panic!("{found}: {told:?}") };
+        assert!(push.again, "{found}");
+        assert_eq!(push.changes[0].after, sha.trim(), "{found}");
+    }
+    served.server.recover().await;
+    assert_eq!(*served.pushes.lock().unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

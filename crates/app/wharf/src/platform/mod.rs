@@ -199,6 +199,9 @@ impl Platform {
         let host = parts.start_host(&endpoints).await?;
         let ci = parts.start_ci(&endpoints).await?;
         let web = parts.web(ci.as_ref())?;
+        if let Some(git) = web.git.clone() {
+            background.spawn(async move { git.recover().await });
+        }
         listeners.tasks.spawn(console.serve(web.handler(), listeners.stopping.clone()));
         parts.observe(&mut background, host.as_ref(), &proxy);
 
