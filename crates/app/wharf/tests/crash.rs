@@ -7,6 +7,7 @@ mod support;
 use std::{
     collections::BTreeMap,
     fs,
+    io::Write as _,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -248,6 +249,40 @@ fn is_of(platform: &Platform, pods: &[(String, String, String, u64)], pid: i32) 
     let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let facts = read("cgroup") + &read("cmdline");
     uids.into_iter().any(|uid| facts.contains(&uid))
+}
+
+#[test]
+fn a_full_disk_is_reported_and_what_was_confirmed_stays() {
+    let mut platform = Platform::on_a_small_disk(48);
+    let kubectl = platform.kubectl();
+    let ballast = platform.data().join("ballast");
+    let mut file = fs::File::create(&ballast).unwrap();
+    while file.write_all(&[0; 1 << 16]).is_ok() {}
+    drop(file);
+    let text = "x".repeat(100_000);
+    let create = |name: &str| {
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"text": text}});
+        kubectl.end(&["create", "-f", "-"], &map.to_string())
+    };
+    let mut confirmed = Vec::new();
+    let refused = until("the disk is full", || {
+        let name = format!("map-{}", confirmed.len());
+        let output = create(&name);
+        if !output.status.success() {
+            return Ok(lossy(&output.stderr));
+        }
+        confirmed.push(name);
+        Err(format!("{} objects have room", confirmed.len()))
+    });
+    assert!(refused.contains("No space left on device"), "{refused}");
+    let all = |kubectl: &Kubectl| kubectl.run(&["get", "configmaps", "-o", "name"]);
+    assert!(confirmed.iter().all(|name| all(&kubectl).contains(name)), "{confirmed:?}: {}", all(&kubectl));
+    platform.kill();
+    fs::remove_file(ballast).unwrap();
+    platform.restart();
+    assert!(confirmed.iter().all(|name| all(&kubectl).contains(name)), "{confirmed:?}: {}", all(&kubectl));
+    let output = create("after");
+    assert!(output.status.success(), "{}", lossy(&output.stderr));
 }
 
 #[test]

@@ -42,6 +42,7 @@ pub(crate) async fn own(
     node: String,
 ) {
     let mut caches = (cache("node", &node), cache("wharf-proxy", &node), cache("wharf", &node));
+    let mut failed = false;
     let mut tick = tokio::time::interval(OWN);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -55,16 +56,19 @@ pub(crate) async fn own(
                 containers(&agent.stats(), &node, &mut text);
             }
             let parts = [(&mut caches.0, text), (&mut caches.1, proxy.metrics()), (&mut caches.2, process())];
+            let mut failure = None;
             for (cache, text) in parts {
                 let taken = cache.ingest(&metrics, &text, Format::Text, now_millis(), started.elapsed());
-                if let Err(error) = taken {
-                    tracing::error!(%error, "the platform's own metrics could not be kept");
-                }
+                failure = failure.or(taken.err().map(|error| format!("{:#}", anyhow::Error::from(error))));
             }
-            caches
+            // A disk that is full stays so for a while: it is told once.
+            if let (false, Some(error)) = (failed, &failure) {
+                tracing::error!(error, "the platform's own metrics cannot be kept");
+            }
+            (caches, failure.is_some())
         });
         match taken.await {
-            Ok(back) => caches = back,
+            Ok(back) => (caches, failed) = back,
             Err(error) => return tracing::error!(%error, "the platform's own metrics are no longer taken"),
         }
     }

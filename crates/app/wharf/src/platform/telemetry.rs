@@ -69,9 +69,9 @@ impl Telemetry {
             let stores = self.clone();
             let ticked = tokio::task::spawn_blocking(move || {
                 let now = now_nanos();
-                let logs = stores.logs.tick(now).map_err(|e| e.to_string());
-                let traces = stores.traces.tick(now).map_err(|e| e.to_string());
-                logs.and(traces)
+                let logs = stores.logs.tick(now).map_err(anyhow::Error::new);
+                let traces = stores.traces.tick(now).map_err(anyhow::Error::new);
+                logs.and(traces).map_err(|error| format!("{error:#}"))
             });
             match ticked.await {
                 Ok(Err(error)) => {

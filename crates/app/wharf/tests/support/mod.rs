@@ -71,13 +71,15 @@ pub struct Platform {
     dir: TempDir,
     role: &'static str,
     child: Option<Child>,
+    /// The folder is a disk of its own.
+    mounted: bool,
 }
 
 impl Platform {
     /// The whole platform, with an image named [`IMAGE`] that has sh, busybox's programs, python3 and tar.
     pub fn start() -> Self {
         assert!(rustix::process::geteuid().is_root(), "these tests make real containers: run them as root");
-        let mut platform = Self { dir: TempDir::new().unwrap(), role: "all", child: None };
+        let mut platform = Self { dir: TempDir::new().unwrap(), role: "all", child: None, mounted: false };
         output_of(platform.wharf().args([
             "image",
             "pack",
@@ -94,7 +96,18 @@ impl Platform {
 
     /// A platform without a node.
     pub fn control_plane() -> Self {
-        let mut platform = Self { dir: TempDir::new().unwrap(), role: "control-plane", child: None };
+        let mut platform =
+            Self { dir: TempDir::new().unwrap(), role: "control-plane", child: None, mounted: false };
+        platform.restart();
+        platform
+    }
+
+    /// One without a node, whose disk has so many megabytes.
+    pub fn on_a_small_disk(megabytes: u32) -> Self {
+        let dir = TempDir::new().unwrap();
+        let size = format!("size={megabytes}m");
+        output_of(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(dir.path()));
+        let mut platform = Self { dir, role: "control-plane", child: None, mounted: true };
         platform.restart();
         platform
     }
@@ -235,5 +248,8 @@ impl Drop for Platform {
         }
         let _ = self.terminate();
         self.traces().end();
+        if self.mounted {
+            let _ = Command::new("umount").arg("-l").arg(self.data()).status();
+        }
     }
 }
