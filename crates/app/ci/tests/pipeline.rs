@@ -458,17 +458,24 @@ jobs:
     runs-on: wharf
     container: base/nothing
     steps: [{run: echo x}]
+  late:
+    runs-on: wharf
+    container: base/python
+    timeout-minutes: 0.02
+    steps: [{run: sleep 60}]
 "#;
     let shown = platform.push(&[(WORKFLOW, workflow)]).await;
     let run = platform.run("shop-1").await;
     println!("{shown}");
     assert_eq!(run["status"]["phase"], "Failed");
-    assert_eq!(run["status"]["message"], "failed: fails, unknown");
+    assert_eq!(run["status"]["message"], "failed: fails, unknown, late");
     for line in [
         "fails | before",
         "fails | always failure",
         "the script ended with exit code 3",
         "the step took longer than 0.01 minutes",
+        "fails | # Run test \"failure/success\" = failure/success",
+        "late | Error: the job took longer than its 'timeout-minutes'",
         "cannot use the image base/nothing",
         "a link leads out of the workspace",
     ] {
@@ -481,7 +488,7 @@ jobs:
     let jobs = &run["status"]["jobs"];
     let conclusions: Vec<&str> =
         jobs.as_array().unwrap().iter().map(|job| job["conclusion"].as_str().unwrap()).collect();
-    assert_eq!(conclusions, ["failure", "skipped", "failure"]);
+    assert_eq!(conclusions, ["failure", "skipped", "failure", "failure"]);
 
     // Cancelled from outside while it runs.
     let work = platform.folder.join("work");

@@ -97,11 +97,12 @@ impl Terminal {
         self.lines.as_ref().is_some_and(|lines| !lines.is_closed())
     }
 
-    /// Shows a line. False when nobody reads any more.
+    /// Shows a line, or several. False when nobody reads any more.
     pub async fn line(&self, line: &str) -> bool {
         let Some(lines) = &self.lines else { return false };
         // Control characters would let a log drive the person's terminal.
-        let clean: String = line.chars().filter(|c| !c.is_control() || *c == '\t' || *c == '\x1b').collect();
+        let kept = |c: &char| !c.is_control() || matches!(*c, '\n' | '\t' | '\x1b');
+        let clean: String = line.chars().filter(kept).collect();
         lines.send(sideband::text(&(clean + "\n"))).await.is_ok()
     }
 }

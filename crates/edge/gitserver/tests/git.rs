@@ -193,7 +193,7 @@ async fn lines_reach_the_terminal_before_the_push_ends() {
     let mut stderr = tokio::io::BufReader::new(push.stderr.take().unwrap());
     let mut seen = String::new();
     for number in 0..3 {
-        sender.send(format!("line {number} \x07{}", "x".repeat(1500))).await.unwrap();
+        sender.send(format!("line {number} \x07{}\nmore", "x".repeat(1500))).await.unwrap();
         // The next line is sent only when this one has been shown.
         let wanted = format!("line {number}");
         let read = async {
@@ -208,7 +208,10 @@ async fn lines_reach_the_terminal_before_the_push_ends() {
     }
     drop(sender);
     assert!(push.wait().await.unwrap().success());
-    assert!(seen.contains("remote: line 0") && !seen.contains('\x07'), "{seen}");
+    assert!(
+        seen.contains("remote: line 0") && seen.contains("remote: more") && !seen.contains('\x07'),
+        "{seen}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -177,7 +177,11 @@ async fn finish(mut runner: Runner, job: Job) -> JobEnd {
         }
     };
     let (outcome, message) = match runner.cancel.reason() {
-        Some(StopReason::TimedOut) => (Outcome::Failure, None),
+        Some(StopReason::TimedOut) => {
+            let message = "the job took longer than its 'timeout-minutes'".to_owned();
+            runner.log.say(0, &format!("Error: {message}"));
+            (Outcome::Failure, Some(message))
+        }
         Some(StopReason::Cancelled) => (Outcome::Cancelled, None),
         Some(StopReason::Interrupted) => (Outcome::Cancelled, Some("the platform stopped".to_owned())),
         None if failed.is_some() => (Outcome::Failure, failed),

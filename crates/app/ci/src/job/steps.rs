@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use wharf_workflow::{
-    expr::{EvalError, Object},
+    expr::{EvalError, Object, Template},
     model::{Action, ActionRef, Settings, Step, Work},
     read_action,
     run::{Outcome, flag, number},
@@ -46,11 +46,13 @@ pub(super) fn default_name(step: &Step) -> String {
     }
     match &step.work {
         Work::Uses { action, .. } => format!("Run {action}"),
-        Work::Run { script, .. } => match script.as_literal() {
-            Some(text) => format!("Run {}", text.trim().lines().next().unwrap_or_default()),
-            None => format!("Run {}", step.id),
-        },
+        Work::Run { script, .. } => named_after(script.source()),
     }
+}
+
+/// A script without a name is called after its first line.
+fn named_after(script: &str) -> String {
+    format!("Run {}", script.trim().lines().next().unwrap_or_default())
 }
 
 impl Runner {
@@ -137,11 +139,13 @@ impl Runner {
         let own = self.evaluate(frame, &[], &step.env)?;
         let contexts = self.contexts(frame, &own);
         let status = self.status(frame);
-        let name = match &step.name {
-            Some(name) => {
-                self.with_env(&contexts, status, |env| name.text(env)).map_err(failure("'name'"))?
-            }
-            None => default_name(step),
+        let text = |template: &Template, what: &str| {
+            self.with_env(&contexts, status, |env| template.text(env)).map_err(failure(what))
+        };
+        let name = match (&step.name, &step.work) {
+            (Some(name), _) => text(name, "'name'")?,
+            (None, Work::Run { script, .. }) => named_after(&text(script, "'run'")?),
+            (None, _) => default_name(step),
         };
         self.log.say(frame.number, &format!("{}# {name}", "  ".repeat(frame.depth)));
         if frame.depth == 0 {
@@ -224,7 +228,7 @@ impl Runner {
     ) -> Result<Outputs, Ended> {
         let Work::Run { script, shell, working_directory } = &step.work else { return Ok(Vec::new()) };
         let status = self.status(frame);
-        let text = |template: &wharf_workflow::expr::Template, what: &str| {
+        let text = |template: &Template, what: &str| {
             self.with_env(contexts, status, |env| template.text(env)).map_err(failure(what))
         };
         let script = text(script, "'run'")?;

@@ -6,6 +6,7 @@ use super::{Env, EvalError, Expr, LogicalOp, Scope, SyntaxError, Value, evaluate
 #[derive(Debug, Clone, Default)]
 pub struct Template {
     parts: Vec<Part>,
+    source: String,
 }
 
 #[derive(Debug, Clone)]
@@ -17,7 +18,8 @@ enum Part {
 impl Template {
     /// A text without expressions.
     pub fn literal(text: impl Into<String>) -> Self {
-        Self { parts: vec![Part::Text(text.into())] }
+        let source: String = text.into();
+        Self { parts: vec![Part::Text(source.clone())], source }
     }
 
     /// Reads a text. The position of an error counts from the start of `text`.
@@ -53,7 +55,12 @@ impl Template {
         if at < text.len() || parts.is_empty() {
             parts.push(Part::Text(text[at..].to_owned()));
         }
-        Ok(Self { parts })
+        Ok(Self { parts, source: text.to_owned() })
+    }
+
+    /// The text as it was written.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// The text, when there is no expression in it.
