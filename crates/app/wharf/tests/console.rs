@@ -26,7 +26,7 @@ jobs:
 
 fn objects(version: &str) -> String {
     let script = format!(
-        "mkdir /www; echo {version} > /www/index.html; (while :; do echo tick; sleep 1; done) & exec busybox httpd -f -p 8080 -h /www"
+        "mkdir /www; echo {version} > /www/index.html; echo sold 7 > /www/metrics; (while :; do echo tick; sleep 1; done) & exec busybox httpd -f -p 8080 -h /www"
     );
     let service = |name: &str| {
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
@@ -39,7 +39,8 @@ fn objects(version: &str) -> String {
         "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "web"}},
             "strategy": {"canary": {"stableService": "web", "canaryService": "web-canary",
                 "steps": [{"setWeight": 20}, {"pause": {}}, {"setWeight": 60}]}},
-            "template": {"metadata": {"labels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"},
+                    "annotations": {"prometheus.io/scrape": "true", "prometheus.io/port": "8080"}},
                 "spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "main", "image": IMAGE,
                     "command": ["sh", "-c", script], "ports": [{"containerPort": 8080}],
                     "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1, "timeoutSeconds": 5}}]}}}});
@@ -96,6 +97,14 @@ fn the_console_shows_what_happens() {
         "document.querySelectorAll('#live svg path, #live svg polyline').length >= 3",
     );
     browser.picture("service.png");
+
+    // The annotated pod is asked for metrics, and that is seen.
+    let shown = until("the pod is scraped", || {
+        let answer = get(&platform.address("console"), "localhost", "/prometheus/api/v1/targets")?;
+        let target = serde_json::from_str::<Value>(&answer).unwrap()["data"]["activeTargets"][0].clone();
+        if target["health"] == "up" { Ok(target) } else { Err(answer) }
+    });
+    assert_eq!((&shown["labels"]["pod"], &shown["lastError"]), (&json!(pod), &json!("")), "{shown}");
 
     page("/rollouts/default/web");
     browser.shows("Send 20 % of the requests");

@@ -365,10 +365,15 @@ impl Parts {
                 hook: ci.hook(),
             })),
         };
+        let targets = self.telemetry.targets.clone();
         Ok(web::Web {
             console: web::console(self.client.clone(), &self.telemetry, ci.map(|ci| ci.logs())),
             git,
-            prometheus: Prometheus::new(Arc::clone(&self.telemetry.metrics), Default::default(), None),
+            prometheus: Prometheus::new(
+                Arc::clone(&self.telemetry.metrics),
+                Default::default(),
+                Some(Arc::new(move |name| (name == "targets").then(|| targets.data()))),
+            ),
             loki: Loki::new(Arc::clone(&self.telemetry.logs)),
             tempo: Tempo::new(Arc::clone(&self.telemetry.traces)),
         })
@@ -381,7 +386,7 @@ impl Parts {
         background.spawn(self.telemetry.clone().keep());
         background.spawn(scrape::own(Arc::clone(metrics), agent, Arc::clone(proxy), node.clone()));
         let pods = Informer::start(self.client.clone(), PODS, ListParams::default());
-        background.spawn(scrape::pods(Arc::clone(metrics), pods.clone()));
+        background.spawn(scrape::pods(Arc::clone(metrics), pods.clone(), self.telemetry.targets.clone()));
         let metrics_source = Arc::new(OwnMetrics(Arc::clone(metrics)));
         self.server.connect_metrics(Arc::new(usage::Usage { metrics: metrics_source, pods: pods.clone() }));
         if host.is_some() {

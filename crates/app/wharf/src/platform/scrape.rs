@@ -1,14 +1,15 @@
 //! Brings metrics in: this machine's, its containers', the router's, the platform's own, and those of annotated pods.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt::Write as _,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{sync::Semaphore, task::JoinSet};
+use wharf_base::{Clock as _, SystemClock};
 use wharf_client::{Informer, Object};
 use wharf_http::client::Client;
 use wharf_node::{ContainerStats, NodeAgent};
@@ -194,8 +195,43 @@ fn target(pod: &Object) -> Option<(String, Target)> {
     Some((text("/metadata/uid").to_owned(), Target { url, labels }))
 }
 
+/// The annotated pods and how the last scrape of each went, as Prometheus' `targets` shows them. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Targets(Arc<Mutex<BTreeMap<String, Value>>>);
+
+impl Targets {
+    fn all(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Value>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn scraped(&self, uid: &str, target: &Target, failure: Option<&str>, took: Duration) {
+        let labels: BTreeMap<_, _> =
+            target.labels.iter().filter(|(_, value)| !value.is_empty()).cloned().collect();
+        let shown = json!({
+            "discoveredLabels": {"__meta_kubernetes_pod_uid": uid},
+            "labels": labels,
+            "scrapePool": "pods",
+            "scrapeUrl": target.url,
+            "globalUrl": target.url,
+            "lastError": failure.unwrap_or_default(),
+            "lastScrape": SystemClock.now().to_string(),
+            "lastScrapeDuration": took.as_secs_f64(),
+            "health": if failure.is_none() { "up" } else { "down" },
+            "scrapeInterval": format!("{}s", PODS.as_secs()),
+            "scrapeTimeout": format!("{}s", PATIENCE.as_secs()),
+        });
+        self.all().insert(uid.to_owned(), shown);
+    }
+
+    /// The `data` of `/api/v1/targets`.
+    pub(crate) fn data(&self) -> Value {
+        let active: Vec<Value> = self.all().values().cloned().collect();
+        json!({"activeTargets": active, "droppedTargets": [], "droppedTargetCounts": {}})
+    }
+}
+
 /// Asks annotated pods.
-pub(crate) async fn pods(metrics: Arc<Metrics>, pods: Informer) {
+pub(crate) async fn pods(metrics: Arc<Metrics>, pods: Informer, shown: Targets) {
     let client = Client::default();
     let slots = Arc::new(Semaphore::new(AT_ONCE));
     let mut caches: HashMap<String, (Target, ScrapeCache)> = HashMap::new();
@@ -204,6 +240,7 @@ pub(crate) async fn pods(metrics: Arc<Metrics>, pods: Informer) {
     loop {
         tick.tick().await;
         let targets: HashMap<String, Target> = pods.list().iter().filter_map(target).collect();
+        shown.all().retain(|uid, _| targets.contains_key(uid));
         let mut asked = JoinSet::new();
         let mut known = std::mem::take(&mut caches);
         for (uid, target) in targets {
@@ -213,13 +250,17 @@ pub(crate) async fn pods(metrics: Arc<Metrics>, pods: Informer) {
                 (target, ScrapeCache::new(labels, ScrapeOptions::default()))
             });
             let (client, metrics, slots) = (client.clone(), Arc::clone(&metrics), Arc::clone(&slots));
+            let shown = shown.clone();
             asked.spawn(async move {
                 // Never closed.
                 let _slot = slots.acquire_owned().await;
                 let started = Instant::now();
                 let answer = tokio::time::timeout(PATIENCE, get(&client, &target.url)).await;
                 let now = now_millis();
-                let kept = match answer.map_err(|_| "no answer in time".to_owned()).and_then(|a| a) {
+                let answer = answer.map_err(|_| "no answer in time".to_owned()).and_then(|a| a);
+                let failure = answer.as_ref().err().map(String::as_str);
+                shown.scraped(&uid, &target, failure, started.elapsed());
+                let kept = match answer {
                     Ok((format, text)) => cache
                         .ingest(&metrics, &text, format, now, started.elapsed())
                         .map(drop)

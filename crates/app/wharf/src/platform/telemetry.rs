@@ -17,6 +17,7 @@ use wharf_telemetry::{
     traces::{self, Kind, Span, SpanId, StatusCode, TraceId, Traces},
 };
 
+use super::scrape::Targets;
 use crate::loops::measure::{Measure, Sample, Series};
 
 /// Stores are sealed and expired this often.
@@ -26,12 +27,13 @@ const QUERY_TIME: Duration = Duration::from_secs(5);
 /// Spans taken at once.
 const BATCH: usize = 512;
 
-/// The three stores. Cheap to clone.
+/// The three stores, and who is asked for metrics. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Telemetry {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) logs: Arc<Logs>,
     pub(crate) traces: Arc<Traces>,
+    pub(crate) targets: Targets,
 }
 
 /// The time in nanoseconds since the epoch.
@@ -58,7 +60,7 @@ impl Telemetry {
         for problem in logs.problems().iter().chain(traces.problems()) {
             tracing::error!(problem, "a file of the telemetry stores was left out");
         }
-        Ok(Self { metrics, logs, traces })
+        Ok(Self { metrics, logs, traces, targets: Targets::default() })
     }
 
     /// Seals and removes what is due, for as long as the platform runs.
