@@ -1,8 +1,15 @@
 //! The rules in nftables: one table per instance, in the layout of [`layout`].
+//!
+//! A new table takes a second name and stands beside the old one until it holds everything. Replaced within one batch
+//! under one name, a packet could still meet the new chains before they count and the old ones when they no longer do:
+//! nothing would translate it.
 
 mod layout;
 
-use std::net::SocketAddrV4;
+use std::{
+    net::SocketAddrV4,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use nlink::netlink::{
     Connection, Netfilter, Nftables as Protocol,
@@ -33,7 +40,10 @@ const TARGET_PORT: Register = Register::Reg32_05;
 
 /// One table.
 pub(crate) struct Nftables {
-    table: String,
+    /// The names it may have.
+    names: [String; 2],
+    /// Which of them it has.
+    current: AtomicUsize,
     nft: Connection<Protocol>,
     conntrack: Connection<Netfilter>,
 }
@@ -47,129 +57,153 @@ impl Nftables {
             tracing::debug!(%error, "large nftables batches may not fit the socket");
         }
         let conntrack = Connection::<Netfilter>::new().doing(|| "open conntrack".to_owned())?;
-        Ok(Self { table, nft, conntrack })
+        let names = [format!("{table}.b"), table];
+        Ok(Self { names, current: AtomicUsize::new(1), nft, conntrack })
     }
 
-    async fn exists(&self) -> Result<bool> {
+    fn current(&self) -> usize {
+        self.current.load(Ordering::Relaxed) % 2
+    }
+
+    /// Which of the names are taken.
+    async fn existing(&self) -> Result<[bool; 2]> {
         let tables = self.nft.list_tables_in(Family::Ip).await.doing(|| "list nftables tables".to_owned())?;
-        Ok(tables.iter().any(|table| table.name == self.table))
+        Ok(self.names.each_ref().map(|name| tables.iter().any(|table| table.name == *name)))
     }
 
-    async fn is_current(&self) -> Result<bool> {
-        if !self.exists().await? {
-            return Ok(false);
-        }
-        let chains = self.nft.list_chains_in(self.table.as_str(), Family::Ip).await;
-        let chains = chains.doing(|| format!("list chains of table {}", self.table))?;
+    /// Finds the table of a former run. Of two, which a kill left, each holds everything.
+    async fn find(&self) -> Result<bool> {
+        let existing = self.existing().await?;
+        let Some(found) = (0..2).rev().find(|at| existing[*at]) else { return Ok(false) };
+        self.current.store(found, Ordering::Relaxed);
+        let name = self.names[found].as_str();
+        let chains = self.nft.list_chains_in(name, Family::Ip).await;
+        let chains = chains.doing(|| format!("list chains of table {name}"))?;
         Ok(chains.iter().any(|chain| chain.name == layout::MARK))
     }
 
     async fn apply(&self, ops: &[Op]) -> Result<()> {
-        let doing = || format!("change nftables table {}", self.table);
+        let (mut at, creates) = (self.current(), ops.iter().any(|op| matches!(op, Op::Create(_))));
+        let existing = if creates { self.existing().await? } else { [false; 2] };
+        if creates && existing[at] {
+            at = 1 - at;
+            if existing[at] {
+                self.delete(at).await?;
+            }
+        }
+        let name = self.names[at].as_str();
+        let doing = || format!("change nftables table {name}");
         let mut batch = self.nft.transaction();
         for op in ops {
-            if matches!(op, Op::Create(_)) && self.exists().await? {
-                batch = batch.del_table(&self.table, Family::Ip);
-            }
-            batch = self.step(batch, op).doing(doing)?;
+            batch = step(batch, name, op).doing(doing)?;
         }
-        batch.commit(&self.nft).await.doing(doing)
+        batch.commit(&self.nft).await.doing(doing)?;
+        self.current.store(at, Ordering::Relaxed);
+        if creates && existing[1 - at] {
+            self.delete(1 - at).await?;
+        }
+        Ok(())
     }
 
-    fn step(&self, batch: Transaction, op: &Op) -> nlink::Result<Transaction> {
-        let table = &self.table;
-        Ok(match op {
-            Op::Create(wanted) => layout::create(batch, table, wanted)?,
-            Op::SetBalancer { name, shape, previous, backends } => {
-                self.set_balancer(batch, name, *shape, *previous, backends)?
-            }
-            Op::RemoveBalancer { name, shape } => {
-                let batch = batch.flush_chain(table, &chain(name), Family::Ip);
-                self.drop_sets(batch.del_chain(table, &chain(name), Family::Ip), name, *shape, None)
-            }
-            Op::Route { front, balancer } => {
-                let (set, key) = front_element(table, *front);
-                batch.add_set_elements(&set, &[key.verdict(Verdict::GotoTo(chain(balancer).try_into()?))])
-            }
-            Op::Unroute(front) => {
-                let (set, key) = front_element(table, *front);
-                batch.del_set_elements(&set, &[key])
-            }
-            Op::Refuse(front) => {
-                let (_, key) = front_element(table, *front);
-                batch.add_set_elements(&layout::refused(table), &[key])
-            }
-            Op::Unrefuse(front) => {
-                let (_, key) = front_element(table, *front);
-                batch.del_set_elements(&layout::refused(table), &[key])
-            }
-            Op::Publish { port, to } => {
-                let (set, key) = port_element(table, *port);
-                batch.add_set_elements(&set, &[key.value(target(*to))])
-            }
-            Op::Unpublish(port) => {
-                let (set, key) = port_element(table, *port);
-                batch.del_set_elements(&set, &[key])
-            }
-        })
+    async fn delete(&self, at: usize) -> Result<()> {
+        let name = self.names[at].as_str();
+        let removed = self.nft.del_table_if_exists(name, Family::Ip).await;
+        removed.map(drop).doing(|| format!("remove nftables table {name}"))
     }
+}
 
-    /// New sets, the chain's rules in the place of the old ones, then the old sets: nothing is ever half.
-    fn set_balancer(
-        &self,
-        batch: Transaction,
-        name: &str,
-        shape: Shape,
-        previous: Option<Shape>,
-        backends: &[(SocketAddrV4, u32)],
-    ) -> nlink::Result<Transaction> {
-        let (table, chain) = (&self.table, chain(name));
-        let mut batch = match previous {
-            None => batch.add_chain(Chain::new(table.as_str(), chain.as_str())?.family(Family::Ip)),
-            Some(_) => batch.flush_chain(table, &chain, Family::Ip),
-        };
-        let add = |batch: Transaction, exprs| batch.add_rule(exprs_rule(table, &chain, exprs));
-        let pick = match backends {
-            [(one, _)] => vec![Expr::Immediate { dreg: TARGET, data: target(*one).key().to_vec() }],
-            _ => {
-                let (set, elements, exprs) = draw(table, &map_name(name, shape), backends);
-                batch = fill(batch.add_set(set.clone()), &set, &elements);
-                exprs
-            }
-        };
-        match shape.affinity {
-            None => batch = add(batch, [pick, vec![dnat()]].concat()),
-            Some(seconds) => {
-                let members = members_set(table, name, shape);
-                let elements: Vec<_> = backends.iter().map(|(address, _)| target(*address)).collect();
-                batch = fill(batch.add_set(members.clone()), &members, &elements);
-                let clients = clients_name(name, seconds);
-                if previous.and_then(|old| old.affinity) != Some(seconds) {
-                    batch = batch.add_set(clients_set(table, &clients, seconds));
-                }
-                batch = add(batch, remembered(&clients, &members_name(name, shape)));
-                batch = add(batch, [pick, remember(&clients), vec![dnat()]].concat());
-            }
+fn step(batch: Transaction, table: &str, op: &Op) -> nlink::Result<Transaction> {
+    Ok(match op {
+        Op::Create(wanted) => layout::create(batch, table, wanted)?,
+        Op::SetBalancer { name, shape, previous, backends } => {
+            set_balancer(batch, table, name, *shape, *previous, backends)?
         }
-        Ok(match previous {
-            None => batch,
-            Some(old) => self.drop_sets(batch, name, old, shape.affinity),
-        })
-    }
+        Op::RemoveBalancer { name, shape } => {
+            let batch = batch.flush_chain(table, &chain(name), Family::Ip);
+            drop_sets(batch.del_chain(table, &chain(name), Family::Ip), table, name, *shape, None)
+        }
+        Op::Route { front, balancer } => {
+            let (set, key) = front_element(table, *front);
+            batch.add_set_elements(&set, &[key.verdict(Verdict::GotoTo(chain(balancer).try_into()?))])
+        }
+        Op::Unroute(front) => {
+            let (set, key) = front_element(table, *front);
+            batch.del_set_elements(&set, &[key])
+        }
+        Op::Refuse(front) => {
+            let (_, key) = front_element(table, *front);
+            batch.add_set_elements(&layout::refused(table), &[key])
+        }
+        Op::Unrefuse(front) => {
+            let (_, key) = front_element(table, *front);
+            batch.del_set_elements(&layout::refused(table), &[key])
+        }
+        Op::Publish { port, to } => {
+            let (set, key) = port_element(table, *port);
+            batch.add_set_elements(&set, &[key.value(target(*to))])
+        }
+        Op::Unpublish(port) => {
+            let (set, key) = port_element(table, *port);
+            batch.del_set_elements(&set, &[key])
+        }
+    })
+}
 
-    /// Removes the sets of a balancer's former shape; clients stay remembered while the time is the same.
-    fn drop_sets(&self, mut batch: Transaction, name: &str, old: Shape, kept: Option<u64>) -> Transaction {
-        if old.mapped {
-            batch = batch.del_set(&self.table, &map_name(name, old), Family::Ip);
+/// New sets, the chain's rules in the place of the old ones, then the old sets: nothing is ever half.
+fn set_balancer(
+    batch: Transaction,
+    table: &str,
+    name: &str,
+    shape: Shape,
+    previous: Option<Shape>,
+    backends: &[(SocketAddrV4, u32)],
+) -> nlink::Result<Transaction> {
+    let chain = chain(name);
+    let mut batch = match previous {
+        None => batch.add_chain(Chain::new(table, chain.as_str())?.family(Family::Ip)),
+        Some(_) => batch.flush_chain(table, &chain, Family::Ip),
+    };
+    let add = |batch: Transaction, exprs| batch.add_rule(exprs_rule(table, &chain, exprs));
+    let pick = match backends {
+        [(one, _)] => vec![Expr::Immediate { dreg: TARGET, data: target(*one).key().to_vec() }],
+        _ => {
+            let (set, elements, exprs) = draw(table, &map_name(name, shape), backends);
+            batch = fill(batch.add_set(set.clone()), &set, &elements);
+            exprs
         }
-        if let Some(seconds) = old.affinity {
-            batch = batch.del_set(&self.table, &members_name(name, old), Family::Ip);
-            if kept != Some(seconds) {
-                batch = batch.del_set(&self.table, &clients_name(name, seconds), Family::Ip);
+    };
+    match shape.affinity {
+        None => batch = add(batch, [pick, vec![dnat()]].concat()),
+        Some(seconds) => {
+            let members = members_set(table, name, shape);
+            let elements: Vec<_> = backends.iter().map(|(address, _)| target(*address)).collect();
+            batch = fill(batch.add_set(members.clone()), &members, &elements);
+            let clients = clients_name(name, seconds);
+            if previous.and_then(|old| old.affinity) != Some(seconds) {
+                batch = batch.add_set(clients_set(table, &clients, seconds));
             }
+            batch = add(batch, remembered(&clients, &members_name(name, shape)));
+            batch = add(batch, [pick, remember(&clients), vec![dnat()]].concat());
         }
-        batch
     }
+    Ok(match previous {
+        None => batch,
+        Some(old) => drop_sets(batch, table, name, old, shape.affinity),
+    })
+}
+
+/// Removes the sets of a balancer's former shape; clients stay remembered while the time is the same.
+fn drop_sets(mut batch: Transaction, table: &str, name: &str, old: Shape, kept: Option<u64>) -> Transaction {
+    if old.mapped {
+        batch = batch.del_set(table, &map_name(name, old), Family::Ip);
+    }
+    if let Some(seconds) = old.affinity {
+        batch = batch.del_set(table, &members_name(name, old), Family::Ip);
+        if kept != Some(seconds) {
+            batch = batch.del_set(table, &clients_name(name, seconds), Family::Ip);
+        }
+    }
+    batch
 }
 
 /// Draws a backend by weight: its map, the elements, and the expressions that leave it in `TARGET`.
@@ -298,7 +332,7 @@ fn key(port: HostPort) -> SetElement {
 
 impl Firewall for Nftables {
     fn present(&self) -> Later<'_, bool> {
-        Box::pin(self.is_current())
+        Box::pin(self.find())
     }
 
     fn commit<'a>(&'a self, ops: &'a [Op]) -> Later<'a, ()> {
@@ -307,8 +341,8 @@ impl Firewall for Nftables {
 
     fn remove(&self) -> Later<'_, ()> {
         Box::pin(async move {
-            let removed = self.nft.del_table_if_exists(self.table.as_str(), Family::Ip).await;
-            removed.map(drop).doing(|| format!("remove nftables table {}", self.table))
+            self.delete(0).await?;
+            self.delete(1).await
         })
     }
 

@@ -150,12 +150,6 @@ impl Worker {
         if self.removing {
             return;
         }
-        self.note(
-            None,
-            Level::Warning,
-            "SandboxChanged",
-            "the pod's shim has died; its containers ended with it",
-        );
         self.sandbox = None;
         for (_, life) in self.lives.drain() {
             life.over.send_replace(true);
@@ -168,9 +162,15 @@ impl Worker {
             let found = spawn_blocking(move || {
                 let _ = notes.save(&folder);
                 let found = recover::find(&*shared.config.runtime, &pod, &folder);
-                // The address went with the namespace.
-                if let Err(failure) = shared.config.network.detach(&pod.metadata.uid) {
-                    tracing::warn!(%failure, pod = %pod.metadata.name, "a pod's network is not taken back");
+                let gone = found.as_ref().is_ok_and(|found| found.sandbox.is_none());
+                // A shim that only cut the connection keeps everything.
+                if gone {
+                    let why = "the pod's shim has died; its containers ended with it";
+                    shared.events.pod(&pod.metadata, None, Level::Warning, "SandboxChanged", why.to_owned());
+                    // The address went with the namespace.
+                    if let Err(failure) = shared.config.network.detach(&pod.metadata.uid) {
+                        tracing::warn!(%failure, pod = %pod.metadata.name, "a pod's network is not taken back");
+                    }
                 }
                 found
             });
