@@ -1,7 +1,7 @@
 //! Chromium without a screen, led through WebDriver (<https://www.w3.org/TR/webdriver2/>).
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     process::{Child, ChildStdout, Command, Stdio},
 };
@@ -51,29 +51,35 @@ impl Browser {
     }
 
     fn send(&self, method: &str, path: &str, body: &Value) -> Value {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let answer = self.try_send(method, path, body).unwrap_or_else(|error| panic!("{path}: {error}"));
+        serde_json::from_str::<Value>(&answer).unwrap()["value"].clone()
+    }
+
+    fn try_send(&self, method: &str, path: &str, body: &Value) -> io::Result<String> {
+        let mut stream = TcpStream::connect(&self.address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         let body = if method == "POST" { body.to_string() } else { String::new() };
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
             self.address,
             body.len()
         );
-        stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        stream.write_all(format!("{head}{body}").as_bytes())?;
         // The driver keeps its connections open whatever it is asked.
         let (mut answer, mut head, mut length) = (BufReader::new(stream), String::new(), 0);
         while !head.ends_with("\r\n\r\n") {
             let from = head.len();
-            assert!(answer.read_line(&mut head).unwrap() > 0, "{path}: the driver ended");
+            if answer.read_line(&mut head)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             if let Some(value) = head[from..].to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap();
+                length = value.trim().parse().map_err(io::Error::other)?;
             }
         }
         let mut body = vec![0; length];
-        answer.read_exact(&mut body).unwrap();
-        let answer = String::from_utf8(body).unwrap();
-        assert!(head.starts_with("HTTP/1.1 200"), "{path}: {answer}");
-        serde_json::from_str::<Value>(&answer).unwrap()["value"].clone()
+        answer.read_exact(&mut body)?;
+        let answer = String::from_utf8_lossy(&body).into_owned();
+        if head.starts_with("HTTP/1.1 200") { Ok(answer) } else { Err(io::Error::other(answer)) }
     }
 
     fn ask(&self, what: &str, body: &Value) -> Value {
@@ -126,10 +132,8 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        if !self.session.is_empty() && !std::thread::panicking() {
-            self.send("DELETE", &self.session, &Value::Null);
-        }
-        // It ends its browser with itself.
+        // This ends the browser; the driver alone would leave it.
+        let _ = self.try_send("DELETE", &self.session, &Value::Null);
         let _ = rustix::process::kill_process(
             rustix::process::Pid::from_child(&self.driver),
             rustix::process::Signal::TERM,
