@@ -142,6 +142,98 @@ fn three_stages_build_once(platform: &Platform) {
     assert_eq!(built(), "tool\nPART\ntwo");
 }
 
+/// Each with where and what is told, and what to do about it.
+const MISTAKES: [(&str, &str, &str); 24] = [
+    ("", "Dockerfile: the file has no instructions", "begin it with FROM"),
+    ("# only a note\n", "Dockerfile: the file has no instructions", "begin it with FROM"),
+    ("RUN true", "Dockerfile:1: there is no FROM before this instruction", "only ARG"),
+    ("FROM base/tset", "Dockerfile:1: no image 'base/tset", "did you mean 'base/test'?"),
+    ("FROM base/test AS 1x", "Dockerfile:1: '1x' cannot be the name of a stage", "begin with a letter"),
+    ("FROM base/test\nRNU true", "Dockerfile:2: unknown instruction 'RNU'", "did you mean RUN?"),
+    ("FROM base/test\n\nthere", "Dockerfile:3: unknown instruction 'THERE'", "continues the one before"),
+    ("FROM base/test\nCOPY --form=a b /", "Dockerfile:2: COPY does not know the flag '--form'", "--from?"),
+    ("FROM base/test\nUSER --x a", "Dockerfile:2: USER does not know the flag '--x'", "takes no flags"),
+    ("FROM base/test\nCOPY a", "Dockerfile:2: COPY requires a source and a target", "COPY SOURCE"),
+    ("FROM base/test\nCOPY fiel /", "Dockerfile:2: 'fiel' is not in the build context", "mean 'file'?"),
+    ("FROM base/test\nCOPY no/such /", "Dockerfile:2: 'no/such' is not in the build context", "a path below"),
+    (
+        "FROM base/test AS a\nFROM base/test\nCOPY --from=nostage x /",
+        "Dockerfile:3: 'nostage' is no stage",
+        "are: a",
+    ),
+    (
+        "FROM base/test AS tools\nFROM base/test\nCOPY --from=tolos x /",
+        "Dockerfile:3: 'tolos' is no",
+        "'tools'?",
+    ),
+    (
+        "FROM base/test\nRUN touch /was-run\nCOPY --from=b x /\nFROM base/test AS b",
+        "Dockerfile:3: the stage 'b' begins only at line 4",
+        "move it before",
+    ),
+    ("FROM base/test\nRUN --mount=type=bnid,target=/a b", "Dockerfile:2: RUN --mount", "did you mean bind?"),
+    ("FROM base/test\nRUN <<EOF\ntrue", "Dockerfile:2: the heredoc '<<EOF' does not end", "only 'EOF'"),
+    ("FROM base/test\nENV x", "Dockerfile:2: ENV x has no value", "NAME=value"),
+    ("FROM base/test\nEXPOSE http", "Dockerfile:2: 'http' is not a port", "FIRST-LAST"),
+    ("FROM base/test\nSTOPSIGNAL now", "Dockerfile:2: 'now' is not a signal", "SIGTERM"),
+    ("FROM base/test\nRUN echo ${x", "", ""),
+    (
+        "FROM base/test\nRUN echo last words; exit 3",
+        "Dockerfile:2: '/bin/sh -c echo last words; exit 3' ended with exit code 3",
+        "",
+    ),
+    ("FROM base/test\nRUN no-such-program", "ended with exit code 127", "not in the image"),
+    (
+        "FROM base/test\nCMD [\"a\", b]\nRUN false",
+        "Dockerfile:3: '/bin/sh -c false' ended with exit code 1",
+        "",
+    ),
+];
+
+/// Exit code 1, one error with its hint, and no image.
+fn refused(platform: &Platform, words: &[&str], expect: &str, hint: &str) -> String {
+    let before = said(platform, &["image", "ls", "-q"]);
+    let (code, _, told) = wharf(platform, words);
+    assert_eq!(code, 1, "{words:?}: {told}");
+    let errors: Vec<_> = told.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert!(errors.len() == 1 && errors[0].contains(expect), "{words:?}: {expect}: {told}");
+    let hinted = hint.is_empty() || told.lines().any(|line| line.contains("hint: ") && line.contains(hint));
+    assert!(hinted, "{words:?}: {hint}: {told}");
+    assert_eq!(said(platform, &["image", "ls", "-q"]), before);
+    told
+}
+
+fn mistakes_of_builds_are_told_once(platform: &Platform) {
+    let context = platform.data().join("mistakes");
+    fs::create_dir(&context).unwrap();
+    fs::write(context.join("file"), "").unwrap();
+    let folder = context.to_str().unwrap();
+    let write = |text: &str| fs::write(context.join("Dockerfile"), text).unwrap();
+    let build = ["build", "--progress", "plain", "-t", "mistake", folder];
+    for (dockerfile, expect, hint) in MISTAKES {
+        write(dockerfile);
+        let told = refused(platform, &build, expect, hint);
+        assert!(!told.contains("touch /was-run\n"), "a step ran before the file was understood: {told}");
+        if dockerfile.contains("last words") {
+            assert!(told.contains(" last words\n") && told.contains("   2 | >>> RUN echo last"), "{told}");
+        }
+        if dockerfile.contains("CMD") {
+            assert!(told.contains("warning: Dockerfile:2: CMD is no valid JSON array"), "{told}");
+        }
+    }
+    write("FROM base/test AS tools\nFROM base/test AS app\n");
+    let target = |name| [&build[..], &["--target", name]].concat();
+    refused(platform, &target("nope"), "Dockerfile: there is no stage 'nope' to build", "are: tools, app");
+    refused(platform, &target("tool"), "there is no stage 'tool'", "did you mean 'tools'?");
+    write("FROM base/test");
+    refused(platform, &target("nope"), "there is no stage 'nope'", "from 0 to 0");
+    fs::write(context.join("Dockerfile"), b"FROM base/test\nRUN \xff").unwrap();
+    refused(platform, &build, "Dockerfile:2: this is not UTF-8 text", "UTF-8");
+    refused(platform, &["build", "/no/such/folder"], "the build context '/no/such/folder'", "such as '.'");
+    fs::remove_file(context.join("Dockerfile")).unwrap();
+    refused(platform, &build, "cannot read the Dockerfile", "with -f");
+}
+
 fn images_travel(from: &Platform, to: &Platform) {
     let (here, there) = (from.address("registry"), to.address("registry"));
     let name = format!("{there}/shop/three:v1");
@@ -173,6 +265,7 @@ fn images_travel(from: &Platform, to: &Platform) {
 fn images_are_built_and_travel() {
     let (one, other) = (Platform::start(), Platform::start());
     three_stages_build_once(&one);
+    mistakes_of_builds_are_told_once(&one);
     images_travel(&one, &other);
     one.drain();
     other.drain();
