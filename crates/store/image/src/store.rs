@@ -370,10 +370,11 @@ impl Store {
         let blob = self.blobs.writer()?;
         let encoder = compression.encoder(blob).at("write layer of", dir)?;
         let out = io::BufWriter::with_capacity(128 << 10, Tee { hasher: Hasher::new(), out: encoder });
-        let tee = pack_directory(dir, out, not_after)?;
-        let Tee { hasher, out } =
-            tee.into_inner().map_err(io::IntoInnerError::into_error).at("write layer of", dir)?;
-        let blob: BlobWriter = out.finish().at("write layer of", dir)?;
+        let full = |error: Error| error.full_in(self.blobs.dir());
+        let tee = pack_directory(dir, out, not_after).map_err(full)?;
+        let tee = tee.into_inner().map_err(io::IntoInnerError::into_error).at("write layer of", dir);
+        let Tee { hasher, out } = tee.map_err(full)?;
+        let blob: BlobWriter = out.finish().at("write layer of", dir).map_err(full)?;
         let (digest, size) = blob.commit(None)?;
         let descriptor = Descriptor::new(compression.layer_media_type(), digest, size);
         Ok(Layer { descriptor, diff_id: hasher.finish() })

@@ -32,7 +32,12 @@ pub(crate) const STOP_SIGNAL: &str = "wharf.stop-signal";
 
 /// Prints an error as people see it.
 pub(crate) fn complain(error: &anyhow::Error) {
-    eprintln!("{}", wharf_base::render_error(error.as_ref()));
+    let mut text = wharf_base::render_error(error.as_ref());
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    if causes.any(wharf_image::is_full) && !text.contains("\n  hint: ") {
+        text.push_str(&format!("\n  hint: {}", wharf_image::FREE_SPACE));
+    }
+    eprintln!("{text}");
 }
 
 /// The containers of a data folder.

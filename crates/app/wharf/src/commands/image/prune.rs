@@ -31,7 +31,7 @@ impl Args {
         }
         let grace = Duration::from_secs(self.grace);
         let done = store.gc(&GcOptions { grace, ..GcOptions::default() }).map_err(hinted)?;
-        store.blobs().sweep_partials(grace.max(Duration::from_secs(60))).map_err(hinted)?;
+        store.blobs().sweep_partials(grace).map_err(hinted)?;
         say!("Removed {} blobs and {} unpacked layers", done.blobs, done.layers);
         say!("Total reclaimed space: {}", human(done.bytes));
         Ok(ExitCode::SUCCESS)
