@@ -402,6 +402,42 @@ impl Store {
         self.leases.set(name, manifests)
     }
 
+    /// As [`Store::resolve`], with a lease that begins before a collection could take anything of the image.
+    pub fn hold(&self, text: &str, lease: &str) -> Result<ResolvedImage> {
+        let (reference, target) = self.find(text)?;
+        {
+            // A collection under way has read the leases already.
+            let _none = fsx::lock(&self.data_dir.join("gc.lock"), FlockOperation::LockShared)?;
+            self.lease(lease, &[self.manifest(&target)?.0])?;
+        }
+        match self.resolve_descriptor(&target) {
+            Ok(image) => Ok(ResolvedImage { reference, ..image }),
+            Err(error) => {
+                self.release(lease)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// The names of all leases.
+    pub fn leases(&self) -> Result<Vec<String>> {
+        Ok(self.leases.all()?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The names of leases that hold this image, sorted.
+    pub fn holders(&self, target: &Descriptor) -> Result<Vec<String>> {
+        let id = self.manifest(target)?.1.config.digest;
+        let of =
+            |manifest: &Digest| Some(Manifest::parse(&self.document(manifest).ok()?).ok()?.config.digest);
+        let leases = self.leases.all()?.into_iter();
+        let mut names: Vec<String> = leases
+            .filter(|(_, manifests)| manifests.iter().any(|manifest| of(manifest) == Some(id)))
+            .map(|(name, _)| name)
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
     /// Ends a lease; one that is not there is fine.
     pub fn release(&self, name: &str) -> Result<()> {
         self.leases.remove(name)

@@ -19,7 +19,7 @@ use super::{
     Globals,
     containers::{
         Containers, IMAGE, Image, MAIN, NAME, NETWORK, Relay, Remote, STOP_SIGNAL, Terminal, bridge,
-        complain, from_directory, from_store, is_terminal, log_of, relay_end,
+        complain, from_directory, from_store, is_terminal, log_of, refuse_flag, relay_end,
     },
 };
 
@@ -114,7 +114,6 @@ impl Args {
 
     fn run_container(&self, globals: &Globals) -> anyhow::Result<ExitCode> {
         self.check()?;
-        let (image, command) = self.image(globals)?;
         let containers = Containers::open(globals)?;
         let id = ContainerId::random();
         let name = match containers.reserve(&id, self.name.as_deref()) {
@@ -125,6 +124,14 @@ impl Args {
             }
         };
         let (folder, data) = (containers.folder(&id), globals.data_dir()?);
+        // The folder is there first: a lease without one is nobody's.
+        let (image, command) = match self.image(globals, &id) {
+            Ok(found) => found,
+            Err(error) => {
+                containers.forget(&id, &name)?;
+                return Err(error);
+            }
+        };
         let new = New { args: self, id: &id, name: &name, image: &image, command, folder, data };
         let started = new.start(&containers);
         if started.is_err() {
@@ -153,13 +160,14 @@ impl Args {
     /// Says what is not available, before anything is made.
     fn check(&self) -> anyhow::Result<()> {
         bridge::check(&self.network, &self.publish)?;
+        refuse_flag::<Self>("run", &self.words)?;
         if self.tty && !self.detach && !is_terminal() {
             bail!("the input device is not a terminal: leave -t out");
         }
         Ok(())
     }
 
-    fn image(&self, globals: &Globals) -> anyhow::Result<(Image, Vec<String>)> {
+    fn image(&self, globals: &Globals, id: &ContainerId) -> anyhow::Result<(Image, Vec<String>)> {
         if let Some(folder) = &self.rootfs {
             return Ok((from_directory(folder)?, self.words.clone()));
         }
@@ -168,7 +176,7 @@ impl Args {
                 Hinted::new("no image is named", "write 'wharf run [OPTIONS] IMAGE [COMMAND]'").into()
             );
         };
-        Ok((from_store(&globals.data_dir()?, name)?, command.to_vec()))
+        Ok((from_store(&globals.data_dir()?, name, id)?, command.to_vec()))
     }
 
     fn resources(&self) -> anyhow::Result<LinuxResources> {

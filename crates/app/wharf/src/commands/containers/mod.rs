@@ -15,7 +15,7 @@ use anyhow::Context;
 use wharf_base::{ContainerId, Hinted, closest};
 use wharf_runtime::{ErrorKind, Phase, PodDir, Runtime, Sandbox, SandboxConfig, ShimRuntime, Status};
 
-pub(crate) use image::{Image, from_directory, from_store};
+pub(crate) use image::{Image, from_directory, from_store, leaseholder};
 pub(crate) use relay::{Relay, Remote, exit_code as relay_end};
 pub(crate) use terminal::{Terminal, is_terminal};
 
@@ -61,8 +61,7 @@ impl Containers {
 
     /// Takes back what ended containers had of the network.
     pub(crate) fn release_network(&self) {
-        let data = self.root.parent().unwrap_or(&self.root);
-        if let Err(error) = bridge::release_ended(data) {
+        if let Err(error) = bridge::release_ended(self.data()) {
             eprintln!("warning: an ended container keeps its address: {error:#}");
         }
     }
@@ -89,7 +88,23 @@ impl Containers {
             }
             _ => {}
         }
-        names::release(&self.root, id, name)
+        names::release(&self.root, id, name)?;
+        image::release(self.data(), id)
+    }
+
+    /// Ends leases of containers that are gone: those that remove themselves leave theirs.
+    pub(crate) fn sweep_leases(&self, images: &wharf_image::Store) -> anyhow::Result<()> {
+        for lease in images.leases()? {
+            // Its folder is made before its lease.
+            if leaseholder(&lease).is_some_and(|id| !self.folder(&id).exists()) {
+                images.release(&lease)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn data(&self) -> &Path {
+        self.root.parent().unwrap_or(&self.root)
     }
 
     /// All containers, the newest first. Those whose shim was killed are put in order on the way.
@@ -206,6 +221,32 @@ pub(crate) fn for_each(
 }
 
 /// A signal by number or name, with or without `SIG`.
+/// Refuses a flag that stands where the first of `words` belongs, in docker's words.
+pub(crate) fn refuse_flag<A: clap::Args>(command: &str, words: &[String]) -> Result<(), Hinted> {
+    let Some(word) = words.first().filter(|word| word.len() > 1 && word.starts_with('-')) else {
+        return Ok(());
+    };
+    let known = A::augment_args(clap::Command::new("wharf"));
+    let flag = word.split('=').next().unwrap_or(word);
+    let longs: Vec<String> =
+        known.get_arguments().filter_map(|a| Some(format!("--{}", a.get_long()?))).collect();
+    let error = match flag.strip_prefix("--") {
+        Some(_) => format!("unknown flag: {flag}"),
+        None => {
+            let is_known = |c: &char| known.get_arguments().any(|a| a.get_short() == Some(*c));
+            let unknown = flag.chars().skip(1).find(|c| !is_known(c)).unwrap_or('-');
+            format!("unknown shorthand flag: '{unknown}' in {flag}")
+        }
+    };
+    let hint = match closest(flag, longs.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean {near}?"),
+        None => format!(
+            "'wharf {command} --help' lists all; flags of the container's own program stand after the image"
+        ),
+    };
+    Err(Hinted::new(error, hint))
+}
+
 pub(crate) fn signal_number(text: &str) -> anyhow::Result<i32> {
     const NAMES: [&str; 31] = [
         "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",

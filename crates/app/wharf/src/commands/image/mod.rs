@@ -83,7 +83,7 @@ fn open(globals: &Globals) -> anyhow::Result<Arc<Store>> {
 }
 
 /// An error of the store with what to do about it.
-fn hinted(error: wharf_image::Error) -> anyhow::Error {
+pub(super) fn hinted(error: wharf_image::Error) -> anyhow::Error {
     match error.hint() {
         Some(hint) => Hinted::new(error, hint).into(),
         None => error.into(),

@@ -1,12 +1,13 @@
 //! `wharf image tag` and `wharf image rm`.
 
-use std::process::ExitCode;
+use std::{collections::BTreeSet, path::Path, process::ExitCode};
 
 use wharf_base::Hinted;
 use wharf_image::{Descriptor, GcOptions, Reference, Store};
+use wharf_runtime::PodDir;
 
 use super::{Globals, hinted, open};
-use crate::commands::containers::complain;
+use crate::commands::containers::{Containers, complain, leaseholder};
 
 #[derive(clap::Args)]
 pub(crate) struct Tag {
@@ -33,7 +34,7 @@ pub(crate) struct Rm {
     /// Names or ids
     #[arg(required = true)]
     images: Vec<String>,
-    /// Remove an image by its id even when it has several names
+    /// Remove all names of an image given by its id, and the name of one in use; its layers stay while they are used
     #[arg(short, long)]
     force: bool,
 }
@@ -43,7 +44,7 @@ impl Rm {
         let store = open(globals)?;
         let mut code = ExitCode::SUCCESS;
         for image in &self.images {
-            if let Err(error) = self.remove(&store, image) {
+            if let Err(error) = self.remove(globals, &store, image) {
                 complain(&error);
                 code = ExitCode::FAILURE;
             }
@@ -53,7 +54,7 @@ impl Rm {
         Ok(code)
     }
 
-    fn remove(&self, store: &Store, image: &str) -> anyhow::Result<()> {
+    fn remove(&self, globals: &Globals, store: &Store, image: &str) -> anyhow::Result<()> {
         let (name, target) = store.find(image).map_err(hinted)?;
         let names = match name {
             Some(name) if name.digest().is_none() => vec![store.local_name(&name).map_err(hinted)?],
@@ -71,6 +72,9 @@ impl Rm {
             )
             .into());
         }
+        if !self.force && names_of(store, &target, |name| !names.contains(name))?.is_empty() {
+            refuse_used(globals, store, image, &target)?;
+        }
         for name in names {
             store.untag(&name).map_err(hinted)?;
             say!("Untagged: {}", name.familiar());
@@ -78,6 +82,45 @@ impl Rm {
         Ok(())
     }
 }
+
+/// An image without a name left must not be one that containers or pods run on.
+fn refuse_used(globals: &Globals, store: &Store, image: &str, target: &Descriptor) -> anyhow::Result<()> {
+    let data = globals.data_dir()?;
+    let containers = Containers::open(globals)?;
+    containers.sweep_leases(store)?;
+    let (mut users, mut remove) = (BTreeSet::new(), Vec::new());
+    // What is no image of this machine, such as a signature, nothing runs on.
+    for lease in store.holders(target).unwrap_or_default() {
+        if let Some(id) = leaseholder(&lease) {
+            // One that is being made has no description yet.
+            let name = containers.find(id.as_str()).map_or(id.short().to_owned(), |c| c.name().to_owned());
+            users.insert(format!("container {name}"));
+            remove.push(name);
+        } else if let Some(pod) = pod_of(&data, &lease) {
+            users.insert(format!("pod {pod}"));
+        }
+    }
+    if users.is_empty() {
+        return Ok(());
+    }
+    let users = Vec::from_iter(users).join(", ");
+    let first = match remove.as_slice() {
+        [] => "delete them first".to_owned(),
+        names => format!("remove them first ('wharf rm -f {}' for the containers)", names.join(" ")),
+    };
+    let hint =
+        format!("{first}, or take only the name away with --force: the layers stay while they are used");
+    Err(Hinted::new(format!("conflict: the image '{image}' is used by {users}"), hint).into())
+}
+
+/// NAMESPACE/NAME of the pod whose container has this lease, as its folder tells; the name is `pod-UID-CONTAINER`.
+fn pod_of(data: &Path, lease: &str) -> Option<String> {
+    let uid = lease.strip_prefix("pod-")?.get(..UID_LENGTH)?;
+    let config = PodDir::at(data.join("pods").join(uid)).config().ok()?;
+    Some(config.labels.into_values().next().unwrap_or_else(|| uid.to_owned()))
+}
+
+const UID_LENGTH: usize = 36;
 
 fn names_of(
     store: &Store,

@@ -5,6 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use wharf_image::GcOptions;
 
 use super::{Globals, hinted, human, ls::parts_of_indexes, open};
+use crate::commands::containers::Containers;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -29,6 +30,7 @@ impl Args {
                 }
             }
         }
+        Containers::open(globals)?.sweep_leases(&store)?;
         let grace = Duration::from_secs(self.grace);
         let done = store.gc(&GcOptions { grace, ..GcOptions::default() }).map_err(hinted)?;
         store.blobs().sweep_partials(grace).map_err(hinted)?;
