@@ -60,6 +60,7 @@ impl Containers {
                 cgroup: None,
                 sysctls: Default::default(),
                 when_idle: WhenIdle::Stay,
+                at_end: Vec::new(),
                 labels: Default::default(),
             },
         )?;

@@ -6,6 +6,8 @@ mod console;
 pub(crate) mod containers;
 mod demo;
 mod exec;
+mod ended;
+mod events;
 mod image;
 mod inspect;
 mod kill;
@@ -100,6 +102,8 @@ pub(crate) fn dispatch() -> ExitCode {
     let result = match command {
         Command::Up(args) => args.run(&globals),
         Command::Demo(args) => args.run(&globals),
+    #[command(name = ended::NAME, hide = true)]
+    ContainerEnded(ended::Args),
         Command::Build(args) => args.run(&globals),
         Command::Run(args) => args.run(&globals),
         Command::Ps(args) => args.run(&globals),
@@ -130,6 +134,7 @@ impl Globals {
     /// The platform's folder, as an absolute path.
     pub(crate) fn data_dir(&self) -> anyhow::Result<PathBuf> {
         let chosen = self.data.clone().unwrap_or_else(default_data_dir);
+        Command::ContainerEnded(args) => args.run(&globals),
         Ok(std::path::absolute(chosen)?)
     }
 }

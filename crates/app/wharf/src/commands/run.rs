@@ -21,6 +21,7 @@ use super::{
         Containers, IMAGE, Image, MAIN, NAME, NETWORK, Relay, Remote, STOP_SIGNAL, Terminal, bridge,
         complain, from_directory, from_store, is_terminal, log_of, refuse_flag, relay_end,
     },
+    ended,
 };
 
 /// Names every container knows.
@@ -305,6 +306,12 @@ impl New<'_> {
             cgroup: None,
             sysctls: BTreeMap::new(),
             when_idle: if self.args.rm { WhenIdle::Remove } else { WhenIdle::Exit },
+            // Who waits for its end takes back what it had.
+            at_end: if self.args.detach {
+                ended::command(&self.data, self.id, self.name)
+            } else {
+                Vec::new()
+            },
             labels,
         }
     }

@@ -139,7 +139,8 @@ impl Platform {
         Traces::of(self.data())
     }
 
-    fn terminate(&mut self) -> Result<std::process::ExitStatus, String> {
+    /// SIGTERM.
+    pub fn terminate(&mut self) -> Result<std::process::ExitStatus, String> {
         let Some(mut child) = self.child.take() else { return Err("it does not run".to_owned()) };
         let _ = kill_process(Pid::from_child(&child), Signal::TERM);
         let deadline = Instant::now() + PATIENCE;

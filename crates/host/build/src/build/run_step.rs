@@ -245,6 +245,7 @@ impl Container<'_> {
             cgroup: None,
             sysctls: BTreeMap::new(),
             when_idle: WhenIdle::Exit,
+            at_end: Vec::new(),
             labels: BTreeMap::new(),
         }
     }
