@@ -114,7 +114,8 @@ impl Containers {
         Ok(all)
     }
 
-    fn ids(&self) -> anyhow::Result<Vec<ContainerId>> {
+    /// The ids of all there are.
+    pub(crate) fn ids(&self) -> anyhow::Result<Vec<ContainerId>> {
         match fs::read_dir(&self.root) {
             Ok(entries) => {
                 Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
@@ -220,7 +221,6 @@ pub(crate) fn for_each(
     Ok(code)
 }
 
-/// A signal by number or name, with or without `SIG`.
 /// Refuses a flag that stands where the first of `words` belongs, in docker's words.
 pub(crate) fn refuse_flag<A: clap::Args>(command: &str, words: &[String]) -> Result<(), Hinted> {
     let Some(word) = words.first().filter(|word| word.len() > 1 && word.starts_with('-')) else {
@@ -247,6 +247,7 @@ pub(crate) fn refuse_flag<A: clap::Args>(command: &str, words: &[String]) -> Res
     Err(Hinted::new(error, hint))
 }
 
+/// A signal by number or name, with or without `SIG`.
 pub(crate) fn signal_number(text: &str) -> anyhow::Result<i32> {
     const NAMES: [&str; 31] = [
         "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",

@@ -108,7 +108,7 @@ fn table(headings: &[&str], rows: &[Vec<String>]) {
 }
 
 /// Bytes in the units docker uses.
-fn human(bytes: u64) -> String {
+pub(super) fn human(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let mut value = bytes as f64;
     let mut unit = 0;
