@@ -124,7 +124,6 @@ impl Args {
                 return Err(error);
             }
         };
-        let (folder, data) = (containers.folder(&id), globals.data_dir()?);
         // The folder is there first: a lease without one is nobody's.
         let (image, command) = match self.image(globals, &id) {
             Ok(found) => found,
@@ -133,6 +132,7 @@ impl Args {
                 return Err(error);
             }
         };
+        let (folder, data) = (containers.folder(&id), globals.data_dir()?);
         let new = New { args: self, id: &id, name: &name, image: &image, command, folder, data };
         let started = new.start(&containers);
         if started.is_err() {
@@ -160,8 +160,8 @@ impl Args {
 
     /// Says what is not available, before anything is made.
     fn check(&self) -> anyhow::Result<()> {
-        bridge::check(&self.network, &self.publish)?;
         refuse_flag::<Self>("run", &self.words)?;
+        bridge::check(&self.network, &self.publish)?;
         if self.tty && !self.detach && !is_terminal() {
             bail!("the input device is not a terminal: leave -t out");
         }
