@@ -27,7 +27,7 @@ impl Args {
         if !containers.folder(&self.id).exists() {
             containers.forget(&self.id, &self.name)?;
         }
-        containers.release_network();
+        containers.tidy();
         Ok(ExitCode::SUCCESS)
     }
 }

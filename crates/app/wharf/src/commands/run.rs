@@ -137,7 +137,7 @@ impl Args {
         let started = new.start(&containers);
         if started.is_err() {
             containers.forget(&id, &name)?;
-            containers.release_network();
+            containers.tidy();
         }
         let (sandbox, attached) = started?;
         let Some((mut relay, mut ending)) = attached else {
@@ -153,7 +153,7 @@ impl Args {
             containers.forget(&id, &name)?;
         }
         if self.network == "bridge" {
-            containers.release_network();
+            containers.tidy();
         }
         Ok(code)
     }

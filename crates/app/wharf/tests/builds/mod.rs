@@ -5,6 +5,7 @@ use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::{Duration, SystemTime},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -54,6 +55,21 @@ pub(super) fn three_stages_build_once(platform: &Platform) {
     let again = build(platform, &context);
     assert!(!again.is_empty() && again.iter().all(|line| line.contains("COPY last /last")), "{again:?}");
     assert_eq!(built(), "tool\nPART\ntwo");
+    // What only the cache has outlives the removal of an image.
+    said(platform, &["image", "tag", "shop/three", "shop/other"]);
+    grow_old(&platform.data().join("images"));
+    said(platform, &["image", "rm", "shop/other"]);
+    assert_eq!(build(platform, &context), [""; 0]);
+}
+
+/// Makes blobs and layers old enough to be collected.
+fn grow_old(images: &Path) {
+    let names = |folder: &str| fs::read_dir(images.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+    let layers = names("layers").map(|layer| layer.join("boot")).filter(|mark| mark.exists());
+    let long_ago = SystemTime::now() - Duration::from_secs(7200);
+    for path in names("blobs/sha256").chain(layers) {
+        File::options().write(true).open(path).unwrap().set_modified(long_ago).unwrap();
+    }
 }
 
 /// Each with where and what is told, and what to do about it.
@@ -246,8 +262,12 @@ pub(super) fn killed_builds_leave_nothing(platform: &mut Platform) {
     assert_eq!((code, told.matches(" CACHED").count()), (0, 4), "{told}");
     builds.check_nothing_is_left(&left);
     assert_eq!(said(platform, &["run", "--rm", "slow", "cat", "/first"]), "first");
-    // And so does the platform, when it starts.
+    // So does a command on containers, and the platform when it starts.
     fs::write(context.join("Dockerfile"), SLOW).unwrap();
+    builds.kill_when("a RUN runs", |log| log.contains(" waits\n"));
+    let left = builds.steps();
+    said(platform, &["ps"]);
+    builds.check_nothing_is_left(&left);
     builds.kill_when("a RUN runs", |log| log.contains(" waits\n"));
     let left = builds.steps();
     platform.kill();

@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::Context;
 use wharf_base::{ContainerId, Hinted, closest};
+use wharf_build::Builder;
 use wharf_runtime::{ErrorKind, Phase, PodDir, Runtime, Sandbox, SandboxConfig, ShimRuntime, Status};
 
 pub(crate) use image::{Image, from_directory, from_store, leaseholder};
@@ -59,10 +60,13 @@ impl Containers {
         Ok(Self { root: globals.data_dir()?.join("containers"), runtime: ShimRuntime::default() })
     }
 
-    /// Takes back what ended containers had of the network.
-    pub(crate) fn release_network(&self) {
+    /// Takes back what ended containers had of the network, and ends what killed builds left running.
+    pub(crate) fn tidy(&self) {
         if let Err(error) = bridge::release_ended(self.data()) {
             eprintln!("warning: an ended container keeps its address: {error:#}");
+        }
+        if let Err(error) = Builder::sweep(self.data().join("build-cache"), &self.runtime) {
+            eprintln!("warning: a killed build is not put in order: {error}");
         }
     }
 

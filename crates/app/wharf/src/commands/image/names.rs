@@ -1,10 +1,16 @@
 //! `wharf image tag` and `wharf image rm`.
 
-use std::{collections::BTreeSet, path::Path, process::ExitCode};
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+};
 
-use wharf_base::Hinted;
+use wharf_base::{Digest, Hinted};
+use wharf_build::Builder;
 use wharf_image::{Descriptor, GcOptions, Reference, Store};
-use wharf_runtime::PodDir;
+use wharf_runtime::{PodDir, ShimRuntime};
 
 use super::{Globals, hinted, open};
 use crate::commands::containers::{Containers, complain, leaseholder};
@@ -50,7 +56,8 @@ impl Rm {
             }
         }
         // What is younger than the grace stays until a later collection: a build may be about to name it.
-        store.gc(&GcOptions::default()).map_err(hinted)?;
+        let keep = cached(&globals.data_dir()?, &store)?;
+        store.gc(&GcOptions { keep, ..GcOptions::default() }).map_err(hinted)?;
         Ok(code)
     }
 
@@ -83,6 +90,15 @@ impl Rm {
     }
 }
 
+/// What the next builds take from the cache is not for this command to remove.
+fn cached(data: &Path, store: &Arc<Store>) -> anyhow::Result<HashSet<Digest>> {
+    let folder = data.join("build-cache");
+    if !folder.exists() {
+        return Ok(HashSet::new());
+    }
+    Ok(Builder::open(Arc::clone(store), folder, Arc::new(ShimRuntime::default()))?.kept()?)
+}
+
 /// An image without a name left must not be one that containers or pods run on.
 fn refuse_used(globals: &Globals, store: &Store, image: &str, target: &Descriptor) -> anyhow::Result<()> {
     let data = globals.data_dir()?;
@@ -98,6 +114,8 @@ fn refuse_used(globals: &Globals, store: &Store, image: &str, target: &Descripto
             remove.push(name);
         } else if let Some(pod) = pod_of(&data, &lease) {
             users.insert(format!("pod {pod}"));
+        } else if let Some(job) = lease.strip_prefix("job-") {
+            users.insert(format!("job {job}"));
         }
     }
     if users.is_empty() {

@@ -30,7 +30,9 @@ impl Args {
                 }
             }
         }
-        Containers::open(globals)?.sweep_leases(&store)?;
+        let containers = Containers::open(globals)?;
+        containers.sweep_leases(&store)?;
+        containers.tidy();
         let grace = Duration::from_secs(self.grace);
         let done = store.gc(&GcOptions { grace, ..GcOptions::default() }).map_err(hinted)?;
         store.blobs().sweep_partials(grace).map_err(hinted)?;
