@@ -92,6 +92,8 @@ fn images_in_use_stay(platform: &Platform) {
         other => Err(format!("{other:?}")),
     });
     refused("container user");
+    let measured = said(platform, &["stats", "--no-stream"]);
+    assert!(measured.contains(" user ") && measured.contains(" default/podder/podder "), "{measured}");
     // Another name may go, and comes back.
     said(platform, &["image", "tag", "used", "used:other"]);
     said(platform, &["image", "rm", "used:other"]);

@@ -13,7 +13,7 @@ use wharf_runtime::{PodDir, Runtime, Stats};
 
 use super::{
     Globals,
-    containers::{Containers, MAIN},
+    containers::{Containers, MAIN, name_of_pod},
     platform::Table,
 };
 
@@ -185,10 +185,10 @@ fn subjects_of_pods(pods: &std::path::Path) -> Vec<Subject> {
         .map(|entry| PodDir::at(entry.path()))
         .filter_map(|dir| Some((dir.config().ok()?, dir)))
         .flat_map(|(config, dir)| {
-            let pod = config.labels.into_values().next().unwrap_or_else(|| config.id.clone());
+            let (id, pod) = (config.id.clone(), name_of_pod(config));
             dir.containers().into_iter().map(move |inside| Subject {
-                id: format!("{}/{inside}", config.id),
-                name: format!("{pod}/{inside}"),
+                id: format!("{id}/{inside}"),
+                name: format!("{pod}/{}", without_attempt(&inside)),
                 folder: dir.path().to_owned(),
                 inside,
             })
@@ -196,6 +196,14 @@ fn subjects_of_pods(pods: &std::path::Path) -> Vec<Subject> {
         .collect();
     subjects.sort_by(|a, b| a.name.cmp(&b.name));
     subjects
+}
+
+/// A pod's containers are numbered by their restarts: `NAME.0`.
+fn without_attempt(inside: &str) -> &str {
+    match inside.rsplit_once('.') {
+        Some((name, attempt)) if attempt.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => inside,
+    }
 }
 
 fn row(

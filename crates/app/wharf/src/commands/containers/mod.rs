@@ -202,6 +202,11 @@ impl Container {
     }
 }
 
+/// NAMESPACE/NAME of a pod of the platform, which its node keeps as the only label.
+pub(crate) fn name_of_pod(config: SandboxConfig) -> String {
+    config.labels.into_values().next().unwrap_or(config.id)
+}
+
 /// The log file of the container in `folder`.
 pub(crate) fn log_of(folder: &Path) -> PathBuf {
     folder.join("log")

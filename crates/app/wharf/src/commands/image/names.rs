@@ -13,7 +13,7 @@ use wharf_image::{Descriptor, GcOptions, Reference, Store};
 use wharf_runtime::{PodDir, ShimRuntime};
 
 use super::{Globals, hinted, open};
-use crate::commands::containers::{Containers, complain, leaseholder};
+use crate::commands::containers::{Containers, complain, leaseholder, name_of_pod};
 
 #[derive(clap::Args)]
 pub(crate) struct Tag {
@@ -134,8 +134,7 @@ fn refuse_used(globals: &Globals, store: &Store, image: &str, target: &Descripto
 /// NAMESPACE/NAME of the pod whose container has this lease, as its folder tells; the name is `pod-UID-CONTAINER`.
 fn pod_of(data: &Path, lease: &str) -> Option<String> {
     let uid = lease.strip_prefix("pod-")?.get(..UID_LENGTH)?;
-    let config = PodDir::at(data.join("pods").join(uid)).config().ok()?;
-    Some(config.labels.into_values().next().unwrap_or_else(|| uid.to_owned()))
+    PodDir::at(data.join("pods").join(uid)).config().ok().map(name_of_pod)
 }
 
 const UID_LENGTH: usize = 36;
