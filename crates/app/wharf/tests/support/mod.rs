@@ -193,6 +193,11 @@ impl Drop for Platform {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("wharf up said:\n{}", self.logged());
+            // Containers of `wharf run` outlive the platform.
+            if let Ok(listed) = self.wharf().args(["ps", "-a", "-q"]).output() {
+                let ids = lossy(&listed.stdout);
+                let _ = self.wharf().args(["rm", "-f"]).args(ids.split_whitespace()).output();
+            }
         }
         if self.role == "all" && self.child.is_none() && !self.traces().found().is_empty() {
             // Killed by the test, or stuck: the next start puts in order what the last one left.
