@@ -172,8 +172,14 @@ impl Platform {
         std::fs::read_to_string(path).unwrap_or_default()
     }
 
+    /// What jobs hold of the image store.
+    fn leases(&self) -> Vec<String> {
+        Store::open(&self.folder).unwrap().leases().unwrap()
+    }
+
     async fn end(self) {
         self.ci.stop().await;
+        assert_eq!(self.leases(), [""; 0]);
         self.stop.send_replace(true);
         let left = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let folder = self.folder.to_string_lossy().into_owned();
@@ -497,6 +503,7 @@ jobs:
     let pushed = platform.push(&[]);
     let cancel = async {
         platform.until("shop-2", |run| run["status"]["jobs"][0]["steps"][0]["status"] == "in_progress").await;
+        assert_eq!(platform.leases().len(), 1, "the job holds its image");
         let body = json!({"spec": {"cancel": true}});
         platform
             .client

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test
 
+mod builds;
 mod support;
 
 use std::{
@@ -45,6 +46,208 @@ fn codes_variables_and_volumes(platform: &Platform) {
     assert_eq!(said(platform, &["ps", "-a", "-q"]), "");
 }
 
+/// In docker's words and with its exit code; what follows the image is the container's.
+fn flags_and_images_are_checked(platform: &Platform) {
+    for (words, error, hint) in [
+        (&["--unknown-flag", IMAGE][..], "unknown flag: --unknown-flag", "'wharf run --help'"),
+        (&["--rmm", IMAGE], "unknown flag: --rmm", "did you mean --rm?"),
+        (&["--nmae=x", "--rm", IMAGE], "unknown flag: --nmae", "did you mean --name?"),
+        (&["-iXd", IMAGE], "unknown shorthand flag: 'X' in -iXd", "'wharf run --help'"),
+        (&["nosuch"], "no image 'nosuch:latest'", "wharf build -t NAME"),
+        (&["bas/test"], "no image 'bas/test:latest'", "did you mean 'base/test:latest'?"),
+        (&["--rm"], "no image is named", "IMAGE"),
+    ] {
+        let (code, _, told) = wharf(platform, &[&["run"], words].concat());
+        assert!(
+            code == 125 && told.contains(&format!("error: {error}")) && told.contains(hint),
+            "{words:?}: {told}"
+        );
+    }
+    assert_eq!(said(platform, &["run", "--rm", IMAGE, "echo", "--rm", "--unknown"]), "--rm --unknown");
+    assert_eq!(said(platform, &["ps", "-a", "-q"]), "");
+}
+
+/// Builds FROM the tests' image a small one of its own content.
+fn small_image(platform: &Platform, name: &str) {
+    let context = platform.data().join(name);
+    fs::create_dir(&context).unwrap();
+    let text = format!("FROM {IMAGE}\nRUN mkdir -p /deep/in && echo {name} > /deep/in/it\n");
+    fs::write(context.join("Dockerfile"), text).unwrap();
+    said(platform, &["build", "-q", "-t", name, context.to_str().unwrap()]);
+}
+
+fn images_in_use_stay(platform: &Platform) {
+    small_image(platform, "used");
+    let refused = |by: &str| {
+        let (code, _, told) = wharf(platform, &["image", "rm", "used"]);
+        assert!(code == 1 && told.contains("error: conflict: the image 'used' is used by"), "{told}");
+        assert!(told.contains(by) && told.contains("hint: "), "{by}: {told}");
+    };
+    let layers = || fs::read_dir(platform.data().join("images/layers")).unwrap().count();
+    let before = layers();
+    said(platform, &["run", "-d", "--name", "user", "used", "sleep", "1000"]);
+    platform.kubectl().run(&["run", "podder", "--image", "used", "--", "sleep", "1000"]);
+    until("the pod uses its image", || match wharf(platform, &["image", "rm", "used"]) {
+        (1, _, told) if told.contains("pod default/podder") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    refused("container user");
+    let measured = said(platform, &["stats", "--no-stream"]);
+    assert!(measured.contains(" user ") && measured.contains(" default/podder/podder "), "{measured}");
+    // Another name may go, and comes back.
+    said(platform, &["image", "tag", "used", "used:other"]);
+    said(platform, &["image", "rm", "used:other"]);
+    said(platform, &["image", "rm", "--force", "used"]);
+    said(platform, &["image", "prune", "--grace", "0"]);
+    assert_eq!(layers(), before);
+    assert_eq!(said(platform, &["exec", "user", "cat", "/deep/in/it"]), "used");
+    said(platform, &["rm", "-f", "user"]);
+    said(platform, &["image", "prune", "--grace", "0"]);
+    let pod = platform.kubectl().run(&["exec", "podder", "--", "cat", "/deep/in/it"]);
+    assert_eq!(pod, "used\n");
+    platform.kubectl().run(&["delete", "pod", "podder", "--now"]);
+    until("the layer is collected", || {
+        said(platform, &["image", "prune", "--grace", "0"]);
+        if layers() == before - 1 { Ok(()) } else { Err(format!("{} layers", layers())) }
+    });
+    // One that removes itself holds nothing either.
+    small_image(platform, "once");
+    said(platform, &["run", "-d", "--rm", "--name", "once", "once", "true"]);
+    until("the container removes itself", || match wharf(platform, &["image", "rm", "once"]) {
+        (0, ..) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
+fn files_are_copied(platform: &Platform) {
+    let files = platform.data().join("files");
+    fs::create_dir(&files).unwrap();
+    fs::write(files.join("own"), "own\n").unwrap();
+    let at = |name: &str| files.join(name).to_str().unwrap().to_owned();
+    let read = |name: &str| fs::read_to_string(files.join(name)).unwrap();
+    let make = "mkdir -p /d/sub; echo one > /d/sub/f; ln /d/sub/f /d/g; ln -s /etc/outside /d/abs; \
+                ln -s ../../../../../../../../tmp /d/up; echo made; exec sleep 1000";
+    said(platform, &["run", "-d", "--name", "box", IMAGE, "sh", "-c", make]);
+    until("the container is ready", || match said(platform, &["logs", "box"]) {
+        log if log == "made" => Ok(()),
+        log => Err(log),
+    });
+    let inside = |script: &str| said(platform, &["exec", "box", "sh", "-c", script]);
+    let copy = |words: &[&str]| said(platform, &[&["cp"], words].concat());
+    copy(&["box:/d", &at("out")]);
+    assert_eq!((read("out/sub/f"), read("out/g")), ("one\n".into(), "one\n".into()));
+    assert_eq!(fs::read_link(files.join("out/abs")).unwrap(), Path::new("/etc/outside"));
+    copy(&["box:/d/sub/.", &at("out")]);
+    assert_eq!(read("out/f"), "one\n");
+    // Into a folder, onto a name, and through a link that would lead out of the container.
+    copy(&[&at("own"), "box:/d"]);
+    copy(&[&at("own"), "box:/d/other"]);
+    copy(&[&at("own"), "box:/d/up/escaped"]);
+    copy(&[&at("out"), "box:/d/up"]);
+    assert_eq!(
+        inside("cat /d/own /d/other /tmp/escaped /tmp/out/f; stat -c %u:%g /d/own"),
+        "own\nown\nown\none\n0:0"
+    );
+    assert!(!Path::new("/tmp/escaped").exists());
+    // The link is this machine's neither when it is read.
+    inside("echo theirs > /etc/outside");
+    copy(&["-L", "box:/d/abs", &at("followed")]);
+    assert_eq!(read("followed"), "theirs\n");
+    // As a stream, out and in.
+    let stream = platform.wharf().args(["cp", "box:/d/sub", "-"]).output().unwrap().stdout;
+    let mut names = Vec::new();
+    for entry in tar::Archive::new(stream.as_slice()).entries().unwrap() {
+        names.push(entry.unwrap().path().unwrap().display().to_string());
+    }
+    assert_eq!(names, ["sub/", "sub/f"]);
+    let mut child = platform.wharf().args(["cp", "-", "box:/tmp"]).stdin(Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), &stream).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(inside("cat /tmp/sub/f"), "one");
+    for (words, error) in [
+        (["box:/none", &at("x")], "could not find '/none' in container box"),
+        ([&at("none"), "box:/x"], "could not find"),
+        ([&at("own"), "box:/none/x"], "there is no folder '/none' in container box"),
+        ([&at("own"), "box:/none/"], "the folder 'box:/none/' does not exist"),
+        ([&at("out"), "box:/d/own"], "which is no folder"),
+        (["box:/d", "box:/e"], "between containers is not supported"),
+        ([&at("own"), &at("x")], "no container is named"),
+        (["bx:/d", &at("x")], "no such container: bx"),
+    ] {
+        let (code, _, told) = wharf(platform, &[&["cp"], &words[..]].concat());
+        assert!(code == 1 && told.contains(error), "{words:?}: {told}");
+    }
+    // What has ended can be copied from, and not to.
+    said(platform, &["kill", "box"]);
+    until("the container has ended", || match said(platform, &["ps", "-q"]) {
+        running if running.is_empty() => Ok(()),
+        running => Err(running),
+    });
+    copy(&["box:/d/own", &at("late")]);
+    assert_eq!(read("late"), "own\n");
+    let (code, _, told) = wharf(platform, &["cp", &at("own"), "box:/d"]);
+    assert!(code == 1 && told.contains("container box is not running"), "{told}");
+    said(platform, &["rm", "box"]);
+}
+
+fn use_is_measured(platform: &Platform) {
+    let spin = ["run", "-d", "--name", "busy", "--memory", "64m", IMAGE, "sh", "-c", "while :; do :; done"];
+    said(platform, &spin);
+    let stats = |words: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&said(platform, &[&["stats", "--no-stream", "-o", "json"], words].concat()))
+            .unwrap()
+    };
+    let found = stats(&[]);
+    let busy = &found[0];
+    assert_eq!((&busy["name"], &busy["memoryLimit"]), (&"busy".into(), &(64 << 20).into()), "{found}");
+    assert!(busy["cpuPercent"].as_f64() > Some(1.0) && busy["pids"].as_u64() >= Some(1), "{found}");
+    said(platform, &["kill", "busy"]);
+    until("the container has ended", || match stats(&["busy"]) {
+        found if found[0]["running"] == false => Ok(()),
+        found => Err(found.to_string()),
+    });
+    assert_eq!(stats(&[]), serde_json::json!([]));
+    said(platform, &["rm", "busy"]);
+}
+
+fn events_are_told(platform: &Platform) {
+    let log = platform.data().join("events");
+    let out = fs::File::create(&log).unwrap();
+    let mut child = platform.wharf().args(["events", "-o", "json"]).stdout(out).spawn().unwrap();
+    let told = |name: &str| -> Vec<(String, i64)> {
+        let text = fs::read_to_string(&log).unwrap();
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let events = whole.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let of = events.filter(|event| event["name"] == name);
+        of.map(|event| {
+            (event["action"].as_str().unwrap().to_owned(), event["exitCode"].as_i64().unwrap_or(-1))
+        })
+        .collect()
+    };
+    let run = |name: &str, words: &[&str]| {
+        wharf(platform, &[&["run", "--rm", "--memory", "32m", "--name", name, IMAGE], words].concat());
+    };
+    until("somebody listens", || {
+        run("first", &["true"]);
+        if told("first").is_empty() { Err("nothing".to_owned()) } else { Ok(()) }
+    });
+    run("short", &["sh", "-c", "exit 3"]);
+    run("greedy", &["python3", "-c", "all = []\nwhile True: all.append(bytearray(1 << 20))"]);
+    for (name, expected) in [
+        ("short", &[("start", -1), ("die", 3), ("destroy", -1)][..]),
+        ("greedy", &[("start", -1), ("oom", -1), ("die", 137), ("destroy", -1)]),
+    ] {
+        until(name, || {
+            let found = told(name);
+            let same =
+                found.iter().map(|(action, code)| (action.as_str(), *code)).eq(expected.iter().copied());
+            if same { Ok(()) } else { Err(format!("{found:?}")) }
+        });
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 fn memory_has_a_limit(platform: &Platform) {
     let hungry = "import time\nall = []\nwhile True: all.append(bytearray(1 << 20))";
     let (code, _, _) =
@@ -67,7 +270,11 @@ fn ports_are_published(platform: &mut Platform) {
         Ok(body) if body == "well" => Ok(()),
         other => Err(format!("{other:?}")),
     });
-    assert_eq!(said(platform, &["logs", "web"]), "serving");
+    // The port may answer before the shim has read what was said before.
+    until("it is logged", || match said(platform, &["logs", "web"]) {
+        log if log == "serving" => Ok(()),
+        log => Err(log),
+    });
     assert_eq!(said(platform, &["exec", "web", "sh", "-c", "echo $WORD"]), "well");
     // A taken port is refused, and nothing stays of the try.
     let (code, _, errors) = wharf(platform, &["run", "-d", "-p", &publish, IMAGE, "sleep", "100"]);
@@ -84,62 +291,43 @@ fn ports_are_published(platform: &mut Platform) {
     assert_eq!(platform.traces().pod_links(), [""; 0]);
     said(platform, &["rm", "web"]);
 
-    // One that ends by itself gives its port back too.
-    said(platform, &["run", "-d", "--rm", "-p", &publish, IMAGE, "true"]);
-    until("the port is free", || {
-        let (code, _, errors) = wharf(platform, &["run", "--rm", "-p", &publish, IMAGE, "true"]);
-        if code == 0 { Ok(()) } else { Err(errors) }
-    });
+    // One that ends by itself gives its port, its name and its image back too, and nobody else does anything for it.
+    let leases = || fs::read_dir(platform.data().join("images/leases")).unwrap().count();
+    let before = leases();
+    for words in [&["--rm"][..], &["--name", "stays"]] {
+        said(platform, &[&["run", "-d", "-p", &publish], words, &[IMAGE, "true"]].concat());
+        until("the port is free", || match platform.traces().rules_with(port) {
+            rules if rules.is_empty() => Ok(()),
+            rules => Err(rules.join("; ")),
+        });
+    }
+    said(platform, &["rm", "stays"]);
+    until("the leases are back", || if leases() == before { Ok(()) } else { Err(leases().to_string()) });
+}
+
+/// Who drains the platform is told what goes on.
+fn containers_outlive_a_drain(mut platform: Platform) {
+    said(&platform, &["run", "-d", "--name", "outlives", IMAGE, "sleep", "1000"]);
+    assert!(platform.terminate().unwrap().success());
+    let told = platform.logged();
+    let line = "containers of 'wharf run' go on: outlives; end them with 'wharf --data ";
+    assert!(told.contains(line) && told.contains(" rm -f outlives'"), "{told}");
+    said(&platform, &["rm", "-f", "outlives"]);
+    assert_eq!(platform.traces().found(), [""; 0]);
 }
 
 #[test]
 fn containers_run() {
     let mut platform = Platform::start();
     codes_variables_and_volumes(&platform);
+    flags_and_images_are_checked(&platform);
+    images_in_use_stay(&platform);
+    files_are_copied(&platform);
+    use_is_measured(&platform);
+    events_are_told(&platform);
     memory_has_a_limit(&platform);
     ports_are_published(&mut platform);
-    platform.drain();
-}
-
-const DOCKERFILE: &str = r#"
-FROM base/test AS tools
-RUN echo tool > /tool
-FROM base/test AS parts
-COPY part /part
-RUN tr a-z A-Z < /part > /loud
-FROM base/test
-COPY --from=tools /tool /tool
-COPY --from=parts /loud /loud
-COPY last /last
-CMD ["sh", "-c", "cat /tool /loud /last"]
-"#;
-
-fn build(platform: &Platform, context: &Path) -> Vec<String> {
-    let (code, _, told) = wharf(platform, &["build", "-t", "shop/three", context.to_str().unwrap()]);
-    assert_eq!(code, 0, "{told}");
-    // Steps that were not taken from the cache: "#3 [stage 2/4] COPY …" without "#3 CACHED".
-    let cached = |line: &str| {
-        let number = line.split(' ').next().unwrap_or_default();
-        told.lines().any(|line| line == format!("{number} CACHED"))
-    };
-    let steps = told.lines().filter(|line| line.contains("] RUN ") || line.contains("] COPY "));
-    steps.filter(|line| !cached(line)).map(str::to_owned).collect()
-}
-
-fn three_stages_build_once(platform: &Platform) {
-    let context = platform.data().join("context");
-    fs::create_dir(&context).unwrap();
-    for (name, text) in [("Dockerfile", DOCKERFILE), ("part", "part\n"), ("last", "one\n")] {
-        fs::write(context.join(name), text).unwrap();
-    }
-    let built = || said(platform, &["run", "--rm", "shop/three"]);
-    assert!(!build(platform, &context).is_empty());
-    assert_eq!(built(), "tool\nPART\none");
-    assert_eq!(build(platform, &context), [""; 0]);
-    fs::write(context.join("last"), "two\n").unwrap();
-    let again = build(platform, &context);
-    assert!(!again.is_empty() && again.iter().all(|line| line.contains("COPY last /last")), "{again:?}");
-    assert_eq!(built(), "tool\nPART\ntwo");
+    containers_outlive_a_drain(platform);
 }
 
 fn images_travel(from: &Platform, to: &Platform) {
@@ -171,9 +359,12 @@ fn images_travel(from: &Platform, to: &Platform) {
 
 #[test]
 fn images_are_built_and_travel() {
-    let (one, other) = (Platform::start(), Platform::start());
-    three_stages_build_once(&one);
+    let (mut one, other) = (Platform::start(), Platform::start());
+    builds::three_stages_build_once(&one);
+    builds::mistakes_are_told_once(&one);
     images_travel(&one, &other);
+    builds::full_disks_are_told(&one);
+    builds::killed_builds_leave_nothing(&mut one);
     one.drain();
     other.drain();
 }

@@ -1,6 +1,8 @@
 //! What can go wrong with a build: where in the Dockerfile, what, and what to do.
 
-use std::{error::Error as StdError, fmt};
+use std::{error::Error as StdError, fmt, io, path::Path};
+
+use wharf_image::{FREE_SPACE, is_full};
 
 /// The result of build operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -80,6 +82,15 @@ impl Error {
         self
     }
 
+    /// Names the folder on a full disk instead of what was to be put there.
+    pub(crate) fn full_in(self, folder: &Path) -> Self {
+        let source = self.source.as_ref().and_then(|source| source.downcast_ref::<io::Error>());
+        match source.is_some_and(is_full) {
+            true => Self { what: format!("cannot write to '{}'", folder.display()), ..self }.hint(FREE_SPACE),
+            false => self,
+        }
+    }
+
     /// Adds the place, unless a deeper one is known.
     pub(crate) fn at(mut self, place: Place) -> Self {
         self.place.get_or_insert(place);
@@ -136,15 +147,14 @@ impl From<wharf_runtime::Error> for Error {
 
 /// Names what was tried on which file.
 pub(crate) trait IoContext<T> {
-    fn at(self, action: &str, path: impl AsRef<std::path::Path>) -> Result<T>;
+    fn at(self, action: &str, path: impl AsRef<Path>) -> Result<T>;
 }
 
-impl<T, E: Into<std::io::Error>> IoContext<T> for std::result::Result<T, E> {
-    fn at(self, action: &str, path: impl AsRef<std::path::Path>) -> Result<T> {
+impl<T, E: Into<io::Error>> IoContext<T> for std::result::Result<T, E> {
+    fn at(self, action: &str, path: impl AsRef<Path>) -> Result<T> {
         self.map_err(|error| {
             let error = error.into();
-            let hint = (error.kind() == std::io::ErrorKind::StorageFull)
-                .then(|| "free space on the disk of the data folder".to_owned());
+            let hint = is_full(&error).then(|| FREE_SPACE.to_owned());
             Error::host(format!("cannot {action} '{}'", path.as_ref().display()))
                 .caused_by(error)
                 .maybe_hint(hint)

@@ -55,6 +55,7 @@ pub(crate) fn sandbox(pod: &Pod, instance: &str, domain: &str) -> SandboxConfig 
         cgroup: Some(cgroup),
         sysctls: spec.security_context.sysctls.iter().map(|s| (s.name.clone(), s.value.clone())).collect(),
         when_idle: WhenIdle::Stay,
+        at_end: Vec::new(),
         labels: [(POD.to_owned(), label)].into(),
     }
 }

@@ -31,6 +31,10 @@ pub struct SandboxConfig {
     /// What the shim does once no container runs any more.
     #[serde(default)]
     pub when_idle: WhenIdle,
+    /// Program and arguments that run when the pod has ended by itself and its folder is as it stays, in the network of
+    /// whoever made the pod. A shim that is killed or told to end runs nothing.
+    #[serde(default)]
+    pub at_end: Vec<String>,
     /// The caller's own words; kept, not interpreted.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,

@@ -12,7 +12,9 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::*;
-use wharf_runtime::{ErrorKind, Event, ExecConfig, Phase, Runtime, SignalTo, Size, Stdin, WhenIdle};
+use wharf_runtime::{
+    ErrorKind, Event, ExecConfig, Phase, Runtime, SandboxConfig, SignalTo, Size, Stdin, WhenIdle,
+};
 
 const FOREVER: &str = "while :; do sleep 100; done";
 
@@ -282,6 +284,30 @@ fn an_idle_shim_leaves_when_told_to() {
     let sandbox = runtime().open(&pod.dir()).unwrap();
     sandbox.wait("main").unwrap();
     assert_eq!(pod.sandbox.dir().status("main").unwrap().exit.unwrap().code, 8);
+}
+
+#[test]
+fn what_is_to_run_at_the_end_runs_outside() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("network");
+    let script = format!("readlink /proc/self/ns/net > {0}.new && mv {0}.new {0}", file.display());
+    let mut pod = Pod::with(|config| {
+        config.when_idle = WhenIdle::Remove;
+        config.at_end = ["/bin/sh", "-c", &script].map(str::to_owned).to_vec();
+    });
+    pod.container("main", "exit 0").start().unwrap();
+    pod.sandbox.wait("main").unwrap();
+    assert!(!file.exists(), "it ran while the pod was there");
+    // Its connection goes, and with it the shim.
+    let next = SandboxConfig {
+        at_end: Vec::new(),
+        id: format!("{}-next", pod.id),
+        ..pod.sandbox.dir().config().unwrap()
+    };
+    pod.sandbox = runtime().create(&folder.path().join("next"), &next).unwrap();
+    until("it has run", || file.exists());
+    let own = fs::read_link("/proc/self/ns/net").unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap().trim(), own.to_str().unwrap());
 }
 
 #[test]

@@ -96,6 +96,14 @@ pub enum Error {
     },
 }
 
+/// What to do about a full disk.
+pub const FREE_SPACE: &str = "free space on that disk: `wharf image prune --grace 0` removes what no image needs, `wharf image rm` whole images";
+
+/// Whether there was no space for more.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// The result of the image store's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -105,19 +113,27 @@ impl Error {
         match self {
             Self::NoImage { similar: Some(name), .. } => Some(format!("did you mean '{name}'?")),
             Self::NoImage { similar: None, .. } => Some(
-                "pull it with `wharf image pull`, or make a base image of this host's programs with `wharf image pack`"
+                "build it with `wharf build -t NAME`, pull it with `wharf image pull`, or pack this machine's own programs with `wharf image pack`; `wharf image ls` lists what is there"
                     .into(),
             ),
             Self::Reference { .. } => {
                 Some("write it as [HOST[:PORT]/]NAME[:TAG][@sha256:DIGEST], the name in lower case".into())
             }
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                Some("free space on the disk of the data folder, or remove images with `wharf image rm`".into())
-            }
+            Self::Io { source, .. } if is_full(source) => Some(FREE_SPACE.into()),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("run as root, or choose a data folder of your own with --data".into())
             }
             _ => None,
+        }
+    }
+
+    /// Names the folder on a full disk instead of what was to be put there.
+    pub(crate) fn full_in(self, folder: &Path) -> Self {
+        match self {
+            Self::Io { source, .. } if is_full(&source) => {
+                Self::Io { action: "write to", path: folder.to_owned(), source }
+            }
+            other => other,
         }
     }
 

@@ -105,7 +105,7 @@ impl Store {
         for entry in self.references()? {
             self.reach(entry.target.digest, &mut reached);
         }
-        for digest in self.leases.all()? {
+        for digest in self.leases.all()?.into_iter().flat_map(|(_, manifests)| manifests) {
             self.reach(digest, &mut reached);
         }
         Ok(reached)

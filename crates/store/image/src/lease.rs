@@ -51,12 +51,16 @@ impl Leases {
         }
     }
 
-    pub(crate) fn all(&self) -> Result<Vec<Digest>> {
+    /// Every lease with the manifests it holds.
+    pub(crate) fn all(&self) -> Result<Vec<(String, Vec<Digest>)>> {
         let mut held = Vec::new();
         for entry in fs::read_dir(&self.dir).at("list", &self.dir)? {
             let path = entry.at("list", &self.dir)?.path();
             match fs::read_to_string(&path) {
-                Ok(text) => held.extend(text.lines().filter_map(|line| line.parse::<Digest>().ok())),
+                Ok(text) => {
+                    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                    held.push((name, text.lines().filter_map(|line| line.parse().ok()).collect()));
+                }
                 // Released in this moment.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(e).at("read lease", &path),

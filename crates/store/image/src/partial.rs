@@ -8,7 +8,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Seek, SeekFrom, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -103,6 +103,11 @@ impl Partial {
     /// How many bytes were received so far.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// The file it grows in.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Where the content stands now.

@@ -9,7 +9,7 @@ use serde_json::Map;
 use wharf_base::{Digest, closest};
 
 use crate::{
-    error::{Error, IoContext, Result},
+    error::{Error, IoContext, Result, is_full},
     fsx,
     manifest::{Descriptor, Index},
     reference::Reference,
@@ -38,15 +38,25 @@ impl RefEntry {
 pub(crate) struct Refs {
     index: PathBuf,
     lock: PathBuf,
+    /// A file that holds nothing but room for the next `index.json`.
+    reserve: PathBuf,
 }
+
+/// As much as the index of a thousand names takes.
+const RESERVE: usize = 256 << 10;
 
 impl Refs {
     pub(crate) fn open(data_dir: &std::path::Path) -> Result<Self> {
-        let refs = Self { index: data_dir.join("index.json"), lock: data_dir.join("index.lock") };
+        let refs = Self {
+            index: data_dir.join("index.json"),
+            lock: data_dir.join("index.lock"),
+            reserve: data_dir.join("reserve"),
+        };
         let layout = data_dir.join("oci-layout");
         if !layout.exists() {
             fsx::replace_file(&layout, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         }
+        refs.keep_reserve();
         Ok(refs)
     }
 
@@ -98,9 +108,30 @@ impl Refs {
         if index.manifests != before {
             let bytes = serde_json::to_vec(&index)
                 .map_err(|e| Error::document("index.json", format!("cannot be written: {e}")))?;
-            fsx::replace_file(&self.index, &bytes)?;
+            self.write(&bytes, index.manifests.len() < before.len())?;
         }
         Ok(value)
+    }
+
+    /// Where names are taken away on a full disk, the reserve makes room.
+    fn write(&self, bytes: &[u8], fewer: bool) -> Result<()> {
+        match fsx::replace_file(&self.index, bytes) {
+            Err(Error::Io { source, .. })
+                if fewer && is_full(&source) && fs::remove_file(&self.reserve).is_ok() =>
+            {
+                let written = fsx::replace_file(&self.index, bytes);
+                self.keep_reserve();
+                written
+            }
+            written => written,
+        }
+    }
+
+    /// Without room for it there is none.
+    fn keep_reserve(&self) {
+        if !self.reserve.exists() && fs::write(&self.reserve, [0; RESERVE]).is_err() {
+            let _ = fs::remove_file(&self.reserve);
+        }
     }
 
     pub(crate) fn set(&self, names: &[Reference], target: &Descriptor, now: &str) -> Result<()> {

@@ -370,10 +370,11 @@ impl Store {
         let blob = self.blobs.writer()?;
         let encoder = compression.encoder(blob).at("write layer of", dir)?;
         let out = io::BufWriter::with_capacity(128 << 10, Tee { hasher: Hasher::new(), out: encoder });
-        let tee = pack_directory(dir, out, not_after)?;
-        let Tee { hasher, out } =
-            tee.into_inner().map_err(io::IntoInnerError::into_error).at("write layer of", dir)?;
-        let blob: BlobWriter = out.finish().at("write layer of", dir)?;
+        let full = |error: Error| error.full_in(self.blobs.dir());
+        let tee = pack_directory(dir, out, not_after).map_err(full)?;
+        let tee = tee.into_inner().map_err(io::IntoInnerError::into_error).at("write layer of", dir);
+        let Tee { hasher, out } = tee.map_err(full)?;
+        let blob: BlobWriter = out.finish().at("write layer of", dir).map_err(full)?;
         let (digest, size) = blob.commit(None)?;
         let descriptor = Descriptor::new(compression.layer_media_type(), digest, size);
         Ok(Layer { descriptor, diff_id: hasher.finish() })
@@ -399,6 +400,42 @@ impl Store {
     /// Keeps an image from garbage collection under a name of the caller's, across restarts.
     pub fn lease(&self, name: &str, manifests: &[Digest]) -> Result<()> {
         self.leases.set(name, manifests)
+    }
+
+    /// As [`Store::resolve`], with a lease that begins before a collection could take anything of the image.
+    pub fn hold(&self, text: &str, lease: &str) -> Result<ResolvedImage> {
+        let (reference, target) = self.find(text)?;
+        {
+            // A collection under way has read the leases already.
+            let _none = fsx::lock(&self.data_dir.join("gc.lock"), FlockOperation::LockShared)?;
+            self.lease(lease, &[self.manifest(&target)?.0])?;
+        }
+        match self.resolve_descriptor(&target) {
+            Ok(image) => Ok(ResolvedImage { reference, ..image }),
+            Err(error) => {
+                self.release(lease)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// The names of all leases.
+    pub fn leases(&self) -> Result<Vec<String>> {
+        Ok(self.leases.all()?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The names of leases that hold this image, sorted.
+    pub fn holders(&self, target: &Descriptor) -> Result<Vec<String>> {
+        let id = self.manifest(target)?.1.config.digest;
+        let of =
+            |manifest: &Digest| Some(Manifest::parse(&self.document(manifest).ok()?).ok()?.config.digest);
+        let leases = self.leases.all()?.into_iter();
+        let mut names: Vec<String> = leases
+            .filter(|(_, manifests)| manifests.iter().any(|manifest| of(manifest) == Some(id)))
+            .map(|(name, _)| name)
+            .collect();
+        names.sort();
+        Ok(names)
     }
 
     /// Ends a lease; one that is not there is fine.

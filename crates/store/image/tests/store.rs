@@ -93,6 +93,12 @@ fn collection_removes_only_what_nothing_reaches() {
         assert_eq!(store.blobs().size(&layer.descriptor.digest).is_some(), there);
         assert_eq!(store.is_unpacked(&layer.diff_id), there);
     }
+    let target = store.find("a").unwrap().1;
+    assert_eq!(store.holders(&target).unwrap(), [""; 0]);
+    store.hold("a", "container-2").unwrap();
+    assert_eq!(store.holders(&target).unwrap(), ["container-2"]);
+    assert!(store.hold("gone", "container-3").is_err());
+    assert_eq!(store.leases().unwrap().len(), 2, "a lease of what is not there");
     store.release("container-1").unwrap();
     assert_eq!(store.gc(&now).unwrap().layers, 1);
     let usage = store.disk_usage().unwrap();

@@ -45,10 +45,19 @@ impl Containers {
     }
 
     fn start_blocking(&self, spec: &SandboxSpec) -> anyhow::Result<Arc<dyn JobSandbox>> {
-        let image = wharf_image::Store::open(&self.data)?
-            .resolve(&spec.image)
-            .with_context(|| format!("cannot use the image {}", spec.image))?;
+        let started = self.start_held(spec);
+        if started.is_err() {
+            release_image(&self.data, &spec.id)?;
+        }
+        started
+    }
+
+    fn start_held(&self, spec: &SandboxSpec) -> anyhow::Result<Arc<dyn JobSandbox>> {
+        // The folder is there first: by it the lease of an interrupted job is found again.
         fs::create_dir_all(&spec.folder).with_context(|| format!("cannot make {}", spec.folder.display()))?;
+        let image = wharf_image::Store::open(&self.data)?
+            .hold(&spec.image, &lease(&spec.id))
+            .with_context(|| format!("cannot use the image {}", spec.image))?;
         let sandbox = self.runtime.create(
             &spec.folder,
             &SandboxConfig {
@@ -60,6 +69,7 @@ impl Containers {
                 cgroup: None,
                 sysctls: Default::default(),
                 when_idle: WhenIdle::Stay,
+                at_end: Vec::new(),
                 labels: Default::default(),
             },
         )?;
@@ -67,6 +77,7 @@ impl Containers {
             Ok(path) => Ok(Arc::new(JobContainer {
                 sandbox: Arc::from(sandbox),
                 id: spec.id.clone(),
+                images: self.data.clone(),
                 network: self.network.clone(),
                 path,
             })),
@@ -161,7 +172,8 @@ impl Sandboxes for Containers {
                 self.runtime.clean_up(folder)?;
             }
         }
-        self.detach(id)
+        self.detach(id)?;
+        release_image(&self.data, id)
     }
 
     fn has_image(&self, image: &str) -> bool {
@@ -172,8 +184,18 @@ impl Sandboxes for Containers {
 struct JobContainer {
     sandbox: Arc<dyn Sandbox>,
     id: String,
+    images: PathBuf,
     network: Option<Arc<dyn JobNetwork>>,
     path: String,
+}
+
+/// The lease a job has on its image: what is collected meanwhile must not be its files.
+fn lease(id: &str) -> String {
+    format!("job-{id}")
+}
+
+fn release_image(images: &Path, id: &str) -> anyhow::Result<()> {
+    Ok(wharf_image::Store::open(images)?.release(&lease(id))?)
 }
 
 impl JobSandbox for JobContainer {
@@ -209,11 +231,13 @@ impl JobSandbox for JobContainer {
 
     fn stop(&self) -> BoxFuture<'_, anyhow::Result<()>> {
         let (sandbox, network, id) = (Arc::clone(&self.sandbox), self.network.clone(), self.id.clone());
+        let images = self.images.clone();
         Box::pin(async move {
             spawn_blocking(move || {
                 // The network goes first: its end of the wire would vanish with the namespace.
                 let detached = network.map_or(Ok(()), |network| network.detach(&id));
                 sandbox.shutdown()?;
+                release_image(&images, &id)?;
                 detached
             })
             .await?

@@ -93,7 +93,9 @@ impl Args {
             Ok(result) => self.print(&result),
             Err(error) => {
                 let cancelled = error.kind == ErrorKind::Cancelled;
-                if let Some(place) = error.place.filter(|_| !cancelled) {
+                // A place of another file, such as .dockerignore, is not one to look for in the Dockerfile.
+                let own = error.file.as_deref().is_none_or(|file| !file.ends_with("dockerignore"));
+                if let Some(place) = error.place.filter(|_| own && !cancelled) {
                     eprint!("{}", self.excerpt(place));
                 }
                 let error = match error.hint.clone() {

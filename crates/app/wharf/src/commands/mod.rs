@@ -4,7 +4,10 @@ mod build;
 mod completion;
 mod console;
 pub(crate) mod containers;
+mod cp;
 mod demo;
+mod ended;
+mod events;
 mod exec;
 mod image;
 mod inspect;
@@ -19,6 +22,7 @@ mod rm;
 mod rollout;
 mod run;
 mod runs;
+mod stats;
 mod stop;
 mod top;
 mod trace;
@@ -71,6 +75,12 @@ enum Command {
     Rm(rm::Args),
     /// Return low-level information on containers
     Inspect(inspect::Args),
+    /// Show what containers use, live
+    Stats(stats::Args),
+    /// Show what happens to containers, as it happens
+    Events(events::Args),
+    /// Copy files and folders between a container and this machine
+    Cp(cp::Args),
     /// Manage images
     Image(image::Args),
     /// Git repositories served by the platform
@@ -92,6 +102,8 @@ enum Command {
     Version(version::Args),
     /// Print what a shell needs to complete commands
     Completion(completion::Args),
+    #[command(name = ended::NAME, hide = true)]
+    ContainerEnded(ended::Args),
 }
 
 /// Runs the command line, prints what went wrong, and gives the exit code.
@@ -109,6 +121,9 @@ pub(crate) fn dispatch() -> ExitCode {
         Command::Kill(args) => args.run(&globals),
         Command::Rm(args) => args.run(&globals),
         Command::Inspect(args) => args.run(&globals),
+        Command::Stats(args) => args.run(&globals),
+        Command::Events(args) => args.run(&globals),
+        Command::Cp(args) => args.run(&globals),
         Command::Image(args) => args.run(&globals),
         Command::Repo(args) => args.run(&globals),
         Command::Runs(args) => args.run(&globals),
@@ -119,6 +134,7 @@ pub(crate) fn dispatch() -> ExitCode {
         Command::Kubeconfig(args) => args.run(&globals),
         Command::Version(args) => args.run(&globals),
         Command::Completion(args) => args.run(),
+        Command::ContainerEnded(args) => args.run(&globals),
     };
     result.unwrap_or_else(|error| {
         containers::complain(&error);

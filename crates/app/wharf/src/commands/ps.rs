@@ -40,7 +40,7 @@ impl Args {
     pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         let containers = Containers::open(globals)?;
         let mut found = containers.all()?;
-        containers.release_network();
+        containers.tidy();
         found.retain(|container| self.all || container.is_running());
         let short = !(self.no_trunc || matches!(self.output, Some(Form::Wide)));
         match self.output {

@@ -28,7 +28,7 @@ impl Args {
         let containers = Containers::open(globals)?;
         let code =
             for_each(&self.containers, |wanted| remove(&containers, &containers.find(wanted)?, self.force));
-        containers.release_network();
+        containers.tidy();
         code
     }
 }

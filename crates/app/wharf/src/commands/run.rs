@@ -19,8 +19,9 @@ use super::{
     Globals,
     containers::{
         Containers, IMAGE, Image, MAIN, NAME, NETWORK, Relay, Remote, STOP_SIGNAL, Terminal, bridge,
-        complain, from_directory, from_store, is_terminal, log_of, relay_end,
+        complain, from_directory, from_store, is_terminal, log_of, refuse_flag, relay_end,
     },
+    ended,
 };
 
 /// Names every container knows.
@@ -114,7 +115,6 @@ impl Args {
 
     fn run_container(&self, globals: &Globals) -> anyhow::Result<ExitCode> {
         self.check()?;
-        let (image, command) = self.image(globals)?;
         let containers = Containers::open(globals)?;
         let id = ContainerId::random();
         let name = match containers.reserve(&id, self.name.as_deref()) {
@@ -124,12 +124,20 @@ impl Args {
                 return Err(error);
             }
         };
+        // The folder is there first: a lease without one is nobody's.
+        let (image, command) = match self.image(globals, &id) {
+            Ok(found) => found,
+            Err(error) => {
+                containers.forget(&id, &name)?;
+                return Err(error);
+            }
+        };
         let (folder, data) = (containers.folder(&id), globals.data_dir()?);
         let new = New { args: self, id: &id, name: &name, image: &image, command, folder, data };
         let started = new.start(&containers);
         if started.is_err() {
             containers.forget(&id, &name)?;
-            containers.release_network();
+            containers.tidy();
         }
         let (sandbox, attached) = started?;
         let Some((mut relay, mut ending)) = attached else {
@@ -145,13 +153,14 @@ impl Args {
             containers.forget(&id, &name)?;
         }
         if self.network == "bridge" {
-            containers.release_network();
+            containers.tidy();
         }
         Ok(code)
     }
 
     /// Says what is not available, before anything is made.
     fn check(&self) -> anyhow::Result<()> {
+        refuse_flag::<Self>("run", &self.words)?;
         bridge::check(&self.network, &self.publish)?;
         if self.tty && !self.detach && !is_terminal() {
             bail!("the input device is not a terminal: leave -t out");
@@ -159,7 +168,7 @@ impl Args {
         Ok(())
     }
 
-    fn image(&self, globals: &Globals) -> anyhow::Result<(Image, Vec<String>)> {
+    fn image(&self, globals: &Globals, id: &ContainerId) -> anyhow::Result<(Image, Vec<String>)> {
         if let Some(folder) = &self.rootfs {
             return Ok((from_directory(folder)?, self.words.clone()));
         }
@@ -168,7 +177,7 @@ impl Args {
                 Hinted::new("no image is named", "write 'wharf run [OPTIONS] IMAGE [COMMAND]'").into()
             );
         };
-        Ok((from_store(&globals.data_dir()?, name)?, command.to_vec()))
+        Ok((from_store(&globals.data_dir()?, name, id)?, command.to_vec()))
     }
 
     fn resources(&self) -> anyhow::Result<LinuxResources> {
@@ -297,6 +306,12 @@ impl New<'_> {
             cgroup: None,
             sysctls: BTreeMap::new(),
             when_idle: if self.args.rm { WhenIdle::Remove } else { WhenIdle::Exit },
+            // Who waits for its end takes back what it had.
+            at_end: if self.args.detach {
+                ended::command(&self.data, self.id, self.name)
+            } else {
+                Vec::new()
+            },
             labels,
         }
     }

@@ -35,7 +35,7 @@ impl Args {
                 Ok(())
             }
         });
-        containers.release_network();
+        containers.tidy();
         code
     }
 }

@@ -6,7 +6,10 @@ use anyhow::Result;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    commands::Globals,
+    commands::{
+        Globals,
+        containers::{Container, Containers},
+    },
     platform::{Platform, Ports, Role},
 };
 
@@ -22,6 +25,21 @@ pub(crate) struct Args {
     /// Stop and remove workloads when the platform is stopped
     #[arg(long)]
     drain: bool,
+}
+
+/// Containers of `wharf run` are not the platform's to end.
+fn tell_who_stays(globals: &Globals) -> Result<()> {
+    let containers = Containers::open(globals)?.all()?;
+    let names: Vec<&str> = containers.iter().filter(|c| c.is_running()).map(Container::name).collect();
+    if !names.is_empty() {
+        let data = globals.data.as_ref().map_or(String::new(), |data| format!("--data {} ", data.display()));
+        println!(
+            "containers of 'wharf run' go on: {}; end them with 'wharf {data}rm -f {}'",
+            names.join(", "),
+            names.join(" ")
+        );
+    }
+    Ok(())
 }
 
 impl Args {
@@ -44,6 +62,9 @@ impl Args {
                 _ = interrupt.recv() => {}
             }
             platform.stop(self.drain).await;
+            if self.drain {
+                tell_who_stays(globals)?;
+            }
             Ok(ExitCode::SUCCESS)
         })
     }

@@ -74,6 +74,20 @@ impl Traces {
         mine.map(str::to_owned).collect()
     }
 
+    /// Lines of its packet rules that name a port.
+    pub fn rules_with(&self, port: u16) -> Vec<String> {
+        let tables = self.tables().into_iter().map(|table| table.trim_start_matches("table ").to_owned());
+        let rules = tables.map(|table| output_of(Command::new("nft").arg(format!("list table {table}"))));
+        let of = |rules: String| {
+            rules
+                .lines()
+                .filter(|line| line.contains(&port.to_string()))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        rules.flat_map(of).collect()
+    }
+
     /// Ends what still runs after everything else failed.
     pub fn end(&self) {
         for (pid, _) in self.processes() {

@@ -181,7 +181,8 @@ impl Platform {
         }
     }
 
-    fn terminate(&mut self) -> Result<std::process::ExitStatus, String> {
+    /// SIGTERM.
+    pub fn terminate(&mut self) -> Result<std::process::ExitStatus, String> {
         let Some(mut child) = self.child.take() else { return Err("it does not run".to_owned()) };
         let _ = kill_process(Pid::from_child(&child), Signal::TERM);
         let deadline = Instant::now() + PATIENCE;
@@ -235,6 +236,11 @@ impl Drop for Platform {
         if std::thread::panicking() {
             eprintln!("wharf up said:\n{}", self.logged());
             self.describe();
+            // Containers of `wharf run` outlive the platform.
+            if let Ok(listed) = self.wharf().args(["ps", "-a", "-q"]).output() {
+                let ids = lossy(&listed.stdout);
+                let _ = self.wharf().args(["rm", "-f"]).args(ids.split_whitespace()).output();
+            }
         }
         if self.role == "all" && self.child.is_none() && !self.traces().found().is_empty() {
             // Killed by the test, or stuck: the next start puts in order what the last one left.

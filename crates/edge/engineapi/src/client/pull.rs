@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 use wharf_base::{Digest, random_hex};
 use wharf_http::Body;
 use wharf_image::{
-    Descriptor, Error, ImageConfig, Index, Layer, Manifest, Partial, Platform, Reference, Store, media_type,
+    Descriptor, Error, ImageConfig, Index, Layer, Manifest, Partial, Platform, Reference, Store, is_full,
+    media_type,
 };
 
 use super::{ATTEMPTS, Ask, Client, PARALLEL, Progress, Remote, Result, SILENCE, Step};
@@ -247,9 +248,11 @@ impl Remote<'_> {
         drop(chunks);
         match writer.await {
             Ok((part, Ok(()))) => (Some(part), ended),
-            Ok((part, Err(e))) => {
-                let error = self.error(format!("cannot write blob {}: {e}", wanted.digest));
-                (Some(part), Err(Broken::Refused(error)))
+            Ok((mut part, Err(source))) => {
+                // What came so far would only hold the space that is wanted.
+                let freed = if is_full(&source) { part.restart() } else { Ok(()) };
+                let error = Error::Io { action: "write", path: part.path().to_owned(), source };
+                (Some(part), Err(Broken::Refused(freed.err().unwrap_or(error))))
             }
             Err(_) => (None, ended),
         }

@@ -13,7 +13,7 @@ use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedMutexGuard, mpsc};
 use wharf_base::{Digest, random_hex};
 use wharf_http::Body;
-use wharf_image::Partial;
+use wharf_image::{Partial, is_full};
 
 use super::{
     Answer, Registry, bare, blocking,
@@ -28,6 +28,8 @@ const MAX_OPEN: usize = 1000;
 const IDLE: Duration = Duration::from_secs(300);
 /// The largest blob accepted.
 const MAX_BLOB: u64 = 100 << 30;
+/// Bytes of a body that are read to their end though they cannot be kept.
+const MAX_UNWANTED: usize = 256 << 20;
 /// Chunks received ahead of the disk.
 const AHEAD: usize = 16;
 
@@ -264,28 +266,39 @@ async fn receive_chunk(
 async fn receive(mut held: Held, mut body: Body) -> Result<Held, Failure> {
     let (chunks, mut arrived) = mpsc::channel::<Bytes>(AHEAD);
     let writer = tokio::task::spawn_blocking(move || {
-        let part = held.part()?;
         while let Some(chunk) = arrived.blocking_recv() {
+            let part = held.part()?;
             if part.size() + chunk.len() as u64 > MAX_BLOB {
                 return Err(Failure::new(Code::SizeInvalid, format!("a blob has at most {MAX_BLOB} bytes")));
             }
-            part.write_all(&chunk).map_err(|e| match e.kind() {
-                std::io::ErrorKind::StorageFull => {
-                    Failure::new(Code::StorageFull, "the disk of the registry is full")
+            match part.write_all(&chunk) {
+                Ok(()) => {}
+                Err(error) if is_full(&error) => {
+                    // What came so far would only hold the space that is wanted.
+                    if let Some(part) = held.slot.take() {
+                        part.discard()?;
+                    }
+                    return Err(Failure::new(Code::StorageFull, "the disk of the registry is full"));
                 }
-                _ => Failure::new(Code::Internal, format!("cannot write the upload: {e}")),
-            })?;
+                Err(error) => {
+                    return Err(Failure::new(Code::Internal, format!("cannot write the upload: {error}")));
+                }
+            }
         }
         Ok(held)
     });
     let mut broken = None;
+    let mut unwanted = 0;
     while let Some(frame) = body.frame().await {
         match frame {
             Ok(frame) => {
                 let Ok(data) = frame.into_data() else { continue };
-                // The writer gave up: its error is the one to tell.
-                if chunks.send(data).await.is_err() {
-                    break;
+                // The writer gave up: its error is the one to tell. Many clients listen only once they have sent all.
+                if let Err(mpsc::error::SendError(data)) = chunks.send(data).await {
+                    unwanted += data.len();
+                    if unwanted > MAX_UNWANTED {
+                        break;
+                    }
                 }
             }
             Err(error) => {

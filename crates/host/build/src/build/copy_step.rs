@@ -49,7 +49,8 @@ impl StageRun<'_> {
         let _slot = self.build.slot();
         self.build.check()?;
         let scratch = self.build.builder.images.scratch()?;
-        self.place(&job, &source.tree, &items, &scratch.upper())?;
+        let placed = self.place(&job, &source.tree, &items, &scratch.upper());
+        placed.map_err(|error| error.full_in(&scratch.upper()))?;
         let layer = self.commit(scratch)?;
         let keys: Vec<Digest> = std::iter::once(key).chain(quick).collect();
         let before = self.state.key;

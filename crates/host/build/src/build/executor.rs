@@ -23,7 +23,7 @@ use crate::{
     cache::KeyMaker,
     copy::Tree,
     dockerfile::Dockerfile,
-    error::{Error, ErrorKind, IoContext, Result},
+    error::{Error, ErrorKind, IoContext, Place, Result},
     ignore::Ignore,
     progress::{Listener, Progress},
     workspace::Temp,
@@ -70,9 +70,14 @@ pub(crate) fn build(
     let temp = builder.workspace.temp()?;
     let context_dir = prepare_context(&mut request, &temp)?;
     let (name, text) = read_dockerfile(&request.dockerfile, &context_dir)?;
-    let result = build_text(builder, &request, listener, &temp, context_dir, &text);
-    builder.files.save()?;
-    result.map_err(|error| if error.place.is_some() { error.of(&name) } else { error })
+    let result = build_text(builder, &request, listener, &temp, context_dir, (&name, &text));
+    let saved = builder.files.save();
+    let built = result.map_err(|error| match error.place.is_some() || error.kind == ErrorKind::Invalid {
+        true => error.of(&name),
+        false => error,
+    })?;
+    // The failure of the build itself is the one to tell.
+    saved.map(|()| built)
 }
 
 fn build_text(
@@ -81,9 +86,13 @@ fn build_text(
     listener: Listener<'_>,
     temp: &Temp,
     context_dir: PathBuf,
-    text: &str,
+    (name, text): (&str, &str),
 ) -> Result<BuildResult> {
     let file = Dockerfile::parse(text)?;
+    let mut warnings: Vec<String> =
+        file.warnings.iter().map(|w| format!("{name}:{}: {}", w.place.line, w.what)).collect();
+    // Before anything is run: what they tell of may be why the build fails.
+    warnings.iter().for_each(|text| warn(listener, text));
     let image = |name: &str| image_state(builder, name, listener);
     let wishes = Wishes { target: request.target.as_deref(), args: &request.args, image: &image };
     let plan = plan(&file, &wishes)?;
@@ -104,7 +113,14 @@ fn build_text(
     };
     let state = build.run()?;
     let manifest = build.finish(&state)?;
-    build.result(manifest)
+    let unused = build.unused_args();
+    unused.iter().for_each(|text| warn(listener, text));
+    warnings.extend(unused);
+    build.result(manifest, warnings)
+}
+
+fn warn(listener: Listener<'_>, text: &str) {
+    listener(Progress::Note { text: format!("warning: {text}") });
 }
 
 /// The folder the context lies in; a stream is unpacked first.
@@ -112,11 +128,16 @@ fn prepare_context(request: &mut BuildRequest, temp: &Temp) -> Result<PathBuf> {
     let unpacked = temp.path().join("context");
     match std::mem::replace(&mut request.context, Context::Empty) {
         Context::Folder(folder) => {
-            let folder = fs::canonicalize(&folder).at("open the build context", &folder)?;
+            let hint = "name the folder that holds the files to copy, such as '.'";
+            let folder = fs::canonicalize(&folder).map_err(|error| {
+                let what = format!("cannot open the build context '{}'", folder.display());
+                Error::invalid(what).caused_by(error).hint(hint)
+            })?;
             if folder.is_dir() {
                 return Ok(folder);
             }
-            Err(Error::invalid(format!("the build context '{}' is not a folder", folder.display())))
+            let what = format!("the build context '{}' is not a folder", folder.display());
+            Err(Error::invalid(what).hint(hint))
         }
         Context::Tar(stream) => {
             fs::create_dir(&unpacked).at("create folder", &unpacked)?;
@@ -148,10 +169,18 @@ fn read_dockerfile(source: &DockerfileSource, context: &Path) -> Result<(String,
         Error::invalid(format!("cannot read the Dockerfile '{}'", path.display())).caused_by(error).hint(hint)
     })?;
     if size.len() > MAX_DOCKERFILE || !size.is_file() {
-        return Err(Error::invalid(format!("'{name}' is no file of at most {MAX_DOCKERFILE} bytes")));
+        let what = format!("the Dockerfile '{name}' is no file of at most {MAX_DOCKERFILE} bytes");
+        return Err(Error::invalid(what).hint("name the Dockerfile with -f"));
     }
     let bytes = fs::read(&path).at("read", &path)?;
-    let text = String::from_utf8(bytes).map_err(|_| Error::invalid(format!("'{name}' is not UTF-8 text")))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let before = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        Error::invalid("this is not UTF-8 text")
+            .hint("save the Dockerfile in UTF-8")
+            .at(Place { line, end: line })
+            .of(&name)
+    })?;
     Ok((name, text))
 }
 
@@ -326,24 +355,22 @@ impl Build<'_> {
         Ok(manifest)
     }
 
-    fn result(self, manifest: Descriptor) -> Result<BuildResult> {
-        let id = self.builder.images.manifest(&manifest)?.1.config.digest;
-        let notes = self.notes.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let file = self.file.warnings.iter().map(|w| format!("line {}: {}", w.place.line, w.what));
-        let mut warnings: Vec<String> = file.collect();
+    fn unused_args(&self) -> Vec<String> {
+        let notes = lock(&self.notes);
         let is_used = |name: &String| {
             notes.used_args.contains(name)
                 || self.plan.used_args.contains(name)
                 || PROXY_ARGS.contains(&name.as_str())
                 || name == "SOURCE_DATE_EPOCH"
         };
-        for name in self.request.args.keys().filter(|name| !is_used(name)) {
-            warnings
-                .push(format!("the build argument {name} is not used: no stage that was built declares it"));
-        }
-        for text in &warnings {
-            (self.listener)(Progress::Note { text: format!("warning: {text}") });
-        }
+        let tell =
+            |name| format!("the build argument {name} is not used: no stage that was built declares it");
+        self.request.args.keys().filter(|name| !is_used(name)).map(tell).collect()
+    }
+
+    fn result(self, manifest: Descriptor, warnings: Vec<String>) -> Result<BuildResult> {
+        let id = self.builder.images.manifest(&manifest)?.1.config.digest;
+        let notes = self.notes.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(BuildResult { id, manifest, steps: notes.steps.into_values().collect(), warnings })
     }
 }

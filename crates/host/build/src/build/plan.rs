@@ -128,10 +128,22 @@ impl Planner<'_> {
     fn target(&self) -> Result<usize> {
         let Some(wanted) = self.wishes.target else { return Ok(self.file.stages.len() - 1) };
         self.file.stage(wanted, self.file.stages.len()).ok_or_else(|| {
-            let names = self.file.stages.iter().filter_map(|stage| stage.from.name.as_deref());
-            let near = closest(wanted, names).map(|near| format!("did you mean '{near}'?"));
-            Error::invalid(format!("there is no stage '{wanted}'")).maybe_hint(near)
+            let stages = self.file.stages.len();
+            let numbers = format!("no stage has a name; write its number, from 0 to {}", stages - 1);
+            Error::invalid(format!("there is no stage '{wanted}' to build"))
+                .hint(self.stages_before(stages, wanted).unwrap_or(numbers))
         })
+    }
+
+    /// What names there are among the first `before` stages, for who wrote `wanted`.
+    fn stages_before(&self, before: usize, wanted: &str) -> Option<String> {
+        let stages = self.file.stages.iter().take(before);
+        let names: Vec<&str> = stages.filter_map(|stage| stage.from.name.as_deref()).collect();
+        match (closest(wanted, names.iter().copied()), names.as_slice()) {
+            (Some(near), _) => Some(format!("did you mean '{near}'?")),
+            (None, []) => None,
+            (None, names) => Some(format!("the stages are: {}", names.join(", "))),
+        }
     }
 
     /// The stages the target needs, drawn up in the order of the file.
@@ -217,9 +229,26 @@ impl Planner<'_> {
             if self.file.stages.get(number).is_some_and(|s| s.from.name.as_deref() == Some(name.as_str())) {
                 return Err(Error::invalid(format!("the stage '{name}' cannot take files from itself")));
             }
-            stages.extend(self.file.stage(&name, number));
+            match self.file.stage(&name, number) {
+                Some(stage) => stages.push(stage),
+                None if name == "scratch" => {}
+                None => self.check_image(&name, number)?,
+            }
         }
         Ok(stages)
+    }
+
+    /// Whether an image is there to take files from, asked before anything is run.
+    fn check_image(&self, name: &str, number: usize) -> Result<()> {
+        let Err(mut error) = (self.wishes.image)(name) else { return Ok(()) };
+        if let Some(later) = self.file.stage(name, self.file.stages.len()) {
+            let line = self.file.stages.get(later).map_or(0, |stage| stage.place.line);
+            return Err(Error::invalid(format!("the stage '{name}' begins only at line {line}"))
+                .hint("move it before the stage that takes files from it"));
+        }
+        let hint = self.stages_before(number, name).or_else(|| error.hint.clone());
+        error.what = format!("'{name}' is no stage before this one, and as an image: {}", error.what);
+        Err(error.maybe_hint(hint))
     }
 }
 

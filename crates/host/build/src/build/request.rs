@@ -160,6 +160,14 @@ impl Builder {
         })
     }
 
+    /// Ends and removes what killed builds left in `cache_dir`, as opening it does, where there is such a folder.
+    pub fn sweep(cache_dir: impl AsRef<Path>, runtime: &dyn Runtime) -> Result<()> {
+        match cache_dir.as_ref().exists() {
+            true => Workspace::open(cache_dir.as_ref())?.sweep(runtime),
+            false => Ok(()),
+        }
+    }
+
     /// Lets builds bring images that are not in the store.
     pub fn with_pull(mut self, pull: Pull) -> Self {
         self.pull = Some(pull);

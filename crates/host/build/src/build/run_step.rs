@@ -13,7 +13,7 @@ use rustix::{
     io::Errno,
 };
 use wharf_base::random_hex;
-use wharf_image::View;
+use wharf_image::{FREE_SPACE, View};
 use wharf_runtime::{
     ContainerConfig, Network as PodNetwork, RootFs, Sandbox, SandboxConfig, Seccomp, Share, SignalTo,
     SpecOptions, Stdin, WhenIdle, oci,
@@ -219,9 +219,19 @@ impl Container<'_> {
         );
         Err(match exit.oom_killed {
             true => error.hint("it was killed for want of memory"),
+            // Its files are still there: they go with the step.
+            false if self.is_disk_full() => {
+                let folder = self.temp.path().display();
+                error.hint(format!("no space is left on the disk of '{folder}'; {FREE_SPACE}"))
+            }
             false if exit.code == 127 => error.hint("the program is not in the image"),
             false => error,
         })
+    }
+
+    fn is_disk_full(&self) -> bool {
+        rustix::fs::statvfs(self.temp.path())
+            .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < 64 << 10)
     }
 
     fn sandbox(&self, id: &str) -> SandboxConfig {
@@ -235,6 +245,7 @@ impl Container<'_> {
             cgroup: None,
             sysctls: BTreeMap::new(),
             when_idle: WhenIdle::Exit,
+            at_end: Vec::new(),
             labels: BTreeMap::new(),
         }
     }

@@ -120,7 +120,13 @@ impl Tree {
         if on_disk && self.ignore.is_ignored(path) {
             return error.hint("a pattern of .dockerignore leaves it out");
         }
-        error.maybe_hint(self.similar(path).map(|name| format!("did you mean '{name}'?")))
+        match self.similar(path) {
+            Some(name) => error.hint(format!("did you mean '{name}'?")),
+            None if self.is_context => {
+                error.hint("a source is a path below the folder that is given to the build as its context")
+            }
+            None => error,
+        }
     }
 
     fn similar(&self, path: &Path) -> Option<String> {

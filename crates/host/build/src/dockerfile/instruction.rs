@@ -152,6 +152,24 @@ const KEYWORDS: [&str; 18] = [
     "WORKDIR",
 ];
 
+/// What is odd about a line that looks like the exec form and is not.
+pub(super) fn exec_form_warning(line: &Line) -> Option<String> {
+    let keyword = &line.keyword;
+    let rest = match keyword.as_str() {
+        "HEALTHCHECK" => line.rest.strip_prefix("CMD")?.trim_start(),
+        "RUN" | "CMD" | "ENTRYPOINT" | "COPY" | "ADD" | "VOLUME" => &line.rest,
+        _ => return None,
+    };
+    if !words::is_meant_as_json(rest) || words::json_array(rest).is_some() {
+        return None;
+    }
+    let instead = match keyword.as_str() {
+        "COPY" | "ADD" | "VOLUME" => "its words count as written, brackets and quotes too",
+        _ => "the shell runs it as written",
+    };
+    Some(format!("{keyword} is no valid JSON array, so {instead}; put double quotes around every word"))
+}
+
 /// Reads one logical line.
 pub(super) fn parse(line: Line, escape: char) -> Result<Instruction> {
     let (place, text) = (line.place, line.text.clone());

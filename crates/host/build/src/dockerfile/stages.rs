@@ -52,6 +52,8 @@ impl Dockerfile {
             warnings: warnings(&lines),
         };
         for line in lines.lines {
+            let odd = instruction::exec_form_warning(&line);
+            file.warnings.extend(odd.map(|what| Warning { place: line.place, what }));
             file.add(instruction::parse(line, lines.escape)?)?;
         }
         if file.stages.is_empty() {

@@ -48,6 +48,32 @@ fn reads_shell_and_exec_forms() {
 }
 
 #[test]
+fn warns_of_exec_forms_that_are_none() {
+    for (line, what) in [
+        (r#"CMD ["a", b]"#, "CMD is no valid JSON array, so the shell runs it as written"),
+        ("RUN ['a']", "RUN is no valid JSON array"),
+        ("ENTRYPOINT [a, b]", "ENTRYPOINT is no valid JSON array"),
+        (r#"CMD [ "a", 'b' ]"#, "CMD is no valid JSON array"),
+        ("COPY ['a', '/']", "its words count as written"),
+        ("VOLUME [/a]", "VOLUME is no valid JSON array"),
+        ("HEALTHCHECK CMD ['a']", "HEALTHCHECK is no valid JSON array"),
+        (r#"CMD ["a", "b"]"#, ""),
+        ("RUN [ -f /x ] || [[ -d /y ]]", ""),
+        (r#"RUN [ "$x" = y ]"#, ""),
+        ("RUN [[ -d /y ]]", ""),
+        ("ENV a=[b]", ""),
+    ] {
+        let file = Dockerfile::parse(&format!("FROM scratch\n{line}")).unwrap();
+        let told: Vec<_> = file.warnings.iter().map(|w| (w.place.line, w.what.as_str())).collect();
+        match (what, told.as_slice()) {
+            ("", []) => {}
+            (what, [(2, told)]) if !what.is_empty() && told.contains(what) => {}
+            _ => panic!("{line}: {told:?}"),
+        }
+    }
+}
+
+#[test]
 fn reads_pairs_in_both_forms() {
     for (text, pairs) in [
         (

@@ -96,6 +96,16 @@ pub(super) fn json_array(text: &str) -> Option<Result<Vec<String>, ()>> {
     Some(texts.collect())
 }
 
+/// Whether a text was meant as a JSON array, valid or not. `[ -f x ]` is the shell's test command.
+pub(super) fn is_meant_as_json(text: &str) -> bool {
+    let Some(inner) = text.trim_start().strip_prefix('[') else { return false };
+    let first = inner.trim_start().chars().next();
+    match inner.starts_with(is_blank) {
+        true => matches!(first, Some('"' | '\'')) && inner.contains(','),
+        false => first.is_some_and(|c| c != '['),
+    }
+}
+
 /// The fields of one line of comma-separated values, quoted where they begin with `"`.
 pub(super) fn csv(text: &str) -> Result<Vec<String>, &'static str> {
     let mut fields = Vec::new();

@@ -71,7 +71,7 @@ pub fn pack(images: &Store, request: &PackRequest) -> Result<PackReport> {
     let layout: Layout = collector.into_layout();
     let (files, bytes) = layout.size();
     let scratch = images.scratch()?;
-    layout.write(&scratch.upper())?;
+    layout.write(&scratch.upper()).map_err(|error| error.full_in(&scratch.upper()))?;
     let layer = images
         .commit_scratch(scratch, Compression::Gzip, None)?
         .ok_or_else(|| Error::host("nothing was packed"))?;

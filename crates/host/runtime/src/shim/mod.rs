@@ -73,6 +73,8 @@ struct Shim {
     execs: Vec<Exec>,
     filters: Option<[seccompiler::BpfProgram; 2]>,
     stopping: bool,
+    /// The network this process was started in, kept for what runs at the end.
+    outside: Option<OwnedFd>,
     /// Held for life: how others see that this shim lives.
     _lock: OwnedFd,
 }
@@ -99,6 +101,16 @@ fn start(dir: PodDir) -> Result<Shim> {
         }
         None => None,
     };
+    let outside = match config.at_end.is_empty() {
+        true => None,
+        false => {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            Some(
+                rustix::fs::open("/proc/self/ns/net", flags, Mode::empty())
+                    .step("open", "/proc/self/ns/net")?,
+            )
+        }
+    };
     let listener = enter_namespaces(&config).and_then(|()| listen_in(&dir));
     if let (Err(_), Some(cgroup)) = (&listener, made) {
         cgroup.remove_quietly();
@@ -115,6 +127,7 @@ fn start(dir: PodDir) -> Result<Shim> {
         execs: Vec::new(),
         filters: None,
         stopping: false,
+        outside,
         _lock: lock,
     })
 }
@@ -290,6 +303,20 @@ impl Shim {
         let _ = std::fs::remove_file(self.dir.path().join("shim.sock"));
         if self.config.when_idle == WhenIdle::Remove && !self.stopping {
             let _ = std::fs::remove_dir_all(self.dir.path());
+        }
+        if !self.stopping {
+            self.run_at_end();
+        }
+    }
+
+    /// Nobody waits for it: this process ends, and what is left undone is the next caller's.
+    fn run_at_end(&self) {
+        let (Some((program, args)), Some(outside)) = (self.config.at_end.split_first(), &self.outside) else {
+            return;
+        };
+        if sys::setns(outside.as_fd(), libc::CLONE_NEWNET).is_ok() {
+            sys::reset_signals();
+            let _ = std::process::Command::new(program).args(args).spawn();
         }
     }
 }

@@ -91,6 +91,7 @@ impl Pod {
             cgroup: None,
             sysctls: Default::default(),
             when_idle: WhenIdle::Stay,
+            at_end: Vec::new(),
             labels: Default::default(),
         };
         change(&mut config);

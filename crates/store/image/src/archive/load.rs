@@ -56,7 +56,8 @@ impl Store {
             match entry.kind {
                 TarKind::File => {
                     let mut blob = self.blobs().writer()?;
-                    io::copy(&mut tar, &mut blob).at("write blob of", &path)?;
+                    let copied = io::copy(&mut tar, &mut blob).at("write blob of", &path);
+                    copied.map_err(|error| error.full_in(self.blobs().dir()))?;
                     let digits = path.to_str().and_then(|p| p.strip_prefix(BLOBS));
                     let expected = digits.and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
                     let (digest, _) = blob.commit(expected.as_ref())?;

@@ -140,9 +140,7 @@ impl<W: Write> Packer<W> {
     }
 
     fn append(&mut self, entry: &TarEntry, content: impl io::Read) -> Result<()> {
-        self.tar
-            .append(entry, content)
-            .map_err(|e| entry.error(format!("cannot be written to the layer: {e}")))
+        self.tar.append(entry, content).map_err(|e| entry.refused("cannot be written to the layer", e))
     }
 }
 

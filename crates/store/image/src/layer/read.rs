@@ -7,7 +7,7 @@ use std::io::{self, Read};
 
 use tar::{EntryType, Header};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_full};
 
 const BLOCK: u64 = 512;
 const MAX_EXTENSION: u64 = 1 << 20;
@@ -78,6 +78,15 @@ impl TarEntry {
     /// The path for messages.
     pub fn name(&self) -> String {
         String::from_utf8_lossy(&self.path).chars().take(200).collect()
+    }
+
+    /// What the system refused; `what` ends the sentence "the entry …". A full disk is no fault of the entry.
+    pub(crate) fn refused(&self, what: impl std::fmt::Display, error: impl Into<io::Error>) -> Error {
+        let source = error.into();
+        match is_full(&source) {
+            true => Error::Io { action: "write", path: self.name().into(), source },
+            false => self.error(format!("{what}: {source}")),
+        }
     }
 
     pub(crate) fn error(&self, problem: impl Into<String>) -> Error {

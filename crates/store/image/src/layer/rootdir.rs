@@ -54,8 +54,7 @@ impl RootDir {
     /// Opens the folder `path` inside the root, making what is missing; layers may leave folders out.
     pub(super) fn parent(&mut self, entry: &TarEntry, path: &[u8]) -> Result<BorrowedFd<'_>> {
         if self.recent.as_ref().is_none_or(|(recent, _)| recent != path) {
-            let fd =
-                self.make_dirs(path).map_err(|e| entry.error(format!("has no usable parent folder: {e}")))?;
+            let fd = self.make_dirs(path).map_err(|e| entry.refused("has no usable parent folder", e))?;
             self.recent = Some((path.to_owned(), fd));
         }
         match &self.recent {
@@ -156,7 +155,7 @@ pub(super) fn set_metadata(dir: BorrowedFd<'_>, name: &[u8], entry: &TarEntry, s
     }
     for (key, value) in &entry.xattrs {
         rustix::fs::lsetxattr(proc_path(dir, name), key.as_str(), value, XattrFlags::empty())
-            .map_err(|e| entry.error(format!("cannot get the extended attribute {key}: {e}")))?;
+            .map_err(|e| entry.refused(format!("cannot get the extended attribute {key}"), e))?;
     }
     set_time(dir, name, entry.mtime).map_err(|e| entry.error(format!("cannot get its time: {e}")))
 }
@@ -209,6 +208,6 @@ pub(super) fn c_path(entry: &TarEntry, path: &[u8]) -> Result<CString> {
 
 impl From<(&TarEntry, &'static str, Errno)> for Error {
     fn from((entry, what, errno): (&TarEntry, &'static str, Errno)) -> Self {
-        entry.error(format!("cannot be {what}: {errno}"))
+        entry.refused(format!("cannot be {what}"), errno)
     }
 }

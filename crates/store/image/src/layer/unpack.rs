@@ -76,7 +76,7 @@ pub fn unpack_into(input: impl Read, target: &Path, options: &UnpackOptions) -> 
     };
     let mut stream = TarReader::new(input);
     while let Some(entry) = stream.next_entry()? {
-        unpacker.entry(entry, &mut stream)?;
+        unpacker.entry(entry, &mut stream).map_err(|error| error.full_in(target))?;
     }
     unpacker.set_dir_times()?;
     let done = unpacker.done;
@@ -195,7 +195,7 @@ impl Unpacker {
             let dir = self.root.parent(entry, parent)?;
             let path = format!("/proc/self/fd/{}/.", std::os::fd::AsRawFd::as_raw_fd(&dir));
             return rustix::fs::setxattr(path, OPAQUE_XATTR, b"y", XattrFlags::empty())
-                .map_err(|e| entry.error(format!("cannot mark its folder as opaque: {e}")));
+                .map_err(|e| entry.refused("cannot mark its folder as opaque", e));
         }
         let hidden = &name[WHITEOUT.len()..];
         if hidden.is_empty() || matches!(hidden, b"." | b"..") || hidden.starts_with(WHITEOUT) {
@@ -262,7 +262,7 @@ fn write_file(
         if n == 0 {
             return Ok(());
         }
-        file.write_all(&buffer[..n]).map_err(|e| entry.error(format!("cannot be written: {e}")))?;
+        file.write_all(&buffer[..n]).map_err(|e| entry.refused("cannot be written", e))?;
     }
 }
 

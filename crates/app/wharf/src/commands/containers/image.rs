@@ -3,6 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use wharf_base::ContainerId;
+use wharf_image::Store;
+
+use crate::commands::image::hinted;
 
 /// An image, reduced to what running it needs.
 #[derive(Debug, Clone, Default)]
@@ -31,9 +35,32 @@ pub(crate) fn from_directory(path: &Path) -> anyhow::Result<Image> {
     Ok(Image { name: path.display().to_string(), lower_dirs: vec![path], ..Image::default() })
 }
 
-/// An image of the platform's store.
-pub(crate) fn from_store(data: &Path, name: &str) -> anyhow::Result<Image> {
-    let found = wharf_image::Store::open(data.join("images"))?.resolve(name)?;
+/// The lease a container has on its image.
+fn lease(id: &ContainerId) -> String {
+    format!("{LEASE}{id}")
+}
+
+/// What the names of containers' leases begin with.
+const LEASE: &str = "run-";
+
+/// The container a lease is of.
+pub(crate) fn leaseholder(lease: &str) -> Option<ContainerId> {
+    lease.strip_prefix(LEASE)?.parse().ok()
+}
+
+/// Gives back what a container held of the store.
+pub(super) fn release(data: &Path, id: &ContainerId) -> anyhow::Result<()> {
+    let folder = data.join("images");
+    if folder.exists() {
+        Store::open(folder).map_err(hinted)?.release(&lease(id)).map_err(hinted)?;
+    }
+    Ok(())
+}
+
+/// An image of the platform's store, which keeps it as long as the container is there.
+pub(crate) fn from_store(data: &Path, name: &str, id: &ContainerId) -> anyhow::Result<Image> {
+    let store = Store::open(data.join("images")).map_err(hinted)?;
+    let found = store.hold(name, &lease(id)).map_err(hinted)?;
     let config = found.config.config;
     Ok(Image {
         name: name.to_owned(),

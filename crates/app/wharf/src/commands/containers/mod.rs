@@ -13,9 +13,10 @@ use std::{
 
 use anyhow::Context;
 use wharf_base::{ContainerId, Hinted, closest};
+use wharf_build::Builder;
 use wharf_runtime::{ErrorKind, Phase, PodDir, Runtime, Sandbox, SandboxConfig, ShimRuntime, Status};
 
-pub(crate) use image::{Image, from_directory, from_store};
+pub(crate) use image::{Image, from_directory, from_store, leaseholder};
 pub(crate) use relay::{Relay, Remote, exit_code as relay_end};
 pub(crate) use terminal::{Terminal, is_terminal};
 
@@ -32,7 +33,12 @@ pub(crate) const STOP_SIGNAL: &str = "wharf.stop-signal";
 
 /// Prints an error as people see it.
 pub(crate) fn complain(error: &anyhow::Error) {
-    eprintln!("{}", wharf_base::render_error(error.as_ref()));
+    let mut text = wharf_base::render_error(error.as_ref());
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    if causes.any(wharf_image::is_full) && !text.contains("\n  hint: ") {
+        text.push_str(&format!("\n  hint: {}", wharf_image::FREE_SPACE));
+    }
+    eprintln!("{text}");
 }
 
 /// The containers of a data folder.
@@ -54,11 +60,13 @@ impl Containers {
         Ok(Self { root: globals.data_dir()?.join("containers"), runtime: ShimRuntime::default() })
     }
 
-    /// Takes back what ended containers had of the network.
-    pub(crate) fn release_network(&self) {
-        let data = self.root.parent().unwrap_or(&self.root);
-        if let Err(error) = bridge::release_ended(data) {
+    /// Takes back what ended containers had of the network, and ends what killed builds left running.
+    pub(crate) fn tidy(&self) {
+        if let Err(error) = bridge::release_ended(self.data()) {
             eprintln!("warning: an ended container keeps its address: {error:#}");
+        }
+        if let Err(error) = Builder::sweep(self.data().join("build-cache"), &self.runtime) {
+            eprintln!("warning: a killed build is not put in order: {error}");
         }
     }
 
@@ -84,7 +92,23 @@ impl Containers {
             }
             _ => {}
         }
-        names::release(&self.root, id, name)
+        names::release(&self.root, id, name)?;
+        image::release(self.data(), id)
+    }
+
+    /// Ends leases of containers that are gone: those that remove themselves leave theirs.
+    pub(crate) fn sweep_leases(&self, images: &wharf_image::Store) -> anyhow::Result<()> {
+        for lease in images.leases()? {
+            // Its folder is made before its lease.
+            if leaseholder(&lease).is_some_and(|id| !self.folder(&id).exists()) {
+                images.release(&lease)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn data(&self) -> &Path {
+        self.root.parent().unwrap_or(&self.root)
     }
 
     /// All containers, the newest first. Those whose shim was killed are put in order on the way.
@@ -94,7 +118,8 @@ impl Containers {
         Ok(all)
     }
 
-    fn ids(&self) -> anyhow::Result<Vec<ContainerId>> {
+    /// The ids of all there are.
+    pub(crate) fn ids(&self) -> anyhow::Result<Vec<ContainerId>> {
         match fs::read_dir(&self.root) {
             Ok(entries) => {
                 Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
@@ -177,6 +202,11 @@ impl Container {
     }
 }
 
+/// NAMESPACE/NAME of a pod of the platform, which its node keeps as the only label.
+pub(crate) fn name_of_pod(config: SandboxConfig) -> String {
+    config.labels.into_values().next().unwrap_or(config.id)
+}
+
 /// The log file of the container in `folder`.
 pub(crate) fn log_of(folder: &Path) -> PathBuf {
     folder.join("log")
@@ -198,6 +228,32 @@ pub(crate) fn for_each(
         }
     }
     Ok(code)
+}
+
+/// Refuses a flag that stands where the first of `words` belongs, in docker's words.
+pub(crate) fn refuse_flag<A: clap::Args>(command: &str, words: &[String]) -> Result<(), Hinted> {
+    let Some(word) = words.first().filter(|word| word.len() > 1 && word.starts_with('-')) else {
+        return Ok(());
+    };
+    let known = A::augment_args(clap::Command::new("wharf"));
+    let flag = word.split('=').next().unwrap_or(word);
+    let longs: Vec<String> =
+        known.get_arguments().filter_map(|a| Some(format!("--{}", a.get_long()?))).collect();
+    let error = match flag.strip_prefix("--") {
+        Some(_) => format!("unknown flag: {flag}"),
+        None => {
+            let is_known = |c: &char| known.get_arguments().any(|a| a.get_short() == Some(*c));
+            let unknown = flag.chars().skip(1).find(|c| !is_known(c)).unwrap_or('-');
+            format!("unknown shorthand flag: '{unknown}' in {flag}")
+        }
+    };
+    let hint = match closest(flag, longs.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean {near}?"),
+        None => format!(
+            "'wharf {command} --help' lists all; flags of the container's own program stand after the image"
+        ),
+    };
+    Err(Hinted::new(error, hint))
 }
 
 /// A signal by number or name, with or without `SIG`.

@@ -83,7 +83,7 @@ fn open(globals: &Globals) -> anyhow::Result<Arc<Store>> {
 }
 
 /// An error of the store with what to do about it.
-fn hinted(error: wharf_image::Error) -> anyhow::Error {
+pub(super) fn hinted(error: wharf_image::Error) -> anyhow::Error {
     match error.hint() {
         Some(hint) => Hinted::new(error, hint).into(),
         None => error.into(),
@@ -108,7 +108,7 @@ fn table(headings: &[&str], rows: &[Vec<String>]) {
 }
 
 /// Bytes in the units docker uses.
-fn human(bytes: u64) -> String {
+pub(super) fn human(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let mut value = bytes as f64;
     let mut unit = 0;

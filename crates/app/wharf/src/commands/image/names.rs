@@ -1,12 +1,19 @@
 //! `wharf image tag` and `wharf image rm`.
 
-use std::process::ExitCode;
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+};
 
-use wharf_base::Hinted;
+use wharf_base::{Digest, Hinted};
+use wharf_build::Builder;
 use wharf_image::{Descriptor, GcOptions, Reference, Store};
+use wharf_runtime::{PodDir, ShimRuntime};
 
 use super::{Globals, hinted, open};
-use crate::commands::containers::complain;
+use crate::commands::containers::{Containers, complain, leaseholder, name_of_pod};
 
 #[derive(clap::Args)]
 pub(crate) struct Tag {
@@ -33,7 +40,7 @@ pub(crate) struct Rm {
     /// Names or ids
     #[arg(required = true)]
     images: Vec<String>,
-    /// Remove an image by its id even when it has several names
+    /// Remove all names of an image given by its id, and the name of one in use; its layers stay while they are used
     #[arg(short, long)]
     force: bool,
 }
@@ -43,17 +50,18 @@ impl Rm {
         let store = open(globals)?;
         let mut code = ExitCode::SUCCESS;
         for image in &self.images {
-            if let Err(error) = self.remove(&store, image) {
+            if let Err(error) = self.remove(globals, &store, image) {
                 complain(&error);
                 code = ExitCode::FAILURE;
             }
         }
         // What is younger than the grace stays until a later collection: a build may be about to name it.
-        store.gc(&GcOptions::default()).map_err(hinted)?;
+        let keep = cached(&globals.data_dir()?, &store)?;
+        store.gc(&GcOptions { keep, ..GcOptions::default() }).map_err(hinted)?;
         Ok(code)
     }
 
-    fn remove(&self, store: &Store, image: &str) -> anyhow::Result<()> {
+    fn remove(&self, globals: &Globals, store: &Store, image: &str) -> anyhow::Result<()> {
         let (name, target) = store.find(image).map_err(hinted)?;
         let names = match name {
             Some(name) if name.digest().is_none() => vec![store.local_name(&name).map_err(hinted)?],
@@ -71,6 +79,9 @@ impl Rm {
             )
             .into());
         }
+        if !self.force && names_of(store, &target, |name| !names.contains(name))?.is_empty() {
+            refuse_used(globals, store, image, &target)?;
+        }
         for name in names {
             store.untag(&name).map_err(hinted)?;
             say!("Untagged: {}", name.familiar());
@@ -78,6 +89,55 @@ impl Rm {
         Ok(())
     }
 }
+
+/// What the next builds take from the cache is not for this command to remove.
+fn cached(data: &Path, store: &Arc<Store>) -> anyhow::Result<HashSet<Digest>> {
+    let folder = data.join("build-cache");
+    if !folder.exists() {
+        return Ok(HashSet::new());
+    }
+    Ok(Builder::open(Arc::clone(store), folder, Arc::new(ShimRuntime::default()))?.kept()?)
+}
+
+/// An image without a name left must not be one that containers or pods run on.
+fn refuse_used(globals: &Globals, store: &Store, image: &str, target: &Descriptor) -> anyhow::Result<()> {
+    let data = globals.data_dir()?;
+    let containers = Containers::open(globals)?;
+    containers.sweep_leases(store)?;
+    let (mut users, mut remove) = (BTreeSet::new(), Vec::new());
+    // What is no image of this machine, such as a signature, nothing runs on.
+    for lease in store.holders(target).unwrap_or_default() {
+        if let Some(id) = leaseholder(&lease) {
+            // One that is being made has no description yet.
+            let name = containers.find(id.as_str()).map_or(id.short().to_owned(), |c| c.name().to_owned());
+            users.insert(format!("container {name}"));
+            remove.push(name);
+        } else if let Some(pod) = pod_of(&data, &lease) {
+            users.insert(format!("pod {pod}"));
+        } else if let Some(job) = lease.strip_prefix("job-") {
+            users.insert(format!("job {job}"));
+        }
+    }
+    if users.is_empty() {
+        return Ok(());
+    }
+    let users = Vec::from_iter(users).join(", ");
+    let first = match remove.as_slice() {
+        [] => "delete them first".to_owned(),
+        names => format!("remove them first ('wharf rm -f {}' for the containers)", names.join(" ")),
+    };
+    let hint =
+        format!("{first}, or take only the name away with --force: the layers stay while they are used");
+    Err(Hinted::new(format!("conflict: the image '{image}' is used by {users}"), hint).into())
+}
+
+/// NAMESPACE/NAME of the pod whose container has this lease, as its folder tells; the name is `pod-UID-CONTAINER`.
+fn pod_of(data: &Path, lease: &str) -> Option<String> {
+    let uid = lease.strip_prefix("pod-")?.get(..UID_LENGTH)?;
+    PodDir::at(data.join("pods").join(uid)).config().ok().map(name_of_pod)
+}
+
+const UID_LENGTH: usize = 36;
 
 fn names_of(
     store: &Store,

@@ -5,6 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use wharf_image::GcOptions;
 
 use super::{Globals, hinted, human, ls::parts_of_indexes, open};
+use crate::commands::containers::Containers;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -29,9 +30,12 @@ impl Args {
                 }
             }
         }
+        let containers = Containers::open(globals)?;
+        containers.sweep_leases(&store)?;
+        containers.tidy();
         let grace = Duration::from_secs(self.grace);
         let done = store.gc(&GcOptions { grace, ..GcOptions::default() }).map_err(hinted)?;
-        store.blobs().sweep_partials(grace.max(Duration::from_secs(60))).map_err(hinted)?;
+        store.blobs().sweep_partials(grace).map_err(hinted)?;
         say!("Removed {} blobs and {} unpacked layers", done.blobs, done.layers);
         say!("Total reclaimed space: {}", human(done.bytes));
         Ok(ExitCode::SUCCESS)

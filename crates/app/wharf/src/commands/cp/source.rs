@@ -1,0 +1,170 @@
+//! Where a copy comes from: a tree that is looked at name by name, so that no link leads out of it.
+
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use rustix::fs::{FileType, major, minor};
+use wharf_base::Hinted;
+use wharf_image::{Node, TarEntry, TarKind, TarWriter, View};
+
+use super::place::root_of;
+use crate::commands::{
+    containers::{Container, MAIN},
+    image::hinted,
+};
+
+/// What is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    File,
+    Folder,
+    /// What a folder has in it: the path ends with `/.`.
+    Content,
+}
+
+/// Something in a tree.
+pub(super) struct Source {
+    view: View,
+    node: Node,
+    path: PathBuf,
+    kind: Kind,
+}
+
+impl Source {
+    /// In a container, which need not run.
+    pub(super) fn of(container: &Container, path: &str, follow: bool) -> anyhow::Result<Self> {
+        let view = match container.is_running() {
+            true => View::plain(&root_of(container)?),
+            false => {
+                let upper = container.dir.container(MAIN).join("upper");
+                let lower = container.dir.container_config(MAIN)?.root.lower;
+                View::overlay(&[vec![upper], lower].concat())
+            }
+        };
+        let shown = format!("container {}", container.name());
+        let hint = "paths in a container begin at its root";
+        Self::find(view.map_err(hinted)?, Path::new(path), path, follow, Hinted::new(shown, hint))
+    }
+
+    /// On this machine.
+    pub(super) fn local(path: &str, follow: bool) -> anyhow::Result<Self> {
+        let absolute = std::path::absolute(path)?;
+        let tree = Hinted::new("this machine", format!("looked for as '{}'", absolute.display()));
+        Self::find(View::plain(Path::new("/")).map_err(hinted)?, &absolute, path, follow, tree)
+    }
+
+    /// `tree` is what messages call it, with what to tell who does not find something there.
+    fn find(view: View, path: &Path, text: &str, follow: bool, tree: Hinted) -> anyhow::Result<Self> {
+        let content = text.ends_with("/.") || matches!(text, "." | "");
+        let found = view.find(path, follow || text.ends_with('/') || content).map_err(hinted)?;
+        let Some(node) = found.node else {
+            bail!(Hinted::new(format!("could not find '{text}' in {tree}"), tree.hint()));
+        };
+        let kind = match (&node.dir, content || found.path.as_os_str().is_empty()) {
+            (Some(_), true) => Kind::Content,
+            (Some(_), false) => Kind::Folder,
+            (None, _) if text.ends_with('/') => bail!("'{text}' in {tree} is no folder"),
+            (None, _) => Kind::File,
+        };
+        // A link that is followed keeps its own name.
+        let named = Path::new(text).file_name().map(PathBuf::from);
+        let path = if kind == Kind::Content { PathBuf::new() } else { named.unwrap_or(found.path) };
+        Ok(Self { view, node, path, kind })
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Its own name; none for what a folder has in it.
+    pub(super) fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Writes it as a tar stream, under `name`.
+    pub(super) fn write(&self, name: &[u8], out: impl Write) -> anyhow::Result<()> {
+        let mut packer = Packer { view: &self.view, tar: TarWriter::new(out), links: HashMap::new() };
+        packer.add(&self.node, &mut name.to_vec())?;
+        packer.tar.finish().context("cannot end the stream of files")?;
+        Ok(())
+    }
+}
+
+struct Packer<'a, W: Write> {
+    view: &'a View,
+    tar: TarWriter<W>,
+    /// The first path of each file with several names.
+    links: HashMap<(u64, u64), Vec<u8>>,
+}
+
+impl<W: Write> Packer<'_, W> {
+    fn add(&mut self, node: &Node, path: &mut Vec<u8>) -> anyhow::Result<()> {
+        let Some(kind) = kind_of(node) else { return Ok(()) };
+        let stat = &node.stat;
+        let mut entry = TarEntry {
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mtime: (stat.st_mtime, 0),
+            device: (major(stat.st_rdev), minor(stat.st_rdev)),
+            ..TarEntry::new(path.clone(), kind, stat.st_mode & 0o7777)
+        };
+        if let Some(dir) = &node.dir {
+            // The folder whose content is copied is the target's own.
+            if !path.is_empty() {
+                path.push(b'/');
+                entry.path.push(b'/');
+                entry.xattrs = node.xattrs().map_err(hinted)?;
+                self.append(&entry, io::empty())?;
+            }
+            for name in self.view.list(dir).map_err(hinted)? {
+                // It may go while the program in the container works.
+                let Some(child) = self.view.child(dir, &name).map_err(hinted)? else { continue };
+                let before = path.len();
+                path.extend_from_slice(name.as_encoded_bytes());
+                self.add(&child, path)?;
+                path.truncate(before);
+            }
+            return Ok(());
+        }
+        if stat.st_nlink > 1 {
+            if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
+                (entry.kind, entry.link) = (TarKind::HardLink, first.clone());
+                return self.append(&entry, io::empty());
+            }
+            self.links.insert((stat.st_dev, stat.st_ino), path.clone());
+        }
+        entry.xattrs = node.xattrs().map_err(hinted)?;
+        match kind {
+            TarKind::File => {
+                entry.size = u64::try_from(stat.st_size).unwrap_or_default();
+                self.append(&entry, node.open().map_err(hinted)?)
+            }
+            TarKind::Symlink => {
+                entry.link = node.link_target().map_err(hinted)?;
+                self.append(&entry, io::empty())
+            }
+            _ => self.append(&entry, io::empty()),
+        }
+    }
+
+    fn append(&mut self, entry: &TarEntry, content: impl io::Read) -> anyhow::Result<()> {
+        self.tar.append(entry, content).with_context(|| format!("cannot copy '{}'", entry.name()))
+    }
+}
+
+/// `None` for a socket, which lives with its program only.
+fn kind_of(node: &Node) -> Option<TarKind> {
+    Some(match node.kind() {
+        FileType::RegularFile => TarKind::File,
+        FileType::Directory => TarKind::Dir,
+        FileType::Symlink => TarKind::Symlink,
+        FileType::CharacterDevice => TarKind::CharDevice,
+        FileType::BlockDevice => TarKind::BlockDevice,
+        FileType::Fifo => TarKind::Fifo,
+        FileType::Socket | FileType::Unknown => return None,
+    })
+}
