@@ -58,7 +58,8 @@ pub struct Correlator {
     similar: HashMap<(Subject, &'static str, bool), Similar>,
     known: HashMap<(Subject, &'static str, bool, String), Known>,
     buckets: HashMap<Subject, Bucket>,
-    serial: u32,
+    /// The time in the name given last.
+    named: Option<Timestamp>,
 }
 
 /// An Event object to write.
@@ -100,8 +101,10 @@ impl Correlator {
             true => (String::new(), format!("{COMBINED}{}", event.message)),
             false => (event.message.clone(), event.message.clone()),
         };
-        self.serial = self.serial.wrapping_add(1);
-        let fresh = || Known { name: name(event, now, self.serial), count: 0, first: now, last: now };
+        // No two names have the same time.
+        let at = self.named.map_or(now, |named| now.max(named.plus(Duration::from_nanos(1))));
+        self.named = Some(at);
+        let fresh = || Known { name: name(&event.involved.name, at), count: 0, first: now, last: now };
         let known = self.known.entry((subject, event.reason, warning, text)).or_insert_with(fresh);
         known.count += 1;
         known.last = now;
@@ -190,10 +193,12 @@ fn forget_oldest<K, V>(map: &mut HashMap<K, V>, last: impl Fn(&V) -> Timestamp) 
     map.retain(|_, value| last(value) > median);
 }
 
-fn name(event: &Event, now: Timestamp, serial: u32) -> String {
-    let nanos = now.as_second().unsigned_abs() * 1_000_000_000 + u64::from(now.subsec_nanos().unsigned_abs());
-    let subject: String = event.involved.name.chars().take(NAME).collect();
-    format!("{subject}.{:x}", nanos.wrapping_add(u64::from(serial)))
+/// The name of the Event of a time about something. Clients show Events of one second in the order of their names,
+/// which is that of the times.
+pub fn name(subject: &str, at: Timestamp) -> String {
+    let nanos = at.as_second().unsigned_abs() * 1_000_000_000 + u64::from(at.subsec_nanos().unsigned_abs());
+    let subject: String = subject.chars().take(NAME).collect();
+    format!("{subject}.{nanos:016x}")
 }
 
 impl Record {
@@ -244,7 +249,9 @@ mod tests {
         assert_eq!((again.count, &again.name, again.namespace.as_str()), (2, &first.name, "default"));
         assert_eq!(again.object()["firstTimestamp"], "1970-01-01T00:00:01Z");
         let other = all.note("c", &event("b"), at(2)).unwrap();
-        assert!(other.is_new && other.name != first.name);
+        assert!(other.is_new && other.name > first.name);
+        let third = all.note("c", &event("c"), at(2)).unwrap();
+        assert!(third.name > other.name, "{} after {}", third.name, other.name);
     }
 
     #[test]
