@@ -22,8 +22,6 @@ const MAX_DEPTH: usize = 64;
 /// What a definition's version adds to a [`Resource`].
 #[derive(Debug, Default)]
 pub struct Custom {
-    /// The version objects are stored in.
-    pub storage_version: String,
     /// Columns of the version's tables, besides the name.
     pub columns: Vec<CustomColumn>,
     /// Paths of the scale subresource.
@@ -74,7 +72,7 @@ pub fn resources(definition: &Value) -> Vec<Resource> {
     let served = versions.iter().filter(|v| v["served"] == true);
     served
         .map(|version| {
-            let custom = custom(version, &storage_version, spec);
+            let custom = custom(version, spec);
             let mut subresources = Vec::new();
             if version.pointer("/subresources/status").is_some() {
                 subresources.push("status".to_owned());
@@ -91,6 +89,7 @@ pub fn resources(definition: &Value) -> Vec<Resource> {
                 short: texts(&names["shortNames"]),
                 categories: texts(&names["categories"]),
                 subresources,
+                storage_version: storage_version.clone(),
                 backing: Backing::Stored,
                 ty: TypeRef::Own(Arc::new(root_type(&custom.schema))),
                 custom: Some(Arc::new(custom)),
@@ -99,7 +98,7 @@ pub fn resources(definition: &Value) -> Vec<Resource> {
         .collect()
 }
 
-fn custom(version: &Value, storage_version: &str, spec: &Value) -> Custom {
+fn custom(version: &Value, spec: &Value) -> Custom {
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let schema = version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or_default();
     let columns = version["additionalPrinterColumns"].as_array().into_iter().flatten();
@@ -135,7 +134,7 @@ fn custom(version: &Value, storage_version: &str, spec: &Value) -> Custom {
                 .to_owned(),
         );
     }
-    Custom { storage_version: storage_version.to_owned(), columns, scale, schema, warnings }
+    Custom { columns, scale, schema, warnings }
 }
 
 fn mentions(value: &Value, key: &str, depth: usize) -> bool {
