@@ -16,6 +16,7 @@ mod respond;
 mod reviews;
 mod storage;
 mod streams;
+mod unheeded;
 mod verbs;
 
 use std::sync::{Arc, OnceLock};

@@ -417,10 +417,10 @@ impl Rollout {
     /// What makes the spec unusable, with the field.
     pub fn problem(&self) -> Option<String> {
         let spec = &self.spec;
-        if let Some(name) =
-            ["workloadRef", "analysis", "restartAt"].into_iter().find(|n| spec.other.contains_key(*n))
-        {
-            return Some(format!("spec.{name} is not supported"));
+        if spec.other.contains_key("workloadRef") {
+            return Some(
+                "spec.workloadRef is not supported; write the pods' template in spec.template".into(),
+            );
         }
         match spec.selector.as_ref() {
             None => return Some("spec.selector is required".into()),
@@ -446,18 +446,10 @@ impl Canary {
         if self.canary_service.is_empty() != self.stable_service.is_empty() {
             return Some("spec.strategy.canary: canaryService and stableService go together".into());
         }
-        if let Some(name) = [
-            "pingPong",
-            "dynamicStableScale",
-            "minPodsPerReplicaSet",
-            "canaryMetadata",
-            "stableMetadata",
-            "antiAffinity",
-        ]
-        .into_iter()
-        .find(|n| self.other.contains_key(*n))
-        {
-            return Some(format!("spec.strategy.canary.{name} is not supported"));
+        if self.other.contains_key("pingPong") {
+            return Some(
+                "spec.strategy.canary.pingPong is not supported; use canaryService and stableService".into(),
+            );
         }
         self.steps.iter().enumerate().find_map(|(index, step)| {
             step.problem().map(|problem| format!("spec.strategy.canary.steps[{index}]: {problem}"))
@@ -467,7 +459,9 @@ impl Canary {
 
 impl CanaryStep {
     fn problem(&self) -> Option<String> {
-        if let Some(name) = self.other.keys().next() {
+        // A bound on the pods waited for beside `setWeight`; a step waits for all.
+        let beside = |name: &&String| *name != "replicaProgressThreshold";
+        if let Some(name) = self.other.keys().find(beside) {
             return Some(format!("the step {name:?} is not supported"));
         }
         let set = [

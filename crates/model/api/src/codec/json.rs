@@ -8,7 +8,7 @@ use serde_json::{Map, Number, Value};
 use wharf_base::{Quantity, Timestamp};
 
 use super::DecodeError;
-use crate::schema::{Kind, Type, builtin};
+use crate::schema::{Kind, Type, TypeRef, builtin};
 
 /// An object decoded against its schema.
 #[derive(Debug, Clone, PartialEq)]
@@ -141,6 +141,18 @@ impl<'a> Node<'a> {
         self.fail(message)
     }
 
+    /// Whether a value of a wrong type is kept as it is. In custom resources it is: their schema, which
+    /// [`crate::crd::validate`] compares them with, says what is wrong with all of it at once.
+    fn keeps_wrong_types(&self) -> bool {
+        let inside = !self.walk.path.borrow().is_empty();
+        let builtin = matches!(self.what, What::Kind(Kind::Object(TypeRef::Builtin(_))));
+        self.owner.is_empty() && inside && !builtin
+    }
+
+    fn scalar<E: serde::de::Error>(&self, value: Value, found: &str) -> Result<Value, E> {
+        if self.keeps_wrong_types() { Ok(value) } else { Err(self.mismatch(found)) }
+    }
+
     fn fail<E: serde::de::Error>(&self, message: String) -> E {
         self.walk.mismatch.borrow_mut().get_or_insert(message);
         E::custom("wrong type")
@@ -222,20 +234,20 @@ impl<'de> Visitor<'de> for Node<'_> {
         match self.what {
             What::Kind(Kind::Bool | Kind::SchemaOrBool) => Ok(Value::Bool(b)),
             _ if self.is_free() => Ok(Value::Bool(b)),
-            _ => Err(self.mismatch("bool")),
+            _ => self.scalar(Value::Bool(b), "bool"),
         }
     }
 
     fn visit_i64<E: serde::de::Error>(self, n: i64) -> Result<Value, E> {
         match self.what {
             What::Kind(Kind::I32 | Kind::IntOrString) if i32::try_from(n).is_err() => {
-                Err(self.mismatch(&format!("number {n}")))
+                self.scalar(n.into(), &format!("number {n}"))
             }
             What::Kind(Kind::I32 | Kind::IntOrString | Kind::I64) => Ok(n.into()),
             What::Kind(Kind::F64) => Ok(Number::from_f64(n as f64).map_or(Value::Null, Value::Number)),
             What::Kind(Kind::Quantity) => Ok(Quantity::from_units(n).to_string().into()),
             _ if self.is_free() => Ok(n.into()),
-            _ => Err(self.mismatch("number")),
+            _ => self.scalar(n.into(), "number"),
         }
     }
 
@@ -243,7 +255,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         match i64::try_from(n) {
             Ok(n) => self.visit_i64(n),
             Err(_) if self.is_free() => Ok(n.into()),
-            Err(_) => Err(self.mismatch(&format!("number {n}"))),
+            Err(_) => self.scalar(n.into(), &format!("number {n}")),
         }
     }
 
@@ -256,7 +268,7 @@ impl<'de> Visitor<'de> for Node<'_> {
                 .map(|q| q.to_string().into())
                 .map_err(|e| self.fail(e.to_string())),
             _ if self.is_free() => Ok(n.into()),
-            _ => Err(self.mismatch(&format!("number {n}"))),
+            _ => self.scalar(n.into(), &format!("number {n}")),
         }
     }
 
@@ -287,12 +299,14 @@ impl<'de> Visitor<'de> for Node<'_> {
                 )),
             },
             _ if self.is_free() => Ok(text.into()),
+            _ if self.keeps_wrong_types() => Ok(text.into()),
             _ => Err(self.mismatch("string")),
         }
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        if self.is_free() {
+        let is_list = matches!(self.what, What::Kind(Kind::List(_)));
+        if self.is_free() || (!is_list && self.keeps_wrong_types()) {
             let mut items = Vec::new();
             while let Some(item) = seq.next_element::<Value>()? {
                 items.push(item);
@@ -328,6 +342,7 @@ impl<'de> Visitor<'de> for Node<'_> {
             _ if self.is_free() => self.entries(&Kind::Json, map),
             _ => match self.schema_or() {
                 Some(ty) => self.fields(ty, map),
+                None if self.keeps_wrong_types() => self.entries(&Kind::Json, map),
                 None => Err(self.mismatch("object")),
             },
         }

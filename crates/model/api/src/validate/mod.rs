@@ -20,6 +20,7 @@ mod names;
 mod pod;
 mod policy;
 mod rbac;
+mod schema;
 mod service;
 mod storage;
 mod values;
