@@ -145,6 +145,24 @@ fn fields_without_effect(kubectl: &Kubectl) {
     }
 }
 
+fn wrong_types_of_built_in_kinds(kubectl: &Kubectl) {
+    let object = |spec: serde_json::Value| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec}).to_string()
+    };
+    let wrong = object(json!({"containers": [{"name": "c", "image": "i", "tty": "yes"}]}));
+    let go =
+        "json: cannot unmarshal string into Go struct field Container.spec.containers[0].tty of type bool";
+    contains(&refused(kubectl, &["apply"], &wrong), &[go]);
+    let typed = "failed to create typed patch object (default/p; v1, Kind=Pod): .spec.containers[0].tty: expected boolean, got string";
+    contains(&refused(kubectl, &["apply", "--server-side"], &wrong), &[typed]);
+    let amount =
+        object(json!({"containers": [{"name": "c", "image": "i", "resources": {"limits": {"cpu": "1x"}}}]}));
+    for args in [&["apply"][..], &["apply", "--server-side"]] {
+        let at = "spec.containers[0].resources.limits.cpu: quantities must match the regular expression";
+        contains(&refused(kubectl, args, &amount), &[at]);
+    }
+}
+
 fn broken_definitions(kubectl: &Kubectl) {
     let definition = |size: serde_json::Value| {
         json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
@@ -172,6 +190,7 @@ fn manifests_are_taken_at_their_word_or_not_at_all() {
         rollouts(&kubectl);
         autoscalers_of_both_versions(&kubectl);
         fields_without_effect(&kubectl);
+        wrong_types_of_built_in_kinds(&kubectl);
         broken_definitions(&kubectl);
     }
     scaled_objects(&platform.kubectl());

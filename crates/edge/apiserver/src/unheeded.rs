@@ -1,4 +1,4 @@
-//! Fields that are stored and that nothing acts on: whoever writes one is told.
+//! Fields that are stored and that nothing acts on, and what is doubtful in pods: whoever writes one is told.
 //!
 //! A row says where the field is and what happens instead. A path ends in `[]` at each list it goes through.
 
@@ -169,13 +169,15 @@ fn rows(group: &str, plural: &str) -> &'static [Row] {
     }
 }
 
-/// One sentence for each field of `object` that nothing acts on.
+/// One sentence for each field of `object` that nothing acts on, or that is doubtful.
 pub(crate) fn sentences(resource: &Resource, object: &Value) -> Vec<String> {
     let (group, plural) = (&resource.gvk.group, &resource.plural);
     let mut found = Vec::new();
     note(rows(group, plural), object, "", &mut found);
     if let Some(at) = pod_spec(group, plural) {
-        let spec = object.pointer(&format!("/{}", at.replace('.', "/"))).unwrap_or(&Value::Null);
+        let pointer = format!("/{}", at.replace('.', "/"));
+        found.extend(wharf_api::validate::pod_warnings(object, &pointer));
+        let spec = object.pointer(&pointer).unwrap_or(&Value::Null);
         if spec["hostNetwork"] != true {
             note(OWN_NETWORK, spec, at, &mut found);
         }

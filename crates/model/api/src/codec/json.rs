@@ -58,7 +58,7 @@ enum Segment {
 struct Walk {
     path: RefCell<Vec<Segment>>,
     strict: RefCell<Vec<String>>,
-    mismatch: RefCell<Option<String>>,
+    mismatch: RefCell<Option<DecodeError>>,
 }
 
 impl Walk {
@@ -75,10 +75,7 @@ impl Walk {
     }
 
     fn error(&self, error: &serde_json::Error) -> DecodeError {
-        match self.mismatch.borrow_mut().take() {
-            Some(message) => DecodeError::Type(message),
-            None => DecodeError::Syntax(error.to_string()),
-        }
+        self.mismatch.borrow_mut().take().unwrap_or_else(|| DecodeError::Syntax(error.to_string()))
     }
 
     fn dotted(&self) -> String {
@@ -138,7 +135,22 @@ impl<'a> Node<'a> {
                 format!("json: cannot unmarshal {found} into Go struct field {owner}.{at} of type {name}")
             }
         };
-        self.fail(message)
+        self.say(DecodeError::Type {
+            message,
+            plain: format!(".{at}: expected {}, got {found}", self.expected()),
+        })
+    }
+
+    /// What belongs here, in the words of server-side apply.
+    fn expected(&self) -> &'static str {
+        match self.what {
+            What::Kind(Kind::Str | Kind::Bytes | Kind::Time | Kind::MicroTime) => "string",
+            What::Kind(Kind::Bool) => "boolean",
+            What::Kind(Kind::I32 | Kind::I64 | Kind::F64) => "numeric (int or float)",
+            What::Kind(Kind::Quantity | Kind::IntOrString) => "string or numeric",
+            What::Kind(Kind::List(_)) => "list",
+            _ => "map",
+        }
     }
 
     /// Whether a value of a wrong type is kept as it is. In custom resources it is: their schema, which
@@ -153,8 +165,17 @@ impl<'a> Node<'a> {
         if self.keeps_wrong_types() { Ok(value) } else { Err(self.mismatch(found)) }
     }
 
+    /// The value has the right type and is no value of its kind.
     fn fail<E: serde::de::Error>(&self, message: String) -> E {
-        self.walk.mismatch.borrow_mut().get_or_insert(message);
+        let at = self.walk.dotted();
+        self.say(DecodeError::Type {
+            message: format!("{at}: {message}"),
+            plain: format!(".{at}: {message}"),
+        })
+    }
+
+    fn say<E: serde::de::Error>(&self, error: DecodeError) -> E {
+        self.walk.mismatch.borrow_mut().get_or_insert(error);
         E::custom("wrong type")
     }
 
@@ -487,5 +508,16 @@ mod tests {
         );
         assert_eq!(message(json!([])), "json: cannot unmarshal array into Go value of type v1.Deployment");
         assert!(message(json!({"spec": {"replicas": 1.5}})).contains("number 1.5"));
+        let DecodeError::Type { plain, .. } = check(DEPLOYMENT, json!({"spec": {"paused": 1}})).unwrap_err()
+        else {
+            panic!("another error")
+        };
+        assert_eq!(plain, ".spec.paused: expected boolean, got number");
+        let amount = json!({"spec": {"containers": [{"resources": {"limits": {"cpu": "1x"}}}]}});
+        let message = check(("", "v1", "Pod"), amount).unwrap_err().to_string();
+        assert!(
+            message.starts_with("spec.containers[0].resources.limits.cpu: quantities must match"),
+            "{message}"
+        );
     }
 }

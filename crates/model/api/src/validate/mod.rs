@@ -53,6 +53,18 @@ pub fn update(group: &str, _version: &str, kind: &str, new: &Value, old: &Value)
     errors
 }
 
+/// What is valid in the spec of a pod, at this JSON pointer, and doubtful all the same.
+pub fn pod_warnings(object: &Value, pointer: &str) -> Vec<String> {
+    fn walk(at: &Field<'_>, rest: &str) -> Vec<String> {
+        match rest.split_once('/') {
+            None if rest.is_empty() => pod::warnings(at),
+            None => pod::warnings(&at.child(rest)),
+            Some((name, rest)) => walk(&at.child(name), rest),
+        }
+    }
+    walk(&Field::root(object), pointer.trim_start_matches('/'))
+}
+
 /// The rules of one kind.
 struct Rules {
     group: &'static str,

@@ -387,6 +387,24 @@ fn limits_and_storage() {
 }
 
 #[test]
+fn what_is_doubtful_in_a_pod_is_said() {
+    let container = json!({"env": [{"name": "A"}, {"name": "B"}, {"name": "A"}],
+        "ports": [{"containerPort": 80, "protocol": "TCP"}, {"containerPort": 80, "protocol": "UDP"},
+            {"containerPort": 80, "protocol": "TCP", "name": "again"}],
+        "resources": {"limits": {"memory": "512m", "cpu": "512m"}, "requests": {"memory": "1Gi"}}});
+    let object = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
+    assert_eq!(
+        pod_warnings(&object, "/spec/template/spec"),
+        [
+            "spec.template.spec.containers[0].env[2]: hides previous definition of \"A\", which may be dropped when using apply",
+            "spec.template.spec.containers[0].ports[2]: duplicate port definition with spec.template.spec.containers[0].ports[0]",
+            "spec.template.spec.containers[0].resources.limits[memory]: fractional byte value \"512m\" is invalid, must be an integer",
+        ]
+    );
+    assert_eq!(pod_warnings(&json!({"spec": []}), "/spec"), [""; 0]);
+}
+
+#[test]
 fn schemas_of_definitions_are_structural() {
     let check = |schema: Value, expect: &[&str]| {
         let object = json!({"metadata": {"name": "boats.sea.test"}, "spec": {"group": "sea.test", "scope": "Cluster",
