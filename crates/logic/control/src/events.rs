@@ -50,6 +50,8 @@ struct Bucket {
     tokens: u32,
     filled: Timestamp,
     last: Timestamp,
+    /// The time in the name given last.
+    named: Option<Timestamp>,
 }
 
 /// Remembers what was recorded.
@@ -58,8 +60,6 @@ pub struct Correlator {
     similar: HashMap<(Subject, &'static str, bool), Similar>,
     known: HashMap<(Subject, &'static str, bool, String), Known>,
     buckets: HashMap<Subject, Bucket>,
-    /// The time in the name given last.
-    named: Option<Timestamp>,
 }
 
 /// An Event object to write.
@@ -78,6 +78,15 @@ pub struct Record {
     message: String,
     component: String,
     event: Event,
+}
+
+impl Bucket {
+    /// The time for a name: no two names have the same.
+    fn next_name(&mut self, now: Timestamp) -> Timestamp {
+        let at = self.named.map_or(now, |named| now.max(named.plus(Duration::from_nanos(1))));
+        self.named = Some(at);
+        at
+    }
 }
 
 impl Correlator {
@@ -101,10 +110,13 @@ impl Correlator {
             true => (String::new(), format!("{COMBINED}{}", event.message)),
             false => (event.message.clone(), event.message.clone()),
         };
-        // No two names have the same time.
-        let at = self.named.map_or(now, |named| now.max(named.plus(Duration::from_nanos(1))));
-        self.named = Some(at);
-        let fresh = || Known { name: name(&event.involved.name, at), count: 0, first: now, last: now };
+        let bucket = self.buckets.get_mut(&subject);
+        let fresh = || Known {
+            name: name(&event.involved.name, bucket.map_or(now, |bucket| bucket.next_name(now))),
+            count: 0,
+            first: now,
+            last: now,
+        };
         let known = self.known.entry((subject, event.reason, warning, text)).or_insert_with(fresh);
         known.count += 1;
         known.last = now;
@@ -122,7 +134,7 @@ impl Correlator {
     }
 
     fn passes(&mut self, subject: &Subject, now: Timestamp) -> bool {
-        let full = Bucket { tokens: BURST, filled: now, last: now };
+        let full = Bucket { tokens: BURST, filled: now, last: now, named: None };
         let bucket = self.buckets.entry(subject.clone()).or_insert(full);
         bucket.last = now;
         let refills = u32::try_from(now.since(bucket.filled).as_secs() / REFILL.as_secs()).unwrap_or(BURST);

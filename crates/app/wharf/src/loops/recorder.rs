@@ -34,9 +34,19 @@ impl Recorder {
         (Self { sender, clock }, write_all(client, receiver))
     }
 
+    /// The time events are recorded at.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// Records an event of a component.
     pub(crate) fn record(&self, component: &'static str, event: Event) {
-        if self.sender.try_send((component, event, self.clock.now())).is_err() {
+        self.record_at(component, event, self.clock.now());
+    }
+
+    /// Records an event of a component that happened at a time.
+    pub(crate) fn record_at(&self, component: &'static str, event: Event, at: Timestamp) {
+        if self.sender.try_send((component, event, at)).is_err() {
             tracing::debug!(component, "event dropped: too many wait to be written");
         }
     }
