@@ -81,6 +81,8 @@ const ANALYSIS: &[Row] = &[
     ("spec.metrics[].provider.prometheus.address", Set, "wharf's own metrics are asked"),
     ("spec.metrics[].provider.prometheus.authentication", Set, "wharf's own metrics are asked"),
     ("spec.metrics[].provider.prometheus.headers", Set, "wharf's own metrics are asked"),
+    ("spec.metrics[].provider.prometheus.insecure", Set, "wharf's own metrics are asked"),
+    ("spec.metrics[].provider.prometheus.timeout", Set, "wharf's own metrics are asked"),
     ("spec.metrics[].provider.prometheus.rangeQuery", Set, "the query is asked for one time, now"),
 ];
 
@@ -99,6 +101,10 @@ const SCALED_OBJECT: &[Row] = &[
     ),
     ("spec.triggers[].useCachedMetrics", Set, "triggers are read every second"),
     ("spec.triggers[].metadata.serverAddress", Set, "wharf's own metrics are asked"),
+    ("spec.triggers[].metadata.ignoreNullValues", As("false"), "no result counts as zero"),
+    ("spec.triggers[].metadata.enableTLS", As("true"), "the connection is not encrypted"),
+    ("spec.triggers[].metadata.usernameFromEnv", Set, "name a TriggerAuthentication"),
+    ("spec.triggers[].metadata.passwordFromEnv", Set, "name a TriggerAuthentication"),
     ("spec.triggers[].metadata.addressFromEnv", Set, "name the server in address"),
 ];
 
