@@ -432,6 +432,13 @@ impl Rollout {
                 }
             }
         }
+        if let (Some(deadline), ready) = (spec.progress_deadline_seconds, spec.min_ready_seconds)
+            && deadline <= ready
+        {
+            return Some(format!(
+                "spec.progressDeadlineSeconds {deadline} must be greater than spec.minReadySeconds {ready}"
+            ));
+        }
         match (&spec.strategy.canary, &spec.strategy.blue_green) {
             (Some(_), Some(_)) => Some("spec.strategy: canary and blueGreen exclude each other".into()),
             (None, None) => Some("spec.strategy: canary or blueGreen is required".into()),
@@ -445,6 +452,9 @@ impl Canary {
     fn problem(&self) -> Option<String> {
         if self.canary_service.is_empty() != self.stable_service.is_empty() {
             return Some("spec.strategy.canary: canaryService and stableService go together".into());
+        }
+        if !self.canary_service.is_empty() && self.canary_service == self.stable_service {
+            return Some("spec.strategy.canary: canaryService and stableService must differ".into());
         }
         if self.other.contains_key("pingPong") {
             return Some(
