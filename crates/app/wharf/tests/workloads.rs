@@ -194,6 +194,27 @@ fn explains_and_measures(kubectl: &Kubectl) {
     });
 }
 
+/// What kubectl tells of pods that came up, and of one that does not.
+fn events_and_reasons(kubectl: &Kubectl, pod: &str) {
+    until("the way of a pod is told in its order", || {
+        let said = kubectl.run(&["describe", "pod", pod]);
+        let events = said.split("\nEvents:").nth(1).unwrap_or_default();
+        let words: Vec<&str> = events.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+        let way = ["Scheduled", "Pulling", "Pulled", "Created", "Started"];
+        let seen: Vec<&str> = words.into_iter().filter(|word| way.contains(word)).collect();
+        if seen == way { Ok(()) } else { Err(said) }
+    });
+    kubectl.apply_object(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "stuck"},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "main", "image": IMAGE,
+            "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "none", "key": "k"}}}]}]}}));
+    let why = r#"container "main" in pod "stuck" is waiting to start: CreateContainerConfigError"#;
+    until("why there is no log", || {
+        let said = lossy(&kubectl.end(&["logs", "stuck"], "").stderr);
+        if said.contains(why) { Ok(()) } else { Err(said) }
+    });
+    kubectl.run(&["delete", "pod", "stuck", "--timeout=60s"]);
+}
+
 /// New versions come and go while clients notice nothing.
 fn updates_under_load(kubectl: &Kubectl, platform: &Platform, address: &str) {
     output_of(platform.wharf().args(["image", "tag", IMAGE, "base/test:v2"]));
@@ -248,6 +269,7 @@ fn a_service_lives(version: &str) {
     copies(&kubectl, &platform, &pods[0]);
     until("the service answers", || get(&at, "web", "/"));
     logs(&kubectl, &pods[0], &at);
+    events_and_reasons(&kubectl, &pods[0]);
     forwards(&kubectl);
     explains_and_measures(&kubectl);
     updates_under_load(&kubectl, &platform, &at);

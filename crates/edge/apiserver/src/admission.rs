@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 use wharf_api::{meta, resource::Resource, status::Status};
 
-use crate::{ApiServer, Context, auth::Attributes};
+use crate::{ApiServer, Context, auth::Attributes, unheeded};
 
 /// Namespaces that cannot be deleted.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -42,6 +42,7 @@ pub(crate) fn create(
     {
         context.warnings.push(format!("{}: stored, but {why}", resource.qualified()));
     }
+    context.warnings.extend(unheeded::sentences(resource, object));
     match (gvk.group.as_str(), plural) {
         ("", "pods") => pod(server, object)?,
         ("rbac.authorization.k8s.io", _) => rbac(server, context, resource, object)?,
@@ -60,6 +61,9 @@ pub(crate) fn update(
     old: &Value,
 ) -> Result<(), Status> {
     let gvk = &resource.gvk;
+    if subresource.is_empty() && new["spec"] != old["spec"] {
+        context.warnings.extend(unheeded::sentences(resource, new));
+    }
     match (gvk.group.as_str(), resource.plural.as_str()) {
         ("rbac.authorization.k8s.io", _)
             if new["rules"] != old["rules"] || new["subjects"] != old["subjects"] =>

@@ -16,6 +16,7 @@ mod respond;
 mod reviews;
 mod storage;
 mod streams;
+mod unheeded;
 mod verbs;
 
 use std::sync::{Arc, OnceLock};
@@ -314,8 +315,11 @@ impl ApiServer {
         let mut text = String::from(
             "# HELP apiserver_storage_objects Number of stored objects by resource.\n# TYPE apiserver_storage_objects gauge\n",
         );
-        for resource in self.registry.index(&self.storage).all().filter(|r| r.backing == Backing::Stored) {
-            let qualified = resource.qualified();
+        let index = self.registry.index(&self.storage);
+        let stored = index.all().filter(|r| r.backing == Backing::Stored);
+        // Once, whatever the number of versions.
+        let names: std::collections::BTreeSet<String> = stored.map(|r| r.qualified()).collect();
+        for qualified in names {
             let count = self.storage.cache(&qualified).snapshot().entries.len();
             text.push_str(&format!("apiserver_storage_objects{{resource=\"{qualified}\"}} {count}\n"));
         }

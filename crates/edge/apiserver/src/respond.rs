@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 use wharf_api::{
     codec::{Format, encode_envelope, encode_json, encode_message},
-    crd,
+    convert, crd,
     resource::Resource,
     schema::builtin,
     status::Status,
@@ -103,24 +103,17 @@ pub(crate) fn object(
     now: Timestamp,
 ) -> Response<Body> {
     let content_type = accept.format.content_type();
-    let native = is_native(resource);
+    let native = resource.serves_stored();
     match (accept.view, accept.format) {
         (View::Object, Format::Json) if native => response(code, content_type, entry.bytes.clone()),
-        (View::Object, Format::Protobuf) => response(code, content_type, entry.enveloped(resource)),
+        (View::Object, Format::Protobuf) if native => response(code, content_type, entry.enveloped(resource)),
         _ => value(code, accept, resource, as_served(resource, entry.object()), now),
     }
 }
 
-/// Whether objects are stored in the version this resource serves.
-fn is_native(resource: &Resource) -> bool {
-    resource.custom.as_ref().is_none_or(|c| c.storage_version == resource.gvk.version)
-}
-
-/// The object in the version of `resource`.
+/// The stored object in the version of `resource`.
 pub(crate) fn as_served(resource: &Resource, mut object: Value) -> Value {
-    if let (false, Value::Object(map)) = (is_native(resource), &mut object) {
-        map.insert("apiVersion".into(), resource.gvk.api_version().into());
-    }
+    convert::to_served(resource, &mut object);
     object
 }
 
@@ -196,7 +189,7 @@ pub(crate) fn list(
 ) -> Response<Body> {
     let objects = || entries.iter().map(|e| as_served(resource, e.object()));
     match (accept.view, accept.format) {
-        (View::Object, Format::Json) if is_native(resource) => {
+        (View::Object, Format::Json) if resource.serves_stored() => {
             let mut body = list_head(resource, &meta.json());
             body.reserve(entries.iter().map(|e| e.bytes.len() + 1).sum());
             for (i, entry) in entries.iter().enumerate() {
@@ -208,7 +201,7 @@ pub(crate) fn list(
             body.extend_from_slice(b"]}");
             response(200, "application/json", body)
         }
-        (View::Object, Format::Protobuf) => {
+        (View::Object, Format::Protobuf) if resource.serves_stored() => {
             let list_meta = builtin().named("apimachinery.pkg.apis.meta.v1.ListMeta");
             let mut message = Vec::new();
             let meta = list_meta.map(|ty| encode_message(&meta.json(), &ty)).unwrap_or_default();

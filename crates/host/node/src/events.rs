@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use wharf_base::{Clock, SystemClock, random_hex};
+use wharf_base::{Clock, SystemClock, Timestamp};
 use wharf_client::{Client, Gvr, PatchKind};
 use wharf_control::Meta;
 
@@ -22,6 +22,7 @@ pub(crate) enum Level {
 }
 
 struct Note {
+    at: Timestamp,
     involved: Value,
     level: Level,
     reason: String,
@@ -50,7 +51,7 @@ impl Events {
     }
 
     fn note(&self, involved: Value, level: Level, reason: &str, message: String) {
-        let note = Note { involved, level, reason: reason.to_owned(), message };
+        let note = Note { at: SystemClock.now(), involved, level, reason: reason.to_owned(), message };
         if self.sender.try_send(note).is_err() {
             tracing::debug!("too many events wait to be written; one is dropped");
         }
@@ -92,7 +93,7 @@ async fn write(
     };
     let key =
         format!("{} {} {} {}", note.involved["uid"], note.involved["fieldPath"], note.reason, note.message);
-    let now = SystemClock.now().to_string();
+    let now = note.at.to_string();
     if let Some((name, count)) = known.get_mut(&key) {
         *count += 1;
         let body = json!({"count": count, "lastTimestamp": now});
@@ -102,7 +103,7 @@ async fn write(
             other => return other.map(drop),
         }
     }
-    let name = format!("{}.{}", note.involved["name"].as_str().unwrap_or("node"), random_hex(8));
+    let name = wharf_control::events::name(note.involved["name"].as_str().unwrap_or("node"), note.at);
     let level = if note.level == Level::Normal { "Normal" } else { "Warning" };
     let event = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": namespace},
         "involvedObject": note.involved, "reason": note.reason, "message": note.message, "type": level, "count": 1,

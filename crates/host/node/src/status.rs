@@ -242,12 +242,18 @@ fn waiting(
             );
             wait("CrashLoopBackOff", &message)
         }
-        Run::Absent => {
-            let is_main = pod.spec.containers.iter().any(|main| main.name == container.name);
-            let goes_first = pod.spec.init_containers.is_empty() || (is_main && initialized(pod, state));
-            wait(if goes_first { "ContainerCreating" } else { "PodInitializing" }, "")
-        }
+        Run::Absent => wait(waits(pod, state, &container.name), ""),
     }
+}
+
+/// Why a container that was never made is not there yet.
+pub(crate) fn waits<'a>(pod: &Pod, state: &'a PodState, container: &str) -> &'a str {
+    if let Some(failure) = state.container(container).and_then(|known| known.failure.as_ref()) {
+        return &failure.why.reason;
+    }
+    let is_main = pod.spec.containers.iter().any(|main| main.name == container);
+    let goes_first = pod.spec.init_containers.is_empty() || (is_main && initialized(pod, state));
+    if goes_first { "ContainerCreating" } else { "PodInitializing" }
 }
 
 #[cfg(test)]

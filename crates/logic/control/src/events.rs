@@ -50,6 +50,8 @@ struct Bucket {
     tokens: u32,
     filled: Timestamp,
     last: Timestamp,
+    /// The time in the name given last.
+    named: Option<Timestamp>,
 }
 
 /// Remembers what was recorded.
@@ -58,7 +60,6 @@ pub struct Correlator {
     similar: HashMap<(Subject, &'static str, bool), Similar>,
     known: HashMap<(Subject, &'static str, bool, String), Known>,
     buckets: HashMap<Subject, Bucket>,
-    serial: u32,
 }
 
 /// An Event object to write.
@@ -77,6 +78,15 @@ pub struct Record {
     message: String,
     component: String,
     event: Event,
+}
+
+impl Bucket {
+    /// The time for a name: no two names have the same.
+    fn next_name(&mut self, now: Timestamp) -> Timestamp {
+        let at = self.named.map_or(now, |named| now.max(named.plus(Duration::from_nanos(1))));
+        self.named = Some(at);
+        at
+    }
 }
 
 impl Correlator {
@@ -100,8 +110,13 @@ impl Correlator {
             true => (String::new(), format!("{COMBINED}{}", event.message)),
             false => (event.message.clone(), event.message.clone()),
         };
-        self.serial = self.serial.wrapping_add(1);
-        let fresh = || Known { name: name(event, now, self.serial), count: 0, first: now, last: now };
+        let bucket = self.buckets.get_mut(&subject);
+        let fresh = || Known {
+            name: name(&event.involved.name, bucket.map_or(now, |bucket| bucket.next_name(now))),
+            count: 0,
+            first: now,
+            last: now,
+        };
         let known = self.known.entry((subject, event.reason, warning, text)).or_insert_with(fresh);
         known.count += 1;
         known.last = now;
@@ -119,7 +134,7 @@ impl Correlator {
     }
 
     fn passes(&mut self, subject: &Subject, now: Timestamp) -> bool {
-        let full = Bucket { tokens: BURST, filled: now, last: now };
+        let full = Bucket { tokens: BURST, filled: now, last: now, named: None };
         let bucket = self.buckets.entry(subject.clone()).or_insert(full);
         bucket.last = now;
         let refills = u32::try_from(now.since(bucket.filled).as_secs() / REFILL.as_secs()).unwrap_or(BURST);
@@ -190,10 +205,12 @@ fn forget_oldest<K, V>(map: &mut HashMap<K, V>, last: impl Fn(&V) -> Timestamp) 
     map.retain(|_, value| last(value) > median);
 }
 
-fn name(event: &Event, now: Timestamp, serial: u32) -> String {
-    let nanos = now.as_second().unsigned_abs() * 1_000_000_000 + u64::from(now.subsec_nanos().unsigned_abs());
-    let subject: String = event.involved.name.chars().take(NAME).collect();
-    format!("{subject}.{:x}", nanos.wrapping_add(u64::from(serial)))
+/// The name of the Event of a time about something. Clients show Events of one second in the order of their names,
+/// which is that of the times.
+pub fn name(subject: &str, at: Timestamp) -> String {
+    let nanos = at.as_second().unsigned_abs() * 1_000_000_000 + u64::from(at.subsec_nanos().unsigned_abs());
+    let subject: String = subject.chars().take(NAME).collect();
+    format!("{subject}.{nanos:016x}")
 }
 
 impl Record {
@@ -244,7 +261,9 @@ mod tests {
         assert_eq!((again.count, &again.name, again.namespace.as_str()), (2, &first.name, "default"));
         assert_eq!(again.object()["firstTimestamp"], "1970-01-01T00:00:01Z");
         let other = all.note("c", &event("b"), at(2)).unwrap();
-        assert!(other.is_new && other.name != first.name);
+        assert!(other.is_new && other.name > first.name);
+        let third = all.note("c", &event("c"), at(2)).unwrap();
+        assert!(third.name > other.name, "{} after {}", third.name, other.name);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 mod index;
 mod pods;
+pub mod policy;
 mod state;
 
 use std::time::Duration;
@@ -66,6 +67,10 @@ pub struct JobSpec {
     /// `Failed`: a pod is replaced only once it has ended; otherwise as soon as it is being deleted.
     #[serde(deserialize_with = "null_default")]
     pub pod_replacement_policy: String,
+    /// What is made of failed pods.
+    pub pod_failure_policy: Option<policy::PodFailurePolicy>,
+    /// What is enough; all indexes when absent.
+    pub success_policy: Option<policy::SuccessPolicy>,
     /// Who manages it; another controller than the built-in one when set to another name.
     #[serde(deserialize_with = "null_default")]
     pub managed_by: String,

@@ -1,15 +1,19 @@
 //! HorizontalPodAutoscalers (`autoscaling/v2`), with upstream's arithmetic.
 
+mod matchers;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use wharf_base::{Quantity, Timestamp};
 use wharf_control::{
-    Action, Event, Meta,
+    Action, Event, LabelSelector, Meta,
     condition::{self, Condition},
     meta::{null_default, to_value},
 };
+
+pub use matchers::matchers;
 
 use crate::{
     HORIZONTAL_POD_AUTOSCALERS,
@@ -114,7 +118,7 @@ pub struct MetricIdentifier {
     pub name: String,
     /// Which series.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub selector: Option<Value>,
+    pub selector: Option<LabelSelector>,
 }
 
 /// `MetricTarget`.

@@ -239,8 +239,7 @@ impl Trigger {
                 .or_else(|| number("threshold"))
                 .or_else(|| number("activationThreshold")),
             "redis" => missing(&["listName"]).or_else(|| number("listLength")).or_else(|| {
-                let named =
-                    ["address", "addressFromEnv", "host"].iter().any(|n| self.metadata.contains_key(*n));
+                let named = ["address", "host"].iter().any(|n| self.metadata.contains_key(*n));
                 (!named).then(|| "metadata.address is required".to_owned())
             }),
             "cpu" | "memory" => Some(format!(

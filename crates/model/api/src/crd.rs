@@ -1,19 +1,25 @@
 //! CustomResourceDefinitions compiled to [`Resource`]s: structural schema to [`Type`], validation,
 //! printer columns, scale paths.
 //!
-//! CEL rules (`x-kubernetes-validations`) and conversion webhooks are not evaluated;
+//! CEL rules (`x-kubernetes-validations`), patterns with Unicode classes and conversion webhooks are not evaluated;
 //! [`Custom::warnings`] names them so that whoever creates such a definition is told.
+
+mod check;
+mod inline;
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::{
     meta,
     resource::{Backing, Resource},
     schema::{Field, Gvk, Kind, Merge, Type, TypeRef, builtin},
-    status::Cause,
 };
+
+pub(crate) use check::pattern_error;
+pub use check::validate;
+pub use inline::inline_builtin;
 
 const OBJECT_META: &str = "apimachinery.pkg.apis.meta.v1.ObjectMeta";
 /// Nesting of a schema beyond which it is not compiled.
@@ -22,8 +28,6 @@ const MAX_DEPTH: usize = 64;
 /// What a definition's version adds to a [`Resource`].
 #[derive(Debug, Default)]
 pub struct Custom {
-    /// The version objects are stored in.
-    pub storage_version: String,
     /// Columns of the version's tables, besides the name.
     pub columns: Vec<CustomColumn>,
     /// Paths of the scale subresource.
@@ -74,7 +78,7 @@ pub fn resources(definition: &Value) -> Vec<Resource> {
     let served = versions.iter().filter(|v| v["served"] == true);
     served
         .map(|version| {
-            let custom = custom(version, &storage_version, spec);
+            let custom = custom(version, spec);
             let mut subresources = Vec::new();
             if version.pointer("/subresources/status").is_some() {
                 subresources.push("status".to_owned());
@@ -91,6 +95,7 @@ pub fn resources(definition: &Value) -> Vec<Resource> {
                 short: texts(&names["shortNames"]),
                 categories: texts(&names["categories"]),
                 subresources,
+                storage_version: storage_version.clone(),
                 backing: Backing::Stored,
                 ty: TypeRef::Own(Arc::new(root_type(&custom.schema))),
                 custom: Some(Arc::new(custom)),
@@ -99,7 +104,7 @@ pub fn resources(definition: &Value) -> Vec<Resource> {
         .collect()
 }
 
-fn custom(version: &Value, storage_version: &str, spec: &Value) -> Custom {
+fn custom(version: &Value, spec: &Value) -> Custom {
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let schema = version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or_default();
     let columns = version["additionalPrinterColumns"].as_array().into_iter().flatten();
@@ -129,13 +134,30 @@ fn custom(version: &Value, storage_version: &str, spec: &Value) -> Custom {
     if mentions(&schema, "x-kubernetes-validations", MAX_DEPTH) {
         warnings.push("x-kubernetes-validations: CEL rules are not evaluated".to_owned());
     }
+    unchecked_patterns(&schema, MAX_DEPTH, &mut warnings);
     if spec.pointer("/conversion/strategy").is_some_and(|s| s == "Webhook") {
         warnings.push(
             "spec.conversion: webhooks are not called; versions are converted as if strategy were None"
                 .to_owned(),
         );
     }
-    Custom { storage_version: storage_version.to_owned(), columns, scale, schema, warnings }
+    Custom { columns, scale, schema, warnings }
+}
+
+fn unchecked_patterns(value: &Value, depth: usize, warnings: &mut Vec<String>) {
+    let Some(depth) = depth.checked_sub(1) else { return };
+    match value {
+        Value::Object(map) => {
+            if let Some(pattern) = map.get("pattern").and_then(Value::as_str)
+                && let Err(error) = regex_lite::Regex::new(pattern)
+            {
+                warnings.push(format!("pattern {pattern:?} is not checked: {error}"));
+            }
+            map.values().for_each(|inner| unchecked_patterns(inner, depth, warnings));
+        }
+        Value::Array(items) => items.iter().for_each(|inner| unchecked_patterns(inner, depth, warnings)),
+        _ => {}
+    }
 }
 
 fn mentions(value: &Value, key: &str, depth: usize) -> bool {
@@ -260,116 +282,6 @@ pub fn apply_defaults(value: &mut Value, schema: &Value) {
     }
 }
 
-/// Violations kept per object.
-const MAX_CAUSES: usize = 100;
-
-/// Checks a value against the value rules of a schema (its types were checked on decoding).
-pub fn validate(object: &Value, schema: &Value) -> Vec<Cause> {
-    let mut causes = Vec::new();
-    check(object, schema, "", &mut causes);
-    causes
-}
-
-fn cause(causes: &mut Vec<Cause>, reason: &str, field: &str, message: String) {
-    if causes.len() < MAX_CAUSES {
-        causes.push(Cause { reason: reason.to_owned(), field: field.to_owned(), message });
-    }
-}
-
-fn check(value: &Value, schema: &Value, path: &str, causes: &mut Vec<Cause>) {
-    if let Some(allowed) = schema["enum"].as_array()
-        && !allowed.contains(value)
-    {
-        let list: Vec<String> = allowed.iter().map(Value::to_string).collect();
-        let message = format!("Unsupported value: {value}: supported values: {}", list.join(", "));
-        cause(causes, "FieldValueNotSupported", path, message);
-    }
-    match value {
-        Value::Object(object) => check_object(object, schema, path, causes),
-        Value::Array(items) => {
-            bounds(items.len() as f64, schema, ("minItems", "maxItems"), path, "items", value, causes);
-            for (i, item) in items.iter().enumerate() {
-                check(item, &schema["items"], &format!("{path}[{i}]"), causes);
-            }
-        }
-        Value::String(text) => {
-            bounds(
-                text.chars().count() as f64,
-                schema,
-                ("minLength", "maxLength"),
-                path,
-                "chars long",
-                value,
-                causes,
-            );
-            if let Some(pattern) = schema["pattern"].as_str()
-                && regex_lite::Regex::new(pattern).is_ok_and(|regex| !regex.is_match(text))
-            {
-                let message = format!("Invalid value: {value}: {path} in body should match '{pattern}'");
-                cause(causes, "FieldValueInvalid", path, message);
-            }
-        }
-        Value::Number(number) => {
-            bounds(
-                number.as_f64().unwrap_or_default(),
-                schema,
-                ("minimum", "maximum"),
-                path,
-                "",
-                value,
-                causes,
-            );
-        }
-        _ => {}
-    }
-}
-
-fn check_object(object: &Map<String, Value>, schema: &Value, path: &str, causes: &mut Vec<Cause>) {
-    let at = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        if !object.contains_key(name) {
-            cause(causes, "FieldValueRequired", &at(name), "Required value".into());
-        }
-    }
-    for (name, inner) in object {
-        let schema = match schema["properties"].get(name) {
-            Some(schema) => schema,
-            None => &schema["additionalProperties"],
-        };
-        if schema.is_object() && !(path.is_empty() && name == "metadata") && !inner.is_null() {
-            check(inner, schema, &at(name), causes);
-        }
-    }
-}
-
-fn bounds(
-    size: f64,
-    schema: &Value,
-    (min, max): (&str, &str),
-    path: &str,
-    unit: &str,
-    value: &Value,
-    causes: &mut Vec<Cause>,
-) {
-    let space = if unit.is_empty() { "" } else { " " };
-    if let Some(limit) = schema[min].as_f64()
-        && (size < limit || (schema["exclusiveMinimum"] == true && min == "minimum" && size == limit))
-    {
-        let message =
-            format!("Invalid value: {value}: {path} in body should be at least {limit}{space}{unit}");
-        let greater = message.replace("at least", "greater than or equal to");
-        cause(causes, "FieldValueInvalid", path, if unit.is_empty() { greater } else { message });
-    }
-    if let Some(limit) = schema[max].as_f64()
-        && (size > limit || (schema["exclusiveMaximum"] == true && max == "maximum" && size == limit))
-    {
-        let message =
-            format!("Invalid value: {value}: {path} in body should be at most {limit}{space}{unit}");
-        let less = message.replace("at most", "less than or equal to");
-        cause(causes, "FieldValueInvalid", path, if unit.is_empty() { less } else { message });
-    }
-}
-
 /// The value a simple JSONPath (`.spec.replicas`, `.status.conditions[?(@.type=="Ready")].status`) finds.
 pub fn read_path<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
     let mut at = object;
@@ -474,6 +386,74 @@ mod tests {
                 r#"spec.mode: Unsupported value: "c": supported values: "a", "b""#,
                 "spec.size: Invalid value: 9: spec.size in body should be less than or equal to 5"
             ]
+        );
+    }
+
+    fn wrong(spec: Value, schema: Value) -> Vec<String> {
+        let definition = json!({"spec": {"group": "demo.io", "scope": "Namespaced", "names": {"plural": "widgets",
+            "kind": "Widget"}, "versions": [{"name": "v1", "served": true, "storage": true, "schema":
+            {"openAPIV3Schema": {"type": "object", "properties": {"spec": schema}}}}]}});
+        let resource = resources(&definition).remove(0);
+        let decoded = decode_value(json!({"kind": "Widget", "spec": spec}), &resource.ty).unwrap();
+        let causes = validate(&decoded.object, &resource.custom.unwrap().schema);
+        causes.into_iter().map(|c| format!("{}: {}", c.field, c.message)).collect()
+    }
+
+    #[test]
+    fn every_value_of_a_wrong_type_is_named_without_the_server_s_own_types() {
+        let text = json!({"type": "string"});
+        let schema = json!({"type": "object", "properties": {"size": {"type": "integer"}, "on": {"type": "boolean"},
+            "list": {"type": "array", "items": text}, "map": {"type": "object", "additionalProperties": text},
+            "port": {"x-kubernetes-int-or-string": true}, "inner": {"type": "object", "properties": {"a": text}}}});
+        let all =
+            json!({"size": "two", "on": "yes", "list": {}, "map": {"k": 1}, "port": true, "inner": [1]});
+        assert_eq!(
+            wrong(all, schema.clone()),
+            [
+                r#"spec.inner: Invalid value: "array": spec.inner in body must be of type object: "array""#,
+                r#"spec.list: Invalid value: "object": spec.list in body must be of type array: "object""#,
+                r#"spec.map.k: Invalid value: "integer": spec.map.k in body must be of type string: "integer""#,
+                r#"spec.on: Invalid value: "string": spec.on in body must be of type boolean: "string""#,
+                r#"spec.port: Invalid value: "boolean": spec.port in body must be of type integer,string: "boolean""#,
+                r#"spec.size: Invalid value: "string": spec.size in body must be of type integer: "string""#,
+            ]
+        );
+        assert_eq!(
+            wrong(json!({"size": 1.0, "port": 3_000_000_000_u32, "list": ["a"], "inner": {}}), schema),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn junctors_and_lists_are_checked() {
+        let any = json!({"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}},
+            "anyOf": [{"required": ["a"]}, {"required": ["b"]}], "not": {"required": ["a", "b"]}});
+        assert_eq!(wrong(json!({"b": "x"}), any.clone()), [""; 0]);
+        assert_eq!(
+            wrong(json!({}), any.clone()),
+            [
+                r#"spec: Invalid value: "object": "spec" must validate at least one schema (anyOf)"#,
+                "spec.a: Required value",
+            ]
+        );
+        assert_eq!(
+            wrong(json!({"a": "x", "b": "x"}), any),
+            [r#"spec: Invalid value: "object": "spec" must not validate the schema (not)"#,]
+        );
+        let one =
+            json!({"x-kubernetes-preserve-unknown-fields": true, "oneOf": [{"minimum": 5}, {"maximum": 7}]});
+        assert_eq!(
+            wrong(json!(6), one),
+            [
+                r#"spec: Invalid value: 6: "spec" must validate one and only one schema (oneOf). Found 2 valid alternatives"#,
+            ]
+        );
+        let list = json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}});
+        assert_eq!(wrong(json!(["a", "b", "a"]), list), [r#"spec[2]: Duplicate value: "a""#]);
+        let time = json!({"type": "string", "format": "date-time"});
+        assert_eq!(
+            wrong(json!("noon"), time),
+            [r#"spec: Invalid value: "noon": spec in body must be of type date-time: "noon""#,]
         );
     }
 

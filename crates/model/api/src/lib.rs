@@ -3,6 +3,7 @@
 //! This room knows no store, no HTTP and no clock; every function is pure.
 
 pub mod codec;
+pub mod convert;
 pub mod crd;
 pub mod defaults;
 pub mod meta;

@@ -18,8 +18,10 @@ use crate::{
 pub struct Row {
     /// API group, empty for core.
     pub group: &'static str,
-    /// The version served and stored.
+    /// The version served.
     pub version: &'static str,
+    /// The version its objects are stored in; see [`crate::convert`].
+    pub stored: &'static str,
     /// Lower-case plural name in paths.
     pub plural: &'static str,
     /// Kind in CamelCase.
@@ -52,13 +54,25 @@ const fn row(
     categories: &'static [&'static str],
     subresources: &'static [&'static str],
 ) -> Row {
-    Row { group, version, plural, kind, namespaced, short, categories, subresources, review: false }
+    Row {
+        group,
+        version,
+        stored: version,
+        plural,
+        kind,
+        namespaced,
+        short,
+        categories,
+        subresources,
+        review: false,
+    }
 }
 
 const fn review(group: &'static str, plural: &'static str, kind: &'static str, namespaced: bool) -> Row {
     Row {
         group,
         version: "v1",
+        stored: "v1",
         plural,
         kind,
         namespaced,
@@ -67,6 +81,11 @@ const fn review(group: &'static str, plural: &'static str, kind: &'static str, n
         subresources: NONE,
         review: true,
     }
+}
+
+/// A further version of a resource that is stored in another one.
+const fn stored_as(stored: &'static str, row: Row) -> Row {
+    Row { stored, ..row }
 }
 
 const POD_SUB: &[&str] = &["status", "log", "exec", "attach", "portforward", "binding", "eviction"];
@@ -102,6 +121,7 @@ pub const ROWS: &[Row] = &[
     row("apps", "v1", "replicasets", "ReplicaSet", true, &["rs"], ALL, STATUS_SCALE),
     row("apps", "v1", "statefulsets", "StatefulSet", true, &["sts"], ALL, STATUS_SCALE),
     row("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", true, &["hpa"], ALL, STATUS),
+    stored_as("v2", row("autoscaling", "v1", "horizontalpodautoscalers", "HorizontalPodAutoscaler", true, &["hpa"], ALL, STATUS)),
     row("batch", "v1", "cronjobs", "CronJob", true, &["cj"], ALL, STATUS),
     row("batch", "v1", "jobs", "Job", true, NONE, ALL, STATUS),
     row("coordination.k8s.io", "v1", "leases", "Lease", true, NONE, NONE, NONE),
@@ -160,6 +180,8 @@ pub struct Resource {
     pub subresources: Vec<String>,
     /// Where its objects are.
     pub backing: Backing,
+    /// The version its objects are stored in.
+    pub storage_version: String,
     /// The type of its objects.
     pub ty: TypeRef,
     /// What a CustomResourceDefinition adds.
@@ -176,6 +198,11 @@ impl Resource {
                 &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
             }
         }
+    }
+
+    /// Whether objects are stored in the version this resource serves.
+    pub fn serves_stored(&self) -> bool {
+        self.storage_version == self.gvk.version
     }
 
     /// Whether the subresource is served.
@@ -211,17 +238,19 @@ fn from_row(row: &Row) -> Option<Resource> {
         short: owned(row.short),
         categories: owned(row.categories),
         subresources: owned(row.subresources),
+        storage_version: row.stored.to_owned(),
         backing: if row.review { Backing::Review } else { Backing::Stored },
         custom: None,
         gvk,
     })
 }
 
-/// The built-in resource of a group and plural name.
+/// The built-in resource of a group and plural name, in the version it is stored in.
 pub fn builtin_resource(group: &str, plural: &str) -> Option<&'static Resource> {
     static INDEX: OnceLock<HashMap<(&'static str, &'static str), &'static Resource>> = OnceLock::new();
     let index = INDEX.get_or_init(|| {
-        builtin_resources().iter().map(|r| ((r.gvk.group.as_str(), r.plural.as_str()), r)).collect()
+        let stored = builtin_resources().iter().filter(|r| r.serves_stored());
+        stored.map(|r| ((r.gvk.group.as_str(), r.plural.as_str()), r)).collect()
     });
     index.get(&(group, plural)).copied()
 }

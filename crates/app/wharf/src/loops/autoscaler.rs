@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt::Write as _,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -157,12 +156,7 @@ impl Question {
 
 /// The selector of a metric as PromQL, each matcher after a comma.
 fn matchers(metric: &NamedMetric) -> String {
-    let labels =
-        metric.metric.selector.as_ref().and_then(|s| s.get("matchLabels")).and_then(|l| l.as_object());
-    labels.into_iter().flatten().fold(String::new(), |mut text, (name, value)| {
-        let _ = write!(text, ",{name}={:?}", value.as_str().unwrap_or_default());
-        text
-    })
+    metric.metric.selector.as_ref().map(wharf_scale::hpa::matchers).unwrap_or_default()
 }
 
 fn by_pod(samples: Vec<Sample>, now: Timestamp) -> BTreeMap<String, Usage> {

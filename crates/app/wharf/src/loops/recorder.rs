@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::sync::mpsc;
-use wharf_base::Clock;
+use wharf_base::{Clock, Timestamp};
 use wharf_client::{Client, PatchKind, action::EVENTS};
 use wharf_control::{
     Event,
@@ -20,35 +20,45 @@ const AT_ONCE: usize = 32;
 /// Takes events. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Recorder {
-    sender: mpsc::Sender<(&'static str, Event)>,
+    sender: mpsc::Sender<Noted>,
+    clock: Arc<dyn Clock>,
 }
+
+/// Who recorded what, when.
+type Noted = (&'static str, Event, Timestamp);
 
 impl Recorder {
     /// A recorder, and the task that writes.
     pub(crate) fn new(client: Client, clock: Arc<dyn Clock>) -> (Self, impl Future<Output = ()> + Send) {
         let (sender, receiver) = mpsc::channel(WAITING);
-        (Self { sender }, write_all(client, clock, receiver))
+        (Self { sender, clock }, write_all(client, receiver))
+    }
+
+    /// The time events are recorded at.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Records an event of a component.
     pub(crate) fn record(&self, component: &'static str, event: Event) {
-        if self.sender.try_send((component, event)).is_err() {
+        self.record_at(component, event, self.clock.now());
+    }
+
+    /// Records an event of a component that happened at a time.
+    pub(crate) fn record_at(&self, component: &'static str, event: Event, at: Timestamp) {
+        if self.sender.try_send((component, event, at)).is_err() {
             tracing::debug!(component, "event dropped: too many wait to be written");
         }
     }
 }
 
-async fn write_all(
-    client: Client,
-    clock: Arc<dyn Clock>,
-    mut receiver: mpsc::Receiver<(&'static str, Event)>,
-) {
+async fn write_all(client: Client, mut receiver: mpsc::Receiver<Noted>) {
     let mut correlator = Correlator::default();
     let mut taken = Vec::with_capacity(AT_ONCE);
     while receiver.recv_many(&mut taken, AT_ONCE).await > 0 {
         let mut records: Vec<Record> = Vec::with_capacity(taken.len());
-        for (component, event) in taken.drain(..) {
-            let Some(record) = correlator.note(component, &event, clock.now()) else { continue };
+        for (component, event, at) in taken.drain(..) {
+            let Some(record) = correlator.note(component, &event, at) else { continue };
             // Two of one object in the same round become one write.
             match records.iter_mut().find(|r| r.name == record.name && r.namespace == record.namespace) {
                 Some(earlier) => {

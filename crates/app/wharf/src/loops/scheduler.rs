@@ -275,10 +275,12 @@ async fn bind(shared: Shared, pod: Object, node: String) -> Done {
     let binding = json!({"apiVersion": "v1", "kind": "Binding",
         "metadata": {"namespace": namespace, "name": name, "uid": uid(&pod)},
         "target": {"apiVersion": "v1", "kind": "Node", "name": node}});
+    // The node may go to work before the answer is here.
+    let bound = shared.recorder.now();
     let result = shared.client.post(&PODS, namespace, name, "binding", &binding).await;
     if result.is_ok() {
         let message = format!("Successfully assigned {namespace}/{name} to {node}");
-        shared.recorder.record(NAME, Event::normal(reference(&pod), "Scheduled", message));
+        shared.recorder.record_at(NAME, Event::normal(reference(&pod), "Scheduled", message), bound);
     }
     Done { uid: uid(&pod).to_owned(), node: Some(node), result: result.map(drop) }
 }

@@ -48,7 +48,7 @@ pub(crate) fn decode_body(
     let (object, strict) = typed(kind, body, &resource.ty).map_err(|error| {
         let Gvk { version, kind, .. } = &resource.gvk;
         match error {
-            DecodeError::Type(message) => Status::bad_request(format!(
+            DecodeError::Type { message, .. } => Status::bad_request(format!(
                 "{kind} in version {version:?} cannot be handled as a {kind}: {message}"
             )),
             other => syntax(&other),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Request, Response};
 use serde_json::{Value, json};
 use wharf_api::{
-    crd, defaults, meta,
+    convert, crd, defaults, meta,
     patch::{Manager, track_update},
     resource::Resource,
     status::Status,
@@ -158,7 +158,7 @@ async fn try_create(
     if !how.applied {
         track_update(&json!({}), &mut object, &resource.ty, &who);
     }
-    store_version(resource, &mut object);
+    convert::to_stored(resource, &mut object);
 
     let name = meta::name(&object).to_owned();
     let key = format!("{}/{name}", if resource.namespaced { meta::namespace(&object) } else { "" });
@@ -194,13 +194,4 @@ pub(super) fn entry_of(
 ) -> Result<Arc<Entry>, Status> {
     let entry = Entry::new(qualified, key, &encode(object), revision);
     entry.map(Arc::new).ok_or_else(|| Status::internal("the object cannot be encoded"))
-}
-
-/// Custom resources are stored in their storage version.
-pub(super) fn store_version(resource: &Resource, object: &mut Value) {
-    if let (Some(custom), Value::Object(map)) = (&resource.custom, object) {
-        let stored =
-            wharf_api::schema::Gvk { version: custom.storage_version.clone(), ..resource.gvk.clone() };
-        map.insert("apiVersion".into(), stored.api_version().into());
-    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Request, Response, header};
 use serde_json::{Value, json};
 use wharf_api::{
-    codec::{decode_value, yaml_to_value},
+    codec::{DecodeError, decode_value, yaml_to_value},
     meta,
     patch::{self, Conflict, Manager, PatchError},
     resource::Resource,
@@ -152,7 +152,7 @@ async fn apply(
     };
     let text = std::str::from_utf8(body).map_err(|_| Status::bad_request("the body is not UTF-8"))?;
     let config = yaml_to_value(text).map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
-    let decoded = decode_value(config, &resource.ty).map_err(|e| Status::bad_request(e.to_string()))?;
+    let decoded = decode_value(config, &resource.ty).map_err(|error| untyped(context, resource, &error))?;
     field_validation(context, resource, decoded.strict)?;
     let mut config = decoded.object;
     if config.pointer("/metadata/managedFields").is_some_and(|m| m.as_array().is_none_or(|a| !a.is_empty())) {
@@ -195,6 +195,20 @@ async fn apply(
     })
     .await?;
     Ok(respond::object(200, accept, resource, &entry, server.now()))
+}
+
+/// The applied configuration is none of this resource.
+fn untyped(context: &Context, resource: &Resource, error: &DecodeError) -> Status {
+    let DecodeError::Type { plain, .. } = error else { return Status::bad_request(error.to_string()) };
+    let (info, gvk) = (&context.info, &resource.gvk);
+    let slash = if info.namespace.is_empty() { "" } else { "/" };
+    Status::bad_request(format!(
+        "failed to create typed patch object ({}{slash}{}; {}, Kind={}): {plain}",
+        info.namespace,
+        info.name,
+        gvk.api_version(),
+        gvk.kind
+    ))
 }
 
 fn conflicts(conflicts: &[Conflict]) -> Status {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Request, Response};
 use serde_json::Value;
 use wharf_api::{
-    crd, defaults, meta,
+    convert, crd, defaults, meta,
     patch::{Manager, track_update},
     resource::Resource,
     status::{Cause, Status},
@@ -16,7 +16,7 @@ use wharf_state::{Error, Expect};
 
 use super::{
     BodyKind,
-    create::{Creation, create_object, entry_of, store_version},
+    create::{Creation, create_object, entry_of},
     decode_body, finish_if_finalized,
 };
 use crate::{
@@ -114,11 +114,11 @@ pub(crate) async fn write_change(
             record_manager(server, context, resource, options, &mut new, &old);
         }
         let allocated = server.ranges.assign(resource, Some(&old), &mut new)?;
-        store_version(resource, &mut new);
-        // What is built in is served as it is stored: no second decoding.
-        let unchanged = match resource.custom {
-            None => new == old,
-            Some(_) => new == old_entry.object(),
+        convert::to_stored(resource, &mut new);
+        // Where the version served is the one stored, nothing is decoded a second time.
+        let unchanged = match resource.serves_stored() {
+            true => new == old,
+            false => new == old_entry.object(),
         };
         if unchanged {
             allocated.release();

@@ -202,8 +202,7 @@ struct Encoder {
 
 impl Encoder {
     fn shares_bytes(&self) -> bool {
-        let native =
-            self.resource.custom.as_ref().is_none_or(|c| c.storage_version == self.resource.gvk.version);
+        let native = self.resource.serves_stored();
         self.accept.view == View::Object && self.accept.format == Format::Json && native
     }
 
@@ -216,8 +215,12 @@ impl Encoder {
             return Some(crate::storage::json_frame(kind, &entry.bytes));
         }
         match (self.accept.view, self.accept.format) {
-            (View::Object, Format::Protobuf) => {
+            (View::Object, Format::Protobuf) if self.resource.serves_stored() => {
                 Some(encode_watch_event(kind.name(), &entry.enveloped(&self.resource)).into())
+            }
+            (View::Object, Format::Protobuf) => {
+                let object = respond::as_served(&self.resource, entry.object());
+                Some(self.frame(kind.name(), &object))
             }
             (View::Object, _) => {
                 let object = respond::as_served(&self.resource, entry.object());

@@ -42,7 +42,11 @@ impl NodeAgent {
             }
         };
         if !container.began && !path(attempt).exists() {
-            let message = format!("container {name:?} in pod {pod:?} is waiting to start: ContainerCreating");
+            let why = match container.waits.as_str() {
+                "ErrImagePull" => "image can't be pulled",
+                other => other,
+            };
+            let message = format!("container {name:?} in pod {pod:?} is waiting to start: {why}");
             return Err(StreamError::BadRequest(message));
         }
         let live = options.follow && !options.previous;

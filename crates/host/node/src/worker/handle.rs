@@ -42,6 +42,8 @@ pub(crate) struct ContainerView {
     pub(crate) running: bool,
     /// It has been made at least once.
     pub(crate) began: bool,
+    /// Why it has not, as its status says.
+    pub(crate) waits: String,
     pub(crate) tty: bool,
     pub(crate) stdin: bool,
     pub(crate) is_init: bool,
@@ -73,6 +75,7 @@ impl PodHandle {
                 attempt: known.map_or(0, |known| known.attempt),
                 running: known.is_some_and(|known| known.running().is_some()),
                 began: known.is_some_and(|known| known.run != Run::Absent || known.last.is_some()),
+                waits: crate::status::waits(pod, state, &container.name).to_owned(),
                 tty: container.tty,
                 stdin: container.stdin,
                 is_init: pod.spec.init_containers.iter().any(|init| init.name == container.name),

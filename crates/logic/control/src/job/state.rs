@@ -6,7 +6,7 @@ use wharf_base::Timestamp;
 
 use super::{
     Action, Condition, Event, JOBS, Job, JobStatus, PODS, Pod, Step, TRACKING, Uncounted, condition,
-    drop_finalizer, index, pods,
+    drop_finalizer, index, pods, policy::Verdict,
 };
 use crate::pod::sort_for_deletion;
 
@@ -91,7 +91,7 @@ impl<'a> Progress<'a> {
             } else if pod.status.phase == "Failed"
                 || (pod.metadata.deleting() && pod.spec.node_name.is_empty())
             {
-                uncounted.failed.push(uid.clone());
+                self.note_failure(pod, &mut uncounted);
             }
         }
         if self.job.indexed() {
@@ -108,6 +108,21 @@ impl<'a> Progress<'a> {
         let in_range = |index: &i64| *index >= 0 && *index < self.job.spec.completions.unwrap_or(0);
         if self.job.indexed() {
             indexes.extend(pods::index_of(pod).filter(in_range));
+        }
+    }
+
+    /// Notes a failure, unless the Job's policy says otherwise.
+    fn note_failure(&mut self, pod: &Pod, uncounted: &mut Uncounted) {
+        let policy = self.job.spec.pod_failure_policy.as_ref();
+        match policy.map_or(Verdict::Count, |policy| policy.judge(pod)) {
+            Verdict::Count => uncounted.failed.push(pod.metadata.uid.clone()),
+            Verdict::Ignore => self.writes.push(drop_finalizer(PODS, &pod.metadata, TRACKING)),
+            Verdict::FailJob(why) => {
+                uncounted.failed.push(pod.metadata.uid.clone());
+                if !self.ending() {
+                    self.add_condition("FailureTarget", "True", "PodFailurePolicy", &why);
+                }
+            }
         }
     }
 
@@ -153,10 +168,19 @@ impl<'a> Progress<'a> {
         } else if self.past_deadline() {
             let message = "Job was active longer than specified deadline";
             self.add_condition("FailureTarget", "True", "DeadlineExceeded", message);
+        } else if let Some(rule) = self.success_rule() {
+            let message = format!("Matched rules at index {rule}");
+            self.add_condition("SuccessCriteriaMet", "True", "SuccessPolicy", &message);
         } else if self.complete() && !self.job.spec.suspend {
             let message = "Reached expected number of succeeded pods";
             self.add_condition("SuccessCriteriaMet", "True", "CompletionsReached", message);
         }
+    }
+
+    /// The rule of the Job's success policy that is met.
+    fn success_rule(&self) -> Option<usize> {
+        let policy = self.job.spec.success_policy.as_ref().filter(|_| self.job.indexed())?;
+        policy.met(&self.done, self.job.spec.completions.unwrap_or(0))
     }
 
     fn complete(&self) -> bool {
@@ -201,19 +225,18 @@ impl<'a> Progress<'a> {
             return;
         }
         let involved = self.job.object_ref();
-        let failure =
-            condition::find(&self.status.conditions, "FailureTarget").filter(|c| c.is_true()).cloned();
-        if let Some(failure) = failure {
-            let reason = if failure.reason == "DeadlineExceeded" {
-                "DeadlineExceeded"
-            } else {
-                "BackoffLimitExceeded"
+        let criterion =
+            |kind| condition::find(&self.status.conditions, kind).filter(|c| c.is_true()).cloned();
+        if let Some(failure) = criterion("FailureTarget") {
+            let reason = match failure.reason.as_str() {
+                "DeadlineExceeded" => "DeadlineExceeded",
+                "PodFailurePolicy" => "PodFailurePolicy",
+                _ => "BackoffLimitExceeded",
             };
             self.add_condition("Failed", "True", reason, &failure.message);
             self.step.actions.push(Action::Event(Event::warning(involved, reason, failure.message)));
-        } else {
-            let message = "Reached expected number of succeeded pods";
-            self.add_condition("Complete", "True", "CompletionsReached", message);
+        } else if let Some(success) = criterion("SuccessCriteriaMet") {
+            self.add_condition("Complete", "True", &success.reason, &success.message);
             self.status.completion_time = Some(self.now.truncated());
             self.step.actions.push(Action::Event(Event::normal(involved, "Completed", "Job completed")));
         }

@@ -55,6 +55,16 @@ impl Jobs {
         }
     }
 
+    /// Ends every active pod with an exit code.
+    fn fail_with(&mut self, code: i64) {
+        let pods = self.world.all::<Pod>(&PODS);
+        for pod in pods.iter().filter(|pod| pod.active()) {
+            let state = json!([{"name": "c", "state": {"terminated": {"exitCode": code, "finishedAt": at(self.now)}}}]);
+            let status = json!({"status": {"phase": "Failed", "containerStatuses": state, "conditions": []}});
+            self.world.patch(&PODS, &pod.metadata.name, status);
+        }
+    }
+
     /// (active, succeeded, failed), and the conditions that hold.
     fn check(&self, counts: (i64, i64, i64), conditions: &[&str]) {
         let status = self.job().status;
@@ -143,4 +153,49 @@ fn time_to_live_deletes_it() {
     jobs.now = 30;
     jobs.settle();
     assert!(jobs.world.object(&JOBS, "j").is_none());
+}
+
+#[test]
+fn a_failure_policy_ignores_counts_or_ends() {
+    let policy = json!({"rules": [
+        {"action": "FailJob", "onExitCodes": {"containerName": "c", "operator": "In", "values": [42]}},
+        {"action": "Ignore", "onExitCodes": {"operator": "NotIn", "values": [1]}}]});
+    let mut jobs = Jobs::new(json!({"backoffLimit": 1, "podFailurePolicy": policy}));
+    jobs.settle();
+    jobs.fail_with(137);
+    jobs.settle();
+    jobs.now += 30;
+    jobs.settle();
+    jobs.check((1, 0, 0), &[]);
+    jobs.fail_with(1);
+    jobs.settle();
+    jobs.now += 60;
+    jobs.settle();
+    jobs.check((1, 0, 1), &[]);
+    jobs.fail_with(42);
+    jobs.settle();
+    jobs.check((0, 0, 2), &["FailureTarget", "Failed"]);
+    let failed = jobs.job().status.conditions.pop().unwrap();
+    assert_eq!(failed.reason, "PodFailurePolicy");
+    assert!(
+        failed.message.contains("failed with exit code 42 matching FailJob rule at index 0"),
+        "{failed:?}"
+    );
+}
+
+#[test]
+fn a_success_policy_ends_an_indexed_job_early() {
+    let policy =
+        json!({"rules": [{"succeededIndexes": "3-4"}, {"succeededIndexes": "0-2", "succeededCount": 2}]});
+    let mut jobs = Jobs::new(
+        json!({"completions": 5, "parallelism": 5, "completionMode": "Indexed", "successPolicy": policy}),
+    );
+    jobs.settle();
+    jobs.end("Succeeded", 1);
+    jobs.settle();
+    jobs.check((4, 1, 0), &[]);
+    jobs.end("Succeeded", 1);
+    jobs.settle();
+    jobs.check((0, 2, 0), &["SuccessCriteriaMet", "Complete"]);
+    assert_eq!(jobs.job().status.conditions.pop().unwrap().message, "Matched rules at index 1");
 }

@@ -417,10 +417,10 @@ impl Rollout {
     /// What makes the spec unusable, with the field.
     pub fn problem(&self) -> Option<String> {
         let spec = &self.spec;
-        if let Some(name) =
-            ["workloadRef", "analysis", "restartAt"].into_iter().find(|n| spec.other.contains_key(*n))
-        {
-            return Some(format!("spec.{name} is not supported"));
+        if spec.other.contains_key("workloadRef") {
+            return Some(
+                "spec.workloadRef is not supported; write the pods' template in spec.template".into(),
+            );
         }
         match spec.selector.as_ref() {
             None => return Some("spec.selector is required".into()),
@@ -431,6 +431,13 @@ impl Rollout {
                     return Some("spec.template.metadata.labels do not match spec.selector".into());
                 }
             }
+        }
+        if let (Some(deadline), ready) = (spec.progress_deadline_seconds, spec.min_ready_seconds)
+            && deadline <= ready
+        {
+            return Some(format!(
+                "spec.progressDeadlineSeconds {deadline} must be greater than spec.minReadySeconds {ready}"
+            ));
         }
         match (&spec.strategy.canary, &spec.strategy.blue_green) {
             (Some(_), Some(_)) => Some("spec.strategy: canary and blueGreen exclude each other".into()),
@@ -446,18 +453,13 @@ impl Canary {
         if self.canary_service.is_empty() != self.stable_service.is_empty() {
             return Some("spec.strategy.canary: canaryService and stableService go together".into());
         }
-        if let Some(name) = [
-            "pingPong",
-            "dynamicStableScale",
-            "minPodsPerReplicaSet",
-            "canaryMetadata",
-            "stableMetadata",
-            "antiAffinity",
-        ]
-        .into_iter()
-        .find(|n| self.other.contains_key(*n))
-        {
-            return Some(format!("spec.strategy.canary.{name} is not supported"));
+        if !self.canary_service.is_empty() && self.canary_service == self.stable_service {
+            return Some("spec.strategy.canary: canaryService and stableService must differ".into());
+        }
+        if self.other.contains_key("pingPong") {
+            return Some(
+                "spec.strategy.canary.pingPong is not supported; use canaryService and stableService".into(),
+            );
         }
         self.steps.iter().enumerate().find_map(|(index, step)| {
             step.problem().map(|problem| format!("spec.strategy.canary.steps[{index}]: {problem}"))
@@ -467,7 +469,9 @@ impl Canary {
 
 impl CanaryStep {
     fn problem(&self) -> Option<String> {
-        if let Some(name) = self.other.keys().next() {
+        // A bound on the pods waited for beside `setWeight`; a step waits for all.
+        let beside = |name: &&String| *name != "replicaProgressThreshold";
+        if let Some(name) = self.other.keys().find(beside) {
             return Some(format!("the step {name:?} is not supported"));
         }
         let set = [

@@ -411,6 +411,33 @@ fn blue_green_goes_back_when_the_analysis_after_the_switch_fails() {
 }
 
 #[test]
+fn what_contradicts_itself_is_refused_by_name() {
+    let check = |change: Value, expect: &str| {
+        let mut spec = json!({"selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}}, "strategy": {"canary": {}}});
+        merge(&mut spec, &change);
+        let rollout: Rollout = read(&json!({"spec": spec})).unwrap();
+        assert_eq!(rollout.problem().unwrap_or_default(), expect, "{change}");
+    };
+    let canary = |canary: Value| json!({"strategy": {"canary": canary}});
+    check(json!({}), "");
+    check(
+        json!({"progressDeadlineSeconds": 5, "minReadySeconds": 5}),
+        "spec.progressDeadlineSeconds 5 must be greater than spec.minReadySeconds 5",
+    );
+    check(
+        canary(json!({"canaryService": "a", "stableService": "a"})),
+        "spec.strategy.canary: canaryService and stableService must differ",
+    );
+    check(
+        canary(json!({"steps": [{"setWeight": 1, "pause": {}}]})),
+        "spec.strategy.canary.steps[0]: exactly one of setWeight, pause, analysis, setCanaryScale is required",
+    );
+    check(canary(json!({"steps": [{"setWeight": 1, "replicaProgressThreshold": {"value": 1}}]})), "");
+    check(canary(json!({"antiAffinity": {}, "dynamicStableScale": true})), "");
+}
+
+#[test]
 fn what_cannot_be_followed_is_refused_by_name() {
     let mut world = World::new(canary(json!([{"setWeight": 1}, {"experiment": {}}])));
     let status = world.rollout().status;

@@ -8,7 +8,7 @@ use serde_json::{Map, Number, Value};
 use wharf_base::{Quantity, Timestamp};
 
 use super::DecodeError;
-use crate::schema::{Kind, Type, builtin};
+use crate::schema::{Kind, Type, TypeRef, builtin};
 
 /// An object decoded against its schema.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,7 +58,7 @@ enum Segment {
 struct Walk {
     path: RefCell<Vec<Segment>>,
     strict: RefCell<Vec<String>>,
-    mismatch: RefCell<Option<String>>,
+    mismatch: RefCell<Option<DecodeError>>,
 }
 
 impl Walk {
@@ -75,10 +75,7 @@ impl Walk {
     }
 
     fn error(&self, error: &serde_json::Error) -> DecodeError {
-        match self.mismatch.borrow_mut().take() {
-            Some(message) => DecodeError::Type(message),
-            None => DecodeError::Syntax(error.to_string()),
-        }
+        self.mismatch.borrow_mut().take().unwrap_or_else(|| DecodeError::Syntax(error.to_string()))
     }
 
     fn dotted(&self) -> String {
@@ -138,11 +135,47 @@ impl<'a> Node<'a> {
                 format!("json: cannot unmarshal {found} into Go struct field {owner}.{at} of type {name}")
             }
         };
-        self.fail(message)
+        self.say(DecodeError::Type {
+            message,
+            plain: format!(".{at}: expected {}, got {found}", self.expected()),
+        })
     }
 
+    /// What belongs here, in the words of server-side apply.
+    fn expected(&self) -> &'static str {
+        match self.what {
+            What::Kind(Kind::Str | Kind::Bytes | Kind::Time | Kind::MicroTime) => "string",
+            What::Kind(Kind::Bool) => "boolean",
+            What::Kind(Kind::I32 | Kind::I64 | Kind::F64) => "numeric (int or float)",
+            What::Kind(Kind::Quantity | Kind::IntOrString) => "string or numeric",
+            What::Kind(Kind::List(_)) => "list",
+            _ => "map",
+        }
+    }
+
+    /// Whether a value of a wrong type is kept as it is. In custom resources it is: their schema, which
+    /// [`crate::crd::validate`] compares them with, says what is wrong with all of it at once.
+    fn keeps_wrong_types(&self) -> bool {
+        let inside = !self.walk.path.borrow().is_empty();
+        let builtin = matches!(self.what, What::Kind(Kind::Object(TypeRef::Builtin(_))));
+        self.owner.is_empty() && inside && !builtin
+    }
+
+    fn scalar<E: serde::de::Error>(&self, value: Value, found: &str) -> Result<Value, E> {
+        if self.keeps_wrong_types() { Ok(value) } else { Err(self.mismatch(found)) }
+    }
+
+    /// The value has the right type and is no value of its kind.
     fn fail<E: serde::de::Error>(&self, message: String) -> E {
-        self.walk.mismatch.borrow_mut().get_or_insert(message);
+        let at = self.walk.dotted();
+        self.say(DecodeError::Type {
+            message: format!("{at}: {message}"),
+            plain: format!(".{at}: {message}"),
+        })
+    }
+
+    fn say<E: serde::de::Error>(&self, error: DecodeError) -> E {
+        self.walk.mismatch.borrow_mut().get_or_insert(error);
         E::custom("wrong type")
     }
 
@@ -222,20 +255,20 @@ impl<'de> Visitor<'de> for Node<'_> {
         match self.what {
             What::Kind(Kind::Bool | Kind::SchemaOrBool) => Ok(Value::Bool(b)),
             _ if self.is_free() => Ok(Value::Bool(b)),
-            _ => Err(self.mismatch("bool")),
+            _ => self.scalar(Value::Bool(b), "bool"),
         }
     }
 
     fn visit_i64<E: serde::de::Error>(self, n: i64) -> Result<Value, E> {
         match self.what {
             What::Kind(Kind::I32 | Kind::IntOrString) if i32::try_from(n).is_err() => {
-                Err(self.mismatch(&format!("number {n}")))
+                self.scalar(n.into(), &format!("number {n}"))
             }
             What::Kind(Kind::I32 | Kind::IntOrString | Kind::I64) => Ok(n.into()),
             What::Kind(Kind::F64) => Ok(Number::from_f64(n as f64).map_or(Value::Null, Value::Number)),
             What::Kind(Kind::Quantity) => Ok(Quantity::from_units(n).to_string().into()),
             _ if self.is_free() => Ok(n.into()),
-            _ => Err(self.mismatch("number")),
+            _ => self.scalar(n.into(), "number"),
         }
     }
 
@@ -243,7 +276,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         match i64::try_from(n) {
             Ok(n) => self.visit_i64(n),
             Err(_) if self.is_free() => Ok(n.into()),
-            Err(_) => Err(self.mismatch(&format!("number {n}"))),
+            Err(_) => self.scalar(n.into(), &format!("number {n}")),
         }
     }
 
@@ -256,7 +289,7 @@ impl<'de> Visitor<'de> for Node<'_> {
                 .map(|q| q.to_string().into())
                 .map_err(|e| self.fail(e.to_string())),
             _ if self.is_free() => Ok(n.into()),
-            _ => Err(self.mismatch(&format!("number {n}"))),
+            _ => self.scalar(n.into(), &format!("number {n}")),
         }
     }
 
@@ -287,12 +320,14 @@ impl<'de> Visitor<'de> for Node<'_> {
                 )),
             },
             _ if self.is_free() => Ok(text.into()),
+            _ if self.keeps_wrong_types() => Ok(text.into()),
             _ => Err(self.mismatch("string")),
         }
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        if self.is_free() {
+        let is_list = matches!(self.what, What::Kind(Kind::List(_)));
+        if self.is_free() || (!is_list && self.keeps_wrong_types()) {
             let mut items = Vec::new();
             while let Some(item) = seq.next_element::<Value>()? {
                 items.push(item);
@@ -328,6 +363,7 @@ impl<'de> Visitor<'de> for Node<'_> {
             _ if self.is_free() => self.entries(&Kind::Json, map),
             _ => match self.schema_or() {
                 Some(ty) => self.fields(ty, map),
+                None if self.keeps_wrong_types() => self.entries(&Kind::Json, map),
                 None => Err(self.mismatch("object")),
             },
         }
@@ -472,5 +508,16 @@ mod tests {
         );
         assert_eq!(message(json!([])), "json: cannot unmarshal array into Go value of type v1.Deployment");
         assert!(message(json!({"spec": {"replicas": 1.5}})).contains("number 1.5"));
+        let DecodeError::Type { plain, .. } = check(DEPLOYMENT, json!({"spec": {"paused": 1}})).unwrap_err()
+        else {
+            panic!("another error")
+        };
+        assert_eq!(plain, ".spec.paused: expected boolean, got number");
+        let amount = json!({"spec": {"containers": [{"resources": {"limits": {"cpu": "1x"}}}]}});
+        let message = check(("", "v1", "Pod"), amount).unwrap_err().to_string();
+        assert!(
+            message.starts_with("spec.containers[0].resources.limits.cpu: quantities must match"),
+            "{message}"
+        );
     }
 }

@@ -38,9 +38,14 @@ pub enum DecodeError {
     /// Not well-formed.
     #[error("{0}")]
     Syntax(String),
-    /// Well-formed, but a value has the wrong type. The text is that of Go's decoder, which clients know.
-    #[error("{0}")]
-    Type(String),
+    /// Well-formed, but a value has the wrong type.
+    #[error("{message}")]
+    Type {
+        /// In the words of Go's decoder, which clients know.
+        message: String,
+        /// In the words of server-side apply: `.spec.replicas: expected numeric (int or float), got string`.
+        plain: String,
+    },
     /// Larger or deeper than the limits.
     #[error("{0}")]
     Limit(String),

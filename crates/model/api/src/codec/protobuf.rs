@@ -428,7 +428,10 @@ fn special(kind: &Kind, bytes: &[u8], depth: usize) -> Result<Value, DecodeError
         Kind::Quantity => match utf8(text(1).unwrap_or_default())?.parse::<wharf_base::Quantity>() {
             Ok(quantity) => quantity.to_string().into(),
             Err(_) if text(1).unwrap_or_default().is_empty() => "0".into(),
-            Err(error) => return Err(DecodeError::Type(error.to_string())),
+            Err(error) => {
+                let message = error.to_string();
+                return Err(DecodeError::Type { plain: message.clone(), message });
+            }
         },
         Kind::IntOrString if first == 1 => utf8(text(3).unwrap_or_default())?.into(),
         Kind::IntOrString => (second as i32).into(),

@@ -1,9 +1,9 @@
-//! Custom resource definitions and aggregated APIs. The schemas within are checked where they are compiled.
+//! Custom resource definitions and aggregated APIs.
 
 use std::collections::BTreeSet;
 
 use super::field::{Errors, Field};
-use super::{names, values};
+use super::{names, schema, values};
 
 /// A CustomResourceDefinition.
 pub(super) fn definition(root: &Field<'_>, errors: &mut Errors) {
@@ -45,10 +45,12 @@ fn versions(list: &Field<'_>, errors: &mut Errors) {
         }
         is_unique &= seen.insert(name.text().to_owned());
         stored += usize::from(version.flag_at("/storage"));
-        let schema = version.child("schema");
-        let open_api = schema.child("openAPIV3Schema");
-        if !open_api.is_set() {
-            errors.push(open_api.required(""));
+        let versioned = version.child("schema");
+        let open_api = versioned.child("openAPIV3Schema");
+        if open_api.is_set() {
+            schema::structural(&open_api, errors);
+        } else {
+            errors.push(open_api.required("schemas are required"));
         }
         printer_columns(&version.child("additionalPrinterColumns"), errors);
         let subresources = version.child("subresources");

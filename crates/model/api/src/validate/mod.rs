@@ -20,6 +20,7 @@ mod names;
 mod pod;
 mod policy;
 mod rbac;
+mod schema;
 mod service;
 mod storage;
 mod values;
@@ -50,6 +51,18 @@ pub fn update(group: &str, _version: &str, kind: &str, new: &Value, old: &Value)
     (rules.always)(&new, &mut errors);
     (rules.update)(&new, &old, &mut errors);
     errors
+}
+
+/// What is valid in the spec of a pod, at this JSON pointer, and doubtful all the same.
+pub fn pod_warnings(object: &Value, pointer: &str) -> Vec<String> {
+    fn walk(at: &Field<'_>, rest: &str) -> Vec<String> {
+        match rest.split_once('/') {
+            None if rest.is_empty() => pod::warnings(at),
+            None => pod::warnings(&at.child(rest)),
+            Some((name, rest)) => walk(&at.child(name), rest),
+        }
+    }
+    walk(&Field::root(object), pointer.trim_start_matches('/'))
 }
 
 /// The rules of one kind.

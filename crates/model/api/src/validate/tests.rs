@@ -387,6 +387,104 @@ fn limits_and_storage() {
 }
 
 #[test]
+fn what_is_doubtful_in_a_pod_is_said() {
+    let container = json!({"env": [{"name": "A"}, {"name": "B"}, {"name": "A"}],
+        "ports": [{"containerPort": 80, "protocol": "TCP"}, {"containerPort": 80, "protocol": "UDP"},
+            {"containerPort": 80, "protocol": "TCP", "name": "again"}],
+        "resources": {"limits": {"memory": "512m", "cpu": "512m"}, "requests": {"memory": "1Gi"}}});
+    let object = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
+    assert_eq!(
+        pod_warnings(&object, "/spec/template/spec"),
+        [
+            "spec.template.spec.containers[0].env[2]: hides previous definition of \"A\", which may be dropped when using apply",
+            "spec.template.spec.containers[0].ports[2]: duplicate port definition with spec.template.spec.containers[0].ports[0]",
+            "spec.template.spec.containers[0].resources.limits[memory]: fractional byte value \"512m\" is invalid, must be an integer",
+        ]
+    );
+    assert_eq!(pod_warnings(&json!({"spec": []}), "/spec"), [""; 0]);
+}
+
+#[test]
+fn schemas_of_definitions_are_structural() {
+    let check = |schema: Value, expect: &[&str]| {
+        let object = json!({"metadata": {"name": "boats.sea.test"}, "spec": {"group": "sea.test", "scope": "Cluster",
+            "names": {"plural": "boats", "singular": "boat", "kind": "Boat", "listKind": "BoatList"},
+            "versions": [{"name": "v1", "storage": true, "served": true, "schema": {"openAPIV3Schema": schema}}]}});
+        let errors = texts(&create("apiextensions.k8s.io", "v1", "CustomResourceDefinition", &object));
+        let at = "spec.versions[0].schema.openAPIV3Schema";
+        let short: Vec<&str> =
+            errors.iter().map(|e| e.strip_prefix(at).unwrap_or(e).trim_start_matches('.')).collect();
+        assert_eq!(short, expect);
+    };
+    let spec = |spec: Value| json!({"type": "object", "properties": {"spec": spec}});
+    check(json!({"type": "object"}), &[]);
+    check(json!({}), &["type: Required value: must not be empty at the root"]);
+    check(
+        json!({"type": "array", "items": {"type": "string"}}),
+        &["type: Invalid value: \"array\": must be object at the root"],
+    );
+    check(
+        spec(json!({"type": "foo"})),
+        &[
+            "properties[spec].type: Unsupported value: \"foo\": supported values: \"array\", \"boolean\", \"integer\", \
+         \"number\", \"object\", \"string\"",
+        ],
+    );
+    check(
+        spec(json!({"properties": {"a": {"type": "string"}}})),
+        &["properties[spec].type: Required value: must not be empty for specified object fields"],
+    );
+    check(
+        spec(json!({"type": "string", "properties": {"a": {"type": "string"}}})),
+        &["properties[spec].properties: Forbidden: must not be set if type is string: objects have it"],
+    );
+    check(spec(json!({"type": "array"})), &["properties[spec].items: Required value: must be specified"]);
+    check(
+        spec(json!({"type": "array", "items": {}})),
+        &["properties[spec].items.type: Required value: must not be empty for specified array items"],
+    );
+    check(
+        spec(
+            json!({"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": true}),
+        ),
+        &[
+            "properties[spec].additionalProperties: Forbidden: additionalProperties and properties are mutual exclusive",
+        ],
+    );
+    check(
+        spec(json!({"type": "integer", "default": "many"})),
+        &["properties[spec].default: Invalid value: \"many\": must be of type integer: \"string\""],
+    );
+    check(
+        spec(json!({"type": "string", "anyOf": [{"type": "string"}, {"minLength": 3}]})),
+        &["properties[spec].anyOf[0].type: Forbidden: must be empty to be structural"],
+    );
+    check(
+        spec(json!({"x-kubernetes-int-or-string": true, "anyOf": [{"type": "string"}, {"type": "integer"}]})),
+        &[],
+    );
+    check(spec(json!({"x-kubernetes-preserve-unknown-fields": true})), &[]);
+    check(
+        spec(json!({"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["name"]})),
+        &["properties[spec].items.type: Invalid value: \"string\": must be object if parent array's \
+         x-kubernetes-list-type is map"],
+    );
+    let errors = |pattern: &str| {
+        let mut errors = Errors::new();
+        let schema = spec(json!({"type": "string", "pattern": pattern}));
+        schema::structural(&Field::root(&schema), &mut errors);
+        texts(&errors).pop().unwrap_or_default()
+    };
+    assert!(
+        errors("(").starts_with(
+            "properties[spec].pattern: Invalid value: \"(\": must be a valid regular expression"
+        )
+    );
+    assert_eq!((errors("^a+$").as_str(), errors(r"^\p{L}+$").as_str()), ("", ""));
+}
+
+#[test]
 fn odd_trees_are_refused_without_harm() {
     for rules in KINDS {
         for odd in [json!(null), json!([[]]), json!({"spec": "x", "metadata": [1], "rules": {}, "data": []})]

@@ -1,6 +1,7 @@
 //! Pods: the spec, alone and in templates.
 
 mod container;
+mod doubtful;
 mod env;
 mod probe;
 mod update;
@@ -9,6 +10,7 @@ mod volume;
 use super::field::{Errors, Field};
 use super::{meta, names, values};
 
+pub(super) use doubtful::warnings;
 pub(super) use update::update;
 
 const TAINT_EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
