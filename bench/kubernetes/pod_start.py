@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
-"""Starts pods by kubectl on one or more clusters in turn; prints medians until they run. See pod_start.sh.
+"""Starts pods by kubectl on one or more clusters, and containers of engines, in turn; prints medians until they run.
+See pod_start.sh.
 
-    bench/kubernetes/pod_start.py [--runs 20] NAME=KUBECONFIG=IMAGE...
+    bench/kubernetes/pod_start.py [--runs 20] [--engine NAME=COMMAND…] NAME=KUBECONFIG=IMAGE...
 """
-import argparse, json, os, statistics, subprocess, threading, time
+import argparse, json, os, shlex, statistics, subprocess, sys, threading, time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from measure import Server, pair
 
 KUBECTL = os.environ.get("KUBECTL", "kubectl")
 WAIT = 60  # seconds a pod may take
@@ -64,15 +68,42 @@ class Cluster:
         self.watch.wait()
 
 
+class Engine:
+    """docker or podman: a container runs when `run -d` returns."""
+
+    def __init__(self, name, command, archive):
+        self.name, self.command = name, shlex.split(command)
+        self.program = self.command[:self.command.index("run")]
+        subprocess.run([*self.program, "load", "-i", archive], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def start(self, container):
+        began = time.monotonic()
+        subprocess.run([*self.command, "--name", container, "base/bench", "sleep", "600"], check=True, stdout=subprocess.DEVNULL)
+        taken = time.monotonic() - began
+        subprocess.run([*self.program, "rm", "-f", container], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return taken, taken
+
+    def stop(self):
+        pass
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--runs", type=int, default=20)
+    options.add_argument("--serve", type=pair, action="append", default=[], metavar="NAME=COMMAND", help="a daemon of an engine")
+    options.add_argument("--ready", action="append", default=[], help="shell command that succeeds once it answers")
+    options.add_argument("--engine", type=pair, action="append", default=[], metavar="NAME=COMMAND", help="up to 'run -d'")
+    options.add_argument("--archive", help="the image base/bench for engines")
     options.add_argument("clusters", nargs="+", metavar="NAME=KUBECONFIG=IMAGE")
     given = options.parse_args()
-    clusters = []
+    clusters, servers = [], []
     try:
         for text in given.clusters:
             clusters.append(Cluster(text))
+        for (_, command), ready in zip(given.serve, given.ready):
+            servers.append(Server(command, ready))
+        for name, command in given.engine:
+            clusters.append(Engine(name, command, given.archive))
         taken = {cluster.name: [] for cluster in clusters}
         for turn in range(given.runs + 1):
             for cluster in clusters:
@@ -80,9 +111,9 @@ def main():
                 if turn > 0:  # the first one warms caches up
                     taken[cluster.name].append(both)
     finally:
-        for cluster in clusters:
-            cluster.stop()
-    print(f"{'':<12}{'to Running':>12}{'p90':>10}{'kubectl run':>14}   ms")
+        for stopped in [*clusters, *servers]:
+            stopped.stop()
+    print(f"{'':<12}{'to Running':>12}{'p90':>10}{'command':>14}   ms")
     for name, rows in taken.items():
         whole = sorted(row[0] * 1e3 for row in rows)
         own = statistics.median(row[1] * 1e3 for row in rows)

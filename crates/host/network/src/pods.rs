@@ -171,6 +171,11 @@ impl PodNetwork {
         self.publish(id, Vec::new()).await
     }
 
+    /// Whether a network was made with this folder and not removed.
+    pub fn exists(data: &Path) -> bool {
+        Store::exists(data)
+    }
+
     /// Every pod and publisher saved in a network's folder, which need not be open.
     ///
     /// # Errors

@@ -90,6 +90,8 @@ impl Saved {
     }
 }
 
+const FILE: &str = "network.json";
+
 /// The file.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
@@ -102,8 +104,12 @@ impl Store {
         Ok(Self { folder: folder.to_owned() })
     }
 
+    pub(crate) fn exists(folder: &Path) -> bool {
+        folder.join(FILE).exists()
+    }
+
     fn path(&self) -> PathBuf {
-        self.folder.join("network.json")
+        self.folder.join(FILE)
     }
 
     pub(crate) fn read(&self) -> Result<Saved> {

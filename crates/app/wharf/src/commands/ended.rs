@@ -1,16 +1,26 @@
-//! What the shim of a detached container runs at its end, since nobody else is there: gives back what the container had.
+//! What runs at the end of a container, when nobody waits any more: gives back what the container had.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+    time::Duration,
+};
 
 use wharf_base::ContainerId;
 
-use super::{Globals, containers::Containers};
+use super::{
+    Globals,
+    containers::{Containers, bridge},
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     id: ContainerId,
     name: String,
 }
+
+const LINK_GOES: Duration = Duration::from_millis(200);
 
 /// Hidden from people.
 pub(crate) const NAME: &str = "container-ended";
@@ -21,13 +31,28 @@ pub(crate) fn command(data: &Path, id: &ContainerId, name: &str) -> Vec<String> 
     ["/proc/self/exe", "--data", &data, NAME, id.as_str(), name].map(str::to_owned).to_vec()
 }
 
+/// Starts it in the background.
+pub(crate) fn start(data: &Path, id: &ContainerId, name: &str) {
+    let words = command(data, id, name);
+    let Some((program, args)) = words.split_first() else { return };
+    let mut command = Command::new(program);
+    // A terminal's Ctrl-C is not for it, and nobody must wait for the pipes of a command that has ended.
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    if let Err(error) = command.spawn() {
+        tracing::debug!(%error, "the next command takes back what the container had");
+    }
+}
+
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        // The kernel removes the link by itself in a moment. Doing it meanwhile would hold up whoever comes next.
+        std::thread::sleep(LINK_GOES);
         let containers = Containers::open(globals)?;
         if !containers.folder(&self.id).exists() {
             containers.forget(&self.id, &self.name)?;
         }
         containers.tidy();
+        bridge::remove_idle(&globals.data_dir()?)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -153,7 +153,7 @@ impl Args {
             containers.forget(&id, &name)?;
         }
         if self.network == "bridge" {
-            containers.tidy();
+            ended::start(&globals.data_dir()?, &id, &name);
         }
         Ok(code)
     }

@@ -1,12 +1,15 @@
 //! The bridge network of containers that `wharf run` makes: the platform's own pod network, used without the platform.
 //!
-//! Nobody watches a container without a platform, so what an ended one had is taken back by whoever comes next: every
-//! command on containers, or the platform. Its link goes by itself, with the network namespace.
+//! Nobody watches a container without a platform, so what an ended one had is taken back by a program started at its end
+//! ([`super::super::ended`]), or by whoever comes next: every command on containers, or the platform. Its link goes by
+//! itself, with the network namespace. The network stays a little longer than its last container: making and removing
+//! it takes longer than a short run.
 
 use std::{
     fs::{self, File},
     net::Ipv4Addr,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, bail};
@@ -17,6 +20,9 @@ use wharf_runtime::{Phase, PodDir};
 
 use super::MAIN;
 use crate::platform::{network_folder, open_network};
+
+/// How long the network stays without containers.
+const IDLE: Duration = Duration::from_secs(3);
 
 /// `-p`: a port of this machine that leads to one of a container.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,11 +77,15 @@ pub(crate) fn attach(
     namespace: &Path,
     ports: &[Publish],
 ) -> anyhow::Result<Ipv4Addr> {
-    release_ended(data)?;
-    let _lock = lock(data)?;
+    let locked = lock(data)?;
+    locked.set_modified(SystemTime::now())?;
+    let ended = ended(data)?;
     let namespace = File::open(namespace).context("the container's network namespace cannot be opened")?;
     block_on(async {
         let network = open_network(data).await?;
+        for id in ended {
+            network.detach(&id).await?;
+        }
         let address = network.attach(id.as_str(), &namespace).await?;
         let mapping = |port: &Publish| PortMapping {
             host_ip: port.host_ip,
@@ -93,14 +103,16 @@ pub(crate) fn attach(
     })
 }
 
-/// Takes back addresses and ports of containers that have ended; removes the network when nobody needs it any more.
+/// Takes back addresses and ports of containers that have ended; removes the network when nobody needs it any more, nor
+/// waits to.
 pub(crate) fn release_ended(data: &Path) -> anyhow::Result<()> {
     if !network_folder(data).exists() {
         return Ok(());
     }
     let _lock = lock(data)?;
     let ended = ended(data)?;
-    if ended.is_empty() {
+    let awaited = awaited(data)?.is_none();
+    if ended.is_empty() && (awaited || !is_idle(data)?) {
         return Ok(());
     }
     block_on(async {
@@ -108,11 +120,62 @@ pub(crate) fn release_ended(data: &Path) -> anyhow::Result<()> {
         for id in ended {
             network.detach(&id).await?;
         }
-        if PodNetwork::attached(&network_folder(data))?.is_empty() && !platform_runs(data) {
+        if !awaited && is_idle(data)? {
             network.remove_all().await?;
         }
         Ok(())
     })
+}
+
+/// Waits until the network has been without containers for a while, and removes it; unless another waits already.
+pub(crate) fn remove_idle(data: &Path) -> anyhow::Result<()> {
+    if !network_folder(data).exists() {
+        return Ok(());
+    }
+    let awaited = {
+        let _lock = lock(data)?;
+        awaited(data)?
+    };
+    if awaited.is_none() {
+        return Ok(());
+    }
+    loop {
+        std::thread::sleep(IDLE);
+        if !network_folder(data).exists() {
+            return remove_orphan(data);
+        }
+        let locked = lock(data)?;
+        if !is_idle(data)? {
+            return Ok(());
+        }
+        let used = locked.metadata()?.modified()?;
+        if used.elapsed().is_ok_and(|since| since < IDLE) {
+            continue;
+        }
+        return block_on(async { Ok(open_network(data).await?.remove_all().await?) });
+    }
+}
+
+/// Somebody removed the data folder with a network still there, which nobody else knows of.
+fn remove_orphan(data: &Path) -> anyhow::Result<()> {
+    block_on(async { Ok(open_network(data).await?.remove_all().await?) })?;
+    fs::remove_dir_all(network_folder(data))?;
+    // Unless somebody has begun anew.
+    let _ = fs::remove_dir(data);
+    Ok(())
+}
+
+/// Held by the process that waits to remove the network; nothing when another holds it. Asked for under [`lock`].
+fn awaited(data: &Path) -> anyhow::Result<Option<File>> {
+    let path = network_folder(data).join("idle.lock");
+    let file = File::options().write(true).create(true).truncate(false).open(path)?;
+    Ok(flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok().then_some(file))
+}
+
+/// The network is there, and neither a container nor the platform uses it.
+fn is_idle(data: &Path) -> anyhow::Result<bool> {
+    let there = PodNetwork::exists(&network_folder(data));
+    Ok(there && PodNetwork::attached(&network_folder(data))?.is_empty() && !platform_runs(data))
 }
 
 /// Containers that are attached.
