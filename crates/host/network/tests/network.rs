@@ -31,6 +31,7 @@ fn a_service_is_reached_from_pods_and_from_the_host() {
         let mut web = rule("ns/web", ONE, &[(address, 1)]);
         web.node_port = Some(30080);
         rules.apply([("ns/web".to_owned(), vec![web.clone()])]).await.unwrap();
+        assert!(ruleset().contains(&format!("dnat to {address}:8080")), "{}", ruleset());
         assert_eq!(client.ask("10.96.5.5:80").unwrap(), "server");
         assert_eq!(world.host.ask("10.96.5.5:80").unwrap(), "server");
         assert_eq!(server.ask("10.96.5.5:80").unwrap(), "server", "a pod reaches itself through its Service");
@@ -81,6 +82,7 @@ fn weights_hold_to_a_per_cent() {
             (vec![(stable, 1), (canary, 0)], 100, 0, 0),
         ] {
             rules.apply([("ns/web".to_owned(), vec![share(&backends)])]).await.unwrap();
+            ruleset();
             let count = client.run(|| {
                 let answers = (0..asked).map(|_| support::ask("10.96.5.5:80").unwrap());
                 answers.filter(|answer| answer == "canary").count()

@@ -165,7 +165,11 @@ fn set_balancer(
     };
     let add = |batch: Transaction, exprs| batch.add_rule(exprs_rule(table, &chain, exprs));
     let pick = match backends {
-        [(one, _)] => vec![Expr::Immediate { dreg: TARGET, data: target(*one).key().to_vec() }],
+        // One word each: nft cannot show a constant that holds both.
+        [(one, _)] => vec![
+            Expr::Immediate { dreg: TARGET, data: one.ip().octets().to_vec() },
+            Expr::Immediate { dreg: TARGET_PORT, data: one.port().to_be_bytes().to_vec() },
+        ],
         _ => {
             let (set, elements, exprs) = draw(table, &map_name(name, shape), backends);
             batch = fill(batch.add_set(set.clone()), &set, &elements);

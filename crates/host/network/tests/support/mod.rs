@@ -189,8 +189,9 @@ pub fn rule(name: &str, address: &str, backends: &[(Ipv4Addr, u32)]) -> ServiceP
     }
 }
 
-/// The rules as `nft` shows them, for a failing test's reader.
+/// The rules as `nft` shows them; it must understand all of them.
 pub fn ruleset() -> String {
-    let output = std::process::Command::new("nft").args(["list", "ruleset"]).output();
-    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+    let output = std::process::Command::new("nft").args(["list", "ruleset"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
