@@ -293,6 +293,7 @@ fn a_killed_shim_is_reported_and_its_pod_recovers() {
     kubectl.run(&["rollout", "status", "deployment/web", "--timeout=80s"]);
     let pod = kubectl.list(&["pods"])[0].clone();
     let (name, uid) = (text(&pod, "/metadata/name"), text(&pod, "/metadata/uid"));
+    let address = pod["status"]["podIP"].clone();
     let file = fs::read(platform.data().join("pods").join(uid).join("shim.json")).unwrap();
     let shim = serde_json::from_slice::<Value>(&file).unwrap()["pid"].as_i64().unwrap();
     kill_process(Pid::from_raw(shim as i32).unwrap(), Signal::KILL).unwrap();
@@ -300,6 +301,8 @@ fn a_killed_shim_is_reported_and_its_pod_recovers() {
         let pod = kubectl.get(&["pod", name]);
         let status = pod["status"]["containerStatuses"][0].clone();
         if status["restartCount"] == 1 && status["ready"] == true {
+            assert_ne!(pod["status"]["podIP"], address, "a new sandbox has a new address");
+            assert_eq!(pod["status"]["podIPs"], json!([{"ip": pod["status"]["podIP"]}]));
             Ok(status)
         } else {
             Err(pod["status"].to_string())

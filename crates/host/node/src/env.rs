@@ -3,11 +3,14 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use wharf_base::Quantity;
+use wharf_client::{Client, ListParams, action::SERVICES};
+use wharf_control::service::Service;
 
 use crate::{
     config::NodeConfig,
     machine::Machine,
     model::{Amounts, Container, EnvVar, KeyRef, Pod, ResourceRef, SourceRef},
+    service_env,
     step::Reason,
     watches::{Kind, Objects},
 };
@@ -143,8 +146,16 @@ pub(crate) async fn resolve(
     facts: &Facts<'_>,
     container: &Container,
 ) -> Result<Env, Reason> {
-    let mut env = api_variables(config);
     let namespace = &facts.pod.metadata.namespace;
+    let mut env = Env::default();
+    if facts.pod.spec.enable_service_links != Some(false) {
+        for (name, value) in service_variables(&config.client, namespace).await? {
+            env.set(&name, value);
+        }
+    }
+    for (name, value) in api_variables(config) {
+        env.set(name, value);
+    }
     for source in &container.env_from {
         let refs = [(Kind::ConfigMap, &source.config_map_ref), (Kind::Secret, &source.secret_ref)];
         for (kind, wanted) in refs {
@@ -222,10 +233,9 @@ pub(crate) fn missing(kind: Kind, name: &str) -> Reason {
 }
 
 /// Where programs find the API, as every pod is told.
-fn api_variables(config: &NodeConfig) -> Env {
+fn api_variables(config: &NodeConfig) -> [(&'static str, String); 8] {
     let (host, port) = (config.api_address.ip(), config.api_address.port());
-    let mut env = Env::default();
-    for (name, value) in [
+    [
         ("KUBERNETES_SERVICE_HOST", host.to_string()),
         ("KUBERNETES_SERVICE_PORT", port.to_string()),
         ("KUBERNETES_SERVICE_PORT_HTTPS", port.to_string()),
@@ -234,10 +244,16 @@ fn api_variables(config: &NodeConfig) -> Env {
         ("KUBERNETES_PORT_443_TCP_PROTO", "tcp".to_owned()),
         ("KUBERNETES_PORT_443_TCP_PORT", port.to_string()),
         ("KUBERNETES_PORT_443_TCP_ADDR", host.to_string()),
-    ] {
-        env.set(name, value);
-    }
-    env
+    ]
+}
+
+/// What every container is told of the Services that are there when it starts.
+async fn service_variables(client: &Client, namespace: &str) -> Result<Vec<(String, String)>, Reason> {
+    let listed = client.list(&SERVICES, &ListParams::namespace(namespace)).await;
+    let listed = listed.map_err(|error| config_error(format!("the Services cannot be listed: {error}")))?;
+    let services: Vec<Service> =
+        listed.items.iter().filter_map(|item| wharf_control::read(item).ok()).collect();
+    Ok(service_env::variables(&services))
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod model;
 mod node;
 mod probe;
 mod resources;
+mod service_env;
 mod spec;
 mod stats;
 mod status;

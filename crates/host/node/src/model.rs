@@ -49,6 +49,7 @@ read! {
         host_ipc: bool,
         share_process_namespace: bool,
         host_users: Option<bool>,
+        enable_service_links: Option<bool>,
         hostname: String,
         subdomain: String,
         #[serde(rename = "setHostnameAsFQDN")]

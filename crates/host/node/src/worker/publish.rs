@@ -107,6 +107,13 @@ impl Place {
 
     /// Merged by type and key, so that conditions others own stay; refused when the name is another pod's by now.
     async fn write(&self, status: &Value) -> Result<()> {
+        let mut status = status.clone();
+        for addresses in ["podIPs", "hostIPs"] {
+            // Merged, the address of an earlier sandbox would stay, and traffic would go there.
+            if let Some(list) = status.get_mut(addresses).and_then(Value::as_array_mut) {
+                list.insert(0, json!({"$patch": "replace"}));
+            }
+        }
         let body = json!({"metadata": {"uid": self.uid}, "status": status});
         let kind = "application/strategic-merge-patch+json";
         let client = &self.shared.config.client;
