@@ -163,6 +163,31 @@ fn wrong_types_of_built_in_kinds(kubectl: &Kubectl) {
     }
 }
 
+/// What only defaults make equal is no change, whoever applies it.
+fn the_same_again_changes_nothing(kubectl: &Kubectl) {
+    let deployment = r#"{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "same"}, "spec": {
+        "replicas": 0, "selector": {"matchLabels": {"app": "same"}}, "template": {"metadata": {"labels": {"app": "same"}},
+        "spec": {"containers": [{"name": "c", "image": "c", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+            "volumes": [{"name": "v", "downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}}]}}}}"#;
+    kubectl.apply(deployment);
+    let settled = || {
+        until("its controller has seen it", || {
+            let object = kubectl.get(&["deployment", "same"]);
+            let revision = &object["metadata"]["annotations"]["deployment.kubernetes.io/revision"];
+            let seen = object["status"]["observedGeneration"] == object["metadata"]["generation"];
+            if seen && revision == "1" { Ok(object) } else { Err(object.to_string()) }
+        })
+    };
+    let before = settled();
+    assert_eq!(before["metadata"]["generation"], 1);
+    kubectl.apply(deployment);
+    assert_eq!(settled()["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"]);
+    let flags = &["apply", "--server-side", "--force-conflicts", "-f", "-"];
+    assert!(kubectl.end(flags, deployment).status.success());
+    assert_eq!(settled()["metadata"]["generation"], 1);
+    kubectl.run(&["delete", "deployment", "same"]);
+}
+
 fn broken_definitions(kubectl: &Kubectl) {
     let definition = |size: serde_json::Value| {
         json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
@@ -192,6 +217,7 @@ fn manifests_are_taken_at_their_word_or_not_at_all() {
         fields_without_effect(&kubectl);
         wrong_types_of_built_in_kinds(&kubectl);
         broken_definitions(&kubectl);
+        the_same_again_changes_nothing(&kubectl);
     }
     scaled_objects(&platform.kubectl());
 }

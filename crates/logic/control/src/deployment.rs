@@ -335,15 +335,21 @@ impl<'a> Plan<'a> {
     }
 
     /// Turns the pending changes into patches. The status goes first, so that it is written even when
-    /// a create is refused. When the Deployment itself is patched, its status waits for the next step,
-    /// since both are guarded by one resource version.
+    /// a create is refused. The revision goes with it: written to the object itself, an annotation would count as a
+    /// new generation.
     fn finish(self) -> Step {
         let Step { actions, requeue_after } = self.step;
         let (mut ordered, writes): (Vec<Action>, Vec<Action>) =
             actions.into_iter().partition(|action| matches!(action, Action::UpdateStatus { .. }));
         if let Some(revision) = self.revision {
-            let body = serde_json::json!({"metadata": {"annotations": {REVISION: revision}}});
-            ordered = vec![self.d.metadata.locked_patch(DEPLOYMENTS, body)];
+            let annotations = serde_json::json!({REVISION: revision});
+            match ordered.first_mut() {
+                Some(Action::UpdateStatus { patch, .. }) => patch["metadata"]["annotations"] = annotations,
+                _ => {
+                    let body = serde_json::json!({"metadata": {"annotations": annotations}});
+                    ordered.push(self.d.metadata.locked_status_patch(DEPLOYMENTS, body));
+                }
+            }
         }
         ordered.extend(writes);
         for set in self.old.iter().copied().chain(self.new) {

@@ -122,6 +122,16 @@ impl Meta {
         }
     }
 
+    /// A merge patch of this very version through its status subresource, which counts no generation.
+    pub fn locked_status_patch(&self, resource: Gvr, body: Value) -> Action {
+        Action::UpdateStatus {
+            resource,
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            patch: self.locked(body),
+        }
+    }
+
     /// `body` with this object's uid and resource version as preconditions.
     fn locked(&self, mut body: Value) -> Value {
         if let Value::Object(fields) = &mut body {
@@ -140,12 +150,7 @@ impl Meta {
         let status = merge_diff(&to_value(old), &to_value(new))?;
         let mut body = Map::new();
         body.insert("status".to_owned(), status);
-        Some(Action::UpdateStatus {
-            resource,
-            namespace: self.namespace.clone(),
-            name: self.name.clone(),
-            patch: self.locked(Value::Object(body)),
-        })
+        Some(self.locked_status_patch(resource, Value::Object(body)))
     }
 }
 

@@ -215,16 +215,17 @@ fn prepare(
     let has_status = resource.has("status");
     // These change the stored object by themselves, also parts that an update keeps as they are.
     let by_itself = matches!(options.subresource, "binding" | "finalize");
+    // First: what only a default makes equal is no change, and counts as none.
+    match &resource.custom {
+        None => defaults::apply(group, version, kind, new),
+        Some(custom) => crd::apply_defaults(new, &custom.schema),
+    }
     match (&resource.custom, to_status) {
         _ if by_itself => {}
         (None, true) => defaults::prepare_for_status_update(group, version, kind, new, old),
         (None, false) => defaults::prepare_for_update(group, version, kind, new, old),
         (Some(_), true) => defaults::prepare_custom_for_status_update(new, old),
         (Some(_), false) => defaults::prepare_custom_for_update(has_status, new, old),
-    }
-    match &resource.custom {
-        None => defaults::apply(group, version, kind, new),
-        Some(custom) => crd::apply_defaults(new, &custom.schema),
     }
     if !to_status {
         admission::update(server, context, resource, options.subresource, new, old)?;
