@@ -171,6 +171,16 @@ impl PodNetwork {
         self.publish(id, Vec::new()).await
     }
 
+    /// Gateway links of other instances on this machine. They share the addresses of Services: from the host, these lead
+    /// to the Services of one of them.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn neighbours(&self) -> Result<Vec<String>> {
+        let gateways = self.links.named(GATEWAY_PREFIX).await?;
+        Ok(gateways.into_iter().filter(|link| *link != self.gateway.link).collect())
+    }
+
     /// Whether a network was made with this folder and not removed.
     pub fn exists(data: &Path) -> bool {
         Store::exists(data)
@@ -239,6 +249,9 @@ impl PodNetwork {
     }
 }
 
+/// What the names of all instances' gateways start with.
+const GATEWAY_PREFIX: &str = "wh-";
+
 /// What the names of all pods' links on the host start with.
 fn link_prefix(instance: &str) -> String {
     format!("wv-{instance}.")
@@ -270,7 +283,7 @@ fn check(config: &NetworkConfig) -> Result<()> {
 /// Chooses this node's range, once and for all, and makes the gateway while no other instance chooses.
 async fn make_gateway(config: &NetworkConfig, store: &Store, links: &dyn Links) -> Result<Gateway> {
     let _machine = lock(Path::new(MACHINE_LOCK))?;
-    let name = format!("wh-{}", config.instance);
+    let name = format!("{GATEWAY_PREFIX}{}", config.instance);
     let exists = links.exists(&name).await?;
     let used = if exists { Vec::new() } else { links.networks().await? };
     let range = store.change(|saved| {

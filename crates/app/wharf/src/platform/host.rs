@@ -104,6 +104,13 @@ impl Host {
             .chain(bridge::living(data)?)
             .collect();
         network.recover(&living).await.context("the pod network cannot be put in order")?;
+        if let [first, ..] = network.neighbours().await?.as_slice() {
+            tracing::warn!(
+                gateway = first,
+                "another wharf runs pods on this machine: from the host, addresses and node ports of Services lead to one of \
+                 the two; pods reach their own"
+            );
+        }
         for (name, rules) in platform_rules(network.gateway(), endpoints) {
             network
                 .services()
