@@ -10,7 +10,11 @@ use serde_json::{Value, json};
 use support::{IMAGE, Kubectl, Load, Platform, Repository, get, lossy, output_of, text, until};
 
 const WORKFLOW: &str = "\
-on: push
+on:
+  push:
+  workflow_dispatch:
+    inputs:
+      word: {type: string, default: none}
 jobs:
   test:
     runs-on: wharf
@@ -18,7 +22,7 @@ jobs:
     steps:
       - uses: actions/checkout@v4
       - run: |
-          echo begun
+          echo begun ${{ inputs.word }}
           [ \"${{ vars.GATE }}\" = open ] || sleep 600
 ";
 
@@ -104,6 +108,14 @@ fn a_push_and_a_run_that_are_killed_can_be_done_again() {
         other.map(str::to_owned).ok_or_else(|| format!("{runs:?}"))
     });
     run_in(&kubectl, &again, "Succeeded");
+
+    // Started by hand, with an input.
+    let start = ["runs", "start", "shop", "ci.yml", "--input", "word=hello"];
+    let third = output_of(platform.wharf().args(start)).trim().to_owned();
+    run_in(&kubectl, &third, "Succeeded");
+    assert!(log(&platform, &third).contains("begun hello"));
+    let wrong = platform.wharf().args(["runs", "start", "shop", "cd.yml"]).output().unwrap();
+    assert!(lossy(&wrong.stderr).contains("workflows: ci.yml"), "{wrong:?}");
     platform.drain();
 }
 

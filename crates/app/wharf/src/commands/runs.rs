@@ -17,6 +17,7 @@ use wharf_ci::{
     read_log_line,
 };
 use wharf_client::{Client, ListParams, PatchKind};
+use wharf_gitserver::Repositories;
 
 use super::{
     Globals,
@@ -69,6 +70,19 @@ enum Command {
         /// The run, such as shop-12
         run: String,
     },
+    /// Start a workflow that waits for it (workflow_dispatch)
+    Start {
+        /// The repository
+        repository: String,
+        /// The workflow's file, such as ci.yml
+        workflow: String,
+        /// Branch, tag or commit
+        #[arg(long = "ref", default_value = "main")]
+        reference: String,
+        /// An input: NAME=VALUE
+        #[arg(short, long = "input", value_name = "N=V")]
+        inputs: Vec<String>,
+    },
     /// Run the same commit again
     Rerun {
         /// The run, such as shop-12
@@ -97,6 +111,12 @@ impl Args {
                 println!("{run}");
                 Ok(ExitCode::SUCCESS)
             }
+            Command::Start { repository, workflow, reference, inputs } => {
+                let spec = dispatch(&globals.data_dir()?, repository, &workflow, &reference, &inputs).await?;
+                let created = create_run(&client, spec).await?;
+                println!("{}", text(&created, "/metadata/name"));
+                Ok(ExitCode::SUCCESS)
+            }
             Command::Rerun { run } => {
                 let (_, found) = get(&client, &run).await?;
                 let attempt = found.spec.attempt.max(1) + 1;
@@ -107,6 +127,51 @@ impl Args {
             }
         })
     }
+}
+
+/// A run of a workflow that a person starts.
+async fn dispatch(
+    data: &Path,
+    repository: String,
+    workflow: &str,
+    reference: &str,
+    inputs: &[String],
+) -> anyhow::Result<RunSpec> {
+    let all = Repositories::open(data.join("git"))?;
+    let found = all.get(&repository).hint(|| format!("repositories: {}", all.names().join(", ")))?;
+    let full = [format!("refs/heads/{reference}"), format!("refs/tags/{reference}"), reference.to_owned()];
+    let mut resolved = None;
+    for name in full {
+        resolved = found.resolve(&name).await?.map(|sha| (name, sha));
+        if resolved.is_some() {
+            break;
+        }
+    }
+    let (reference, sha) = resolved.ok_or_else(|| {
+        Hinted::new(format!("{repository} has no '{reference}'"), "name a branch, tag or commit by --ref")
+    })?;
+    let folder = ".github/workflows";
+    let file = workflow.strip_prefix(folder).map_or(workflow, |name| name.trim_start_matches('/'));
+    let files = found.list(&sha, folder).await?;
+    if !files.iter().any(|name| name == file) {
+        let hint = format!("workflows: {}", files.join(", "));
+        return Err(Hinted::new(format!("{repository} has no workflow '{file}' at {reference}"), hint).into());
+    }
+    let pair = |text: &String| match text.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => Err(Hinted::new(format!("input '{text}' has no value"), "write --input NAME=VALUE")),
+    };
+    Ok(RunSpec {
+        repository,
+        reference,
+        sha,
+        workflow: format!("{folder}/{file}"),
+        event: "workflow_dispatch".into(),
+        attempt: 1,
+        actor: "local".into(),
+        inputs: inputs.iter().map(pair).collect::<Result<_, _>>()?,
+        ..RunSpec::default()
+    })
 }
 
 async fn get(client: &Client, name: &str) -> anyhow::Result<(Value, WorkflowRun)> {

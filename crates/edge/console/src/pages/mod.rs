@@ -67,7 +67,10 @@ fn created(object: &Value) -> String {
 /// Newest first.
 fn newest(mut objects: Vec<Object>) -> Vec<Object> {
     objects.sort_by(|a, b| {
-        let when = |object: &Object| at(object, "/metadata/creationTimestamp").to_owned();
+        // Runs of one second are told apart by their number.
+        let when = |object: &Object| {
+            (at(object, "/metadata/creationTimestamp").to_owned(), number(object, "/spec/number"))
+        };
         when(b).cmp(&when(a))
     });
     objects
