@@ -258,20 +258,12 @@ pub(crate) fn refuse_flag<A: clap::Args>(command: &str, words: &[String]) -> Res
 
 /// A signal by number or name, with or without `SIG`.
 pub(crate) fn signal_number(text: &str) -> anyhow::Result<i32> {
-    const NAMES: [&str; 31] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
-        "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
-        "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-    ];
-    if let Ok(number @ 1..=64) = text.parse() {
+    if let Some(number) = wharf_image::signal_number(text) {
         return Ok(number);
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    if let Some(place) = NAMES.iter().position(|known| *known == name) {
-        return Ok(place as i32 + 1);
-    }
-    let hint = closest(name, NAMES)
+    let hint = closest(name, wharf_image::SIGNAL_NAMES)
         .map_or("names are like TERM or SIGTERM".to_owned(), |n| format!("did you mean '{n}'?"));
     Err(Hinted::new(format!("no such signal: {text}"), hint).into())
 }
