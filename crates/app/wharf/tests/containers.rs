@@ -46,6 +46,39 @@ fn codes_variables_and_volumes(platform: &Platform) {
     assert_eq!(said(platform, &["ps", "-a", "-q"]), "");
 }
 
+/// What the image has where it declares a volume is in the volume, with its owners; links lead nowhere out of the image.
+fn volumes_of_images_are_filled(platform: &Platform) {
+    let context = platform.data().join("volumes");
+    fs::create_dir(&context).unwrap();
+    let text = format!(
+        "FROM {IMAGE}
+RUN mkdir -p /data/sub && echo seed > /data/sub/f && ln /data/sub/f /data/g && ln -s /etc/outside /data/link \\
+    && chmod 4750 /data/sub/f && chown -R 1000:1001 /data && chmod 1770 /data \\
+    && ln -s ../../../../../../../../inner /up && mkdir /inner && echo inside > /inner/f \\
+    && python3 -c \"import os; os.setxattr('/data/g', 'security.capability', bytes([1, 0, 0, 2] + [4] + [0] * 15))\"
+VOLUME /data /up /none
+"
+    );
+    fs::write(context.join("Dockerfile"), text).unwrap();
+    said(platform, &["build", "-q", "-t", "seeded", context.to_str().unwrap()]);
+    let look = "stat -c '%u:%g %a' /data /data/sub /none; cat /data/sub/f /up/f; readlink /data/link; \
+                python3 -c \"import os; print(os.listxattr('/data/sub/f'))\"; \
+                echo more > /data/sub/f; cat /data/g; ls /data /none";
+    // Each container has its own.
+    for _ in 0..2 {
+        assert_eq!(
+            said(platform, &["run", "--rm", "seeded", "sh", "-c", look]),
+            "1000:1001 1770\n1000:1001 755\n0:0 755\nseed\ninside\n/etc/outside\n['security.capability']\nmore\n\
+             /data:\ng\nlink\nsub\n\n/none:"
+        );
+    }
+    // A folder of this machine takes the place as it is.
+    let own = platform.data().join("own-data");
+    fs::create_dir(&own).unwrap();
+    let volume = format!("{}:/data/", own.display());
+    assert_eq!(said(platform, &["run", "--rm", "-v", &volume, "seeded", "ls", "/data"]), "");
+}
+
 /// In docker's words and with its exit code; what follows the image is the container's.
 fn flags_and_images_are_checked(platform: &Platform) {
     for (words, error, hint) in [
@@ -323,6 +356,7 @@ fn containers_outlive_a_drain(mut platform: Platform) {
 fn containers_run() {
     let mut platform = Platform::start();
     codes_variables_and_volumes(&platform);
+    volumes_of_images_are_filled(&platform);
     flags_and_images_are_checked(&platform);
     images_in_use_stay(&platform);
     files_are_copied(&platform);

@@ -21,7 +21,7 @@ use super::{
         Containers, IMAGE, Image, MAIN, NAME, NETWORK, Relay, Remote, STOP_SIGNAL, Terminal, bridge,
         complain, from_directory, from_store, is_terminal, log_of, refuse_flag, relay_end,
     },
-    ended,
+    cp, ended,
 };
 
 /// Names every container knows.
@@ -433,12 +433,18 @@ impl New<'_> {
         Ok(mounts)
     }
 
-    /// A folder of the container's own for every place its image declares as data.
+    /// A folder of the container's own for every place its image declares as data, filled with what the image has there.
     fn image_volumes(&self) -> anyhow::Result<Vec<Mount>> {
         let mut mounts = Vec::new();
         for (index, place) in self.image.volumes.iter().enumerate() {
+            let given = |volume: &String| volume.split(':').nth(1).map(Path::new) == Some(Path::new(place));
+            if self.args.volume.iter().any(given) {
+                continue;
+            }
             let folder = self.folder.join("volumes").join(index.to_string());
             fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            cp::fill(&folder, &self.image.lower_dirs, place)
+                .with_context(|| format!("cannot fill the volume {place}"))?;
             mounts.push(bind(&folder, place, &[])?);
         }
         Ok(mounts)
