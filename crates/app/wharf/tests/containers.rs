@@ -309,6 +309,17 @@ fn ports_are_published(platform: &mut Platform) {
         log => Err(log),
     });
     assert_eq!(said(platform, &["exec", "web", "sh", "-c", "echo $WORD"]), "well");
+    let listed = said(platform, &["ps"]);
+    assert!(listed.contains(&format!(" 0.0.0.0:{port}->8080/tcp ")), "{listed}");
+    let facts =
+        || -> serde_json::Value { serde_json::from_str(&said(platform, &["inspect", "web"])).unwrap() };
+    let found = facts()[0].take();
+    let inside =
+        |ip: &str| serde_json::json!({ "8080/tcp": [{ "HostIp": ip, "HostPort": port.to_string() }] });
+    assert_eq!(found["HostConfig"]["PortBindings"], inside(""), "{found}");
+    assert_eq!(found["NetworkSettings"]["Ports"], inside("0.0.0.0"), "{found}");
+    let address = found["NetworkSettings"]["IPAddress"].as_str().unwrap();
+    assert_eq!(get(&format!("{address}:8080"), "localhost", "/").unwrap(), "well");
     // A taken port is refused, and nothing stays of the try.
     let (code, _, errors) = wharf(platform, &["run", "-d", "-p", &publish, IMAGE, "sleep", "100"]);
     assert!(code == 125 && errors.contains(&port.to_string()), "{errors}");
@@ -322,6 +333,10 @@ fn ports_are_published(platform: &mut Platform) {
     said(platform, &["stop", "-t", "1", "web"]);
     assert!(get(&at, "localhost", "/").is_err());
     assert_eq!(platform.traces().pod_links(), [""; 0]);
+    let listed = said(platform, &["ps", "-a"]);
+    assert!(listed.contains(" web") && !listed.contains("->"), "{listed}");
+    let ended: serde_json::Value = serde_json::from_str(&said(platform, &["inspect", "web"])).unwrap();
+    assert_eq!(ended[0]["NetworkSettings"]["Ports"], serde_json::json!({}), "{ended}");
     said(platform, &["rm", "web"]);
 
     // One that ends by itself gives its port, its name and its image back too, and nobody else does anything for it.

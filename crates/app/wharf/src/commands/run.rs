@@ -18,7 +18,7 @@ use wharf_runtime::{
 use super::{
     Globals,
     containers::{
-        Containers, IMAGE, Image, MAIN, NAME, NETWORK, Relay, Remote, STOP_SIGNAL, Terminal, bridge,
+        Containers, IMAGE, Image, MAIN, NAME, NETWORK, PORTS, Relay, Remote, STOP_SIGNAL, Terminal, bridge,
         complain, from_directory, from_store, is_terminal, log_of, refuse_flag, relay_end,
     },
     cp, ended,
@@ -296,6 +296,10 @@ impl New<'_> {
             (IMAGE.to_owned(), self.image.name.clone()),
             (NETWORK.to_owned(), self.args.network.clone()),
         ]);
+        if !self.args.publish.is_empty() {
+            let ports: Vec<String> = self.args.publish.iter().map(ToString::to_string).collect();
+            labels.insert(PORTS.to_owned(), ports.join(" "));
+        }
         labels.extend(self.image.stop_signal.clone().map(|signal| (STOP_SIGNAL.to_owned(), signal)));
         SandboxConfig {
             id: self.id.to_string(),

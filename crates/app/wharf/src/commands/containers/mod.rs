@@ -29,6 +29,7 @@ pub(crate) const MAIN: &str = "main";
 pub(crate) const NAME: &str = "wharf.name";
 pub(crate) const IMAGE: &str = "wharf.image";
 pub(crate) const NETWORK: &str = "wharf.network";
+pub(crate) const PORTS: &str = "wharf.ports";
 pub(crate) const STOP_SIGNAL: &str = "wharf.stop-signal";
 
 /// Prints an error as people see it.
@@ -107,7 +108,7 @@ impl Containers {
         Ok(())
     }
 
-    fn data(&self) -> &Path {
+    pub(crate) fn data(&self) -> &Path {
         self.root.parent().unwrap_or(&self.root)
     }
 
@@ -174,6 +175,12 @@ impl Container {
 
     pub(crate) fn image(&self) -> &str {
         self.config.labels.get(IMAGE).map_or("", String::as_str)
+    }
+
+    /// Ports of this machine that lead to it while it runs.
+    pub(crate) fn ports(&self) -> Vec<bridge::Publish> {
+        let ports = self.config.labels.get(PORTS).map_or("", String::as_str);
+        ports.split_whitespace().filter_map(|port| port.parse().ok()).collect()
     }
 
     pub(crate) fn is_running(&self) -> bool {
