@@ -57,6 +57,7 @@ RUN mkdir -p /data/sub && echo seed > /data/sub/f && ln /data/sub/f /data/g && l
     && ln -s ../../../../../../../../inner /up && mkdir /inner && echo inside > /inner/f \\
     && python3 -c \"import os; os.setxattr('/data/g', 'security.capability', bytes([1, 0, 0, 2] + [4] + [0] * 15))\"
 VOLUME /data /up /none
+HEALTHCHECK CMD true
 "
     );
     fs::write(context.join("Dockerfile"), text).unwrap();
@@ -72,6 +73,8 @@ VOLUME /data /up /none
              /data:\ng\nlink\nsub\n\n/none:"
         );
     }
+    let (_, _, told) = wharf(platform, &["run", "--rm", "seeded", "true"]);
+    assert!(told.contains("warning: the HEALTHCHECK of the image seeded is not run"), "{told}");
     // A folder of this machine takes the place as it is.
     let own = platform.data().join("own-data");
     fs::create_dir(&own).unwrap();

@@ -246,6 +246,10 @@ impl New<'_> {
     /// Makes the container, joins the terminal where asked, and starts it. Leaves nothing running behind on failure.
     fn start(&self, containers: &Containers) -> anyhow::Result<Started> {
         let config = self.container()?;
+        if self.image.has_healthcheck {
+            let name = &self.image.name;
+            eprintln!("warning: the HEALTHCHECK of the image {name} is not run: wharf run checks no health");
+        }
         let mut relay = if self.args.detach { None } else { Some(Relay::new()?) };
         let sandbox = containers.runtime.create(&self.folder, &self.sandbox())?;
         let joined = (|| {
