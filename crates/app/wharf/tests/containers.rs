@@ -92,6 +92,9 @@ fn flags_and_images_are_checked(platform: &Platform) {
         (&["nosuch"], "no image 'nosuch:latest'", "wharf build -t NAME"),
         (&["bas/test"], "no image 'bas/test:latest'", "did you mean 'base/test:latest'?"),
         (&["--rm"], "no image is named", "IMAGE"),
+        (&["-e", "=x", IMAGE], "-e =x: the variable has no name", "NAME=VALUE"),
+        (&["-m", "abc", IMAGE], "-m abc: this is no memory size", "512m"),
+        (&["-m", "1m", IMAGE], "-m 1m: the least possible is 6 MiB", "512m"),
     ] {
         let (code, _, told) = wharf(platform, &[&["run"], words].concat());
         assert!(
@@ -323,6 +326,11 @@ fn ports_are_published(platform: &mut Platform) {
     assert_eq!(found["NetworkSettings"]["Ports"], inside("0.0.0.0"), "{found}");
     let address = found["NetworkSettings"]["IPAddress"].as_str().unwrap();
     assert_eq!(get(&format!("{address}:8080"), "localhost", "/").unwrap(), "well");
+    let env = found["Config"]["Env"].as_array().unwrap();
+    let paths = env.iter().filter(|setting| setting.as_str().unwrap().starts_with("PATH="));
+    assert_eq!(paths.count(), 1, "{found}");
+    let images = said(platform, &["image", "ls"]);
+    assert!(!images.contains(" years ago"), "{images}");
     // A taken port is refused, and nothing stays of the try.
     let (code, _, errors) = wharf(platform, &["run", "-d", "-p", &publish, IMAGE, "sleep", "100"]);
     assert!(code == 125 && errors.contains(&port.to_string()), "{errors}");

@@ -162,6 +162,12 @@ impl Args {
     fn check(&self) -> anyhow::Result<()> {
         refuse_flag::<Self>("run", &self.words)?;
         bridge::check(&self.network, &self.publish)?;
+        if let Some(setting) = self.env.iter().find(|setting| setting.is_empty() || setting.starts_with('='))
+        {
+            let hint = "write -e NAME=VALUE, or -e NAME to pass this machine's value on";
+            return Err(Hinted::new(format!("-e {setting}: the variable has no name"), hint).into());
+        }
+        self.memory.as_deref().map(bytes).transpose()?;
         if self.tty && !self.detach && !is_terminal() {
             bail!("the input device is not a terminal: leave -t out");
         }
@@ -212,20 +218,24 @@ fn code_of(error: &anyhow::Error) -> u8 {
 
 /// Bytes with docker's suffixes (`k`, `m`, `g`, powers of 1024) or Kubernetes' (`Mi`, `Gi`).
 fn bytes(text: &str) -> anyhow::Result<i64> {
+    let bad = |why: &str| Hinted::new(format!("-m {text}: {why}"), "write a size such as 512m, 1g or 512Mi");
+    let unreadable = || bad("this is no memory size");
     let lower = text.to_ascii_lowercase();
     let plain = lower.strip_suffix('b').unwrap_or(&lower);
     let docker = match plain.as_bytes().last() {
         Some(b'k' | b'm' | b'g' | b't') => {
             let (number, unit) = plain.split_at(plain.len() - 1);
             Quantity::from_bytes(0).plus(
-                format!("{number}{}i", if unit == "k" { "K".into() } else { unit.to_uppercase() }).parse()?,
+                format!("{number}{}i", if unit == "k" { "K".into() } else { unit.to_uppercase() })
+                    .parse()
+                    .map_err(|_| unreadable())?,
             )
         }
-        _ => text.trim_end_matches(['b', 'B']).parse()?,
+        _ => text.trim_end_matches(['b', 'B']).parse().map_err(|_| unreadable())?,
     };
     match docker.units() {
         found @ 6_291_456.. => Ok(found),
-        found => bail!("a memory limit of {found} bytes is below the least possible, 6 MiB"),
+        _ => Err(bad("the least possible is 6 MiB").into()),
     }
 }
 
@@ -401,15 +411,15 @@ impl New<'_> {
     }
 
     fn environment(&self) -> Vec<String> {
-        let mut env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
-        env.push(format!("HOSTNAME={}", self.hostname()));
-        env.extend(self.args.tty.then(|| "TERM=xterm".to_owned()));
-        env.extend(self.image.env.iter().cloned());
-        env.extend(self.args.env.iter().filter_map(|setting| match setting.contains('=') {
+        let mut all = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
+        all.push(format!("HOSTNAME={}", self.hostname()));
+        all.extend(self.args.tty.then(|| "TERM=xterm".to_owned()));
+        all.extend(self.image.env.iter().cloned());
+        all.extend(self.args.env.iter().filter_map(|setting| match setting.contains('=') {
             true => Some(setting.clone()),
             false => std::env::var(setting).ok().map(|value| format!("{setting}={value}")),
         }));
-        env
+        unique(all)
     }
 
     /// The files that tell the container its own name, then the volumes.
@@ -457,6 +467,19 @@ impl New<'_> {
         }
         Ok(mounts)
     }
+}
+
+/// Settings with each name once: the place of the first, the value of the last.
+fn unique(all: Vec<String>) -> Vec<String> {
+    let name = |setting: &str| setting.split('=').next().unwrap_or_default().to_owned();
+    let mut env: Vec<String> = Vec::new();
+    for setting in all {
+        match env.iter_mut().find(|known| name(known) == name(&setting)) {
+            Some(known) => *known = setting,
+            None => env.push(setting),
+        }
+    }
+    env
 }
 
 fn labels(given: &[String]) -> BTreeMap<String, String> {
@@ -538,6 +561,12 @@ mod tests {
         ] {
             assert_eq!(bytes(text).ok(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn the_last_of_equal_names_counts() {
+        let all = ["PATH=/a", "X=1", "PATH=/b=c", "Y", "X="].map(str::to_owned).to_vec();
+        assert_eq!(unique(all), ["PATH=/b=c", "X=", "Y"]);
     }
 
     #[test]

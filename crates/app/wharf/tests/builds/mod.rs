@@ -314,8 +314,11 @@ impl SmallDisk {
         command
     }
 
-    fn tags(&self) -> String {
-        output_of(&mut self.wharf(&["image", "ls", "--no-trunc"]))
+    /// Names and what they are of; when they were set does not matter.
+    fn tags(&self) -> Vec<[serde_json::Value; 3]> {
+        let text = output_of(&mut self.wharf(&["image", "ls", "-o", "json"]));
+        let images: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+        images.iter().map(|image| ["repository", "tag", "id"].map(|fact| image[fact].clone())).collect()
     }
 
     fn grow(&self, size: &str) {
