@@ -46,6 +46,42 @@ fn codes_variables_and_volumes(platform: &Platform) {
     assert_eq!(said(platform, &["ps", "-a", "-q"]), "");
 }
 
+/// What the image has where it declares a volume is in the volume, with its owners; links lead nowhere out of the image.
+fn volumes_of_images_are_filled(platform: &Platform) {
+    let context = platform.data().join("volumes");
+    fs::create_dir(&context).unwrap();
+    let text = format!(
+        "FROM {IMAGE}
+RUN mkdir -p /data/sub && echo seed > /data/sub/f && ln /data/sub/f /data/g && ln -s /etc/outside /data/link \\
+    && chmod 4750 /data/sub/f && chown -R 1000:1001 /data && chmod 1770 /data \\
+    && ln -s ../../../../../../../../inner /up && mkdir /inner && echo inside > /inner/f \\
+    && python3 -c \"import os; os.setxattr('/data/g', 'security.capability', bytes([1, 0, 0, 2] + [4] + [0] * 15))\"
+VOLUME /data /up /none
+HEALTHCHECK CMD true
+"
+    );
+    fs::write(context.join("Dockerfile"), text).unwrap();
+    said(platform, &["build", "-q", "-t", "seeded", context.to_str().unwrap()]);
+    let look = "stat -c '%u:%g %a' /data /data/sub /none; cat /data/sub/f /up/f; readlink /data/link; \
+                python3 -c \"import os; print(os.listxattr('/data/sub/f'))\"; \
+                echo more > /data/sub/f; cat /data/g; ls /data /none";
+    // Each container has its own.
+    for _ in 0..2 {
+        assert_eq!(
+            said(platform, &["run", "--rm", "seeded", "sh", "-c", look]),
+            "1000:1001 1770\n1000:1001 755\n0:0 755\nseed\ninside\n/etc/outside\n['security.capability']\nmore\n\
+             /data:\ng\nlink\nsub\n\n/none:"
+        );
+    }
+    let (_, _, told) = wharf(platform, &["run", "--rm", "seeded", "true"]);
+    assert!(told.contains("warning: the HEALTHCHECK of the image seeded is not run"), "{told}");
+    // A folder of this machine takes the place as it is.
+    let own = platform.data().join("own-data");
+    fs::create_dir(&own).unwrap();
+    let volume = format!("{}:/data/", own.display());
+    assert_eq!(said(platform, &["run", "--rm", "-v", &volume, "seeded", "ls", "/data"]), "");
+}
+
 /// In docker's words and with its exit code; what follows the image is the container's.
 fn flags_and_images_are_checked(platform: &Platform) {
     for (words, error, hint) in [
@@ -56,6 +92,9 @@ fn flags_and_images_are_checked(platform: &Platform) {
         (&["nosuch"], "no image 'nosuch:latest'", "wharf build -t NAME"),
         (&["bas/test"], "no image 'bas/test:latest'", "did you mean 'base/test:latest'?"),
         (&["--rm"], "no image is named", "IMAGE"),
+        (&["-e", "=x", IMAGE], "-e =x: the variable has no name", "NAME=VALUE"),
+        (&["-m", "abc", IMAGE], "-m abc: this is no memory size", "512m"),
+        (&["-m", "1m", IMAGE], "-m 1m: the least possible is 6 MiB", "512m"),
     ] {
         let (code, _, told) = wharf(platform, &[&["run"], words].concat());
         assert!(
@@ -276,6 +315,22 @@ fn ports_are_published(platform: &mut Platform) {
         log => Err(log),
     });
     assert_eq!(said(platform, &["exec", "web", "sh", "-c", "echo $WORD"]), "well");
+    let listed = said(platform, &["ps"]);
+    assert!(listed.contains(&format!(" 0.0.0.0:{port}->8080/tcp ")), "{listed}");
+    let facts =
+        || -> serde_json::Value { serde_json::from_str(&said(platform, &["inspect", "web"])).unwrap() };
+    let found = facts()[0].take();
+    let inside =
+        |ip: &str| serde_json::json!({ "8080/tcp": [{ "HostIp": ip, "HostPort": port.to_string() }] });
+    assert_eq!(found["HostConfig"]["PortBindings"], inside(""), "{found}");
+    assert_eq!(found["NetworkSettings"]["Ports"], inside("0.0.0.0"), "{found}");
+    let address = found["NetworkSettings"]["IPAddress"].as_str().unwrap();
+    assert_eq!(get(&format!("{address}:8080"), "localhost", "/").unwrap(), "well");
+    let env = found["Config"]["Env"].as_array().unwrap();
+    let paths = env.iter().filter(|setting| setting.as_str().unwrap().starts_with("PATH="));
+    assert_eq!(paths.count(), 1, "{found}");
+    let images = said(platform, &["image", "ls"]);
+    assert!(!images.contains(" years ago"), "{images}");
     // A taken port is refused, and nothing stays of the try.
     let (code, _, errors) = wharf(platform, &["run", "-d", "-p", &publish, IMAGE, "sleep", "100"]);
     assert!(code == 125 && errors.contains(&port.to_string()), "{errors}");
@@ -289,6 +344,10 @@ fn ports_are_published(platform: &mut Platform) {
     said(platform, &["stop", "-t", "1", "web"]);
     assert!(get(&at, "localhost", "/").is_err());
     assert_eq!(platform.traces().pod_links(), [""; 0]);
+    let listed = said(platform, &["ps", "-a"]);
+    assert!(listed.contains(" web") && !listed.contains("->"), "{listed}");
+    let ended: serde_json::Value = serde_json::from_str(&said(platform, &["inspect", "web"])).unwrap();
+    assert_eq!(ended[0]["NetworkSettings"]["Ports"], serde_json::json!({}), "{ended}");
     said(platform, &["rm", "web"]);
 
     // One that ends by itself gives its port, its name and its image back too, and nobody else does anything for it.
@@ -323,6 +382,7 @@ fn containers_outlive_a_drain(mut platform: Platform) {
 fn containers_run() {
     let mut platform = Platform::start();
     codes_variables_and_volumes(&platform);
+    volumes_of_images_are_filled(&platform);
     flags_and_images_are_checked(&platform);
     images_in_use_stay(&platform);
     files_are_copied(&platform);

@@ -223,6 +223,7 @@ fn mistakes_are_told_with_their_line() {
         ("FROM --platform=linux/s390x base/busybox", "Dockerfile:1: the platform 'linux/s390x'", ""),
         ("ARG B\nFROM ${B}", "Dockerfile:2: FROM has no image", "--build-arg"),
         ("FROM base/busybox\nRUN [\"nothing\"]", "Dockerfile:2: ", ""),
+        ("FROM base/busybox\nARG S=NOPE\nSTOPSIGNAL $S", "Dockerfile:3: 'NOPE' is not a signal", "15"),
         ("FROM base/busybox\n\nENV a=\"${b?is needed}\"", "Dockerfile:3: b: is needed", ""),
     ] {
         let context =
@@ -254,6 +255,39 @@ fn builds_are_reproducible_from_folders_and_streams() {
     assert_eq!(first.manifest.digest, second.manifest.digest);
     let image = lab.images.resolve_descriptor(&first.manifest).unwrap();
     assert_eq!(image.config.created.as_deref(), Some("2001-09-09T01:46:40Z"));
+}
+
+#[test]
+fn working_folders_are_the_users() {
+    let lab = Lab::new();
+    let dockerfile = "FROM base/busybox
+WORKDIR /roots
+USER app
+WORKDIR /apps/own
+WORKDIR /roots/in
+USER 7:app
+WORKDIR /numbers
+USER 9
+WORKDIR /nine
+USER nobody-knows
+WORKDIR /unknown
+";
+    let context = lab.context(&[("Dockerfile", dockerfile)]);
+    let image = lab.image(&context);
+    for (path, expected) in [
+        ("roots", (0, 0, 0o755)),
+        ("apps", (1000, 1001, 0o755)),
+        ("apps/own", (1000, 1001, 0o755)),
+        ("roots/in", (1000, 1001, 0o755)),
+        ("numbers", (7, 1001, 0o755)),
+        ("nine", (9, 9, 0o755)),
+        ("unknown", (0, 0, 0o755)),
+    ] {
+        assert_eq!(owner(&image, path), expected, "{path}");
+    }
+    // Another user's folder is another result.
+    write(&context, "Dockerfile", &dockerfile.replace("USER app", "USER 5:6"));
+    assert_eq!(owner(&lab.image(&context), "apps/own"), (5, 6, 0o755));
 }
 
 #[test]

@@ -195,6 +195,14 @@ impl PodNetwork {
         Ok(saved.pods.into_keys().chain(saved.ports.into_keys()).collect())
     }
 
+    /// The address of a pod saved in a network's folder, which need not be open.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn address_of(data: &Path, pod: &str) -> Result<Option<Ipv4Addr>> {
+        Ok(Store::open(data)?.read()?.pods.get(pod).copied())
+    }
+
     /// Forgets every pod and publisher but those, and removes their links.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ mod own;
 mod partial;
 mod reference;
 mod refs;
+mod signal;
 mod store;
 mod view;
 
@@ -37,5 +38,6 @@ pub use manifest::{
 pub use partial::{Mark, Partial};
 pub use reference::Reference;
 pub use refs::RefEntry;
+pub use signal::{SIGNAL_NAMES, signal_number};
 pub use store::{Layer, ResolvedImage, Scratch, Store};
 pub use view::{Dir, Found, Node, View, glob_match};

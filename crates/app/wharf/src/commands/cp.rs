@@ -5,6 +5,7 @@ mod source;
 
 use std::{
     io::{self, BufWriter, IsTerminal, Write},
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -96,24 +97,38 @@ impl Args {
         let (found, there) = target.look(path)?;
         let name = landing(source.kind(), &source.name(), path, there, &self.target)?;
         let owner = (!self.archive).then_some(owner);
-        let options = UnpackOptions { whiteouts: false, owner, ..UnpackOptions::default() };
-        let (reader, writer) = io::pipe().context("cannot make a pipe")?;
-        std::thread::scope(|scope| {
-            let written = scope.spawn(|| {
-                let mut out = BufWriter::with_capacity(128 << 10, writer);
-                source.write(name.as_bytes(), &mut out)?;
-                out.flush().context("cannot pass the files on")
-            });
-            let unpacked = unpack_into(reader, &found.path(), &options).map_err(hinted);
-            let written = written.join().unwrap_or_else(|_| bail!("the files could not be read"));
-            match (unpacked, written) {
-                (Ok(done), Ok(())) => Ok(done),
-                // What was not read fails the other side too, and the other way round: the cause is the one to tell.
-                (Err(error), Err(follows)) if is_broken_pipe(&follows) => Err(error),
-                (_, Err(error)) | (Err(error), Ok(())) => Err(error),
-            }
-        })
+        pour(source, name.as_bytes(), &found.path(), owner)
     }
+}
+
+/// Fills an empty folder with what an image has at `place`: content, and owner and mode of the place itself. Nothing
+/// happens where the image has no folder.
+pub(super) fn fill(folder: &Path, lower_dirs: &[PathBuf], place: &str) -> anyhow::Result<()> {
+    match Source::of_image(lower_dirs, place)? {
+        Some(source) => pour(&source, b".", folder, None).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// Copies into the folder `target`, under `name`; owners are the source's where none is given.
+fn pour(source: &Source, name: &[u8], target: &Path, owner: Option<(u32, u32)>) -> anyhow::Result<Unpacked> {
+    let options = UnpackOptions { whiteouts: false, owner, ..UnpackOptions::default() };
+    let (reader, writer) = io::pipe().context("cannot make a pipe")?;
+    std::thread::scope(|scope| {
+        let written = scope.spawn(|| {
+            let mut out = BufWriter::with_capacity(128 << 10, writer);
+            source.write(name, &mut out)?;
+            out.flush().context("cannot pass the files on")
+        });
+        let unpacked = unpack_into(reader, target, &options).map_err(hinted);
+        let written = written.join().unwrap_or_else(|_| bail!("the files could not be read"));
+        match (unpacked, written) {
+            (Ok(done), Ok(())) => Ok(done),
+            // What was not read fails the other side too, and the other way round: the cause is the one to tell.
+            (Err(error), Err(follows)) if is_broken_pipe(&follows) => Err(error),
+            (_, Err(error)) | (Err(error), Ok(())) => Err(error),
+        }
+    })
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -1,13 +1,13 @@
 //! `wharf inspect`: everything known about containers, in docker's shape.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use serde_json::{Value, json};
 use wharf_base::Timestamp;
 
 use super::{
     Globals,
-    containers::{Container, Containers, MAIN, NETWORK, complain},
+    containers::{Container, Containers, MAIN, NETWORK, bridge, complain},
     ps,
 };
 
@@ -24,7 +24,7 @@ impl Args {
         let mut code = ExitCode::SUCCESS;
         let mut found = Vec::new();
         for wanted in &self.containers {
-            match containers.find(wanted).and_then(|container| describe(&container)) {
+            match containers.find(wanted).and_then(|container| describe(&container, containers.data())) {
                 Ok(value) => found.push(value),
                 Err(error) => {
                     complain(&error);
@@ -37,7 +37,7 @@ impl Args {
     }
 }
 
-fn describe(container: &Container) -> anyhow::Result<Value> {
+fn describe(container: &Container, data: &Path) -> anyhow::Result<Value> {
     let config = container.dir.container_config(MAIN)?;
     let spec = &config.spec;
     let process = spec.process().clone().unwrap_or_default();
@@ -69,7 +69,9 @@ fn describe(container: &Container) -> anyhow::Result<Value> {
             "NanoCpus": quota * 10_000,
             "ReadonlyRootfs": spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false),
             "NetworkMode": container.config.labels.get(NETWORK),
+            "PortBindings": bridge::by_port(&container.ports(), ""),
         },
+        "NetworkSettings": network(container, data)?,
         "GraphDriver": { "Name": "overlay", "Data": {
             "LowerDir": config.root.lower, "UpperDir": container.dir.container(MAIN).join("upper"),
         } },
@@ -80,6 +82,19 @@ fn describe(container: &Container) -> anyhow::Result<Value> {
         },
         "Warnings": container.status.warnings,
     }))
+}
+
+/// What a container that runs has of the network; one that has ended gave it back.
+fn network(container: &Container, data: &Path) -> anyhow::Result<Value> {
+    let running = container.is_running();
+    let address = if running { bridge::address(data, &container.id)? } else { None };
+    let address = address.map_or_else(String::new, |address| address.to_string());
+    let ports = if running { container.ports() } else { Vec::new() };
+    let mut networks = serde_json::Map::new();
+    if let Some(name) = container.config.labels.get(NETWORK) {
+        networks.insert(name.clone(), json!({ "IPAddress": address }));
+    }
+    Ok(json!({ "IPAddress": address, "Ports": bridge::by_port(&ports, "0.0.0.0"), "Networks": networks }))
 }
 
 fn oci_quota(cpu: &wharf_runtime::oci::LinuxCpu) -> Option<i64> {

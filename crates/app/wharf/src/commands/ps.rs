@@ -8,7 +8,7 @@ use wharf_runtime::Phase;
 
 use super::{
     Globals,
-    containers::{Container, Containers, MAIN},
+    containers::{Container, Containers, MAIN, bridge},
 };
 
 #[derive(clap::Args)]
@@ -62,7 +62,7 @@ fn facts(container: &Container) -> serde_json::Value {
     let exit = container.status.exit.as_ref();
     json!({
         "id": container.id, "name": container.name(), "image": container.image(), "command": command(container),
-        "createdAt": container.status.created_at, "state": state(container), "status": status(container),
+        "createdAt": container.status.created_at, "state": state(container), "ports": ports(container), "status": status(container),
         "pid": container.status.pid, "exitCode": exit.map(|exit| exit.code), "oomKilled": exit.is_some_and(|exit| exit.oom_killed),
     })
 }
@@ -97,6 +97,14 @@ fn command(container: &Container) -> Vec<String> {
     config.and_then(|config| config.spec.process().as_ref()?.args().clone()).unwrap_or_default()
 }
 
+/// None of one that does not run: its ports are others' to take.
+fn ports(container: &Container) -> Vec<String> {
+    if !container.is_running() {
+        return Vec::new();
+    }
+    container.ports().iter().map(bridge::Publish::arrow).collect()
+}
+
 fn row(container: &Container, short: bool) -> [String; 7] {
     let mut command = command(container).join(" ");
     if short && command.chars().count() > 20 {
@@ -109,7 +117,7 @@ fn row(container: &Container, short: bool) -> [String; 7] {
         format!("\"{command}\""),
         format!("{} ago", span(SystemClock.now(), container.status.created_at)),
         status(container),
-        String::new(),
+        ports(container).join(", "),
         container.name().to_owned(),
     ]
 }

@@ -18,10 +18,10 @@ use wharf_runtime::{
 use super::{
     Globals,
     containers::{
-        Containers, IMAGE, Image, MAIN, NAME, NETWORK, Relay, Remote, STOP_SIGNAL, Terminal, bridge,
+        Containers, IMAGE, Image, MAIN, NAME, NETWORK, PORTS, Relay, Remote, STOP_SIGNAL, Terminal, bridge,
         complain, from_directory, from_store, is_terminal, log_of, refuse_flag, relay_end,
     },
-    ended,
+    cp, ended,
 };
 
 /// Names every container knows.
@@ -162,6 +162,12 @@ impl Args {
     fn check(&self) -> anyhow::Result<()> {
         refuse_flag::<Self>("run", &self.words)?;
         bridge::check(&self.network, &self.publish)?;
+        if let Some(setting) = self.env.iter().find(|setting| setting.is_empty() || setting.starts_with('='))
+        {
+            let hint = "write -e NAME=VALUE, or -e NAME to pass this machine's value on";
+            return Err(Hinted::new(format!("-e {setting}: the variable has no name"), hint).into());
+        }
+        self.memory.as_deref().map(bytes).transpose()?;
         if self.tty && !self.detach && !is_terminal() {
             bail!("the input device is not a terminal: leave -t out");
         }
@@ -212,20 +218,24 @@ fn code_of(error: &anyhow::Error) -> u8 {
 
 /// Bytes with docker's suffixes (`k`, `m`, `g`, powers of 1024) or Kubernetes' (`Mi`, `Gi`).
 fn bytes(text: &str) -> anyhow::Result<i64> {
+    let bad = |why: &str| Hinted::new(format!("-m {text}: {why}"), "write a size such as 512m, 1g or 512Mi");
+    let unreadable = || bad("this is no memory size");
     let lower = text.to_ascii_lowercase();
     let plain = lower.strip_suffix('b').unwrap_or(&lower);
     let docker = match plain.as_bytes().last() {
         Some(b'k' | b'm' | b'g' | b't') => {
             let (number, unit) = plain.split_at(plain.len() - 1);
             Quantity::from_bytes(0).plus(
-                format!("{number}{}i", if unit == "k" { "K".into() } else { unit.to_uppercase() }).parse()?,
+                format!("{number}{}i", if unit == "k" { "K".into() } else { unit.to_uppercase() })
+                    .parse()
+                    .map_err(|_| unreadable())?,
             )
         }
-        _ => text.trim_end_matches(['b', 'B']).parse()?,
+        _ => text.trim_end_matches(['b', 'B']).parse().map_err(|_| unreadable())?,
     };
     match docker.units() {
         found @ 6_291_456.. => Ok(found),
-        found => bail!("a memory limit of {found} bytes is below the least possible, 6 MiB"),
+        _ => Err(bad("the least possible is 6 MiB").into()),
     }
 }
 
@@ -246,6 +256,10 @@ impl New<'_> {
     /// Makes the container, joins the terminal where asked, and starts it. Leaves nothing running behind on failure.
     fn start(&self, containers: &Containers) -> anyhow::Result<Started> {
         let config = self.container()?;
+        if self.image.has_healthcheck {
+            let name = &self.image.name;
+            eprintln!("warning: the HEALTHCHECK of the image {name} is not run: wharf run checks no health");
+        }
         let mut relay = if self.args.detach { None } else { Some(Relay::new()?) };
         let sandbox = containers.runtime.create(&self.folder, &self.sandbox())?;
         let joined = (|| {
@@ -296,6 +310,10 @@ impl New<'_> {
             (IMAGE.to_owned(), self.image.name.clone()),
             (NETWORK.to_owned(), self.args.network.clone()),
         ]);
+        if !self.args.publish.is_empty() {
+            let ports: Vec<String> = self.args.publish.iter().map(ToString::to_string).collect();
+            labels.insert(PORTS.to_owned(), ports.join(" "));
+        }
         labels.extend(self.image.stop_signal.clone().map(|signal| (STOP_SIGNAL.to_owned(), signal)));
         SandboxConfig {
             id: self.id.to_string(),
@@ -393,15 +411,15 @@ impl New<'_> {
     }
 
     fn environment(&self) -> Vec<String> {
-        let mut env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
-        env.push(format!("HOSTNAME={}", self.hostname()));
-        env.extend(self.args.tty.then(|| "TERM=xterm".to_owned()));
-        env.extend(self.image.env.iter().cloned());
-        env.extend(self.args.env.iter().filter_map(|setting| match setting.contains('=') {
+        let mut all = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
+        all.push(format!("HOSTNAME={}", self.hostname()));
+        all.extend(self.args.tty.then(|| "TERM=xterm".to_owned()));
+        all.extend(self.image.env.iter().cloned());
+        all.extend(self.args.env.iter().filter_map(|setting| match setting.contains('=') {
             true => Some(setting.clone()),
             false => std::env::var(setting).ok().map(|value| format!("{setting}={value}")),
         }));
-        env
+        unique(all)
     }
 
     /// The files that tell the container its own name, then the volumes.
@@ -433,16 +451,35 @@ impl New<'_> {
         Ok(mounts)
     }
 
-    /// A folder of the container's own for every place its image declares as data.
+    /// A folder of the container's own for every place its image declares as data, filled with what the image has there.
     fn image_volumes(&self) -> anyhow::Result<Vec<Mount>> {
         let mut mounts = Vec::new();
         for (index, place) in self.image.volumes.iter().enumerate() {
+            let given = |volume: &String| volume.split(':').nth(1).map(Path::new) == Some(Path::new(place));
+            if self.args.volume.iter().any(given) {
+                continue;
+            }
             let folder = self.folder.join("volumes").join(index.to_string());
             fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            cp::fill(&folder, &self.image.lower_dirs, place)
+                .with_context(|| format!("cannot fill the volume {place}"))?;
             mounts.push(bind(&folder, place, &[])?);
         }
         Ok(mounts)
     }
+}
+
+/// Settings with each name once: the place of the first, the value of the last.
+fn unique(all: Vec<String>) -> Vec<String> {
+    let name = |setting: &str| setting.split('=').next().unwrap_or_default().to_owned();
+    let mut env: Vec<String> = Vec::new();
+    for setting in all {
+        match env.iter_mut().find(|known| name(known) == name(&setting)) {
+            Some(known) => *known = setting,
+            None => env.push(setting),
+        }
+    }
+    env
 }
 
 fn labels(given: &[String]) -> BTreeMap<String, String> {
@@ -524,6 +561,12 @@ mod tests {
         ] {
             assert_eq!(bytes(text).ok(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn the_last_of_equal_names_counts() {
+        let all = ["PATH=/a", "X=1", "PATH=/b=c", "Y", "X="].map(str::to_owned).to_vec();
+        assert_eq!(unique(all), ["PATH=/b=c", "X=", "Y"]);
     }
 
     #[test]

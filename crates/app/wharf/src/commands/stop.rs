@@ -48,17 +48,29 @@ pub(super) fn stop(
     seconds: u64,
 ) -> anyhow::Result<()> {
     let sandbox = container.connect(&containers.runtime)?;
-    let named = signal.or(container.config.labels.get(STOP_SIGNAL).map(String::as_str)).unwrap_or("TERM");
+    let signal = chosen(signal, container.config.labels.get(STOP_SIGNAL).map(String::as_str))?;
     let mut ending = sandbox.watch(MAIN)?;
     if container.status.phase == wharf_runtime::Phase::Paused {
         sandbox.unpause(MAIN)?;
     }
-    sandbox.kill(MAIN, signal_number(named)?, SignalTo::First)?;
+    sandbox.kill(MAIN, signal, SignalTo::First)?;
     if !ends_within(&ending, Duration::from_secs(seconds))? {
         sandbox.kill(MAIN, libc::SIGKILL, SignalTo::First)?;
     }
     ending.wait()?;
     Ok(())
+}
+
+/// The signal asked for, or else the image's. An image that names none that exists must not keep its containers running.
+fn chosen(given: Option<&str>, of_image: Option<&str>) -> anyhow::Result<i32> {
+    match (given, of_image) {
+        (Some(name), _) => signal_number(name),
+        (None, Some(name)) => Ok(signal_number(name).unwrap_or_else(|_| {
+            eprintln!("warning: the image's stop signal '{name}' does not exist; TERM is sent");
+            libc::SIGTERM
+        })),
+        (None, None) => Ok(libc::SIGTERM),
+    }
 }
 
 fn ends_within(ending: &Ending, time: Duration) -> anyhow::Result<bool> {
@@ -71,6 +83,25 @@ fn ends_within(ending: &Ending, time: Duration) -> anyhow::Result<bool> {
             Ok(_) => return Ok(true),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_signal_of_the_image_is_no_obstacle() {
+        for (given, of_image, expected) in [
+            (None, None, Some(15)),
+            (None, Some("SIGQUIT"), Some(3)),
+            (None, Some("SIGRTMIN+3"), Some(37)),
+            (None, Some("NOPE"), Some(15)),
+            (Some("INT"), Some("NOPE"), Some(2)),
+            (Some("NOPE"), Some("SIGQUIT"), None),
+        ] {
+            assert_eq!(chosen(given, of_image).ok(), expected, "{given:?} {of_image:?}");
         }
     }
 }

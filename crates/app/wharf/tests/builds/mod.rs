@@ -105,7 +105,7 @@ const MISTAKES: [(&str, &str, &str); 24] = [
     ("FROM base/test\nRUN <<EOF\ntrue", "Dockerfile:2: the heredoc '<<EOF' does not end", "only 'EOF'"),
     ("FROM base/test\nENV x", "Dockerfile:2: ENV x has no value", "NAME=value"),
     ("FROM base/test\nEXPOSE http", "Dockerfile:2: 'http' is not a port", "FIRST-LAST"),
-    ("FROM base/test\nSTOPSIGNAL now", "Dockerfile:2: 'now' is not a signal", "SIGTERM"),
+    ("FROM base/test\nARG S=NOPE\nSTOPSIGNAL $S", "Dockerfile:3: 'NOPE' is not a signal", "SIGTERM"),
     ("FROM base/test\nRUN echo ${x", "", ""),
     (
         "FROM base/test\nRUN echo last words; exit 3",
@@ -314,8 +314,11 @@ impl SmallDisk {
         command
     }
 
-    fn tags(&self) -> String {
-        output_of(&mut self.wharf(&["image", "ls", "--no-trunc"]))
+    /// Names and what they are of; when they were set does not matter.
+    fn tags(&self) -> Vec<[serde_json::Value; 3]> {
+        let text = output_of(&mut self.wharf(&["image", "ls", "-o", "json"]));
+        let images: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+        images.iter().map(|image| ["repository", "tag", "id"].map(|fact| image[fact].clone())).collect()
     }
 
     fn grow(&self, size: &str) {

@@ -1,6 +1,6 @@
 //! Instructions that change an image's settings and no file.
 
-use wharf_image::Empty;
+use wharf_image::{Empty, signal_number};
 
 use super::{stage::StageRun, state::State};
 use crate::{
@@ -162,18 +162,9 @@ impl StageRun<'_> {
 
     fn stop_signal(&mut self, signal: &str) -> Result<()> {
         let signal = self.expand(signal)?;
-        let name = signal.strip_prefix("SIG").unwrap_or(&signal);
-        let fine = match name.parse::<u32>() {
-            Ok(number) => (1..=64).contains(&number),
-            Err(_) => {
-                !name.is_empty()
-                    && name
-                        .bytes()
-                        .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b"+-".contains(&b))
-            }
-        };
-        if !fine {
-            return Err(Error::invalid(format!("'{signal}' is not a signal")).hint("write SIGTERM or 15"));
+        if signal_number(&signal).is_none() {
+            let hint = "write a name or number such as SIGTERM, 15 or SIGRTMIN+3";
+            return Err(Error::invalid(format!("'{signal}' is not a signal")).hint(hint));
         }
         self.state.note(format!("STOPSIGNAL {signal}"));
         self.state.config.stop_signal = Some(signal);

@@ -130,8 +130,8 @@ impl<'a> StageRun<'a> {
         let path = self.absolute(&path);
         self.state.config.working_dir = path.clone();
         let created_by = format!("WORKDIR {path}");
-        let mut key = self.build.key("workdir-1");
-        key.digest(&self.state.key).text(&path);
+        let mut key = self.build.key("workdir-2");
+        key.digest(&self.state.key).text(&path).text(&self.state.config.user);
         let key = key.key();
         if let Some(record) = self.cached(&key) {
             self.state.take(&record, created_by);
@@ -145,7 +145,7 @@ impl<'a> StageRun<'a> {
             Some(_) => return Err(Error::invalid(format!("'{path}' is in the image and is not a folder"))),
             None => {
                 let scratch = self.build.builder.images.scratch()?;
-                let changes = Changes::default();
+                let changes = Changes { owner: Some(self.state.user(&view)?), mode: None };
                 let placer = Placer::new(&scratch.upper(), Some(&view), &changes)?;
                 placer.folder(&found.path)?;
                 placer.finish()?;

@@ -158,15 +158,11 @@ impl State {
             if let Ok(number) = name.parse() {
                 return Ok(number);
             }
-            let content = match view {
-                Some(view) => view.read_file(Path::new(file), 4 << 20)?.unwrap_or_default(),
-                None => Vec::new(),
+            let numbers = match view {
+                Some(view) => numbers(view, file, name)?,
+                None => None,
             };
-            let content = String::from_utf8_lossy(&content);
-            let fields = content.lines().map(|line| line.split(':').collect::<Vec<_>>());
-            let mut numbers =
-                fields.filter(|f| f.first() == Some(&name)).filter_map(|f| f.get(2)?.parse().ok());
-            numbers.next().ok_or_else(|| {
+            numbers.map(|(number, _)| number).ok_or_else(|| {
                 Error::invalid(format!("the {what} '{name}' is not in the image's /{file}"))
                     .hint("make it in a RUN step before, or use a number")
             })
@@ -179,6 +175,38 @@ impl State {
         };
         Ok((uid, gid))
     }
+
+    /// Who owns what is made as the current `USER`. As BuildKit: the group is the user's own where none is given, and
+    /// whom the image does not know is root.
+    pub(crate) fn user(&self, view: &View) -> Result<(u32, u32)> {
+        let text = self.config.user.as_str();
+        let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+        let (uid, own) = match user.parse::<u32>() {
+            Ok(number) => (number, number),
+            Err(_) => {
+                let (uid, gid) = numbers(view, "etc/passwd", user)?.unwrap_or_default();
+                (uid, gid.unwrap_or_default())
+            }
+        };
+        let gid = match group.map(|group| (group, group.parse::<u32>())) {
+            None => own,
+            Some((_, Ok(number))) => number,
+            Some((name, Err(_))) => numbers(view, "etc/group", name)?.map_or(own, |(gid, _)| gid),
+        };
+        Ok((uid, gid))
+    }
+}
+
+/// The number of `name` in a file such as /etc/passwd, and the one after it.
+fn numbers(view: &View, file: &str, name: &str) -> Result<Option<(u32, Option<u32>)>> {
+    let content = view.read_file(Path::new(file), 4 << 20)?.unwrap_or_default();
+    let content = String::from_utf8_lossy(&content);
+    let mut lines = content.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let number = |fields: &[&str], at: usize| fields.get(at).and_then(|field| field.parse().ok());
+    Ok(lines.find_map(|fields| {
+        let own = number(&fields, 2).filter(|_| fields.first() == Some(&name))?;
+        Some((own, number(&fields, 3)))
+    }))
 }
 
 /// Layers and configuration of an image that was found.

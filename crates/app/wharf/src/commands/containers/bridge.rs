@@ -6,6 +6,7 @@
 //! it takes longer than a short run.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     net::Ipv4Addr,
     path::{Path, PathBuf},
@@ -14,6 +15,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, flock};
+use serde_json::{Value, json};
 use wharf_base::{ContainerId, Hinted};
 use wharf_network::{PodNetwork, PortMapping, Protocol};
 use wharf_runtime::{Phase, PodDir};
@@ -58,6 +60,49 @@ impl std::str::FromStr for Publish {
         let port = |text| port(text).ok_or_else(|| bad("ports are numbers from 1 to 65535"));
         Ok(Self { host_ip, host_port: port(host)?, container_port: port(container)?, protocol })
     }
+}
+
+/// As `-p` writes it.
+impl std::fmt::Display for Publish {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(ip) = self.host_ip {
+            write!(f, "{ip}:")?;
+        }
+        write!(f, "{}:{}/{}", self.host_port, self.container_port, self.protocol.lower())
+    }
+}
+
+impl Publish {
+    /// As docker lists it: `0.0.0.0:8080->80/tcp`.
+    pub(crate) fn arrow(&self) -> String {
+        let ip = self.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        format!("{ip}:{}->{}", self.host_port, self.inside())
+    }
+
+    /// The container's side: `80/tcp`.
+    fn inside(&self) -> String {
+        format!("{}/{}", self.container_port, self.protocol.lower())
+    }
+}
+
+/// Ports by the container's side, as docker describes them; `any` stands for all addresses of this machine.
+pub(crate) fn by_port(ports: &[Publish], any: &str) -> BTreeMap<String, Vec<Value>> {
+    let mut found: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for port in ports {
+        let ip = port.host_ip.map_or_else(|| any.to_owned(), |ip| ip.to_string());
+        let binding = json!({ "HostIp": ip, "HostPort": port.host_port.to_string() });
+        found.entry(port.inside()).or_default().push(binding);
+    }
+    found
+}
+
+/// The address a container has now.
+pub(crate) fn address(data: &Path, id: &ContainerId) -> anyhow::Result<Option<Ipv4Addr>> {
+    let folder = network_folder(data);
+    if !PodNetwork::exists(&folder) {
+        return Ok(None);
+    }
+    Ok(PodNetwork::address_of(&folder, id.as_str())?)
 }
 
 /// Held while containers join or leave, and while the platform takes the network over.
@@ -243,6 +288,7 @@ pub(crate) fn check(network: &str, ports: &[Publish]) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test
 mod tests {
     use super::*;
 
@@ -257,6 +303,22 @@ mod tests {
         for bad in ["80", "0:80", "80:65536", "a:b", "::1:80:80", "x:80:80", "80:80/icmp", ""] {
             assert_eq!(read(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn ports_are_shown_as_dockers() {
+        let ports =
+            ["80:8080", "127.0.0.1:53:53/udp", "81:8080"].map(|text| text.parse::<Publish>().unwrap());
+        let shown = ports.clone().map(|port| port.arrow());
+        assert_eq!(shown, ["0.0.0.0:80->8080/tcp", "127.0.0.1:53->53/udp", "0.0.0.0:81->8080/tcp"]);
+        for port in &ports {
+            assert_eq!(port.to_string().parse::<Publish>().unwrap(), *port);
+        }
+        let expected = json!({
+            "53/udp": [{ "HostIp": "127.0.0.1", "HostPort": "53" }],
+            "8080/tcp": [{ "HostIp": "", "HostPort": "80" }, { "HostIp": "", "HostPort": "81" }],
+        });
+        assert_eq!(json!(by_port(&ports, "")), expected);
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub(crate) struct Image {
     pub(crate) user: String,
     pub(crate) volumes: Vec<String>,
     pub(crate) stop_signal: Option<String>,
+    /// Whether it says how its health is checked.
+    pub(crate) has_healthcheck: bool,
 }
 
 /// A plain folder as an image without settings.
@@ -72,5 +74,8 @@ pub(crate) fn from_store(data: &Path, name: &str, id: &ContainerId) -> anyhow::R
         user: config.user,
         volumes: config.volumes.into_keys().collect(),
         stop_signal: config.stop_signal,
+        has_healthcheck: config
+            .healthcheck
+            .is_some_and(|check| check.test.first().is_some_and(|kind| kind != "NONE")),
     })
 }

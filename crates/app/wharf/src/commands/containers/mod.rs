@@ -29,6 +29,7 @@ pub(crate) const MAIN: &str = "main";
 pub(crate) const NAME: &str = "wharf.name";
 pub(crate) const IMAGE: &str = "wharf.image";
 pub(crate) const NETWORK: &str = "wharf.network";
+pub(crate) const PORTS: &str = "wharf.ports";
 pub(crate) const STOP_SIGNAL: &str = "wharf.stop-signal";
 
 /// Prints an error as people see it.
@@ -107,7 +108,7 @@ impl Containers {
         Ok(())
     }
 
-    fn data(&self) -> &Path {
+    pub(crate) fn data(&self) -> &Path {
         self.root.parent().unwrap_or(&self.root)
     }
 
@@ -174,6 +175,12 @@ impl Container {
 
     pub(crate) fn image(&self) -> &str {
         self.config.labels.get(IMAGE).map_or("", String::as_str)
+    }
+
+    /// Ports of this machine that lead to it while it runs.
+    pub(crate) fn ports(&self) -> Vec<bridge::Publish> {
+        let ports = self.config.labels.get(PORTS).map_or("", String::as_str);
+        ports.split_whitespace().filter_map(|port| port.parse().ok()).collect()
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -258,20 +265,12 @@ pub(crate) fn refuse_flag<A: clap::Args>(command: &str, words: &[String]) -> Res
 
 /// A signal by number or name, with or without `SIG`.
 pub(crate) fn signal_number(text: &str) -> anyhow::Result<i32> {
-    const NAMES: [&str; 31] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
-        "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
-        "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-    ];
-    if let Ok(number @ 1..=64) = text.parse() {
+    if let Some(number) = wharf_image::signal_number(text) {
         return Ok(number);
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    if let Some(place) = NAMES.iter().position(|known| *known == name) {
-        return Ok(place as i32 + 1);
-    }
-    let hint = closest(name, NAMES)
+    let hint = closest(name, wharf_image::SIGNAL_NAMES)
         .map_or("names are like TERM or SIGTERM".to_owned(), |n| format!("did you mean '{n}'?"));
     Err(Hinted::new(format!("no such signal: {text}"), hint).into())
 }

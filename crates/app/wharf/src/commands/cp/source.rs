@@ -57,6 +57,14 @@ impl Source {
         Self::find(View::plain(Path::new("/")).map_err(hinted)?, &absolute, path, follow, tree)
     }
 
+    /// The folder an image has at `place`, if it has one. Links are followed inside the image.
+    pub(super) fn of_image(lower_dirs: &[PathBuf], place: &str) -> anyhow::Result<Option<Self>> {
+        let view = View::overlay(lower_dirs).map_err(hinted)?;
+        let found = view.find(Path::new(place), true).map_err(hinted)?;
+        let node = found.node.filter(|node| node.dir.is_some());
+        Ok(node.map(|node| Self { view, node, path: PathBuf::new(), kind: Kind::Content }))
+    }
+
     /// `tree` is what messages call it, with what to tell who does not find something there.
     fn find(view: View, path: &Path, text: &str, follow: bool, tree: Hinted) -> anyhow::Result<Self> {
         let content = text.ends_with("/.") || matches!(text, "." | "");

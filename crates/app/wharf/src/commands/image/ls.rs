@@ -127,7 +127,10 @@ fn row(store: &Store, entry: RefEntry) -> Row {
     });
     Row {
         id: found.as_ref().map_or(entry.target.digest, |(_, m)| m.config.digest),
-        created: created.or_else(|| entry.created().and_then(|text| text.parse().ok())),
+        // Where a digest must not depend on the time, that of the name is all there is.
+        created: created
+            .filter(|at| *at > Timestamp::from_unix(0, 0))
+            .or_else(|| entry.created().and_then(|text| text.parse().ok())),
         size: found
             .map_or(entry.target.size, |(_, m)| m.layers.iter().map(|l| l.size).sum::<u64>() + m.config.size),
         platform,
