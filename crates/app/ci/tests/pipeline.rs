@@ -636,6 +636,20 @@ jobs:
     );
     let shown = platform.push(&[("deploy/20-deployment.yaml", &two.replace("apps/v1", "apps/v9"))]).await;
     assert!(shown.contains("Deployment shop: the cluster does not serve apps/v9"), "{shown}");
+
+    // A slip of the pen is named with its file; what is kept and not acted on is told of.
+    let balanced = config.replace("spec: {selector", "spec: {type: LoadBalancer, selector");
+    let slip = two.replace("replicas: 2", "replicaz: 3");
+    let shown = platform
+        .push(&[("deploy/10-config.yaml", balanced.as_str()), ("deploy/20-deployment.yaml", &slip)])
+        .await;
+    for line in [
+        "warning: deploy/10-config.yaml: Service shop: ",
+        "cannot apply Deployment shop of deploy/20-deployment.yaml",
+        "unknown field \"spec.replicaz\"",
+    ] {
+        assert!(shown.contains(line), "{line}\n{shown}");
+    }
     platform.end().await;
 }
 
