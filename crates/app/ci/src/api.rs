@@ -98,7 +98,7 @@ pub struct RunStatus {
     pub reason: String,
     /// More for people.
     pub message: String,
-    /// The first line of the commit's message.
+    /// The workflow's `run-name`, or the first line of the commit's message.
     pub title: String,
     /// The workflow's name.
     pub workflow_name: String,

@@ -57,7 +57,7 @@ async fn start(shared: &Arc<Shared>, push: Push, terminal: &Terminal) -> anyhow:
     let known = if push.again { specs(client, &push.repository).await? } else { Vec::new() };
     let mut runs = Runs::new();
     for change in &push.changes {
-        for file in matching(&repository, change, terminal).await? {
+        for file in matching(&repository, change, &push.changes, terminal).await? {
             let spec = RunSpec {
                 repository: push.repository.clone(),
                 reference: change.reference.clone(),
@@ -126,10 +126,11 @@ fn ending(name: &str, phase: RunPhase, message: &str) -> String {
     if message.is_empty() { format!("run {name} {word}") } else { format!("run {name} {word}: {message}") }
 }
 
-/// The workflow files a changed reference starts. One that cannot be read counts: its run says what is wrong.
+/// The workflow files a changed reference starts, one of `all` of a push. One that cannot be read counts: its run says what is wrong.
 async fn matching(
     repository: &Repository,
     change: &RefChange,
+    all: &[RefChange],
     terminal: &Terminal,
 ) -> anyhow::Result<Vec<String>> {
     if change.after.bytes().all(|digit| digit == b'0') {
@@ -145,6 +146,8 @@ async fn matching(
     if files.len() > MAX_FILES {
         terminal.line(&format!("warning: only the first {MAX_FILES} workflow files are looked at")).await;
     }
+    let zeros = |sha: &str| sha.bytes().all(|digit| digit == b'0');
+    let new: Vec<&str> = all.iter().filter(|c| zeros(&c.before)).map(|c| c.reference.as_str()).collect();
     let mut changed = None;
     let mut found = Vec::new();
     for name in files.into_iter().take(MAX_FILES) {
@@ -159,7 +162,8 @@ async fn matching(
                         terminal.line(&format!("warning: {warning}")).await;
                     }
                     if changed.is_none() {
-                        changed = Some(repository.changed(&change.before, &sha).await.unwrap_or_default());
+                        let paths = repository.changed(&change.before, &sha, &new).await;
+                        changed = Some(paths.ok());
                     }
                     filter.matches(&change.reference, changed.as_ref().and_then(Option::as_deref))
                 }

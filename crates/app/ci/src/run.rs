@@ -105,6 +105,14 @@ async fn prepare(shared: &Arc<Shared>, object: &WorkflowRun, board: &Board) -> a
     base.set("vars", secrets::variables(client, &spec.repository).await?);
     base.set("github", github(shared, object, &workflow, &commit));
     base.set("inputs", inputs(&workflow, spec, &base)?);
+    if let Some(name) = &workflow.run_name {
+        let env = Env { contexts: &base, status: Status::default(), hash_files: &no_files };
+        let title = name.text(&env).map_err(|error| anyhow::anyhow!("'run-name': {error}"))?;
+        // As on GitHub, an empty one leaves the commit's.
+        if !title.trim().is_empty() {
+            board.update(|status| title.trim().clone_into(&mut status.title));
+        }
+    }
     Ok(RunContext {
         folder: shared.runs_dir().join(&object.metadata.uid),
         shared: Arc::clone(shared),
@@ -173,6 +181,10 @@ fn github(shared: &Shared, object: &WorkflowRun, workflow: &Workflow, commit: &C
     github
 }
 
+fn no_files(_: &[String]) -> Result<String, String> {
+    Err("hashFiles cannot be used here".to_owned())
+}
+
 /// The inputs of `workflow_dispatch`, checked against what the workflow declares.
 fn inputs(workflow: &Workflow, spec: &RunSpec, base: &Object) -> anyhow::Result<Object> {
     let declared = workflow.on.dispatch.as_deref().unwrap_or_default();
@@ -185,7 +197,6 @@ fn inputs(workflow: &Workflow, spec: &RunSpec, base: &Object) -> anyhow::Result<
         return Ok(inputs);
     }
     anyhow::ensure!(workflow.on.dispatch.is_some(), "{} is not started by workflow_dispatch", workflow.file);
-    let no_files = |_: &[String]| Err("hashFiles cannot be used here".to_owned());
     let env = Env { contexts: base, status: Status::default(), hash_files: &no_files };
     for input in declared {
         let text = match (spec.inputs.get(&input.name), &input.default) {
@@ -390,7 +401,6 @@ struct Turn {
 impl Turn {
     fn take(context: &RunContext, name: &str) -> Result<Option<Self>, String> {
         let Some(concurrency) = &context.workflow.concurrency else { return Ok(None) };
-        let no_files = |_: &[String]| Err("hashFiles cannot be used here".to_owned());
         let env = Env { contexts: &context.base, status: Status::default(), hash_files: &no_files };
         let group = concurrency.group.text(&env).map_err(|e| e.to_string())?;
         let replace = wharf_workflow::run::flag(Some(&concurrency.cancel_in_progress), false, &env)?;

@@ -307,6 +307,7 @@ async fn a_push_runs_its_workflow() {
     platform.client.create(&Gvr::fixed("", "v1", "secrets"), NAMESPACE, &secret).await.unwrap();
     let workflow = r#"
 name: tests
+run-name: "Tests of ${{ github.ref_name }} by ${{ github.event.head_commit.author.name }}"
 on: {push: {branches: [main]}}
 env: {LEVEL: workflow}
 jobs:
@@ -326,6 +327,7 @@ jobs:
           mkdir -p tool && printf '#!/bin/sh\necho tool says $1\n' > tool/mytool && busybox chmod +x tool/mytool
           echo "$PWD/tool" >> $GITHUB_PATH
           echo "the token is $TOKEN, level $LEVEL"
+          echo "encoded: $(printf 'user:%s' "$TOKEN" | busybox base64)"
           echo "::warning file=a.py,line=3::careful"
           echo "::add-mask::hidden-word"
           echo "now hidden-word is said"
@@ -372,6 +374,7 @@ runs:
         "remote: run shop-1: .github/workflows/ci.yml",
         "remote: make | the token is ***, level workflow",
         "remote: make | now *** is said",
+        "remote: make | encoded: dXNlcjpz***",
         "remote: make | to stderr",
         "remote: make | # Version of main",
         "remote: make | tool says yes yes 1.1",
@@ -387,7 +390,7 @@ runs:
     assert_eq!(status["phase"], "Succeeded");
     assert_eq!(
         (status["title"].as_str(), status["workflowName"].as_str()),
-        (Some("a change"), Some("tests"))
+        (Some("Tests of main by A"), Some("tests"))
     );
     let make = &status["jobs"][0];
     assert_eq!(
@@ -419,8 +422,24 @@ runs:
         shown.contains("unknown key 'runs-onn' in the job 'use'") && shown.contains("run shop-2 failed"),
         "{shown}"
     );
-    // A branch that no workflow names starts nothing.
+    // The first push of a branch counts what its commits changed.
+    let paths = "on: {push: {paths: [src/**]}}\njobs: {x: {runs-on: wharf, container: base/python, steps: [{run: 'true'}]}}\n";
+    let shown = platform.push(&[(WORKFLOW, paths)]).await;
+    assert!(!shown.contains("remote: run shop-3"), "{shown}");
     let work = platform.folder.join("work");
+    let url = format!("{}/shop.git", platform.url);
+    for (branch, file, starts) in [("docs", "docs/a", false), ("code", "src/a", true)] {
+        let path = work.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "x").unwrap();
+        git(&work, &["add", "-A"]).await;
+        git(&work, &["commit", "-qm", branch]).await;
+        let output = git(&work, &["push", &url, &format!("HEAD:{branch}")]).await;
+        let shown = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(shown.contains("run shop-3 succeeded"), starts, "{shown}");
+    }
+    git(&work, &["reset", "-q", "--hard", "HEAD~4"]).await;
+    // A branch that no workflow names starts nothing.
     let output = git(&work, &["push", &format!("{}/shop.git", platform.url), "main:other"]).await;
     assert!(output.status.success());
     assert_eq!(platform.client.get(&WORKFLOW_RUNS, NAMESPACE, "shop-4").await.unwrap(), None);
@@ -636,6 +655,20 @@ jobs:
     );
     let shown = platform.push(&[("deploy/20-deployment.yaml", &two.replace("apps/v1", "apps/v9"))]).await;
     assert!(shown.contains("Deployment shop: the cluster does not serve apps/v9"), "{shown}");
+
+    // A slip of the pen is named with its file; what is kept and not acted on is told of.
+    let balanced = config.replace("spec: {selector", "spec: {type: LoadBalancer, selector");
+    let slip = two.replace("replicas: 2", "replicaz: 3");
+    let shown = platform
+        .push(&[("deploy/10-config.yaml", balanced.as_str()), ("deploy/20-deployment.yaml", &slip)])
+        .await;
+    for line in [
+        "warning: deploy/10-config.yaml: Service shop: ",
+        "cannot apply Deployment shop of deploy/20-deployment.yaml",
+        "unknown field \"spec.replicaz\"",
+    ] {
+        assert!(shown.contains(line), "{line}\n{shown}");
+    }
     platform.end().await;
 }
 

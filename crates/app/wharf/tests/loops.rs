@@ -248,6 +248,64 @@ fn pods_that_fit_nowhere_say_why(platform: &Platform) {
     platform.kubectl(&["delete", "pod", "big"]);
 }
 
+fn the_first_of_two_manages(platform: &Platform) {
+    let conditions = |object: &Value, kind: &str| {
+        let all = object.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+        all.filter(|c| text(c, "/type") == kind).map(|c| text(c, "/message").to_owned()).collect::<String>()
+    };
+    platform.apply(&deployment("default", 1));
+    let scaled = |name: &str, count: &str| {
+        json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject",
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {"scaleTargetRef": {"name": "web"}, "triggers": [{"type": "cron", "metadata":
+                {"timezone": "UTC", "start": "0 0 1 1 *", "end": "59 23 31 12 *", "desiredReplicas": count}}]}})
+    };
+    platform.apply(&scaled("a", "2"));
+    platform.list_until("the first scales", &["pods"], |pods| pods.len() == 2);
+    platform.apply(&scaled("b", "3"));
+    let message = "Deployment web is already managed by ScaledObject a";
+    platform.list_until("the second is told", &["scaledobjects"], |objects| {
+        objects.iter().any(|o| text(o, "/metadata/name") == "b" && conditions(o, "Ready") == message)
+    });
+    assert_eq!(platform.get(&["deployment", "web"])["spec"]["replicas"], 2);
+    platform.kubectl(&["delete", "scaledobject", "a"]);
+    platform.list_until("the second scales", &["pods"], |pods| pods.len() == 3);
+    platform.kubectl(&["delete", "scaledobject", "b"]);
+    platform.kubectl(&["delete", "deployment", "web"]);
+
+    platform.apply(&json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "front", "namespace": "default"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}}));
+    let rollout = |name: &str| {
+        json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout",
+            "metadata": {"name": name, "namespace": "default"},
+            // Nobody runs pods here: without any it is available at once.
+            "spec": {"replicas": 0, "selector": {"matchLabels": {"app": "web", "of": name}},
+                "template": template(json!({"app": "web", "of": name})),
+                "strategy": {"blueGreen": {"activeService": "front"}}}})
+    };
+    let invalid = |name: &'static str, wanted: &'static str| {
+        platform.list_until(wanted, &["rollouts"], |all| {
+            all.iter().any(|r| text(r, "/metadata/name") == name && conditions(r, "InvalidSpec") == wanted)
+        });
+    };
+    let hash = || {
+        let service = platform.get(&["service", "front"]);
+        service["spec"]["selector"]["rollouts-pod-template-hash"].as_str().unwrap_or_default().to_owned()
+    };
+    platform.apply(&rollout("one"));
+    platform.list_until("the first has its Service", &["services"], |_| !hash().is_empty());
+    let first = hash();
+    platform.apply(&rollout("two"));
+    invalid("two", "spec.strategy: Service \"front\" is managed by Rollout \"one\"");
+    assert_eq!(hash(), first);
+    platform.kubectl(&["delete", "rollout", "one"]);
+    platform.list_until("the second has it", &["services"], |_| hash() != first);
+    platform.kubectl(&["delete", "rollout", "two"]);
+    platform.kubectl(&["delete", "service", "front"]);
+    platform.list_until("all pods went", &["pods"], <[Value]>::is_empty);
+}
+
 fn a_killed_platform_goes_on(platform: &mut Platform) {
     platform.apply(&deployment("default", 30));
     platform.kill_and_restart();
@@ -261,12 +319,13 @@ fn a_killed_platform_goes_on(platform: &mut Platform) {
 fn loops_work_on_real_objects() {
     let mut platform = Platform::start();
     ["paper-0", "paper-1"].iter().for_each(|node| platform.add_node(node));
-    let stories: [fn(&Platform); 5] = [
+    let stories: [fn(&Platform); 6] = [
         deployments_scale_update_and_go,
         services_find_ready_pods_and_namespaces_go,
         jobs_count_their_pods,
         custom_owners_are_known,
         pods_that_fit_nowhere_say_why,
+        the_first_of_two_manages,
     ];
     for (beat, story) in stories.iter().enumerate() {
         // Silent nodes are tainted after forty seconds.

@@ -12,6 +12,8 @@ use tokio::process::Command;
 const MAX_ANSWER: usize = 64 << 20;
 /// A file in each repository: the references as they were told of last.
 const TOLD: &str = "wharf-told";
+/// The tree without files, which git knows everywhere.
+const EMPTY_TREE: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
 const NO_COMMIT: &str = "0000000000000000000000000000000000000000";
 
 /// Why git did not do what was asked.
@@ -320,17 +322,27 @@ impl Repository {
         Ok(text.split('\0').filter_map(blob).collect())
     }
 
-    /// The paths that differ between two commits; nothing when there is no commit before.
+    /// The paths that differ between two commits. Without one before: since the parent of the first commit that no
+    /// reference has but the `new` ones, or what the commit itself changed when others have it.
     ///
     /// # Errors
     /// When git fails.
-    pub async fn changed(&self, before: &str, after: &str) -> Result<Option<Vec<String>>> {
-        if before == NO_COMMIT {
-            return Ok(None);
-        }
-        let command = self.git(&["diff-tree", "-r", "-z", "--name-only", "--no-renames", before, after]);
+    pub async fn changed(&self, before: &str, after: &str, new: &[&str]) -> Result<Vec<String>> {
+        let before = match before {
+            NO_COMMIT => self.base_of_new(after, new).await?,
+            known => known.to_owned(),
+        };
+        let command = self.git(&["diff-tree", "-r", "-z", "--name-only", "--no-renames", &before, after]);
         let text = String::from_utf8_lossy(&succeed(command, "diff-tree").await?).into_owned();
-        Ok(Some(text.split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect()))
+        Ok(text.split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect())
+    }
+
+    async fn base_of_new(&self, after: &str, new: &[&str]) -> Result<String> {
+        let mut command = self.git(&["rev-list", "--topo-order", "--reverse", after, "--not"]);
+        command.args(new.iter().map(|reference| format!("--exclude={reference}"))).arg("--all");
+        let own = String::from_utf8_lossy(&succeed(command, "rev-list").await?).into_owned();
+        let first = own.lines().next().unwrap_or(after);
+        Ok(self.resolve(&format!("{first}^")).await?.unwrap_or_else(|| EMPTY_TREE.to_owned()))
     }
 
     /// Who wrote a commit, and what it says.

@@ -164,8 +164,23 @@ async fn push_clone_fetch_and_ask() {
     assert_eq!(repository.list(&sha, "nothing").await.unwrap(), [""; 0]);
     assert_eq!(repository.read_file(&sha, "src/a.txt").await.unwrap().unwrap(), b"one\n");
     assert_eq!(repository.read_file(&sha, "src/c.txt").await.unwrap(), None);
-    assert_eq!(repository.changed(&first.after, &sha).await.unwrap().unwrap(), ["noise", "src/b.txt"]);
-    assert_eq!(repository.changed(&first.before, &sha).await.unwrap(), None);
+    assert_eq!(repository.changed(&first.after, &sha, &[]).await.unwrap(), ["noise", "src/b.txt"]);
+    // A new reference others have all commits of: its own commit.
+    assert_eq!(
+        repository.changed(&first.before, &sha, &["refs/tags/v1"]).await.unwrap(),
+        ["noise", "src/b.txt"]
+    );
+    assert_eq!(repository.changed(&first.before, &first.after, &[]).await.unwrap(), ["src/a.txt"]);
+    for name in ["c", "d"] {
+        std::fs::write(work.join("src").join(name), name).unwrap();
+        good(&work, &["add", "."]).await;
+        good(&work, &["commit", "-qm", name]).await;
+    }
+    good(&work, &["push", &url, "HEAD:topic"]).await;
+    let push = served.pushes.lock().unwrap().pop().unwrap();
+    let topic = &push.changes[0];
+    let changed = repository.changed(&topic.before, &topic.after, &[&topic.reference]).await.unwrap();
+    assert_eq!(changed, ["src/c", "src/d"], "both commits nobody had");
     let commit = repository.commit(&first.after).await.unwrap();
     assert_eq!((commit.author.as_str(), commit.message.as_str()), ("A", "first\n\nmore"));
     let copy = served.folder.path().join("checkout");

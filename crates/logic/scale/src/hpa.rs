@@ -67,6 +67,23 @@ pub struct TargetRef {
     pub name: String,
 }
 
+impl TargetRef {
+    /// Group and kind, a Deployment unless something else is said (as KEDA).
+    pub fn group_kind(&self) -> (&str, &str) {
+        match (self.api_version.split_once('/'), self.kind.as_str()) {
+            (Some((group, _)), kind) => (group, kind),
+            (None, "") => ("apps", "Deployment"),
+            (None, kind @ ("Deployment" | "ReplicaSet" | "StatefulSet")) => ("apps", kind),
+            (None, kind) => ("", kind),
+        }
+    }
+
+    /// Whether both name one object of a namespace.
+    pub fn same(&self, other: &Self) -> bool {
+        self.name == other.name && self.group_kind() == other.group_kind()
+    }
+}
+
 /// `MetricSpec`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

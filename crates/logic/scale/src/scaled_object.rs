@@ -18,7 +18,7 @@ use wharf_control::{
 use crate::{
     SCALED_OBJECTS,
     behavior::{Behavior, History, bound},
-    hpa::TargetRef,
+    hpa::{Autoscaler, TargetRef},
 };
 
 /// Seconds without activity before the target goes down to its idle size.
@@ -163,6 +163,8 @@ pub struct View<'a> {
     pub object: &'a ScaledObject,
     /// Size asked for, from the target's scale; or why it cannot be read.
     pub replicas: Result<i64, String>,
+    /// Why somebody else scales the target, see [`ScaledObject::conflict`].
+    pub conflict: Option<String>,
     /// One for each trigger.
     pub measured: &'a [Measured],
     /// Time zones by name, those the triggers name that are known.
@@ -205,6 +207,37 @@ impl ScaledObject {
         self.spec.triggers.iter().enumerate().find_map(|(index, trigger)| {
             trigger.problem().map(|problem| format!("spec.triggers[{index}]: {problem}"))
         })
+    }
+
+    /// Who else scales the target: a ScaledObject made earlier (by name within one second), or an autoscaler. Two at
+    /// one workload would undo each other's work.
+    pub fn conflict<'a>(
+        &self,
+        objects: impl IntoIterator<Item = &'a Self>,
+        autoscalers: impl IntoIterator<Item = &'a Autoscaler>,
+    ) -> Option<String> {
+        let own = &self.metadata;
+        let target = &self.spec.scale_target_ref;
+        let earlier =
+            |meta: &Meta| (meta.creation_timestamp, &meta.name) < (own.creation_timestamp, &own.name);
+        let objects = objects.into_iter().filter(|object| {
+            object.metadata.namespace == own.namespace
+                && object.spec.scale_target_ref.same(target)
+                && earlier(&object.metadata)
+        });
+        let first =
+            objects.map(|object| &object.metadata).min_by_key(|meta| (meta.creation_timestamp, &meta.name));
+        let mut autoscalers = autoscalers.into_iter().filter(|autoscaler| {
+            autoscaler.metadata.namespace == own.namespace
+                && autoscaler.spec.scale_target_ref.same(target)
+                && !autoscaler.metadata.controlled_by(&own.uid)
+        });
+        let other = match first {
+            Some(meta) => format!("ScaledObject {}", meta.name),
+            None => format!("HorizontalPodAutoscaler {}", autoscalers.next()?.metadata.name),
+        };
+        let (_, kind) = target.group_kind();
+        Some(format!("{kind} {} is already managed by {other}", target.name))
     }
 
     fn bounds(&self) -> (i64, i64) {
@@ -281,7 +314,7 @@ pub fn step(view: &View<'_>, history: &mut History, now: Timestamp) -> Decision 
     let object = view.object;
     let mut status = object.status.clone();
     let mut decision = Decision::default();
-    match (object.problem(), &view.replicas) {
+    match (object.problem().or_else(|| view.conflict.clone()), &view.replicas) {
         (Some(problem), _) => {
             refuse(&mut decision, object, &mut status, "ScaledObjectCheckFailed", &problem, now)
         }

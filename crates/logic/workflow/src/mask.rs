@@ -1,5 +1,14 @@
 //! Keeps secrets out of logs.
 
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE},
+};
+
+/// Characters of a line in the output of `base64`.
+const WRAPPED: usize = 76;
+/// Characters of base64 that are not taken for chance.
+const TELLING: usize = 6;
 /// What stands in a secret's place.
 const MASK: &str = "***";
 
@@ -25,6 +34,11 @@ impl Masker {
             let tells = !part.trim().is_empty() && (part == secret || part.trim().len() > 2);
             if tells && !self.secrets.iter().any(|known| known == part) {
                 self.secrets.push(part.to_owned());
+            }
+        }
+        for encoded in base64_forms(secret.trim_end_matches(['\r', '\n'])) {
+            if !self.secrets.contains(&encoded) {
+                self.secrets.push(encoded);
             }
         }
     }
@@ -59,9 +73,63 @@ impl Masker {
     }
 }
 
+/// What base64 makes of a secret, alone and inside a longer text: there it begins at any of the three bytes of a group,
+/// and only the characters no neighbour has a part in are known.
+fn base64_forms(secret: &str) -> Vec<String> {
+    let bytes = secret.as_bytes();
+    let mut forms = Vec::new();
+    for alphabet in [&STANDARD, &URL_SAFE] {
+        let alone = alphabet.encode(bytes);
+        let inside = |skipped: usize| {
+            let own = &bytes[skipped..];
+            let mut form = alphabet.encode(own);
+            form.truncate(own.len() / 3 * 4 + own.len() % 3);
+            form
+        };
+        let placed: Vec<String> = (0..bytes.len().min(3)).map(inside).collect();
+        // `base64` breaks a long one into lines, and logs are hidden line by line.
+        for whole in [Some(&alone), placed.first()].into_iter().flatten().filter(|form| form.len() > WRAPPED)
+        {
+            let lines = whole.as_bytes().chunks(WRAPPED);
+            forms.extend(lines.map(|line| String::from_utf8_lossy(line).into_owned()));
+        }
+        forms.push(alone);
+        forms.extend(placed);
+    }
+    forms.retain(|form| form.trim_end_matches('=').len() >= TELLING);
+    forms
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hides_base64_of_secrets() {
+        let secret = "p4ss>word?~!";
+        let masker = Masker::new([secret]);
+        for before in ["", "u", "us", "user:", "user:x"] {
+            for after in ["", "\n", "@host", "@h"] {
+                for alphabet in [&STANDARD, &URL_SAFE] {
+                    let masked = masker.mask(&alphabet.encode(format!("{before}{secret}{after}")));
+                    assert!(masked.contains(MASK), "{before:?} {after:?}: {masked}");
+                    // What is left tells of the neighbours, and of less than one byte at each end.
+                    let left = masked.replace(MASK, "").len();
+                    assert!(left <= (before.len() + after.len()).div_ceil(3) * 4 + 8, "{masked}");
+                }
+            }
+        }
+        assert_eq!(masker.mask(&STANDARD.encode(secret)), MASK);
+        // As `base64` shows it: in lines.
+        let long = "0123456789abcdef".repeat(10);
+        let shown = STANDARD.encode(format!("{long}\n"));
+        for line in shown.as_bytes().chunks(WRAPPED) {
+            let masked = Masker::new([long.as_str()]).mask(std::str::from_utf8(line).unwrap());
+            assert!(masked.starts_with(MASK) && masked.len() < 10, "{masked}");
+        }
+        // Too short to be told from other words.
+        assert_eq!(Masker::new(["abc"]).mask("YWJj abc"), "YWJj ***");
+    }
 
     #[test]
     fn hides_secrets() {

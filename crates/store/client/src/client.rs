@@ -215,10 +215,22 @@ impl Client {
     /// # Errors
     /// Whatever the server answers.
     pub async fn apply(&self, resource: &Gvr, manager: &str, object: &Value) -> Result<Value> {
-        let text = |pointer| object.pointer(pointer).and_then(Value::as_str).unwrap_or("");
-        let path = path(resource, text("/metadata/namespace"), text("/metadata/name"), None)
-            + &format!("?fieldManager={}&force=true", escape(manager));
-        self.call(Method::PATCH, &path, "application/apply-patch+yaml", Some(object)).await
+        let path = apply_path(resource, manager, object);
+        self.call(Method::PATCH, &path, APPLY, Some(object)).await
+    }
+
+    /// As [`apply`](Self::apply), but unknown and repeated fields are refused. Gives the server's warnings too.
+    ///
+    /// # Errors
+    /// Whatever the server answers.
+    pub async fn apply_strict(
+        &self,
+        resource: &Gvr,
+        manager: &str,
+        object: &Value,
+    ) -> Result<(Value, Vec<String>)> {
+        let path = apply_path(resource, manager, object) + "&fieldValidation=Strict";
+        self.send(Method::PATCH, &path, APPLY, Some(object)).await
     }
 
     /// Deletes an object with these `DeleteOptions` (null for none).
@@ -255,14 +267,54 @@ impl Client {
         media_type: &str,
         body: Option<&Value>,
     ) -> Result<Value> {
+        self.send(method, path, media_type, body).await.map(|(answer, _)| answer)
+    }
+
+    /// As [`call`](Self::call), with the warnings of the answer.
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        media_type: &str,
+        body: Option<&Value>,
+    ) -> Result<(Value, Vec<String>)> {
         let mut request =
             Request::builder().method(method).uri(path).header(header::ACCEPT, "application/json");
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, media_type);
         }
         let body = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
-        let request = request.body(body).map_err(|e| Error::Transport(e.to_string()))?;
-        Ok(self.inner.request::<Value>(request).await?)
+        let request = request.body(body.into()).map_err(|e| Error::Transport(e.to_string()))?;
+        let (parts, body) = self.inner.send(request).await?.into_parts();
+        let body = body.collect_bytes().await?;
+        if parts.status.is_client_error() || parts.status.is_server_error() {
+            return Err(Error::answered(parts.status.as_u16(), &body));
+        }
+        let answer = serde_json::from_slice(&body).map_err(|e| Error::Transport(e.to_string()))?;
+        let warnings = parts.headers.get_all(header::WARNING).iter();
+        Ok((answer, warnings.filter_map(|value| warning(value.to_str().ok()?)).collect()))
+    }
+}
+
+const APPLY: &str = "application/apply-patch+yaml";
+
+fn apply_path(resource: &Gvr, manager: &str, object: &Value) -> String {
+    let text = |pointer| object.pointer(pointer).and_then(Value::as_str).unwrap_or("");
+    path(resource, text("/metadata/namespace"), text("/metadata/name"), None)
+        + &format!("?fieldManager={}&force=true", escape(manager))
+}
+
+/// The text of a `Warning` header: `299 - "text"`, with backslashes before quotes and backslashes.
+fn warning(header: &str) -> Option<String> {
+    let quoted = header.splitn(3, ' ').nth(2)?.strip_prefix('"')?;
+    let mut text = String::new();
+    let mut characters = quoted.chars();
+    loop {
+        match characters.next()? {
+            '"' => return Some(text),
+            '\\' => text.push(characters.next()?),
+            other => text.push(other),
+        }
     }
 }
 
@@ -307,7 +359,16 @@ mod tests {
     #[test]
     fn paths() {
         assert_eq!(path(&PODS, "", "", None), "/api/v1/pods");
+        let pod = serde_json::json!({"metadata": {"name": "b", "namespace": "a"}});
+        assert_eq!(apply_path(&PODS, "me", &pod), "/api/v1/namespaces/a/pods/b?fieldManager=me&force=true");
         assert_eq!(path(&PODS, "a", "b", Some("log")), "/api/v1/namespaces/a/pods/b/log");
         assert_eq!(path(&DEPLOYMENTS, "a", "b/c", None), "/apis/apps/v1/namespaces/a/deployments/b%2Fc");
+    }
+
+    #[test]
+    fn warnings() {
+        assert_eq!(warning(r#"299 - "a \"b\" \\c""#).as_deref(), Some(r#"a "b" \c"#));
+        assert_eq!(warning("299 - bare"), None);
+        assert_eq!(warning(r#"299 - "open"#), None);
     }
 }

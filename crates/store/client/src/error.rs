@@ -50,6 +50,17 @@ impl Error {
         }
     }
 
+    /// What a server answered: a `Status`, or any text when something before it answered.
+    pub(crate) fn answered(code: u16, body: &[u8]) -> Self {
+        let status: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+        let text = |name: &str| status[name].as_str().unwrap_or_default().to_owned();
+        let message = match status["kind"].as_str() {
+            Some("Status") => text("message"),
+            _ => String::from_utf8_lossy(body).trim().to_owned(),
+        };
+        Self::Api { code, reason: text("reason"), message }
+    }
+
     fn has_code(&self, wanted: u16) -> bool {
         matches!(self, Self::Api { code, .. } if *code == wanted)
     }

@@ -1,6 +1,6 @@
 //! `wharf/deploy`: the manifests of a folder, applied to the cluster with the image just built, and waited for.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use futures_util::future::BoxFuture;
@@ -37,7 +37,8 @@ fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
         let mut objects = read(&call)?;
         let image = call.inputs.get("image");
         if !image.is_empty() {
-            let replaced: usize = objects.iter_mut().map(|object| manifests::set_image(object, image)).sum();
+            let replaced: usize =
+                objects.iter_mut().map(|(_, object)| manifests::set_image(object, image)).sum();
             if replaced == 0 {
                 bail!("no container of the manifests runs the image {}", manifests::repository(image));
             }
@@ -45,7 +46,7 @@ fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
         ensure_namespace(&client, &namespace).await?;
         let mut discovery = Discovery::new(client.clone());
         let mut applied = Vec::new();
-        for object in &mut objects {
+        for (file, object) in &mut objects {
             let kind = discovery.find(object).await?;
             let own = object
                 .pointer("/metadata/namespace")
@@ -58,8 +59,13 @@ fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
                 }
                 object["metadata"]["namespace"] = namespace.as_str().into();
             }
-            let stored = client.apply(&kind.gvr, MANAGER, object).await;
-            let stored = stored.with_context(|| format!("cannot apply {}", manifests::title(object)))?;
+            let stored = client.apply_strict(&kind.gvr, MANAGER, object).await;
+            let (stored, warnings) = stored.with_context(|| {
+                format!("cannot apply {} of {}", manifests::title(object), file.display())
+            })?;
+            for warning in warnings {
+                call.say(&format!("warning: {}: {}: {warning}", file.display(), manifests::title(object)));
+            }
             call.say(&format!("applied {}", manifests::title(object)));
             applied.push((kind, stored));
         }
@@ -85,8 +91,8 @@ fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
     })
 }
 
-/// All documents of the folder's files, in the order of the files' names.
-fn read(call: &Call<'_>) -> anyhow::Result<Vec<Value>> {
+/// All documents of the folder's files with their files, in the order of the files' names.
+fn read(call: &Call<'_>) -> anyhow::Result<Vec<(PathBuf, Value)>> {
     let workspace = &call.runner.workspace;
     let text = call.inputs.get("manifests");
     let folder =
@@ -106,7 +112,7 @@ fn read(call: &Call<'_>) -> anyhow::Result<Vec<Value>> {
             .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
         for document in documents {
             manifests::check(&document).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
-            objects.push(document);
+            objects.push((path.clone(), document));
         }
     }
     if objects.is_empty() {

@@ -71,6 +71,15 @@ impl Rollouts {
         all.iter().map(|r| format!("{}/{}", r.metadata.namespace, r.metadata.name)).collect()
     }
 
+    /// A Rollout that comes, goes or names other Services concerns those that name them too.
+    fn own_or_all(&self, change: &Change) -> Vec<String> {
+        let mut keys = keys::own(change);
+        if keys::differs(change, &["/spec/strategy"]) {
+            keys.extend(self.all_in_namespace(change).into_iter().filter(|key| *key != change.key));
+        }
+        keys
+    }
+
     fn templates(&self, namespace: &str) -> BTreeMap<String, TemplateSpec> {
         let own = self.templates.in_namespace(namespace);
         let own = own.iter().map(|t| (t.metadata.name.clone(), t.spec.clone()));
@@ -129,7 +138,7 @@ impl Controller for Rollouts {
 
     fn watches(&self) -> Vec<Watch<Self>> {
         vec![
-            Watch::new(&self.rollouts.informer, |_, change| keys::own(change)),
+            Watch::new(&self.rollouts.informer, Self::own_or_all),
             Watch::new(&self.replica_sets.informer, |_, change| keys::controllers(change, "Rollout")),
             Watch::new(&self.runs.informer, |_, change| keys::controllers(change, "Rollout")),
             Watch::new(&self.templates.informer, Self::all_in_namespace),
@@ -145,6 +154,7 @@ impl Controller for Rollouts {
         };
         let namespace = keys::namespace(key);
         let verdict = self.verdict(key, &rollout, seen.now).await;
+        let rollouts = self.rollouts.in_namespace(namespace);
         let sets = self.replica_sets.in_namespace(namespace);
         let runs = self.runs.in_namespace(namespace);
         let own_runs: Vec<&AnalysisRun> = runs
@@ -154,6 +164,7 @@ impl Controller for Rollouts {
             .collect();
         let view = View {
             rollout: &rollout,
+            rollouts: &refs(&rollouts),
             replica_sets: &refs(&sets),
             analysis_runs: &own_runs,
             templates: &self.templates(namespace),

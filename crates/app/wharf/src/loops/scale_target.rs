@@ -35,15 +35,8 @@ impl Targets {
     }
 
     async fn resource(&self, target: &TargetRef) -> Result<Gvr, String> {
-        let (group, kind) = match (target.api_version.split_once('/'), target.kind.as_str()) {
-            (Some((group, _)), kind) => (group.to_owned(), kind.to_owned()),
-            // As KEDA: a Deployment unless something else is said.
-            (None, "") | (None, "Deployment" | "ReplicaSet" | "StatefulSet") => {
-                let kind = if target.kind.is_empty() { "Deployment" } else { &target.kind };
-                ("apps".to_owned(), kind.to_owned())
-            }
-            (None, kind) => (String::new(), kind.to_owned()),
-        };
+        let (group, kind) = target.group_kind();
+        let (group, kind) = (group.to_owned(), kind.to_owned());
         let known = |kinds: &Mutex<HashMap<_, Gvr>>| {
             kinds.lock().unwrap_or_else(PoisonError::into_inner).get(&(group.clone(), kind.clone())).cloned()
         };

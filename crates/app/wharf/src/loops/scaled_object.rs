@@ -13,8 +13,9 @@ use wharf_client::{
 };
 use wharf_control::Step;
 use wharf_scale::{
-    SCALED_OBJECTS,
+    HORIZONTAL_POD_AUTOSCALERS, SCALED_OBJECTS,
     behavior::History,
+    hpa::Autoscaler,
     scaled_object::{Measured, ScaledObject, Trigger, View, redis_address, step},
 };
 
@@ -33,6 +34,7 @@ const TRIGGER_AUTHENTICATIONS: Gvr = Gvr::fixed("keda.sh", "v1alpha1", "triggera
 
 pub(crate) struct ScaledObjects {
     objects: Arc<Typed<ScaledObject>>,
+    autoscalers: Arc<Typed<Autoscaler>>,
     services: Informer,
     client: Client,
     targets: Targets,
@@ -44,6 +46,7 @@ impl ScaledObjects {
     pub(crate) fn new(shared: &Shared, measure: &Arc<dyn Measure>) -> Self {
         Self {
             objects: shared.informers.typed(SCALED_OBJECTS),
+            autoscalers: shared.informers.typed(HORIZONTAL_POD_AUTOSCALERS),
             services: shared.informers.of(&SERVICES),
             client: shared.client.clone(),
             targets: Targets::new(shared.client.clone()),
@@ -155,8 +158,11 @@ impl Controller for ScaledObjects {
         let namespace = keys::namespace(key);
         let target = &object.spec.scale_target_ref;
         let scale = self.targets.read(namespace, target).await;
+        let objects = self.objects.in_namespace(namespace);
+        let autoscalers = self.autoscalers.in_namespace(namespace);
+        let conflict = object.conflict(objects.iter().map(Arc::as_ref), autoscalers.iter().map(Arc::as_ref));
         let mut measured = Vec::new();
-        if object.problem().is_none() {
+        if object.problem().is_none() && conflict.is_none() {
             for trigger in &object.spec.triggers {
                 measured.push(self.measured(namespace, trigger).await);
             }
@@ -166,6 +172,7 @@ impl Controller for ScaledObjects {
             let view = View {
                 object: &object,
                 replicas: scale.as_ref().map(|s| s.asked).map_err(Clone::clone),
+                conflict,
                 measured: &measured,
                 zones: &zones(&object),
             };

@@ -15,7 +15,7 @@ use wharf_ci::{
 };
 use wharf_image::{Reference, Store};
 use wharf_node::PodNetwork as _;
-use wharf_scan::{Scanner, Severity};
+use wharf_scan::{LayerSecret, Scanner, Severity};
 
 use super::host::Wiring;
 
@@ -142,7 +142,9 @@ fn scan(images: &Store, folder: &Path, image: &str, severity: &str, say: &Say) -
     };
     let resolved = images.resolve(image).with_context(|| format!("there is no image {image}"))?;
     let report = scanner.scan(images, &resolved)?;
-    say(&format!("{} packages, {} findings", report.packages.len(), report.findings.len()));
+    let (packages, findings, secrets) = (&report.packages, &report.findings, &report.secrets);
+    say(&format!("{} packages, {} findings, {} secrets", packages.len(), findings.len(), secrets.len()));
+    secret_lines(secrets).iter().for_each(|line| say(line));
     let bad = report.at_least(threshold);
     Ok(bad
         .into_iter()
@@ -154,6 +156,22 @@ fn scan(images: &Store, folder: &Path, image: &str, severity: &str, say: &Say) -
             fixed: finding.fixed_in.clone().unwrap_or_default(),
         })
         .collect())
+}
+
+/// Where the credentials of an image are, and that they do not fail the step, as with `wharf image scan`.
+fn secret_lines(secrets: &[LayerSecret]) -> Vec<String> {
+    let mut lines: Vec<String> = secrets
+        .iter()
+        .map(|found| {
+            let hidden = if found.hidden { ", hidden by an upper layer" } else { "" };
+            let (secret, layer) = (&found.secret, found.layer.short());
+            format!("secret {} {}:{} in layer {layer}{hidden}", secret.kind, secret.path, secret.line)
+        })
+        .collect();
+    if !lines.is_empty() {
+        lines.push("warning: secrets do not fail this step; everyone who has the image can read them".into());
+    }
+    lines
 }
 
 /// Jobs stand in the pod network.
@@ -171,5 +189,28 @@ impl JobNetwork for Jobs {
 
     fn detach(&self, id: &str) -> Result<()> {
         Ok(self.0.detach(id)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_listed_with_a_word_on_their_weight() {
+        assert_eq!(secret_lines(&[]), [""; 0]);
+        let layer = wharf_base::Digest::of(b"layer");
+        let secret = wharf_scan::Secret { path: "/root/.npmrc".into(), line: 2, kind: "npm token".into() };
+        let lines = secret_lines(&[LayerSecret { secret, layer, hidden: true }]);
+        assert_eq!(
+            lines,
+            [
+                format!(
+                    "secret npm token /root/.npmrc:2 in layer {}, hidden by an upper layer",
+                    layer.short()
+                ),
+                "warning: secrets do not fail this step; everyone who has the image can read them".to_owned(),
+            ]
+        );
     }
 }

@@ -81,6 +81,22 @@ mod tests {
         }
     }
 
+    /// A list folded in the middle of a word has a space in it.
+    #[test]
+    fn no_value_of_an_enum_has_a_space() {
+        fn look(value: &Value) {
+            for allowed in value["enum"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                assert!(!allowed.contains(char::is_whitespace), "{allowed:?}");
+            }
+            match value {
+                Value::Object(fields) => fields.values().for_each(look),
+                Value::Array(items) => items.iter().for_each(look),
+                _ => {}
+            }
+        }
+        all().iter().for_each(look);
+    }
+
     #[test]
     fn what_argo_rollouts_knows_is_accepted() {
         check(include_str!("../../../../../examples/shop/deploy/production/30-rollout.yaml"), &[]);

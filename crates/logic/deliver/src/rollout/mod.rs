@@ -27,6 +27,7 @@ use wharf_base::Timestamp;
 use wharf_control::{
     Action, Event, Step, WriteFailure,
     condition::{self, Condition},
+    meta::Labels,
     replicaset::ReplicaSet,
 };
 
@@ -51,6 +52,8 @@ pub const AUTOMATIC_ANALYSIS: &str = "wharf.dev/automatic-analysis";
 pub struct View<'a> {
     /// The Rollout.
     pub rollout: &'a Rollout,
+    /// Every Rollout of its namespace.
+    pub rollouts: &'a [&'a Rollout],
     /// Every ReplicaSet of its namespace.
     pub replica_sets: &'a [&'a ReplicaSet],
     /// The AnalysisRuns it manages.
@@ -71,7 +74,7 @@ pub fn step(view: &View<'_>, now: Timestamp) -> Step {
     if rollout.metadata.deleting() {
         return Step::idle();
     }
-    match rollout.problem().or_else(|| missing(view)) {
+    match rollout.problem().or_else(|| missing(view)).or_else(|| taken(view)).or_else(|| unmatched(view)) {
         Some(problem) => refuse(rollout, problem, now),
         None => Plan::new(view, now).run(),
     }
@@ -80,10 +83,7 @@ pub fn step(view: &View<'_>, now: Timestamp) -> Step {
 /// A Service or template that is named and not there.
 fn missing(view: &View<'_>) -> Option<String> {
     let strategy = &view.rollout.spec.strategy;
-    let canary = strategy.canary.iter().flat_map(|c| [&c.canary_service, &c.stable_service]);
-    let blue_green = strategy.blue_green.iter().flat_map(|b| [&b.active_service, &b.preview_service]);
-    let service =
-        canary.chain(blue_green).find(|name| !name.is_empty() && !view.services.contains_key(*name));
+    let service = strategy.services().find(|name| !view.services.contains_key(*name));
     if let Some(name) = service {
         return Some(format!("spec.strategy: there is no Service {name:?} in the namespace"));
     }
@@ -99,6 +99,33 @@ fn missing(view: &View<'_>) -> Option<String> {
     template.map(|key| match key.strip_prefix('/') {
         Some(name) => format!("spec.strategy: there is no ClusterAnalysisTemplate {name:?}"),
         None => format!("spec.strategy: there is no AnalysisTemplate {key:?} in the namespace"),
+    })
+}
+
+/// A Service that a Rollout made earlier (by name within one second) manages: two would switch it to and fro.
+fn taken(view: &View<'_>) -> Option<String> {
+    let order = |rollout: &Rollout| (rollout.metadata.creation_timestamp, rollout.metadata.name.clone());
+    let own = order(view.rollout);
+    view.rollout.spec.strategy.services().find_map(|service| {
+        let uses = |rollout: &&&Rollout| {
+            order(rollout) < own && rollout.spec.strategy.services().any(|other| other == service)
+        };
+        let first = view.rollouts.iter().filter(uses).min_by_key(|rollout| order(rollout))?;
+        Some(format!("spec.strategy: Service {service:?} is managed by Rollout {:?}", first.metadata.name))
+    })
+}
+
+/// A Service that would select none of the pods.
+fn unmatched(view: &View<'_>) -> Option<String> {
+    let spec = &view.rollout.spec;
+    let labels: Labels = wharf_control::read(&spec.template["metadata"]["labels"]).unwrap_or_default();
+    spec.strategy.services().find_map(|service| {
+        let selector = view.services.get(service)?;
+        let (key, value) =
+            selector.iter().find(|(key, value)| *key != HASH_LABEL && labels.get(*key) != Some(*value))?;
+        Some(format!(
+            "spec.strategy: Service {service:?} has the selector {key}={value}, which does not match the pods' labels"
+        ))
     })
 }
 

@@ -63,6 +63,15 @@ pub struct Strategy {
     pub blue_green: Option<BlueGreen>,
 }
 
+impl Strategy {
+    /// The Services whose selectors it narrows.
+    pub fn services(&self) -> impl Iterator<Item = &String> {
+        let canary = self.canary.iter().flat_map(|c| [&c.canary_service, &c.stable_service]);
+        let blue_green = self.blue_green.iter().flat_map(|b| [&b.active_service, &b.preview_service]);
+        canary.chain(blue_green).filter(|name| !name.is_empty())
+    }
+}
+
 /// A share of the requests at a time.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -35,6 +35,12 @@ fn template(image: &str) -> Value {
 
 impl World {
     fn new(strategy: Value) -> Self {
+        let mut world = Self::empty();
+        world.make(strategy);
+        world
+    }
+
+    fn empty() -> Self {
         let mut world =
             Self { objects: BTreeMap::new(), serial: 0, second: 0, verdict: None, events: Vec::new() };
         for service in ["stable", "canary", "active", "preview"] {
@@ -43,14 +49,17 @@ impl World {
                 json!({"metadata": {"name": service}, "spec": {"selector": {"app": "web"}}}),
             );
         }
-        world.put(
+        world
+    }
+
+    fn make(&mut self, strategy: Value) {
+        self.put(
             "rollouts",
             json!({"metadata": {"name": "web", "annotations": {}},
                 "spec": {"replicas": 4, "selector": {"matchLabels": {"app": "web"}}, "template": template("v1"),
                     "strategy": strategy}, "status": {}}),
         );
-        world.settle();
-        world
+        self.settle();
     }
 
     fn put(&mut self, resource: &str, mut object: Value) {
@@ -77,7 +86,7 @@ impl World {
     }
 
     fn rollout(&self) -> Rollout {
-        self.all("rollouts").remove(0)
+        self.all::<Rollout>("rollouts").into_iter().find(|r| r.metadata.name == "web").expect("web")
     }
 
     fn patch(&mut self, resource: &str, name: &str, body: &Value) {
@@ -96,6 +105,7 @@ impl World {
     /// One decision and its writes; whether there were any.
     fn decide(&mut self) -> bool {
         let rollout = self.rollout();
+        let rollouts: Vec<Rollout> = self.all("rollouts");
         let (sets, runs): (Vec<ReplicaSet>, Vec<AnalysisRun>) =
             (self.all("replicasets"), self.all("analysisruns"));
         let templates = [(
@@ -116,6 +126,7 @@ impl World {
         let step = step(
             &View {
                 rollout: &rollout,
+                rollouts: &rollouts.iter().collect::<Vec<_>>(),
                 replica_sets: &sets.iter().collect::<Vec<_>>(),
                 analysis_runs: &runs.iter().collect::<Vec<_>>(),
                 templates: &templates,
@@ -454,6 +465,47 @@ fn what_cannot_be_followed_is_refused_by_name() {
     missing.put("services", json!({"metadata": {"name": "nowhere"}, "spec": {"selector": {"app": "web"}}}));
     missing.settle();
     assert_eq!(missing.phase(), "Healthy");
+}
+
+#[test]
+fn a_service_of_an_earlier_rollout_is_left_alone() {
+    let other = |name: &str, strategy: Value| json!({"metadata": {"name": name}, "spec": {"strategy": strategy}, "status": {}});
+    for strategy in [
+        json!({"blueGreen": {"activeService": "active", "previewService": "preview"}}),
+        json!({"canary": {"stableService": "preview", "canaryService": "canary", "steps": []}}),
+    ] {
+        let mut world = World::empty();
+        world.put("rollouts", other("a", strategy));
+        world.put("rollouts", other("z", json!({"blueGreen": {"activeService": "stable"}})));
+        // Of the same second: the name decides.
+        world.make(json!({"blueGreen": {"activeService": "stable", "previewService": "preview"}}));
+        let status = world.rollout().status;
+        assert_eq!(
+            (status.phase.as_str(), status.message.as_str()),
+            ("Degraded", "InvalidSpec: spec.strategy: Service \"preview\" is managed by Rollout \"a\"")
+        );
+        assert!(condition::holds(&status.conditions, "InvalidSpec"));
+        assert_eq!((world.behind("stable"), world.behind("preview")), (String::new(), String::new()));
+        world.objects.remove(&("rollouts".to_owned(), "a".to_owned()));
+        world.settle();
+        assert_eq!((world.phase().as_str(), world.behind("stable").as_str()), ("Healthy", "v1"));
+    }
+}
+
+#[test]
+fn a_service_must_select_the_pods() {
+    let mut world = World::empty();
+    world.put("services", json!({"metadata": {"name": "wrong"}, "spec": {"selector": {"app": "api"}}}));
+    world.make(json!({"blueGreen": {"activeService": "wrong"}}));
+    assert_eq!(
+        world.rollout().status.message,
+        "InvalidSpec: spec.strategy: Service \"wrong\" has the selector app=api, which does not match the pods' labels"
+    );
+    // What a Rollout before it left in the selector does not count.
+    let mended = json!({"spec": {"selector": {"app": "web", HASH_LABEL: "old"}}});
+    world.patch("services", "wrong", &mended);
+    world.settle();
+    assert_eq!((world.phase().as_str(), world.behind("wrong").as_str()), ("Healthy", "v1"));
 }
 
 #[test]

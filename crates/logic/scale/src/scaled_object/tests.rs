@@ -11,6 +11,7 @@ fn at(second: i64) -> Timestamp {
 struct World {
     object: ScaledObject,
     history: History,
+    conflict: Option<String>,
     replicas: i64,
     events: Vec<String>,
 }
@@ -22,6 +23,7 @@ impl World {
         Self {
             object: read(&object).expect("reads"),
             history: History::default(),
+            conflict: None,
             replicas: 0,
             events: vec![],
         }
@@ -33,8 +35,13 @@ impl World {
             ("Fixed/Plus2".to_owned(), jiff::tz::TimeZone::fixed(jiff::tz::offset(2))),
         ]
         .into();
-        let view =
-            View { object: &self.object, replicas: Ok(self.replicas), measured: &[measured], zones: &zones };
+        let view = View {
+            object: &self.object,
+            replicas: Ok(self.replicas),
+            conflict: self.conflict.clone(),
+            measured: &[measured],
+            zones: &zones,
+        };
         let decision = step(&view, &mut self.history, at(second));
         for action in decision.actions {
             match action {
@@ -79,6 +86,45 @@ fn a_queue_scales_from_zero_and_back() {
     assert_eq!(world.at(89, Measured::Number(0.0)), 10);
     assert_eq!(world.at(90, Measured::Number(0.0)), 0);
     assert!(world.events.contains(&"Scaled Deployment worker from 10 to 0: no trigger is active".to_owned()));
+}
+
+#[test]
+fn the_first_of_two_scales_the_target() {
+    let scaled = |name: &str, second: i64, target: Value| -> ScaledObject {
+        let metadata = json!({"name": name, "namespace": "n", "uid": name, "creationTimestamp": at(second)});
+        read(&json!({"metadata": metadata, "spec": {"scaleTargetRef": target}})).expect("reads")
+    };
+    let [old, twin, new] = [
+        scaled("b", 0, json!({"name": "worker"})),
+        scaled("c", 0, json!({"name": "worker", "apiVersion": "apps/v1", "kind": "Deployment"})),
+        scaled("a", 5, json!({"name": "worker", "kind": "Deployment"})),
+    ];
+    let elsewhere = [
+        scaled("d", -9, json!({"name": "other"})),
+        scaled("e", -9, json!({"name": "worker", "kind": "StatefulSet"})),
+    ];
+    let all = || [&new, &twin, &old].into_iter().chain(&elsewhere);
+    assert_eq!(old.conflict(all(), []), None);
+    let message = "Deployment worker is already managed by ScaledObject b";
+    assert_eq!(twin.conflict(all(), []).as_deref(), Some(message));
+    assert_eq!(new.conflict(all(), []).as_deref(), Some(message));
+    let autoscaler: Autoscaler = read(&json!({"metadata": {"name": "h", "namespace": "n"},
+        "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "worker"}}}))
+    .expect("reads");
+    assert_eq!(
+        old.conflict(all(), [&autoscaler]).as_deref(),
+        Some("Deployment worker is already managed by HorizontalPodAutoscaler h")
+    );
+    assert_eq!(elsewhere[0].conflict(all(), [&autoscaler]), None);
+
+    let mut world = World::new(redis());
+    world.conflict = Some(message.to_owned());
+    assert_eq!(world.at(0, Measured::Number(50.0)), 0, "it does not scale");
+    let ready = condition::find(&world.object.status.conditions, "Ready").expect("a condition");
+    assert_eq!((ready.status.as_str(), ready.message.as_str()), ("False", message));
+    world.conflict = None;
+    assert_eq!(world.at(1, Measured::Number(50.0)), 10);
+    assert!(world.holds("Ready"));
 }
 
 #[test]
