@@ -533,6 +533,17 @@ jobs:
     let (shown, ()) = tokio::join!(pushed, cancel);
     assert!(shown.contains("run shop-2 was cancelled") && shown.contains("cleaned up cancelled"), "{shown}");
     assert_eq!(platform.run("shop-2").await["status"]["phase"], "Cancelled");
+
+    // Actions that are not there are told before anything runs, with their lines.
+    let wrong = "on: push\njobs:\n  one:\n    runs-on: wharf\n    container: base/python\n    steps:\n      - run: echo begun\n      - uses: actions/setup-node@v4\n      - uses: actions/checkout@v4\n        with: {depth: 1}\n";
+    let shown = platform.push(&[(WORKFLOW, wrong)]).await;
+    for line in [
+        "ci.yml:8:1: there is no action 'actions/setup-node' here",
+        "ci.yml:9:1: actions/checkout has no input 'depth'",
+    ] {
+        assert!(shown.contains(line), "{line}\n{shown}");
+    }
+    assert!(!shown.contains("| begun"), "{shown}");
     platform.end().await;
 }
 
