@@ -18,8 +18,8 @@ use wharf_runtime::{
 use super::{
     Globals,
     containers::{
-        Containers, IMAGE, Image, MAIN, NAME, NETWORK, PORTS, Relay, Remote, STOP_SIGNAL, Terminal, bridge,
-        complain, from_directory, from_store, is_terminal, log_of, refuse_flag, relay_end,
+        Containers, GROUP, IMAGE, Image, MAIN, NAME, NETWORK, PORTS, Relay, Remote, STOP_SIGNAL, Terminal,
+        bridge, complain, from_directory, from_store, is_terminal, log_of, refuse_flag, relay_end,
     },
     cp, ended,
 };
@@ -367,7 +367,7 @@ impl New<'_> {
             drop_capabilities: args.cap_drop.clone(),
             no_new_privileges,
             mounts: self.mounts()?,
-            cgroup: format!("wharf/{}", self.id),
+            cgroup: format!("{GROUP}/{}", self.id),
             resources: args.resources()?,
             ..SpecOptions::default()
         };

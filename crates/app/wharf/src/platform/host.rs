@@ -24,7 +24,7 @@ use wharf_node::{Failure, ImagePuller, NodeAgent, NodeConfig, Pull, PullSecret};
 use wharf_runtime::ShimRuntime;
 
 use super::{Endpoints, SERVICE_NETWORK, ports};
-use crate::commands::containers::bridge;
+use crate::commands::containers::{bridge, remove_empty_group};
 
 /// The network pods of all instances on a machine take theirs from.
 const PODS: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 244, 0, 0), 16);
@@ -173,6 +173,7 @@ async fn remove_network(network: &PodNetwork, data: &Path) -> Result<()> {
     let _joining = bridge::lock(data)?;
     let containers = bridge::living(data)?;
     if containers.is_empty() {
+        remove_empty_group();
         return Ok(network.remove_all().await?);
     }
     tracing::info!(containers = containers.len(), "the network stays for containers of wharf run");

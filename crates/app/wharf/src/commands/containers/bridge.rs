@@ -197,6 +197,7 @@ pub(crate) fn remove_idle(data: &Path) -> anyhow::Result<()> {
         if used.elapsed().is_ok_and(|since| since < IDLE) {
             continue;
         }
+        super::remove_empty_group();
         return block_on(async { Ok(open_network(data).await?.remove_all().await?) });
     }
 }

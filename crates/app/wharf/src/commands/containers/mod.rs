@@ -26,6 +26,8 @@ use super::Globals;
 pub(crate) const MAIN: &str = "main";
 
 /// Labels under which a container's own facts are kept in its pod's description.
+/// The control group that those of containers are made in.
+pub(crate) const GROUP: &str = "wharf";
 pub(crate) const NAME: &str = "wharf.name";
 pub(crate) const IMAGE: &str = "wharf.image";
 pub(crate) const NETWORK: &str = "wharf.network";
@@ -261,6 +263,16 @@ pub(crate) fn refuse_flag<A: clap::Args>(command: &str, words: &[String]) -> Res
         ),
     };
     Err(Hinted::new(error, hint))
+}
+
+/// Removes the control group that those of containers are made in, unless there are some.
+pub(crate) fn remove_empty_group() {
+    let hierarchies = Path::new("/sys/fs/cgroup");
+    let below = fs::read_dir(hierarchies).into_iter().flatten().flatten().map(|entry| entry.path());
+    for hierarchy in below.chain([hierarchies.to_owned()]) {
+        // One with groups in it is not removed by the kernel.
+        let _ = fs::remove_dir(hierarchy.join(GROUP));
+    }
 }
 
 /// A signal by number or name, with or without `SIG`.
