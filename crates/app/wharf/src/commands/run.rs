@@ -326,7 +326,7 @@ impl New<'_> {
             when_idle: if self.args.rm { WhenIdle::Remove } else { WhenIdle::Exit },
             // Who waits for its end takes back what it had.
             at_end: if self.args.detach {
-                ended::command(&self.data, self.id, self.name)
+                ended::command(&self.data, self.id, self.name, self.args.network == "bridge")
             } else {
                 Vec::new()
             },

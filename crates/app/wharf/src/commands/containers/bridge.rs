@@ -186,7 +186,7 @@ pub(crate) fn remove_idle(data: &Path) -> anyhow::Result<()> {
     }
     loop {
         std::thread::sleep(IDLE);
-        if !network_folder(data).exists() {
+        if is_orphan(data) {
             return remove_orphan(data);
         }
         let locked = lock(data)?;
@@ -202,8 +202,13 @@ pub(crate) fn remove_idle(data: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Somebody removed the data folder with a network still there, which nobody else knows of.
-fn remove_orphan(data: &Path) -> anyhow::Result<()> {
+/// Whether somebody removed the data folder of a network that is still there.
+pub(crate) fn is_orphan(data: &Path) -> bool {
+    !network_folder(data).exists()
+}
+
+/// Removes a network that nobody else knows of any more.
+pub(crate) fn remove_orphan(data: &Path) -> anyhow::Result<()> {
     block_on(async { Ok(open_network(data).await?.remove_all().await?) })?;
     fs::remove_dir_all(network_folder(data))?;
     // Unless somebody has begun anew.
