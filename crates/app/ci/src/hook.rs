@@ -133,7 +133,8 @@ async fn matching(
     all: &[RefChange],
     terminal: &Terminal,
 ) -> anyhow::Result<Vec<String>> {
-    if change.after.bytes().all(|digit| digit == b'0') {
+    let zeros = |sha: &str| sha.bytes().all(|digit| digit == b'0');
+    if zeros(&change.after) {
         return Ok(Vec::new());
     }
     let Some(sha) = repository.resolve(&change.after).await? else { return Ok(Vec::new()) };
@@ -146,7 +147,6 @@ async fn matching(
     if files.len() > MAX_FILES {
         terminal.line(&format!("warning: only the first {MAX_FILES} workflow files are looked at")).await;
     }
-    let zeros = |sha: &str| sha.bytes().all(|digit| digit == b'0');
     let new: Vec<&str> = all.iter().filter(|c| zeros(&c.before)).map(|c| c.reference.as_str()).collect();
     let mut changed = None;
     let mut found = Vec::new();

@@ -151,8 +151,16 @@ async fn succeed(command: Command, name: &str) -> Result<Vec<u8>> {
     Err(GitError::Refused { command: name.into(), message })
 }
 
-/// Lines of an object and a reference, sorted by reference.
-fn references(text: &str) -> Vec<(String, String)> {
+/// References and what they point at, sorted.
+pub(crate) type References = Vec<(String, String)>;
+
+/// Work on files, off the asynchronous threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+/// Lines of an object and a reference.
+fn references(text: &str) -> References {
     let lines = text.lines().filter_map(|line| line.split_once(' '));
     let mut references: Vec<_> = lines.map(|(object, name)| (name.to_owned(), object.to_owned())).collect();
     references.sort();
@@ -215,7 +223,7 @@ impl Repositories {
         let mut command = git();
         command.args(["init", "--quiet", "--bare", "--initial-branch=main", "--template="]).arg(&draft);
         succeed(command, "init").await?;
-        Repository { name: name.to_owned(), dir: draft.clone() }.set_told(&[])?;
+        Repository { name: name.to_owned(), dir: draft.clone() }.set_told(&[]).await?;
         if let Err(error) = std::fs::rename(&draft, &dir) {
             let _ = std::fs::remove_dir_all(&draft);
             return match dir.exists() {
@@ -262,12 +270,13 @@ impl Repository {
     }
 
     /// The references of the last push that was dealt with; those of now when nothing was kept yet.
-    pub(crate) async fn told(&self) -> Result<Vec<(String, String)>> {
-        match std::fs::read_to_string(self.dir.join(TOLD)) {
+    pub(crate) async fn told(&self) -> Result<References> {
+        let path = self.dir.join(TOLD);
+        match blocking(move || std::fs::read_to_string(path)).await {
             Ok(text) => Ok(references(&text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let now = self.references().await?;
-                self.set_told(&now)?;
+                self.set_told(&now).await?;
                 Ok(now)
             }
             Err(error) => Err(failed(format!("read {TOLD} of repository {}", self.name))(error)),
@@ -275,16 +284,16 @@ impl Repository {
     }
 
     /// Keeps the references of a push that was dealt with, also over a power cut.
-    pub(crate) fn set_told(&self, references: &[(String, String)]) -> Result<()> {
+    pub(crate) async fn set_told(&self, references: &[(String, String)]) -> Result<()> {
         let text: String = references.iter().map(|(name, object)| format!("{object} {name}\n")).collect();
-        let draft = self.dir.join(format!("{TOLD}.new"));
-        let write = || {
+        let (path, draft) = (self.dir.join(TOLD), self.dir.join(format!("{TOLD}.new")));
+        let write = move || {
             let mut file = std::fs::File::create(&draft)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
-            std::fs::rename(&draft, self.dir.join(TOLD))
+            std::fs::rename(&draft, path)
         };
-        write().map_err(failed(format!("write {TOLD} of repository {}", self.name)))
+        blocking(write).await.map_err(failed(format!("write {TOLD} of repository {}", self.name)))
     }
 
     /// The commit a branch, tag, reference or abbreviated id stands for; nothing when there is none.

@@ -22,7 +22,7 @@ use wharf_http::{Body, PeerAddress};
 
 use crate::{
     cgi::{self, Head, plain},
-    repository::{GitError, Repositories, Repository},
+    repository::{GitError, References, Repositories, Repository},
     sideband::{self, Answer},
 };
 
@@ -264,7 +264,7 @@ impl GitServer {
         terminal: Terminal,
     ) -> Option<Follow> {
         let follow = self.config.hook.pushed(push, terminal).await?;
-        if let Err(error) = repository.set_told(after) {
+        if let Err(error) = repository.set_told(after).await {
             tracing::error!(repository = repository.name(), %error, "a push will be told of again");
         }
         Some(follow)
@@ -330,7 +330,7 @@ struct Exchange {
     server: Arc<GitServer>,
     repository: Repository,
     /// All references before a push.
-    before: Option<Vec<(String, String)>>,
+    before: Option<References>,
     user: String,
 }
 
@@ -423,7 +423,7 @@ impl Exchange {
     }
 
     /// All references as they were told of last and as they are now, when they differ.
-    async fn changes(&self) -> Option<(Vec<(String, String)>, Vec<(String, String)>)> {
+    async fn changes(&self) -> Option<(References, References)> {
         let before = self.before.clone()?;
         let after = match self.repository.references().await {
             Ok(after) => after,

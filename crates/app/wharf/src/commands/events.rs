@@ -16,6 +16,7 @@ use wharf_runtime::{Event, Exit, Phase, PodDir, Runtime, SandboxConfig, ShimRunt
 use super::{
     Globals,
     containers::{Containers, IMAGE, MAIN, NAME},
+    platform::Form,
 };
 
 /// Between two looks for new containers. Making one takes longer.
@@ -32,13 +33,6 @@ pub(crate) struct Args {
     /// Another form of output, one document per line
     #[arg(short, long, value_enum)]
     output: Option<Form>,
-}
-
-#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
-enum Form {
-    Json,
-    Yaml,
-    Wide,
 }
 
 /// Something that happened to a container.

@@ -9,6 +9,7 @@ use wharf_runtime::Phase;
 use super::{
     Globals,
     containers::{Container, Containers, MAIN, bridge},
+    platform::Form,
 };
 
 #[derive(clap::Args)]
@@ -25,13 +26,6 @@ pub(crate) struct Args {
     /// Another form of output
     #[arg(short, long, value_enum)]
     output: Option<Form>,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Form {
-    Json,
-    Yaml,
-    Wide,
 }
 
 const HEADINGS: [&str; 7] = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];

@@ -14,7 +14,7 @@ use wharf_runtime::{PodDir, Runtime, Stats};
 use super::{
     Globals,
     containers::{Containers, MAIN, name_of_pod},
-    platform::Table,
+    platform::{Form, Table},
 };
 
 /// From one line of figures to the next; the use of processors is that of the time between.
@@ -36,13 +36,6 @@ pub(crate) struct Args {
     output: Option<Form>,
     /// Names or ids [default: all that run, those of pods too]
     containers: Vec<String>,
-}
-
-#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
-enum Form {
-    Json,
-    Yaml,
-    Wide,
 }
 
 /// A container of `wharf run` or of a pod.

@@ -388,40 +388,7 @@ impl End {
 fn stop_signal(sandbox: &Arc<dyn Sandbox>, run: &str) -> i32 {
     let config = sandbox.dir().container_config(run).ok();
     let name = config.and_then(|config| config.labels.get(STOP_SIGNAL).cloned()).unwrap_or_default();
-    signal_number(&name).unwrap_or(15)
-}
-
-/// A signal by number or by name, with or without `SIG`.
-fn signal_number(name: &str) -> Option<i32> {
-    let name = name.strip_prefix("SIG").unwrap_or(name);
-    if let Ok(number) = name.parse::<i32>() {
-        return Some(number).filter(|number| (1..=64).contains(number));
-    }
-    if let Some(more) = name.strip_prefix("RTMIN") {
-        return if more.is_empty() {
-            Some(34)
-        } else {
-            more.strip_prefix('+')?.parse::<i32>().ok().map(|n| 34 + n)
-        };
-    }
-    let known = [
-        ("HUP", 1),
-        ("INT", 2),
-        ("QUIT", 3),
-        ("ABRT", 6),
-        ("KILL", 9),
-        ("USR1", 10),
-        ("USR2", 12),
-        ("PIPE", 13),
-        ("ALRM", 14),
-        ("TERM", 15),
-        ("CONT", 18),
-        ("STOP", 19),
-        ("TSTP", 20),
-        ("WINCH", 28),
-        ("PWR", 30),
-    ];
-    known.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
+    wharf_image::signal_number(&name).unwrap_or(15)
 }
 
 fn lease_name(uid: &str, container: &str) -> String {
@@ -474,26 +441,5 @@ pub(crate) fn remove_files(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn signals_by_name_and_number() {
-        for (name, expected) in [
-            ("SIGTERM", Some(15)),
-            ("QUIT", Some(3)),
-            ("9", Some(9)),
-            ("SIGRTMIN+3", Some(37)),
-            ("RTMIN", Some(34)),
-            ("", None),
-            ("99", None),
-            ("NONE", None),
-        ] {
-            assert_eq!(signal_number(name), expected, "{name}");
-        }
     }
 }

@@ -151,13 +151,13 @@ pub(crate) fn attach(
 /// Takes back addresses and ports of containers that have ended; removes the network when nobody needs it any more, nor
 /// waits to.
 pub(crate) fn release_ended(data: &Path) -> anyhow::Result<()> {
-    if !network_folder(data).exists() {
+    if is_orphan(data) {
         return Ok(());
     }
     let _lock = lock(data)?;
     let ended = ended(data)?;
-    let awaited = awaited(data)?.is_none();
-    if ended.is_empty() && (awaited || !is_idle(data)?) {
+    let other_waits = take_wait(data)?.is_none();
+    if ended.is_empty() && (other_waits || !is_idle(data)?) {
         return Ok(());
     }
     block_on(async {
@@ -165,7 +165,7 @@ pub(crate) fn release_ended(data: &Path) -> anyhow::Result<()> {
         for id in ended {
             network.detach(&id).await?;
         }
-        if !awaited && is_idle(data)? {
+        if !other_waits && is_idle(data)? {
             network.remove_all().await?;
         }
         Ok(())
@@ -174,14 +174,14 @@ pub(crate) fn release_ended(data: &Path) -> anyhow::Result<()> {
 
 /// Waits until the network has been without containers for a while, and removes it; unless another waits already.
 pub(crate) fn remove_idle(data: &Path) -> anyhow::Result<()> {
-    if !network_folder(data).exists() {
+    if is_orphan(data) {
         return Ok(());
     }
-    let awaited = {
+    let wait = {
         let _lock = lock(data)?;
-        awaited(data)?
+        take_wait(data)?
     };
-    if awaited.is_none() {
+    if wait.is_none() {
         return Ok(());
     }
     loop {
@@ -202,7 +202,7 @@ pub(crate) fn remove_idle(data: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Whether somebody removed the data folder of a network that is still there.
+/// Whether the folder of the network is not there: none was made, or somebody removed it with the data folder.
 pub(crate) fn is_orphan(data: &Path) -> bool {
     !network_folder(data).exists()
 }
@@ -217,7 +217,7 @@ pub(crate) fn remove_orphan(data: &Path) -> anyhow::Result<()> {
 }
 
 /// Held by the process that waits to remove the network; nothing when another holds it. Asked for under [`lock`].
-fn awaited(data: &Path) -> anyhow::Result<Option<File>> {
+fn take_wait(data: &Path) -> anyhow::Result<Option<File>> {
     let path = network_folder(data).join("idle.lock");
     let file = File::options().write(true).create(true).truncate(false).open(path)?;
     Ok(flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok().then_some(file))

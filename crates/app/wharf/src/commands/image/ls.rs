@@ -7,7 +7,7 @@ use wharf_base::{Clock, Digest, SystemClock, Timestamp};
 use wharf_image::{ImageConfig, Index, Platform, RefEntry, Store, media_type};
 
 use super::{Globals, hinted, human, open, table};
-use crate::commands::ps;
+use crate::commands::{platform::Form, ps};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -25,13 +25,6 @@ pub(crate) struct Args {
     /// Another form of output
     #[arg(short, long, value_enum)]
     output: Option<Form>,
-}
-
-#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
-enum Form {
-    Json,
-    Yaml,
-    Wide,
 }
 
 struct Row {
