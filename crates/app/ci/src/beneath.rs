@@ -9,6 +9,9 @@ use std::{
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 
+/// Names of a folder that are looked at.
+const MAX_NAMES: usize = 10_000;
+
 /// A folder shared with a container.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -95,6 +98,19 @@ impl Shared {
     pub(crate) fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
         let fd = self.open_inside(path, OFlags::PATH, Mode::empty())?;
         std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)))
+    }
+
+    /// The names in a folder.
+    pub(crate) fn names(&self, path: &Path) -> io::Result<Vec<String>> {
+        let fd = self.open_inside(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&fd)?.take(MAX_NAMES) {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                names.push(name);
+            }
+        }
+        Ok(names)
     }
 
     /// All regular files below a path, relative to it, sorted. Links are not followed.

@@ -8,6 +8,7 @@
 mod actions;
 pub mod api;
 mod beneath;
+mod check;
 mod controller;
 mod hook;
 mod job;
@@ -17,6 +18,7 @@ pub mod sandbox;
 mod secrets;
 pub mod services;
 mod status;
+mod wrong;
 
 pub use controller::{Ci, Config};
 pub use logs::{LogBook, LogEvent, LogLine, read_log_line};

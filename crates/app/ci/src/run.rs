@@ -12,15 +12,16 @@ use tokio::sync::{mpsc, watch};
 use wharf_base::{Clock as _, SystemClock, Timestamp};
 use wharf_gitserver::{Commit, Repository};
 use wharf_workflow::{
-    Masker, Position, Problem, Problems,
+    Masker,
     expr::{Env, Object, Status, Value},
-    model::{ActionRef, Work, Workflow},
+    model::Workflow,
     read_workflow,
     run::{Action, Event, Outcome, Run, Stop, step},
 };
 
 use crate::{
     api::{RunPhase, RunSpec, WorkflowRun},
+    check::check,
     controller::Shared,
     job::{self, JobEnd, JobOrder},
     sandbox::{Cancel, StopReason},
@@ -88,22 +89,6 @@ pub(crate) async fn execute(shared: Arc<Shared>, object: WorkflowRun, cancelled:
     shared.logs.ended(&uid, phase, &message);
 }
 
-/// Actions that are not there, and inputs they do not have, are told before anything runs.
-fn check_actions(shared: &Shared, workflow: &Workflow) -> Result<(), Problems> {
-    let mut problems = Vec::new();
-    for step in workflow.jobs.iter().flat_map(|job| &job.steps) {
-        let Work::Uses { action: ActionRef::Named { name, .. }, with } = &step.work else { continue };
-        // Values are known only when the step runs.
-        let given: Vec<_> = with.iter().map(|(name, _)| (name.clone(), "x".to_owned())).collect();
-        let checked = shared.actions.get(name).and_then(|action| action.inputs(&given, |_| {}).map(drop));
-        if let Err(message) = checked {
-            let at = Position { line: step.line, column: 1 };
-            problems.push(Problem { file: workflow.file.clone(), at, message, hint: None });
-        }
-    }
-    if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
-}
-
 async fn prepare(shared: &Arc<Shared>, object: &WorkflowRun, board: &Board) -> anyhow::Result<RunContext> {
     let spec = &object.spec;
     let repository = shared.config.repositories.get(&spec.repository)?;
@@ -113,7 +98,7 @@ async fn prepare(shared: &Arc<Shared>, object: &WorkflowRun, board: &Board) -> a
     let text = text.ok_or_else(|| anyhow::anyhow!("the commit {} has no {}", spec.sha, spec.workflow))?;
     let workflow = read_workflow(&spec.workflow, &String::from_utf8_lossy(&text))?;
     board.update(|status| status.workflow_name.clone_from(&workflow.name));
-    check_actions(shared, &workflow)?;
+    check(&workflow, &repository, &spec.sha, &shared.actions, &*shared.config.sandboxes).await?;
     let client = &shared.config.client;
     let secrets = secrets::secrets(client, &spec.repository).await?;
     let texts: Vec<String> = secrets.iter().map(|(_, value)| value.to_text()).collect();

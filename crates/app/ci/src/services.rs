@@ -60,9 +60,17 @@ pub struct Finding {
     pub fixed: String,
 }
 
+/// Brings images from registries.
+pub trait Pull: Send + Sync {
+    /// Brings one.
+    fn pull<'a>(&'a self, image: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
+}
+
 /// The other parts.
 #[derive(Clone, Default)]
 pub struct Services {
+    /// For the images of jobs.
+    pub pull: Option<Arc<dyn Pull>>,
     /// For `wharf/build-push`.
     pub build: Option<Arc<dyn Build>>,
     /// For `wharf/scan`.

@@ -50,10 +50,11 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
-    let tests: [(&str, Test); 5] = [
+    let tests: [(&str, Test); 6] = [
         ("a_push_runs_its_workflow", || Box::pin(a_push_runs_its_workflow())),
         ("steps_fail_are_forgiven_and_cancelled", || Box::pin(steps_fail_are_forgiven_and_cancelled())),
         ("a_killed_platform_leaves_nothing_running", || Box::pin(a_killed_platform_leaves_nothing_running())),
+        ("what_is_wrong_is_told_with_its_place", || Box::pin(what_is_wrong_is_told_with_its_place())),
         ("deploy_applies_manifests", || Box::pin(deploy_applies_manifests())),
         ("the_sample_is_linted_and_tested", || Box::pin(the_sample_is_linted_and_tested())),
     ];
@@ -501,7 +502,7 @@ jobs:
         "the step took longer than 0.01 minutes",
         "fails | # Run test \"failure/success\" = failure/success",
         "late | Error: the job took longer than its 'timeout-minutes'",
-        "cannot use the image base/nothing",
+        "ci.yml:34:16: no image 'base/nothing:latest' in the store",
         "a link leads out of the workspace",
     ] {
         assert!(shown.contains(line), "{line}\n{shown}");
@@ -538,8 +539,8 @@ jobs:
     let wrong = "on: push\njobs:\n  one:\n    runs-on: wharf\n    container: base/python\n    steps:\n      - run: echo begun\n      - uses: actions/setup-node@v4\n      - uses: actions/checkout@v4\n        with: {depth: 1}\n";
     let shown = platform.push(&[(WORKFLOW, wrong)]).await;
     for line in [
-        "ci.yml:8:1: there is no action 'actions/setup-node' here",
-        "ci.yml:9:1: actions/checkout has no input 'depth'",
+        "ci.yml:8:9: there is no action 'actions/setup-node' here",
+        "ci.yml:9:9: actions/checkout has no input 'depth'",
     ] {
         assert!(shown.contains(line), "{line}\n{shown}");
     }
@@ -675,11 +676,155 @@ jobs:
         .await;
     for line in [
         "warning: deploy/10-config.yaml: Service shop: ",
-        "cannot apply Deployment shop of deploy/20-deployment.yaml",
+        "cannot apply Deployment shop: ",
         "unknown field \"spec.replicaz\"",
     ] {
         assert!(shown.contains(line), "{line}\n{shown}");
     }
+    platform.end().await;
+}
+
+const WRONG: &str = "on: push
+jobs:
+  one:
+    runs-on: wharf
+    container: base/python
+    steps:
+      - uses: actions/checkout@v4
+";
+
+/// One error each: the file, the line, what, and what to do.
+async fn what_is_wrong_is_told_with_its_place() {
+    let platform = Platform::start().await;
+    let workflow = |steps: &str| format!("{WRONG}{steps}");
+    let good = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
+    let composite = "inputs: {to: {required: true}}\nruns:\n  using: composite\n  steps:\n    - run: exit 0\n      shell: sh\n";
+    let inner =
+        "runs:\n  using: composite\n  steps:\n    - run: echo ${{ fromJSON('{') }}\n      shell: sh\n";
+    let deploy = "      - uses: wharf/deploy@v1\n        with: {manifests: deploy}\n";
+    let cases: [(&str, String, &[&str]); 13] = [
+        // Told before anything runs.
+        (
+            "labels",
+            workflow("").replace("runs-on: wharf", "runs-on: windows-latest"),
+            &[
+                "failed: .github/workflows/ci.yml:4:14: no runner has the label 'windows-latest'",
+                "hint: write 'runs-on: wharf'",
+            ],
+        ),
+        (
+            "no image",
+            workflow("").replace("    container: base/python\n", ""),
+            &[
+                "failed: .github/workflows/ci.yml:3:3: the job 'one' names no image",
+                "hint: add 'container: IMAGE'",
+            ],
+        ),
+        (
+            "an input of a local action",
+            workflow("      - uses: ./actions/good\n"),
+            &[
+                "failed: .github/workflows/ci.yml:8:9: ./actions/good needs the input 'to'",
+                "hint: add 'to: VALUE' under 'with'",
+            ],
+        ),
+        (
+            "a local action that is none",
+            workflow("      - uses: ./actions/bad\n"),
+            &["actions/bad/action.yml:4:3: unknown key 'stesp' in 'runs'", "hint: did you mean 'steps'?"],
+        ),
+        // Told when their turn comes.
+        (
+            "an image that is not there",
+            workflow("").replace("base/python", "base/pyhton"),
+            &[
+                "Error: .github/workflows/ci.yml:5:16: no image 'base/pyhton:latest' in the store",
+                "hint: did you mean 'base/python",
+            ],
+        ),
+        (
+            "a local action that is not there",
+            workflow("      - uses: ./actions/godo\n"),
+            &[
+                "Error: .github/workflows/ci.yml:8:9: there is no action.yml in ./actions/godo",
+                "hint: did you mean 'actions/good'?",
+            ],
+        ),
+        (
+            "a local action without checkout",
+            WRONG.replace("actions/checkout@v4", "./actions/inner"),
+            &[
+                "Error: .github/workflows/ci.yml:7:9: there is no action.yml in ./actions/inner",
+                "hint: the workspace is empty: add the step 'uses: actions/checkout@v4'",
+            ],
+        ),
+        (
+            "an expression in a local action",
+            workflow("      - uses: ./actions/inner\n"),
+            &["Error: actions/inner/action.yml:4:7: 'run': "],
+        ),
+        (
+            "a folder of manifests that is not there",
+            workflow(&deploy.replace("deploy}", "dploy}")),
+            &[
+                "Error: .github/workflows/ci.yml:8:9: wharf/deploy: cannot read the folder dploy",
+                "hint: did you mean 'deploy'?",
+            ],
+        ),
+        (
+            "a manifest that is no YAML",
+            workflow(deploy),
+            &[
+                "ci.yml:8:9: wharf/deploy: deploy/b.yaml:3:10: this is not YAML",
+                "hint: put a text that holds ': ' into quotes",
+            ],
+        ),
+        (
+            "a kind nobody serves",
+            workflow(deploy),
+            &["deploy/b.yaml:3:1: v1 has no kind Deploymnet", "hint: did you mean"],
+        ),
+        (
+            "a kind of another version",
+            workflow(deploy),
+            &["deploy/b.yaml:1:1: v1 has no kind Deployment", "hint: Deployment is in apps/v1"],
+        ),
+        (
+            "an unknown field",
+            workflow(deploy),
+            &[
+                "deploy/b.yaml:4:12: cannot apply ConfigMap b: ",
+                "unknown field \"metadata.lables\"",
+                "hint: 'kubectl explain configmaps.metadata'",
+            ],
+        ),
+    ];
+    for (what, workflow, expected) in cases {
+        let second = match what {
+            "a manifest that is no YAML" => "kind: A\nmetadata:\n  name: a: b\n",
+            "a kind nobody serves" => "# two\napiVersion: v1\nkind: Deploymnet\nmetadata: {name: b}\n",
+            "a kind of another version" => "kind: Deployment\napiVersion: v1\nmetadata: {name: b}\n",
+            "an unknown field" => "# two\napiVersion: v1\nkind: ConfigMap\nmetadata: {lables: {}, name: b}\n",
+            _ => good,
+        };
+        let shown = platform
+            .push(&[
+                (WORKFLOW, &workflow),
+                ("actions/good/action.yml", composite),
+                ("actions/bad/action.yml", &composite.replace("steps", "stesp")),
+                ("actions/inner/action.yml", inner),
+                ("deploy/a.yaml", good),
+                ("deploy/b.yaml", second),
+                ("case", what),
+            ])
+            .await;
+        for part in expected {
+            assert!(shown.contains(part), "{what}: {part}\n{shown}");
+        }
+    }
+    // Nothing is applied when something is wrong.
+    let maps = Gvr::fixed("", "v1", "configmaps");
+    assert_eq!(platform.client.get(&maps, "default", "a").await.unwrap(), None);
     platform.end().await;
 }
 

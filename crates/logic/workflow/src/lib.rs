@@ -8,11 +8,13 @@ pub mod expr;
 pub mod filter;
 mod mask;
 pub mod model;
+mod places;
 mod problem;
 mod read;
 pub mod run;
 mod yaml;
 
 pub use mask::Masker;
+pub use places::Places;
 pub use problem::{Position, Problem, Problems};
 pub use read::{read_action, read_workflow};

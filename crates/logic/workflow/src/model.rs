@@ -3,7 +3,7 @@
 use crate::{
     expr::{Condition, Template, Value},
     filter::PushFilter,
-    problem::Problem,
+    problem::{Position, Problem},
 };
 
 /// Settings by name, in the order written.
@@ -77,6 +77,8 @@ pub struct Concurrency {
 /// `container` of a job.
 #[derive(Debug, Clone, Default)]
 pub struct Container {
+    /// Where its image stands.
+    pub at: Position,
     /// `image`.
     pub image: Template,
     /// `env`.
@@ -137,14 +139,16 @@ pub enum Tree {
 pub struct Job {
     /// Its key.
     pub id: String,
+    /// Where it stands.
+    pub at: Position,
     /// `name`.
     pub name: Option<Template>,
     /// `needs`.
     pub needs: Vec<String>,
     /// `if`.
     pub condition: Condition,
-    /// `runs-on`.
-    pub runs_on: Vec<Template>,
+    /// `runs-on`: each label with its place.
+    pub runs_on: Vec<(Position, Template)>,
     /// `container`.
     pub container: Option<Container>,
     /// `strategy`.
@@ -184,8 +188,8 @@ pub struct Step {
     pub continue_on_error: Option<Template>,
     /// `timeout-minutes`; the job's when absent.
     pub timeout_minutes: Option<Template>,
-    /// Line of the step in its file.
-    pub line: usize,
+    /// Where it stands.
+    pub at: Position,
 }
 
 /// What a step does.

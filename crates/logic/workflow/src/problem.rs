@@ -24,6 +24,8 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
+impl std::error::Error for Problem {}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}: {}", self.file, self.at.line, self.at.column, self.message)?;

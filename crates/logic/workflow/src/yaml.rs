@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use granit_parser::{Event, Parser, ScalarStyle, Span};
+use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
 use crate::{
     expr::{Object, Value},
@@ -95,17 +95,26 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Node, Problems> {
     for event in Parser::new_from_str(text) {
         match event {
             Ok(event) => events.push(event),
-            Err(error) => {
-                let at = Position { line: error.marker().line(), column: error.marker().col() + 1 };
-                let hint =
-                    text.lines().nth(at.line.saturating_sub(1)).is_some_and(|line| line.contains('\t'));
-                let hint = hint.then_some("indent with spaces: YAML allows no tabs there");
-                return Err(fail(at, format!("this is not YAML: {}", error.info()), hint));
-            }
+            Err(error) => return Err(Problems(vec![syntax(file, text, &error)])),
         }
     }
     let mut composer = Composer { events: events.into_iter(), anchors: HashMap::new(), nodes: 0 };
     composer.document().map_err(|(at, message)| fail(at, message, None))
+}
+
+/// Where and why a text stops being YAML.
+pub(crate) fn syntax(file: &str, text: &str, error: &ScanError) -> Problem {
+    let at = Position { line: error.marker().line(), column: error.marker().col() + 1 };
+    let line = text.lines().nth(at.line.saturating_sub(1)).unwrap_or_default();
+    let hint = if line.contains('\t') || error.info().contains(" tab") {
+        Some("indent with spaces: YAML allows no tabs there")
+    } else if error.info().contains("mapping values") {
+        Some("put a text that holds ': ' into quotes, and begin keys of one mapping in the same column")
+    } else {
+        None
+    };
+    let message = format!("this is not YAML: {}", error.info());
+    Problem { file: file.to_owned(), at, message, hint: hint.map(str::to_owned) }
 }
 
 struct Composer<'a, I: Iterator<Item = (Event<'a>, Span)>> {

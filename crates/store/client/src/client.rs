@@ -219,7 +219,8 @@ impl Client {
         self.call(Method::PATCH, &path, APPLY, Some(object)).await
     }
 
-    /// As [`apply`](Self::apply), but unknown and repeated fields are refused. Gives the server's warnings too.
+    /// As [`apply`](Self::apply), but unknown and repeated fields are refused. Gives the server's warnings too. A dry run
+    /// stores nothing.
     ///
     /// # Errors
     /// Whatever the server answers.
@@ -228,8 +229,12 @@ impl Client {
         resource: &Gvr,
         manager: &str,
         object: &Value,
+        dry_run: bool,
     ) -> Result<(Value, Vec<String>)> {
-        let path = apply_path(resource, manager, object) + "&fieldValidation=Strict";
+        let mut path = apply_path(resource, manager, object) + "&fieldValidation=Strict";
+        if dry_run {
+            path += "&dryRun=All";
+        }
         self.send(Method::PATCH, &path, APPLY, Some(object)).await
     }
 

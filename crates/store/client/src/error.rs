@@ -42,6 +42,11 @@ impl Error {
         self.has_code(410)
     }
 
+    /// The object itself is wrong: it cannot be read, or breaks a rule.
+    pub fn is_wrong(&self) -> bool {
+        self.has_code(400) || self.has_code(422)
+    }
+
     /// The same request may go through later.
     pub fn is_temporary(&self) -> bool {
         match self {

@@ -1,10 +1,11 @@
 //! `wharf/build-push`: an image from the workspace.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use futures_util::future::BoxFuture;
+use wharf_base::HintExt as _;
 
 use super::{BuiltIn, Call, Outputs, input};
-use crate::{beneath::inside_workspace, sandbox::JobSandbox, services::BuildOrder};
+use crate::{beneath::inside_workspace, sandbox::JobSandbox, services::BuildOrder, wrong::Wrong};
 
 pub(super) const ACTION: BuiltIn = BuiltIn {
     name: "wharf/build-push",
@@ -51,6 +52,7 @@ fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
                 .workspace
                 .resolve(path)
                 .with_context(|| format!("cannot use {} of the workspace", path.display()))
+                .hint(|| runner.path_hint(path))
         };
         let args = call.inputs.lines("build-args");
         let args = args.iter().map(|arg| arg.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())));
@@ -68,7 +70,10 @@ fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
             target: call.inputs.get("target").to_owned(),
             push: call.inputs.flag("push")?,
         };
-        let built = build.build(order, call.sayer()).await?;
+        // Files are named as the repository has them.
+        let root = format!("{}/", runner.workspace.resolve("".as_ref())?.display());
+        let built = build.build(order, call.sayer()).await;
+        let built = built.map_err(|error| anyhow!(Wrong::from(error).to_string().replace(&root, "")))?;
         call.say(&format!("built {}", built.image));
         Ok(vec![("image".into(), built.image), ("digest".into(), built.digest)])
     })

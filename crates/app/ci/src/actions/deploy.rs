@@ -1,18 +1,19 @@
 //! `wharf/deploy`: the manifests of a folder, applied to the cluster with the image just built, and waited for.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use anyhow::{Context as _, bail};
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
+use wharf_base::{HintExt as _, Hinted};
 use wharf_client::Client;
 
 use super::{
     BuiltIn, Call, Outputs, input,
-    manifests::{self, Discovery},
+    manifests::{self, Discovery, Manifest},
     required, rollout,
 };
-use crate::beneath::inside_workspace;
+use crate::{beneath::inside_workspace, wrong::Wrong};
 
 const MANAGER: &str = "wharf-deploy";
 /// Bytes of one manifest file at the most.
@@ -38,35 +39,35 @@ fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
         let image = call.inputs.get("image");
         if !image.is_empty() {
             let replaced: usize =
-                objects.iter_mut().map(|(_, object)| manifests::set_image(object, image)).sum();
+                objects.iter_mut().map(|manifest| manifests::set_image(&mut manifest.object, image)).sum();
             if replaced == 0 {
-                bail!("no container of the manifests runs the image {}", manifests::repository(image));
+                let message = format!("no container runs the image {}", manifests::repository(image));
+                let files = call.inputs.get("manifests");
+                let hint = format!("give a container in {files} this image, or take out 'image'");
+                return Err(Hinted::new(message, hint).into());
             }
         }
         ensure_namespace(&client, &namespace).await?;
+        let mut told = HashSet::new();
+        let mut tell = |manifest: &Manifest, warnings: Vec<String>| {
+            for warning in warnings {
+                let line = format!("warning: {}: {warning}", manifest.place());
+                if !told.contains(&line) {
+                    call.say(&line);
+                    told.insert(line);
+                }
+            }
+        };
+        check(&client, &mut objects, &namespace, &mut tell).await?;
+        // Anew: what the objects themselves define is there only now.
         let mut discovery = Discovery::new(client.clone());
         let mut applied = Vec::new();
-        for (file, object) in &mut objects {
-            let kind = discovery.find(object).await?;
-            let own = object
-                .pointer("/metadata/namespace")
-                .and_then(Value::as_str)
-                .unwrap_or(&namespace)
-                .to_owned();
-            if kind.namespaced {
-                if own != namespace {
-                    bail!("{} names the namespace {own}, not {namespace}", manifests::title(object));
-                }
-                object["metadata"]["namespace"] = namespace.as_str().into();
-            }
-            let stored = client.apply_strict(&kind.gvr, MANAGER, object).await;
-            let (stored, warnings) = stored.with_context(|| {
-                format!("cannot apply {} of {}", manifests::title(object), file.display())
-            })?;
-            for warning in warnings {
-                call.say(&format!("warning: {}: {}: {warning}", file.display(), manifests::title(object)));
-            }
-            call.say(&format!("applied {}", manifests::title(object)));
+        for manifest in &mut objects {
+            let kind = settle(&mut discovery, manifest, &namespace).await?;
+            let stored = client.apply_strict(&kind.gvr, MANAGER, &manifest.object, false).await;
+            let (stored, warnings) = stored.map_err(|error| manifest.refused(&kind.gvr.resource, &error))?;
+            tell(manifest, warnings);
+            call.say(&format!("applied {}", manifest.title()));
             applied.push((kind, stored));
         }
         if call.inputs.flag("wait")? {
@@ -91,13 +92,16 @@ fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
     })
 }
 
-/// All documents of the folder's files with their files, in the order of the files' names.
-fn read(call: &Call<'_>) -> anyhow::Result<Vec<(PathBuf, Value)>> {
+/// All objects of the folder's files, in the order of the files' names.
+fn read(call: &Call<'_>) -> anyhow::Result<Vec<Manifest>> {
     let workspace = &call.runner.workspace;
     let text = call.inputs.get("manifests");
     let folder =
         inside_workspace(text).with_context(|| format!("'manifests: {text}' leads out of the workspace"))?;
-    let files = workspace.walk(&folder, 1000).with_context(|| format!("cannot read the folder {text}"))?;
+    let files = workspace
+        .walk(&folder, 1000)
+        .with_context(|| format!("cannot read the folder {text}"))
+        .hint(|| call.runner.path_hint(&folder))?;
     let mut objects = Vec::new();
     for file in files {
         let name = file.to_string_lossy();
@@ -108,17 +112,59 @@ fn read(call: &Call<'_>) -> anyhow::Result<Vec<(PathBuf, Value)>> {
         let text = workspace
             .read_text(&path, MAX_FILE)
             .with_context(|| format!("cannot read {}", path.display()))?;
-        let documents = wharf_api::codec::yaml_to_values(&text)
-            .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
-        for document in documents {
-            manifests::check(&document).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
-            objects.push((path.clone(), document));
-        }
+        objects.extend(manifests::read(&path.to_string_lossy(), &text)?);
     }
     if objects.is_empty() {
-        bail!("there are no manifests in {text}");
+        let hint = "put objects into files that end in .yaml, .yml or .json";
+        return Err(Hinted::new(format!("there are no manifests in {text}"), hint).into());
     }
     Ok(objects)
+}
+
+/// Has the API look at every object before the first is applied, so that a slip in the last leaves nothing half done.
+async fn check(
+    client: &Client,
+    objects: &mut [Manifest],
+    namespace: &str,
+    tell: &mut (dyn FnMut(&Manifest, Vec<String>) + Send),
+) -> anyhow::Result<()> {
+    let defines = objects.iter().any(|manifest| manifest.kind() == "CustomResourceDefinition");
+    let mut discovery = Discovery::new(client.clone());
+    for manifest in objects {
+        let kind = match settle(&mut discovery, manifest, namespace).await {
+            // It may be of a kind that is defined beside it.
+            Err(_) if defines => continue,
+            kind => kind?,
+        };
+        match client.apply_strict(&kind.gvr, MANAGER, &manifest.object, true).await {
+            Err(error) if error.is_wrong() => {
+                return Err(manifest.refused(&kind.gvr.resource, &error).into());
+            }
+            Ok((_, warnings)) => tell(manifest, warnings),
+            // What it needs may be applied before it.
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Finds out where an object goes and puts it into the namespace.
+async fn settle(
+    discovery: &mut Discovery,
+    manifest: &mut Manifest,
+    namespace: &str,
+) -> anyhow::Result<manifests::Kind> {
+    let kind = discovery.find(manifest).await?;
+    if kind.namespaced {
+        let own = manifest.object.pointer("/metadata/namespace").and_then(Value::as_str);
+        if let Some(own) = own.filter(|own| *own != namespace) {
+            let message = format!("{} belongs to the namespace {own}", manifest.title());
+            let hint = format!("take it out of the manifest, or deploy with 'namespace: {own}'");
+            return Err(manifest.problem("metadata.namespace", Wrong::hinted(message, hint)).into());
+        }
+        manifest.object["metadata"]["namespace"] = namespace.into();
+    }
+    Ok(kind)
 }
 
 async fn ensure_namespace(client: &Client, name: &str) -> anyhow::Result<()> {

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use futures_util::future::BoxFuture;
 use wharf_base::closest;
 
-use crate::job::Runner;
+use crate::{job::Runner, wrong::Wrong};
 
 /// Values an action gives back.
 pub(crate) type Outputs = Vec<(String, String)>;
@@ -98,7 +98,7 @@ impl BuiltIn {
     ///
     /// # Errors
     /// When an input is unknown, or a required one is missing.
-    pub(crate) fn inputs(&self, given: &[(String, String)], warn: impl Fn(&str)) -> Result<Inputs, String> {
+    pub(crate) fn inputs(&self, given: &[(String, String)], warn: impl Fn(&str)) -> Result<Inputs, Wrong> {
         for (name, _) in given {
             match self.inputs.iter().find(|input| input.name.eq_ignore_ascii_case(name)) {
                 Some(input) if input.idle => warn(&format!("Warning: the input '{name}' has no effect here")),
@@ -112,7 +112,7 @@ impl BuiltIn {
                             format!("known are: {}", known.join(", "))
                         }
                     };
-                    return Err(format!("{} has no input '{name}': {hint}", self.name));
+                    return Err(Wrong::hinted(format!("{} has no input '{name}'", self.name), hint));
                 }
             }
         }
@@ -122,12 +122,17 @@ impl BuiltIn {
                 given.iter().find(|(name, _)| name.eq_ignore_ascii_case(input.name)).map(|(_, v)| v.clone());
             let value = value.filter(|value| !value.trim().is_empty() || !input.required);
             if value.is_none() && input.required {
-                return Err(format!("{} needs the input '{}'", self.name, input.name));
+                return Err(missing_input(self.name, input.name));
             }
             inputs.insert(input.name, value.unwrap_or_else(|| input.default.to_owned()));
         }
         Ok(Inputs(inputs))
     }
+}
+
+/// An input that must be given is not.
+pub(crate) fn missing_input(action: &str, input: &str) -> Wrong {
+    Wrong::hinted(format!("{action} needs the input '{input}'"), format!("add '{input}: VALUE' under 'with'"))
 }
 
 /// All built-in actions.
@@ -149,17 +154,17 @@ impl Registry {
     ///
     /// # Errors
     /// When there is none.
-    pub(crate) fn get(&self, name: &str) -> Result<&BuiltIn, String> {
+    pub(crate) fn get(&self, name: &str) -> Result<&BuiltIn, Wrong> {
         self.0.iter().find(|action| action.name == name).ok_or_else(|| {
             let known: Vec<&str> = self.0.iter().map(|action| action.name).collect();
-            match closest(name, known.iter().copied()) {
-                Some(meant) => format!("there is no action '{name}' here; did you mean '{meant}'?"),
+            let hint = match closest(name, known.iter().copied()) {
+                Some(meant) => format!("did you mean '{meant}'?"),
                 None => format!(
-                    "there is no action '{name}' here: built in are {}; others must be composite actions of the \
-                     repository (uses: ./FOLDER)",
+                    "built in are {}; others must be composite actions of the repository (uses: ./FOLDER)",
                     known.join(", ")
                 ),
-            }
+            };
+            Wrong::hinted(format!("there is no action '{name}' here"), hint)
         })
     }
 }

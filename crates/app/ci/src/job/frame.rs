@@ -15,6 +15,8 @@ const MAX_HASHED: usize = 100_000;
 /// One level of steps.
 #[derive(Default)]
 pub(super) struct Frame {
+    /// The file the steps stand in.
+    pub(super) file: String,
     /// The `steps` context.
     pub(super) steps: Object,
     /// The `inputs` of an action; those of the run at the job's own level.
@@ -32,8 +34,8 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    pub(super) fn job() -> Self {
-        Self::default()
+    pub(super) fn job(file: &str) -> Self {
+        Self { file: file.to_owned(), ..Self::default() }
     }
 
     /// Notes how a step went.

@@ -5,11 +5,16 @@ mod frame;
 mod output;
 mod steps;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use wharf_base::Hinted;
 use wharf_workflow::{
-    expr::{Env, Object, Status},
+    Position, Problem,
+    expr::{Env, EvalError, Object, Status},
     model::{Job, Settings},
     run::{Instance, Outcome},
 };
@@ -20,12 +25,13 @@ use crate::{
     logs::JobLog,
     run::{RunContext, remove_job_files, sandbox_id},
     sandbox::{Cancel, JobSandbox, SandboxSpec, StopReason, WORKSPACE},
+    wrong::Wrong,
 };
 
 use frame::Frame;
 
 /// The image of jobs that name none.
-const DEFAULT_IMAGE: &str = "base/ci";
+pub(crate) const DEFAULT_IMAGE: &str = "base/ci";
 /// Labels of `runs-on` that mean this runner.
 const LABELS: [&str; 5] = ["wharf", "self-hosted", "linux", "x64", "ubuntu-latest"];
 /// How long steps may still take once the job is to stop (`if: always()`).
@@ -102,11 +108,14 @@ pub(crate) async fn run(order: JobOrder) -> JobEnd {
         Err(error) => return JobEnd::failed(key, format!("cannot write its log: {error}")),
     };
     let folder = context.folder.join(&key);
+    let stopped = order.cancel.clone();
     let end = match prepare(order, log.clone()).await {
         Ok((runner, job)) => finish(runner, job).await,
+        Err(_) if stopped.reason().is_some_and(|reason| reason != StopReason::TimedOut) => {
+            JobEnd { key, outcome: Outcome::Cancelled, outputs: Vec::new(), message: None }
+        }
         Err(error) => {
-            let message = wharf_base::render_error(error.as_ref());
-            let message = message.strip_prefix("error: ").unwrap_or(&message).to_owned();
+            let message = Wrong::from(error).to_string();
             log.say(0, &format!("Error: {message}"));
             JobEnd::failed(key, message)
         }
@@ -118,16 +127,19 @@ pub(crate) async fn run(order: JobOrder) -> JobEnd {
 
 /// Makes the sandbox and everything steps find in it.
 async fn prepare(order: JobOrder, log: JobLog) -> anyhow::Result<(Runner, Job)> {
-    let JobOrder { context, job, instance, needs, cancel } = order;
+    let JobOrder { context, job, instance, needs, mut cancel } = order;
     let contexts = job_contexts(&context, &instance, needs);
-    let image = image(&context, &job, &contexts, &log)?;
+    let (image, image_at) = image(&context, &job, &contexts, &log)?;
+    let place = |wrong: Wrong| wrong.at(&context.workflow.file, image_at);
+    pull(&context, &image, &log, &mut cancel).await.map_err(|error| place(error.into()))?;
     let folder = context.folder.join(&instance.key);
     for name in ["workspace", "files", "home", "temp"] {
         std::fs::create_dir_all(folder.join(name))?;
     }
-    let env = settings(&contexts, &[&context.workflow.env, &job.env])?;
+    let wrong = |wrong: Wrong| wrong.at(&context.workflow.file, job.at);
+    let env = settings(&contexts, &[&context.workflow.env, &job.env]).map_err(wrong)?;
     let container_env = match &job.container {
-        Some(container) => settings(&contexts, &[&container.env])?,
+        Some(container) => settings(&contexts, &[&container.env]).map_err(wrong)?,
         None => Vec::new(),
     };
     log.say(0, &format!("Job {} runs in {image}", instance.name));
@@ -143,7 +155,8 @@ async fn prepare(order: JobOrder, log: JobLog) -> anyhow::Result<(Runner, Job)> 
             (folder.join("temp"), "/github/temp".to_owned()),
         ],
     };
-    let sandbox = context.shared.config.sandboxes.start(spec).await?;
+    let started = context.shared.config.sandboxes.start(spec).await;
+    let sandbox = started.map_err(|error| place(error.into()))?;
     let runner = Runner {
         workspace: Arc::new(beneath::Shared::open(&folder.join("workspace"))?),
         files: Arc::new(beneath::Shared::open(&folder.join("files"))?),
@@ -171,7 +184,8 @@ async fn finish(mut runner: Runner, job: Job) -> JobEnd {
     }
     let (failed, outputs) = match worked {
         Ok(worked) => worked,
-        Err(message) => {
+        Err(wrong) => {
+            let message = wrong.at(&runner.context.workflow.file, job.at).to_string();
             runner.log.say(0, &format!("Error: {message}"));
             return JobEnd::failed(key, message);
         }
@@ -192,8 +206,8 @@ async fn finish(mut runner: Runner, job: Job) -> JobEnd {
 
 impl Runner {
     /// Runs the steps; gives the first failure and the job's outputs.
-    async fn work(&mut self, job: &Job) -> Result<(Option<String>, Vec<(String, String)>), String> {
-        let mut frame = Frame::job();
+    async fn work(&mut self, job: &Job) -> Result<(Option<String>, Vec<(String, String)>), Wrong> {
+        let mut frame = Frame::job(&self.context.workflow.file);
         let names: Vec<String> = job.steps.iter().map(steps::default_name).collect();
         self.context.board.job(&self.key, |status| {
             status.steps = (1..)
@@ -216,7 +230,31 @@ impl Runner {
         Ok((frame.failure, outputs))
     }
 
-    fn read_defaults(&self, job: &Job, frame: &Frame) -> Result<Defaults, String> {
+    /// What may be meant by a path that is not in the workspace.
+    pub(crate) fn path_hint(&self, path: &Path) -> String {
+        if self.workspace.names(Path::new("")).is_ok_and(|names| names.is_empty()) {
+            return "the workspace is empty: add the step 'uses: actions/checkout@v4' before this one".into();
+        }
+        // The first part that is not there.
+        let mut known = PathBuf::new();
+        for part in path.components() {
+            let part = part.as_os_str().to_string_lossy().into_owned();
+            let Ok(names) = self.workspace.names(&known) else { break };
+            if !names.contains(&part) {
+                let folder = format!("/{}", known.display());
+                return match wharf_base::closest(&part, names.iter().map(String::as_str)) {
+                    Some(meant) => format!("did you mean '{}'?", known.join(meant).display()),
+                    None => {
+                        format!("there is no '{part}' in {} of the workspace", folder.trim_end_matches('/'))
+                    }
+                };
+            }
+            known.push(part);
+        }
+        "paths begin in the workspace, into which actions/checkout puts the repository".into()
+    }
+
+    fn read_defaults(&self, job: &Job, frame: &Frame) -> Result<Defaults, Wrong> {
         let contexts = self.contexts(frame, &[]);
         self.with_env(&contexts, Status::default(), |env| {
             let text = |own: &Option<wharf_workflow::expr::Template>, outer: &Option<_>| {
@@ -228,11 +266,11 @@ impl Runner {
                 working_directory: text(&job.defaults.working_directory, &outer.working_directory)?,
             })
         })
-        .map_err(|error: wharf_workflow::expr::EvalError| format!("'defaults' of the job: {error}"))
+        .map_err(|error: EvalError| Wrong::eval("'defaults' of the job", &error))
     }
 
     /// Notes the environment the job deploys to; its address can only be told at the end.
-    fn environment(&self, job: &Job, frame: &Frame, ended: bool) -> Result<(), String> {
+    fn environment(&self, job: &Job, frame: &Frame, ended: bool) -> Result<(), Wrong> {
         let Some(environment) = &job.environment else { return Ok(()) };
         let contexts = self.contexts(frame, &[]);
         self.with_env(&contexts, Status::default(), |env| {
@@ -244,15 +282,16 @@ impl Runner {
             });
             Ok(())
         })
-        .map_err(|error: wharf_workflow::expr::EvalError| format!("'environment' of the job: {error}"))
+        .map_err(|error: EvalError| Wrong::eval("'environment' of the job", &error))
     }
 
-    fn outputs(&self, outputs: &Settings, frame: &Frame) -> Result<Vec<(String, String)>, String> {
+    fn outputs(&self, outputs: &Settings, frame: &Frame) -> Result<Vec<(String, String)>, Wrong> {
         let contexts = self.contexts(frame, &[]);
         let mut found = Vec::new();
         for (name, template) in outputs {
             let value = self.with_env(&contexts, Status::default(), |env| template.text(env));
-            let value = value.map_err(|error| format!("the output '{name}' of the job: {error}"))?;
+            let value =
+                value.map_err(|error| Wrong::eval(&format!("the output '{name}' of the job"), &error))?;
             if self.log.mask(&value) == value {
                 found.push((name.clone(), value));
             } else {
@@ -289,7 +328,7 @@ fn job_contexts(context: &RunContext, instance: &Instance, needs: Object) -> Obj
 }
 
 /// Settings of several levels, the later ones hiding the earlier, each level seeing those before it.
-fn settings(contexts: &Object, levels: &[&Settings]) -> anyhow::Result<Vec<(String, String)>> {
+fn settings(contexts: &Object, levels: &[&Settings]) -> Result<Vec<(String, String)>, Wrong> {
     let mut found: Vec<(String, String)> = Vec::new();
     let no_files = |_: &[String]| Err("hashFiles cannot be used here".to_owned());
     for level in levels {
@@ -298,7 +337,7 @@ fn settings(contexts: &Object, levels: &[&Settings]) -> anyhow::Result<Vec<(Stri
         let env = Env { contexts: &contexts, status: Status::default(), hash_files: &no_files };
         for (name, template) in *level {
             let value =
-                template.text(&env).map_err(|error| anyhow::anyhow!("the setting '{name}': {error}"))?;
+                template.text(&env).map_err(|error| Wrong::eval(&format!("the setting '{name}'"), &error))?;
             set(&mut found, name, value);
         }
     }
@@ -313,18 +352,40 @@ pub(crate) fn set(env: &mut Vec<(String, String)>, name: &str, value: String) {
     }
 }
 
-/// The image a job runs in.
-fn image(context: &RunContext, job: &Job, contexts: &Object, log: &JobLog) -> anyhow::Result<String> {
+/// Whether this runner has a label.
+///
+/// # Errors
+/// When it does not.
+pub(crate) fn check_label(label: &str) -> Result<(), Wrong> {
+    let known = LABELS.iter().any(|known| known.eq_ignore_ascii_case(label)) || label.starts_with("ubuntu-");
+    if known {
+        return Ok(());
+    }
+    let hint = "write 'runs-on: wharf' and name an image by 'container:'";
+    Err(Wrong::hinted(format!("no runner has the label '{label}'"), hint))
+}
+
+/// A job names no image, and there is none for such jobs.
+pub(crate) fn no_image(job: &str) -> Wrong {
+    Wrong::hinted(
+        format!("the job '{job}' names no image, and there is no image '{DEFAULT_IMAGE}'"),
+        format!("add 'container: IMAGE' to the job, or make one by 'wharf image pack {DEFAULT_IMAGE} sh …'"),
+    )
+}
+
+/// The image a job runs in, and where it is named.
+fn image(
+    context: &RunContext,
+    job: &Job,
+    contexts: &Object,
+    log: &JobLog,
+) -> Result<(String, Position), Problem> {
+    let file = &context.workflow.file;
     let no_files = |_: &[String]| Err("hashFiles cannot be used here".to_owned());
     let env = Env { contexts, status: Status::default(), hash_files: &no_files };
-    for label in &job.runs_on {
-        let label = label.text(&env)?;
-        let known =
-            LABELS.iter().any(|known| known.eq_ignore_ascii_case(&label)) || label.starts_with("ubuntu-");
-        if !known {
-            let error = format!("no runner has the label '{label}'");
-            return Err(Hinted::new(error, "write 'runs-on: wharf' and name an image by 'container:'").into());
-        }
+    for (at, label) in &job.runs_on {
+        let label = label.text(&env).map_err(|error| Wrong::eval("'runs-on'", &error).at(file, *at))?;
+        check_label(&label).map_err(|wrong| wrong.at(file, *at))?;
         if label.starts_with("ubuntu-") {
             log.say(
                 0,
@@ -333,20 +394,32 @@ fn image(context: &RunContext, job: &Job, contexts: &Object, log: &JobLog) -> an
         }
     }
     if let Some(container) = &job.container {
-        let image = container.image.text(&env)?;
+        let image = container.image.text(&env);
+        let image = image.map_err(|error| Wrong::eval("'container'", &error).at(file, container.at))?;
         if !image.is_empty() {
-            return Ok(image);
+            return Ok((image, container.at));
         }
     }
-    if !context.shared.config.sandboxes.has_image(DEFAULT_IMAGE) {
-        let error = format!("the job '{}' names no image, and there is no image '{DEFAULT_IMAGE}'", job.id);
-        return Err(Hinted::new(
-            error,
-            format!(
-                "add 'container: IMAGE' to the job, or make one by 'wharf image pack {DEFAULT_IMAGE} sh …'"
-            ),
-        )
-        .into());
+    if context.shared.config.sandboxes.find_image(DEFAULT_IMAGE).is_err() {
+        return Err(no_image(&job.id).at(file, job.at));
     }
-    Ok(DEFAULT_IMAGE.to_owned())
+    Ok((DEFAULT_IMAGE.to_owned(), job.at))
+}
+
+/// Brings an image that is not here from its registry.
+async fn pull(context: &RunContext, image: &str, log: &JobLog, cancel: &mut Cancel) -> anyhow::Result<()> {
+    let missing = match context.shared.config.sandboxes.find_image(image) {
+        Err(error @ wharf_image::Error::NoImage { .. }) => error,
+        other => return other.map_err(Into::into),
+    };
+    let hint = missing.hint().unwrap_or_default();
+    let Some(pull) = &context.shared.config.services.pull else {
+        return Err(Hinted::new(missing, hint).into());
+    };
+    log.say(0, &format!("Pulling {image}, which is not here"));
+    let pulled = tokio::select! {
+        pulled = pull.pull(image) => pulled,
+        _ = cancel.stopped() => anyhow::bail!("the job was stopped"),
+    };
+    pulled.map_err(|error| Hinted::new(format!("{missing}, and it cannot be pulled: {error:#}"), hint).into())
 }

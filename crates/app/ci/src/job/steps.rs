@@ -13,10 +13,12 @@ use wharf_workflow::{
 
 use super::{AFTER_STOP, Runner, frame::Frame, output::Output};
 use crate::{
-    actions::Call,
+    actions::{Call, missing_input},
     beneath::inside_workspace,
+    check::ACTION_FILES,
     sandbox::{Cancel, Command, StopReason, WORKSPACE},
     status::now,
+    wrong::Wrong,
 };
 
 /// Composite actions inside one another at the most, as upstream.
@@ -30,13 +32,11 @@ struct Done {
     outputs: Vec<(String, String)>,
 }
 
-/// Why a step failed, in words for the log.
-type Failure = String;
 type Outputs = Vec<(String, String)>;
 
-fn failure(what: &str) -> impl Fn(EvalError) -> Failure {
+fn failure(what: &str) -> impl Fn(EvalError) -> Wrong {
     let what = what.to_owned();
-    move |error| format!("{what}: {error}")
+    move |error| Wrong::eval(&what, &error)
 }
 
 /// What a step is called before its name can be evaluated.
@@ -85,7 +85,7 @@ impl Runner {
                 }
                 return;
             }
-            Err(error) => Err(format!("'if': {error}")),
+            Err(error) => Err(Wrong::eval("'if'", &error)),
         };
         if top {
             self.context.board.step(&self.key, number, |status| {
@@ -95,10 +95,10 @@ impl Runner {
         }
         let done = match begun {
             Ok(()) => self.attempt(frame, step).await,
-            Err(message) => Err(message),
+            Err(wrong) => Err(wrong),
         };
-        let done = done.unwrap_or_else(|message| {
-            self.log.say(number, &format!("Error: {message}"));
+        let done = done.unwrap_or_else(|wrong| {
+            self.log.say(number, &format!("Error: {}", wrong.at(&frame.file, step.at)));
             Done { outcome: Outcome::Failure, outputs: Vec::new() }
         });
         let forgiven = done.outcome == Outcome::Failure && self.forgives(frame, step, &contexts);
@@ -117,7 +117,8 @@ impl Runner {
             flag(step.continue_on_error.as_ref(), false, env).map_err(EvalError)
         });
         flag.unwrap_or_else(|error| {
-            self.log.say(frame.number, &format!("Error: 'continue-on-error': {error}"));
+            let wrong = Wrong::eval("'continue-on-error'", &error);
+            self.log.say(frame.number, &format!("Error: {}", wrong.at(&frame.file, step.at)));
             false
         })
     }
@@ -135,7 +136,7 @@ impl Runner {
     }
 
     /// Runs a step whose condition holds.
-    async fn attempt(&mut self, frame: &mut Frame, step: &Step) -> Result<Done, Failure> {
+    async fn attempt(&mut self, frame: &mut Frame, step: &Step) -> Result<Done, Wrong> {
         let own = self.evaluate(frame, &[], &step.env)?;
         let contexts = self.contexts(frame, &own);
         let status = self.status(frame);
@@ -163,12 +164,12 @@ impl Runner {
         };
         match (cancel.reason(), result) {
             (Some(StopReason::TimedOut), _) if self.cancel.reason().is_none() => {
-                Err(format!("the step took longer than {} minutes", minutes.unwrap_or_default()))
+                Err(format!("the step took longer than {} minutes", minutes.unwrap_or_default()).into())
             }
             (Some(_), _) => Ok(Done { outcome: Outcome::Cancelled, outputs: Vec::new() }),
             (None, Ok(outputs)) => Ok(Done { outcome: Outcome::Success, outputs }),
             (None, Err(Ended::Failed(outputs))) => Ok(Done { outcome: Outcome::Failure, outputs }),
-            (None, Err(Ended::Wrong(message))) => Err(message),
+            (None, Err(Ended::Wrong(wrong))) => Err(wrong),
         }
     }
 
@@ -206,7 +207,7 @@ impl Runner {
         frame: &Frame,
         own: &[(String, String)],
         settings: &Settings,
-    ) -> Result<Outputs, Failure> {
+    ) -> Result<Outputs, Wrong> {
         let contexts = self.contexts(frame, own);
         let status = self.status(frame);
         settings
@@ -248,7 +249,7 @@ impl Runner {
             None => WORKSPACE.to_owned(),
         };
         let step_number = frame.number;
-        let io = |error: std::io::Error| Ended::Wrong(format!("cannot prepare the step: {error}"));
+        let io = |error: std::io::Error| Ended::from(format!("cannot prepare the step: {error}"));
         let files = self.command_files().map_err(io)?;
         let extension = if shell.as_deref() == Some("python") { ".py" } else { ".sh" };
         let path = self.script(&files, &script, extension).map_err(io)?;
@@ -265,7 +266,7 @@ impl Runner {
                 self.log.say(step_number, &format!("Error: the script ended with exit code {code}"));
                 Err(Ended::Failed(outputs))
             }
-            Err(error) => Err(Ended::Wrong(format!("cannot run the script: {error:#}"))),
+            Err(error) => Err(Ended::from(format!("cannot run the script: {error:#}"))),
         }
     }
 
@@ -350,16 +351,14 @@ impl Runner {
             ActionRef::Local(path) => self.use_composite(frame, path, given, own).await,
             ActionRef::Named { name, .. } => {
                 let shared = std::sync::Arc::clone(&self.context.shared);
-                let built_in = shared.actions.get(name).map_err(Ended::Wrong)?;
-                let inputs =
-                    built_in.inputs(&given, |line| self.log.say(frame.number, line)).map_err(Ended::Wrong)?;
+                let built_in = shared.actions.get(name)?;
+                let inputs = built_in.inputs(&given, |line| self.log.say(frame.number, line))?;
                 let call = Call { runner: self, step: frame.number, inputs };
                 let mut stop = cancel;
                 tokio::select! {
-                    done = built_in.run(call) => done.map_err(|error| {
-                        let text = wharf_base::render_error(error.as_ref());
-                        Ended::Wrong(text.strip_prefix("error: ").unwrap_or(&text).to_owned())
-                    }),
+                    done = built_in.run(call) => {
+                        done.map_err(|error| Ended::Wrong(Wrong::from(error).of(name)))
+                    }
                     _ = stop.stopped() => Err(Ended::Failed(Vec::new())),
                 }
             }
@@ -374,12 +373,13 @@ impl Runner {
         own: &[(String, String)],
     ) -> Result<Outputs, Ended> {
         if frame.depth >= MAX_DEPTH {
-            return Err(Ended::Wrong(format!("actions use one another more than {MAX_DEPTH} levels deep")));
+            return Err(format!("actions use one another more than {MAX_DEPTH} levels deep").into());
         }
-        let action = self.load_action(path)?;
+        let (file, action) = self.load_action(path).await?;
         let mut inner = Frame {
             depth: frame.depth + 1,
             number: frame.number,
+            file,
             action_path: Some(format!("{WORKSPACE}/{path}")),
             env: frame.env.iter().chain(own).cloned().collect(),
             ..Frame::default()
@@ -396,22 +396,24 @@ impl Runner {
         }
     }
 
-    fn load_action(&self, path: &str) -> Result<Action, Ended> {
+    /// A local action as the workspace has it, with the name of its file.
+    async fn load_action(&self, path: &str) -> Result<(String, Action), Ended> {
         let folder = inside_workspace(path)
-            .ok_or_else(|| Ended::Wrong(format!("./{path} lies outside the workspace")))?;
-        for name in ["action.yml", "action.yaml"] {
+            .ok_or_else(|| Ended::from(format!("./{path} lies outside the workspace")))?;
+        for name in ACTION_FILES {
             let file = folder.join(name);
             let text = self.workspace.read_text(&file, MAX_ACTION);
             let text =
-                text.map_err(|error| Ended::Wrong(format!("cannot read {}: {error}", file.display())))?;
+                text.map_err(|error| Ended::from(format!("cannot read {}: {error}", file.display())))?;
             if !text.is_empty() {
-                return read_action(&file.to_string_lossy(), &text)
-                    .map_err(|problems| Ended::Wrong(problems.to_string()));
+                let file = file.to_string_lossy().into_owned();
+                let action =
+                    read_action(&file, &text).map_err(|problems| Ended::from(problems.to_string()))?;
+                return Ok((file, action));
             }
         }
-        let message =
-            format!("there is no action.yml in ./{path} (does a step check the repository out first?)");
-        Err(Ended::Wrong(message))
+        let hint = self.path_hint(&folder.join(ACTION_FILES[0]));
+        Err(Ended::Wrong(Wrong::hinted(format!("there is no action.yml in ./{path}"), hint)))
     }
 
     fn action_inputs(
@@ -420,7 +422,7 @@ impl Runner {
         action: &Action,
         path: &str,
         given: Outputs,
-    ) -> Result<Object, Failure> {
+    ) -> Result<Object, Wrong> {
         for (name, _) in &given {
             if !action.inputs.iter().any(|input| input.name.eq_ignore_ascii_case(name)) {
                 let known: Vec<&str> = action.inputs.iter().map(|input| input.name.as_str()).collect();
@@ -439,7 +441,7 @@ impl Runner {
                     .with_env(&contexts, self.status(frame), |env| default.text(env))
                     .map_err(failure(&format!("the default of '{}'", input.name)))?,
                 (None, None) if input.required => {
-                    return Err(format!("./{path} needs the input '{}'", input.name));
+                    return Err(missing_input(&format!("./{path}"), &input.name));
                 }
                 (None, None) => String::new(),
             };
@@ -454,12 +456,12 @@ enum Ended {
     /// Failed, and has said so.
     Failed(Outputs),
     /// Could not be done, for this reason.
-    Wrong(String),
+    Wrong(Wrong),
 }
 
-impl From<String> for Ended {
-    fn from(message: String) -> Self {
-        Self::Wrong(message)
+impl<W: Into<Wrong>> From<W> for Ended {
+    fn from(wrong: W) -> Self {
+        Self::Wrong(wrong.into())
     }
 }
 
@@ -473,7 +475,7 @@ impl Drop for Guard {
 }
 
 /// Program and arguments that run a script file.
-fn arguments(shell: Option<&str>, path: &str) -> Result<Vec<String>, Failure> {
+fn arguments(shell: Option<&str>, path: &str) -> Result<Vec<String>, Wrong> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     Ok(match shell {
         // bash where the image has it, as upstream.
@@ -495,8 +497,9 @@ fn arguments(shell: Option<&str>, path: &str) -> Result<Vec<String>, Failure> {
             custom.split_whitespace().map(|word| word.replace("{0}", path)).collect()
         }
         Some(other) => {
-            return Err(format!(
-                "the shell '{other}' is not supported: use sh, bash, python, or a command with {{0}}"
+            return Err(Wrong::hinted(
+                format!("the shell '{other}' is not supported"),
+                "use sh, bash, python, or a command with {0}",
             ));
         }
     })

@@ -176,8 +176,8 @@ impl Sandboxes for Containers {
         release_image(&self.data, id)
     }
 
-    fn has_image(&self, image: &str) -> bool {
-        wharf_image::Store::open(&self.data).and_then(|store| store.find(image)).is_ok()
+    fn find_image(&self, image: &str) -> Result<(), wharf_image::Error> {
+        wharf_image::Store::open(&self.data)?.find(image).map(drop)
     }
 }
 

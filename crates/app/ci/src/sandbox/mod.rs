@@ -102,8 +102,11 @@ pub trait Sandboxes: Send + Sync {
     /// Ends what is left of one whose maker is gone.
     fn clean_up(&self, id: &str, folder: &Path) -> anyhow::Result<()>;
 
-    /// Whether an image is there.
-    fn has_image(&self, image: &str) -> bool;
+    /// Looks for an image.
+    ///
+    /// # Errors
+    /// When it is not there, or its name is none.
+    fn find_image(&self, image: &str) -> Result<(), wharf_image::Error>;
 }
 
 /// A place to run commands in.

@@ -8,16 +8,17 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use futures_util::future::BoxFuture;
 use tokio::task::spawn_blocking;
+use wharf_base::Hinted;
 use wharf_build::{BuildRequest, Builder, Cancel, Context as BuildContext, DockerfileSource, Progress};
 use wharf_ci::{
     sandbox::{JobNetwork, NetworkFiles},
-    services::{Build, BuildOrder, Built, Finding, Say, Scan},
+    services::{Build, BuildOrder, Built, Finding, Pull, Say, Scan},
 };
 use wharf_image::{Reference, Store};
 use wharf_node::PodNetwork as _;
 use wharf_scan::{LayerSecret, Scanner, Severity};
 
-use super::host::Wiring;
+use super::host::{Puller, Wiring};
 
 /// Builds into the platform's own store, which the registry serves and pods run from.
 pub(crate) struct Images {
@@ -107,9 +108,16 @@ fn build(builder: &Builder, order: BuildOrder, cancel: Cancel, say: &Say) -> Res
     });
     drop(sender);
     printer.join().map_err(|_| anyhow!("the log of the build broke"))?;
-    let result = result?;
+    let result = result.map_err(|error| hinted(error.hint.clone(), error))?;
     let digest = result.manifest.digest.to_string();
     Ok(Built { image: format!("{first}@{digest}"), digest })
+}
+
+fn hinted(hint: Option<String>, error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
+    match hint {
+        Some(hint) => Hinted::new(error, hint).into(),
+        None => error.into(),
+    }
 }
 
 /// Looks for vulnerabilities with the advisories in DIR/osv.
@@ -140,7 +148,7 @@ fn scan(images: &Store, folder: &Path, image: &str, severity: &str, say: &Say) -
         ));
         Scanner::new(wharf_scan::Database::default())
     };
-    let resolved = images.resolve(image).with_context(|| format!("there is no image {image}"))?;
+    let resolved = images.resolve(image).map_err(|error| hinted(error.hint(), error))?;
     let report = scanner.scan(images, &resolved)?;
     let (packages, findings, secrets) = (&report.packages, &report.findings, &report.secrets);
     say(&format!("{} packages, {} findings, {} secrets", packages.len(), findings.len(), secrets.len()));
@@ -172,6 +180,15 @@ fn secret_lines(secrets: &[LayerSecret]) -> Vec<String> {
         lines.push("warning: secrets do not fail this step; everyone who has the image can read them".into());
     }
     lines
+}
+
+impl Pull for Puller {
+    fn pull<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let mine = wharf_engineapi::client::DockerConfig::load().map_err(|error| anyhow!(error))?;
+            self.with_credentials(image, vec![mine]).await.map_err(|failure| anyhow!(failure.0))
+        })
+    }
 }
 
 /// Jobs stand in the pod network.

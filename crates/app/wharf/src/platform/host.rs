@@ -234,28 +234,39 @@ pub(crate) struct Puller {
     pub(crate) images: Arc<Store>,
 }
 
+impl Puller {
+    /// Brings an image with the first of these that its registry takes.
+    pub(crate) async fn with_credentials(
+        &self,
+        reference: &str,
+        credentials: Vec<registry::DockerConfig>,
+    ) -> Result<(), Failure> {
+        let name: Reference = reference.parse().map_err(|e: wharf_image::Error| Failure::of(&e))?;
+        // What the platform's own registry serves is here already, or nowhere.
+        if self.images.lookup(&name).is_ok() && name.domain() == "docker.io" {
+            return Ok(());
+        }
+        let mut last = Failure(String::new());
+        for credentials in credentials {
+            let client = registry::Client::with_credentials(credentials);
+            match client.pull(&self.images, &name, &registry::Silent).await {
+                Ok(_) => return Ok(()),
+                Err(error) => last = Failure::of(&error),
+            }
+        }
+        Err(last)
+    }
+}
+
 impl ImagePuller for Puller {
     fn pull<'a>(&'a self, reference: &'a str, secrets: &'a [PullSecret]) -> Pull<'a> {
         Box::pin(async move {
-            let name: Reference = reference.parse().map_err(|e: wharf_image::Error| Failure::of(&e))?;
-            // What the platform's own registry serves is here already, or nowhere.
-            if self.images.lookup(&name).is_ok() && name.domain() == "docker.io" {
-                return Ok(());
-            }
-            let mut last = Failure(String::new());
-            let credentials: Vec<registry::DockerConfig> = secrets
+            let credentials = secrets
                 .iter()
                 .filter_map(|secret| registry::DockerConfig::parse(&secret.docker_config).ok())
                 .chain([registry::DockerConfig::default()])
                 .collect();
-            for credentials in credentials {
-                let client = registry::Client::with_credentials(credentials);
-                match client.pull(&self.images, &name, &registry::Silent).await {
-                    Ok(_) => return Ok(()),
-                    Err(error) => last = Failure::of(&error),
-                }
-            }
-            Err(last)
+            self.with_credentials(reference, credentials).await
         })
     }
 }

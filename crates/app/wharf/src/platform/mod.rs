@@ -330,6 +330,7 @@ impl Parts {
         let cgroup = format!("wharf-{}/ci", host::instance(&self.data));
         let sandboxes = Containers::new(runtime, self.data.join("images"), cgroup, Some(Arc::new(jobs)));
         let services = Services {
+            pull: Some(Arc::new(host::Puller { images: Arc::clone(&self.images) })),
             build: Some(Arc::new(ci::Images {
                 images: Arc::clone(&self.images),
                 builder: Arc::new(builder),

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use super::{Reader, is_id, scopes, step::StepKind};
 use crate::{
-    expr::Scope,
+    expr::{Scope, Template},
     model::{Container, Environment, Job, Matrix, Strategy, Tree},
-    yaml::{Data, Node},
+    problem::Position,
+    yaml::{Data, Key, Node},
 };
 
 const KEYS: [&str; 21] = [
@@ -56,7 +57,7 @@ pub(super) fn read_jobs(reader: &mut Reader, node: &Node) -> Vec<Job> {
         if let Some(other) = ids.iter().find(|id| id.eq_ignore_ascii_case(&key.text) && **id != key.text) {
             reader.error(key.at, format!("the jobs '{other}' and '{}' differ only in case", key.text));
         }
-        jobs.push(reader.job(&key.text, node, &ids));
+        jobs.push(reader.job(key, node, &ids));
     }
     if let Some(id) = circle(&jobs) {
         let at = entries.iter().find(|(key, _)| key.text == id).map_or(node.at, |(key, _)| key.at);
@@ -87,7 +88,8 @@ fn circle(jobs: &[Job]) -> Option<String> {
 }
 
 impl Reader {
-    fn job(&mut self, id: &str, node: &Node, ids: &[&str]) -> Job {
+    fn job(&mut self, key: &Key, node: &Node, ids: &[&str]) -> Job {
+        let id = &key.text;
         let what = format!("the job '{id}'");
         let fields = self.fields(node, &what, &KEYS);
         if let Some(node) = fields.get("snapshot") {
@@ -126,7 +128,8 @@ impl Reader {
             fields.get(name).map(|n| reader.number(n, &format!("'{name}'"), scope))
         };
         Job {
-            id: id.to_owned(),
+            id: id.clone(),
+            at: key.at,
             name: fields.get("name").map(|n| self.template(n, "'name'", scope)),
             needs: fields.get("needs").map(|n| self.needs(n, id, ids)).unwrap_or_default(),
             condition: fields.get("if").map(|n| self.condition(n, &scopes::JOB_IF)).unwrap_or_default(),
@@ -167,9 +170,10 @@ impl Reader {
         needs
     }
 
-    fn runs_on(&mut self, node: &Node) -> Vec<crate::expr::Template> {
+    fn runs_on(&mut self, node: &Node) -> Vec<(Position, Template)> {
+        let mut label = |node: &Node| (node.at, self.template(node, "'runs-on'", &scopes::JOB));
         match &node.data {
-            Data::List(items) => items.iter().map(|n| self.template(n, "'runs-on'", &scopes::JOB)).collect(),
+            Data::List(items) => items.iter().map(label).collect(),
             Data::Map(_) => {
                 let fields = self.fields(node, "'runs-on'", &["group", "labels"]);
                 if let Some(group) = fields.get("group") {
@@ -177,7 +181,7 @@ impl Reader {
                 }
                 fields.get("labels").map(|labels| self.runs_on(labels)).unwrap_or_default()
             }
-            _ => vec![self.template(node, "'runs-on'", &scopes::JOB)],
+            _ => vec![label(node)],
         }
     }
 
@@ -197,7 +201,7 @@ impl Reader {
         const KEYS: [&str; 6] = ["image", "credentials", "env", "ports", "volumes", "options"];
         if !matches!(node.data, Data::Map(_)) {
             let image = self.template(node, "'container'", &scopes::JOB);
-            return Container { image, ..Container::default() };
+            return Container { at: node.at, image, ..Container::default() };
         }
         let fields = self.fields(node, "'container'", &KEYS);
         for name in ["credentials", "ports", "volumes", "options"] {
@@ -210,6 +214,7 @@ impl Reader {
             return Container::default();
         };
         Container {
+            at: image.at,
             image: self.template(image, "'image'", &scopes::JOB),
             env: fields
                 .get("env")

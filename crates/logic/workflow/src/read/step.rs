@@ -121,7 +121,7 @@ impl Reader {
             timeout_minutes: fields
                 .get("timeout-minutes")
                 .map(|n| self.number(n, "'timeout-minutes'", scope)),
-            line: node.at.line,
+            at: node.at,
         }
     }
 
