@@ -273,8 +273,8 @@ fn events_are_told(platform: &Platform) {
     run("short", &["sh", "-c", "exit 3"]);
     run("greedy", &["python3", "-c", "all = []\nwhile True: all.append(bytearray(1 << 20))"]);
     for (name, expected) in [
-        ("short", &[("start", -1), ("die", 3), ("destroy", -1)][..]),
-        ("greedy", &[("start", -1), ("oom", -1), ("die", 137), ("destroy", -1)]),
+        ("short", &[("create", -1), ("start", -1), ("die", 3), ("destroy", -1)][..]),
+        ("greedy", &[("create", -1), ("start", -1), ("oom", -1), ("die", 137), ("destroy", -1)]),
     ] {
         until(name, || {
             let found = told(name);

@@ -15,6 +15,11 @@ impl Hinted {
         Self { error: error.into(), hint: hint.into() }
     }
 
+    /// The error itself.
+    pub fn inner(&self) -> &(dyn Error + Send + Sync + 'static) {
+        &*self.error
+    }
+
     /// What the reader can do.
     pub fn hint(&self) -> &str {
         &self.hint

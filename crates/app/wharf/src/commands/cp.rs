@@ -1,22 +1,20 @@
 //! `wharf cp`: files and folders between a container and this machine, as a tar stream from one tree to the other.
 
-mod place;
-mod source;
-
 use std::{
     io::{self, BufWriter, IsTerminal, Write},
-    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::{Context, bail};
 use rustix::process::{getegid, geteuid};
 use wharf_base::Hinted;
+use wharf_engine::archive::{Folder, Source, There, landing, pour};
 use wharf_image::{UnpackOptions, Unpacked, unpack_into};
 
-use super::{Globals, containers::Containers, image::hinted};
-use place::{End, Folder, There, landing};
-use source::Source;
+use super::{
+    Globals,
+    containers::{self, hinted},
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -37,22 +35,25 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
-        let containers = Containers::open(globals)?;
+        let engine = containers::open(globals)?;
+        let find = |name: &str| engine.find(name).map_err(hinted);
+        let source_of = |name: &str, path: &str| {
+            Source::of(engine.data(), &find(name)?, path, self.follow_link).map_err(hinted)
+        };
+        let target_of = |name: &str| Folder::of(&engine, &find(name)?).map_err(hinted);
         let copied = match (End::parse(&self.source), End::parse(&self.target)) {
             (End::Container { name, path }, End::Stream) => {
-                return self.give(&Source::of(&containers.find(name)?, path, self.follow_link)?);
+                return self.give(&source_of(name, path)?);
             }
-            (End::Stream, End::Container { name, path }) => {
-                self.take(&Folder::of(&containers, &containers.find(name)?)?, path)?
-            }
+            (End::Stream, End::Container { name, path }) => self.take(&target_of(name)?, path)?,
             (End::Container { name, path }, End::Local(target)) => {
-                let source = Source::of(&containers.find(name)?, path, self.follow_link)?;
+                let source = source_of(name, path)?;
                 let owner = (geteuid().as_raw(), getegid().as_raw());
-                self.copy(&source, &Folder::machine()?, target, owner)?
+                self.copy(&source, &Folder::machine().map_err(hinted)?, target, owner)?
             }
             (End::Local(source), End::Container { name, path }) => {
-                let target = Folder::of(&containers, &containers.find(name)?)?;
-                self.copy(&Source::local(source, self.follow_link)?, &target, path, (0, 0))?
+                let source = Source::local(source, self.follow_link).map_err(hinted)?;
+                self.copy(&source, &target_of(name)?, path, (0, 0))?
             }
             (End::Container { .. }, End::Container { .. }) => {
                 let hint = "copy to this machine first, or pipe: wharf cp A:PATH - | wharf cp - B:PATH";
@@ -72,19 +73,19 @@ impl Args {
             bail!(Hinted::new("an archive is not for a terminal", "redirect the output, or name a path"));
         }
         let mut out = BufWriter::with_capacity(128 << 10, io::stdout().lock());
-        source.write(source.name().as_bytes(), &mut out)?;
+        source.write(source.name().as_bytes(), &mut out).map_err(hinted)?;
         out.flush().context("cannot write the archive")?;
         Ok(ExitCode::SUCCESS)
     }
 
     /// From standard input, owners as the stream has them.
     fn take(&self, target: &Folder, path: &str) -> anyhow::Result<Unpacked> {
-        let (folder, There::Folder) = target.look(path)? else {
+        let (folder, There::Folder) = target.look(path).map_err(hinted)? else {
             let hint = "an archive is unpacked into a folder that exists";
             bail!(Hinted::new(format!("the target '{}' is no folder", self.target), hint));
         };
         let options = UnpackOptions { whiteouts: false, ..UnpackOptions::default() };
-        unpack_into(io::stdin().lock(), &folder.path(), &options).map_err(hinted)
+        unpack_into(io::stdin().lock(), &folder.path(), &options).map_err(super::image::hinted)
     }
 
     fn copy(
@@ -94,44 +95,57 @@ impl Args {
         path: &str,
         owner: (u32, u32),
     ) -> anyhow::Result<Unpacked> {
-        let (found, there) = target.look(path)?;
-        let name = landing(source.kind(), &source.name(), path, there, &self.target)?;
+        let (found, there) = target.look(path).map_err(hinted)?;
+        let name = landing(source.kind(), &source.name(), path, there, &self.target).map_err(hinted)?;
         let owner = (!self.archive).then_some(owner);
-        pour(source, name.as_bytes(), &found.path(), owner)
+        pour(source, name.as_bytes(), &found.path(), owner).map_err(hinted)
     }
 }
 
-/// Fills an empty folder with what an image has at `place`: content, and owner and mode of the place itself. Nothing
-/// happens where the image has no folder.
-pub(super) fn fill(folder: &Path, lower_dirs: &[PathBuf], place: &str) -> anyhow::Result<()> {
-    match Source::of_image(lower_dirs, place)? {
-        Some(source) => pour(&source, b".", folder, None).map(drop),
-        None => Ok(()),
-    }
+/// One side of a copy, as written.
+#[derive(Debug, PartialEq, Eq)]
+enum End<'a> {
+    /// `CONTAINER:PATH`.
+    Container { name: &'a str, path: &'a str },
+    /// A path of this machine.
+    Local(&'a str),
+    /// `-`.
+    Stream,
 }
 
-/// Copies into the folder `target`, under `name`; owners are the source's where none is given.
-fn pour(source: &Source, name: &[u8], target: &Path, owner: Option<(u32, u32)>) -> anyhow::Result<Unpacked> {
-    let options = UnpackOptions { whiteouts: false, owner, ..UnpackOptions::default() };
-    let (reader, writer) = io::pipe().context("cannot make a pipe")?;
-    std::thread::scope(|scope| {
-        let written = scope.spawn(|| {
-            let mut out = BufWriter::with_capacity(128 << 10, writer);
-            source.write(name, &mut out)?;
-            out.flush().context("cannot pass the files on")
-        });
-        let unpacked = unpack_into(reader, target, &options).map_err(hinted);
-        let written = written.join().unwrap_or_else(|_| bail!("the files could not be read"));
-        match (unpacked, written) {
-            (Ok(done), Ok(())) => Ok(done),
-            // What was not read fails the other side too, and the other way round: the cause is the one to tell.
-            (Err(error), Err(follows)) if is_broken_pipe(&follows) => Err(error),
-            (_, Err(error)) | (Err(error), Ok(())) => Err(error),
+impl<'a> End<'a> {
+    /// As docker: a path that begins with '/' or '.' is this machine's, whatever colons it has.
+    fn parse(text: &'a str) -> Self {
+        if text == "-" {
+            return Self::Stream;
         }
-    })
+        match text.split_once(':') {
+            Some((name, path)) if !name.is_empty() && !name.starts_with(['/', '.']) => {
+                Self::Container { name, path }
+            }
+            _ => Self::Local(text),
+        }
+    }
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
-    kinds.map(io::Error::kind).any(|kind| kind == io::ErrorKind::BrokenPipe)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_read_as_dockers() {
+        let container = |name, path| End::Container { name, path };
+        for (text, expected) in [
+            ("-", End::Stream),
+            ("web:/etc", container("web", "/etc")),
+            ("web:", container("web", "")),
+            ("web:a:b", container("web", "a:b")),
+            ("./web:x", End::Local("./web:x")),
+            ("/a:b", End::Local("/a:b")),
+            ("a", End::Local("a")),
+            (":a", End::Local(":a")),
+        ] {
+            assert_eq!(End::parse(text), expected, "{text}");
+        }
+    }
 }

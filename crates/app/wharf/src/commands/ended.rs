@@ -2,16 +2,16 @@
 
 use std::{
     os::unix::process::CommandExt as _,
-    path::Path,
     process::{Command, ExitCode, Stdio},
     time::Duration,
 };
 
 use wharf_base::ContainerId;
+use wharf_engine::{Engine, Record};
 
 use super::{
     Globals,
-    containers::{Containers, bridge},
+    containers::{self, hinted, tidy},
 };
 
 #[derive(clap::Args)]
@@ -28,16 +28,9 @@ const LINK_GOES: Duration = Duration::from_millis(200);
 /// Hidden from people.
 pub(crate) const NAME: &str = "container-ended";
 
-/// The command line, in which this program is the shim's own.
-pub(crate) fn command(data: &Path, id: &ContainerId, name: &str, bridged: bool) -> Vec<String> {
-    let data = data.to_string_lossy();
-    let words = ["/proc/self/exe", "--data", &data, NAME].into_iter().chain(bridged.then_some("--bridged"));
-    words.chain([id.as_str(), name]).map(str::to_owned).collect()
-}
-
 /// Starts it in the background, for a container on the bridge network.
-pub(crate) fn start(data: &Path, id: &ContainerId, name: &str) {
-    let words = command(data, id, name, true);
+pub(crate) fn start(engine: &Engine, record: &Record) {
+    let words = engine.at_end(&record.id, &record.name, true);
     let Some((program, args)) = words.split_first() else { return };
     let mut command = Command::new(program);
     // A terminal's Ctrl-C is not for it, and nobody must wait for the pipes of a command that has ended.
@@ -51,16 +44,16 @@ impl Args {
     pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         // The kernel removes the link by itself in a moment. Doing it meanwhile would hold up whoever comes next.
         std::thread::sleep(LINK_GOES);
-        let data = globals.data_dir()?;
-        if self.bridged && bridge::is_orphan(&data) {
-            return bridge::remove_orphan(&data).map(|()| ExitCode::SUCCESS);
+        let engine = containers::open(globals)?;
+        if self.bridged && engine.bridge().is_orphan() {
+            engine.bridge().remove_orphan().map_err(hinted)?;
+            return Ok(ExitCode::SUCCESS);
         }
-        let containers = Containers::open(globals)?;
-        if !containers.folder(&self.id).exists() {
-            containers.forget(&self.id, &self.name)?;
+        if !engine.folder(&self.id).exists() {
+            engine.forget(&self.id, &self.name).map_err(hinted)?;
         }
-        containers.tidy();
-        bridge::remove_idle(&data)?;
+        tidy(&engine);
+        engine.bridge().remove_idle().map_err(hinted)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
+use wharf_engine::MAIN;
 use wharf_runtime::{Error, ErrorKind, ExecConfig, Sandbox, Size};
 
 use super::{
     Globals,
-    containers::{Containers, MAIN, Relay, Remote, Terminal, complain, is_terminal, relay_end},
+    containers::{self, Relay, Remote, Terminal, complain, hinted, is_terminal, relay_end},
 };
 
 #[derive(clap::Args)]
@@ -41,8 +42,9 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
-        let containers = Containers::open(globals)?;
-        let sandbox = containers.find(&self.container)?.connect(&containers.runtime)?;
+        let engine = containers::open(globals)?;
+        let found = engine.find(&self.container).and_then(|container| container.connect(&engine));
+        let sandbox = found.map_err(hinted)?;
         match self.exec(&*sandbox) {
             Ok(code) => Ok(code),
             Err(error) => {

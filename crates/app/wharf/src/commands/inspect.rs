@@ -1,13 +1,14 @@
 //! `wharf inspect`: everything known about containers, in docker's shape.
 
-use std::{path::Path, process::ExitCode};
+use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use wharf_base::Timestamp;
+use wharf_engine::{Container, Engine, MAIN, by_port};
 
 use super::{
     Globals,
-    containers::{Container, Containers, MAIN, NETWORK, bridge, complain},
+    containers::{self, complain, hinted},
     ps,
 };
 
@@ -20,11 +21,11 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
-        let containers = Containers::open(globals)?;
+        let engine = containers::open(globals)?;
         let mut code = ExitCode::SUCCESS;
         let mut found = Vec::new();
         for wanted in &self.containers {
-            match containers.find(wanted).and_then(|container| describe(&container, containers.data())) {
+            match engine.find(wanted).map_err(hinted).and_then(|container| describe(&container, &engine)) {
                 Ok(value) => found.push(value),
                 Err(error) => {
                     complain(&error);
@@ -37,7 +38,7 @@ impl Args {
     }
 }
 
-fn describe(container: &Container, data: &Path) -> anyhow::Result<Value> {
+fn describe(container: &Container, engine: &Engine) -> anyhow::Result<Value> {
     let config = container.dir.container_config(MAIN)?;
     let spec = &config.spec;
     let process = spec.process().clone().unwrap_or_default();
@@ -68,33 +69,31 @@ fn describe(container: &Container, data: &Path) -> anyhow::Result<Value> {
             "Memory": resources.memory().and_then(|memory| memory.limit()).unwrap_or(0),
             "NanoCpus": quota * 10_000,
             "ReadonlyRootfs": spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false),
-            "NetworkMode": container.config.labels.get(NETWORK),
-            "PortBindings": bridge::by_port(&container.ports(), ""),
+            "NetworkMode": container.record.spec.network,
+            "PortBindings": by_port(&container.record.spec.publish, ""),
         },
-        "NetworkSettings": network(container, data)?,
+        "NetworkSettings": network(container, engine)?,
         "GraphDriver": { "Name": "overlay", "Data": {
             "LowerDir": config.root.lower, "UpperDir": container.dir.container(MAIN).join("upper"),
         } },
         "Mounts": mounts,
         "Config": {
-            "Hostname": container.config.hostname, "User": config.user, "Tty": process.terminal().unwrap_or(false),
-            "Env": process.env(), "Cmd": args, "WorkingDir": process.cwd(), "Labels": config.labels,
+            "Hostname": container.pod.as_ref().and_then(|pod| pod.hostname.as_ref()), "User": config.user, "Tty": process.terminal().unwrap_or(false),
+            "Env": process.env(), "Cmd": args, "WorkingDir": process.cwd(), "Labels": container.record.spec.labels,
         },
         "Warnings": container.status.warnings,
     }))
 }
 
 /// What a container that runs has of the network; one that has ended gave it back.
-fn network(container: &Container, data: &Path) -> anyhow::Result<Value> {
+fn network(container: &Container, engine: &Engine) -> anyhow::Result<Value> {
     let running = container.is_running();
-    let address = if running { bridge::address(data, &container.id)? } else { None };
+    let address = if running { engine.bridge().address(&container.id)? } else { None };
     let address = address.map_or_else(String::new, |address| address.to_string());
-    let ports = if running { container.ports() } else { Vec::new() };
+    let ports = container.ports();
     let mut networks = serde_json::Map::new();
-    if let Some(name) = container.config.labels.get(NETWORK) {
-        networks.insert(name.clone(), json!({ "IPAddress": address }));
-    }
-    Ok(json!({ "IPAddress": address, "Ports": bridge::by_port(&ports, "0.0.0.0"), "Networks": networks }))
+    networks.insert(container.record.spec.network.clone(), json!({ "IPAddress": address }));
+    Ok(json!({ "IPAddress": address, "Ports": by_port(&ports, "0.0.0.0"), "Networks": networks }))
 }
 
 fn oci_quota(cpu: &wharf_runtime::oci::LinuxCpu) -> Option<i64> {

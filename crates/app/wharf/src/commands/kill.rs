@@ -2,11 +2,9 @@
 
 use std::process::ExitCode;
 
-use wharf_runtime::SignalTo;
-
 use super::{
     Globals,
-    containers::{Containers, MAIN, for_each, signal_number},
+    containers::{self, for_each, hinted},
 };
 
 #[derive(clap::Args)]
@@ -21,11 +19,12 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
-        let signal = signal_number(&self.signal)?;
-        let containers = Containers::open(globals)?;
+        // Told before the first is touched.
+        wharf_engine::signal_number(&self.signal).map_err(hinted)?;
+        let engine = containers::open(globals)?;
         for_each(&self.containers, |wanted| {
-            let sandbox = containers.find(wanted)?.connect(&containers.runtime)?;
-            Ok(sandbox.kill(MAIN, signal, SignalTo::First)?)
+            let container = engine.find(wanted).map_err(hinted)?;
+            engine.kill(&container, &self.signal).map_err(hinted)
         })
     }
 }

@@ -3,22 +3,18 @@
 mod selected;
 
 use std::{
-    collections::VecDeque,
-    fs::File,
-    io::{self, BufRead, BufReader, Write},
-    os::unix::fs::MetadataExt,
-    path::Path,
+    io::{self, Write},
     process::ExitCode,
     time::Duration,
 };
 
-use anyhow::Context;
 use wharf_base::{Clock, Hinted, SystemClock, Timestamp};
-use wharf_runtime::{LogLine, Stream, log_files};
+use wharf_engine::{Container, Engine, LogEntry, LogQuery, LogReader};
+use wharf_runtime::Stream;
 
 use super::{
     Globals,
-    containers::{Container, Containers},
+    containers::{self, hinted},
 };
 
 #[derive(clap::Args)]
@@ -77,47 +73,45 @@ impl Args {
             .run(globals);
         };
         let tail = lines(self.n.as_deref().unwrap_or(&self.tail))?;
-        let containers = Containers::open(globals)?;
-        let container = containers.find(&name)?;
-        let shown = Shown { since, timestamps: self.timestamps, grep: self.grep.take() };
-        match self.show(&containers, &container, tail, &shown) {
+        let engine = containers::open(globals)?;
+        let container = engine.find(&name).map_err(hinted)?;
+        let query = LogQuery { since, until: None, tail, grep: self.grep.take() };
+        match self.show(&engine, &container, query) {
             // The reader of the pipe has had enough.
             Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
             other => other.map(|()| ExitCode::SUCCESS),
         }
     }
 
-    fn show(
-        &self,
-        containers: &Containers,
-        container: &Container,
-        tail: Option<usize>,
-        shown: &Shown,
-    ) -> anyhow::Result<()> {
-        let path = container.log();
-        let mut last: VecDeque<Vec<u8>> = VecDeque::new();
-        let mut reader = None;
-        for file in log_files(&path) {
-            let mut lines = Lines::open(&file)?;
-            while let Some(line) = lines.next_line()? {
-                if !shown.wants(&line) {
-                    continue;
-                }
-                match tail {
-                    Some(count) => {
-                        last.push_back(line);
-                        if last.len() > count {
-                            last.pop_front();
-                        }
-                    }
-                    None => shown.print(&line)?,
-                }
+    fn show(&self, engine: &Engine, container: &Container, query: LogQuery) -> anyhow::Result<()> {
+        let mut reader = LogReader::open(&container.log(), query).map_err(hinted)?;
+        loop {
+            // Asked before reading: what was written before the end is then read after it.
+            let over = !self.follow
+                || !engine.find(container.id.as_str()).is_ok_and(|container| container.is_running())
+                    && !container.dir.has_shim();
+            while let Some(entry) = reader.next_entry().map_err(hinted)? {
+                self.print(&entry)?;
             }
-            reader = Some(lines);
+            io::stdout().flush()?;
+            if over {
+                return Ok(());
+            }
+            std::thread::sleep(LOOK);
         }
-        last.iter().try_for_each(|line| shown.print(line))?;
-        io::stdout().flush()?;
-        if self.follow { follow(containers, container, reader, &path, shown) } else { Ok(()) }
+    }
+
+    fn print(&self, entry: &LogEntry) -> io::Result<()> {
+        let mut text = Vec::with_capacity(entry.text.len() + 32);
+        if self.timestamps {
+            text.extend_from_slice(entry.time.to_nano().as_bytes());
+            text.push(b' ');
+        }
+        text.extend_from_slice(&entry.text);
+        match entry.stream {
+            Stream::Stdout => io::stdout().write_all(&text),
+            Stream::Stderr => io::stderr().write_all(&text),
+        }
     }
 }
 
@@ -133,96 +127,6 @@ fn lines(text: &str) -> anyhow::Result<Option<usize>> {
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}
-
-/// Prints what comes until the container has ended and all is printed.
-fn follow(
-    containers: &Containers,
-    container: &Container,
-    mut reader: Option<Lines>,
-    path: &Path,
-    shown: &Shown,
-) -> anyhow::Result<()> {
-    loop {
-        // Asked before reading: what was written before the end is then read after it.
-        let over = !containers.find(container.id.as_str()).is_ok_and(|container| container.is_running())
-            && !container.dir.has_shim();
-        if let Some(lines) = &mut reader {
-            while let Some(line) = lines.next_line()? {
-                if shown.wants(&line) {
-                    shown.print(&line)?;
-                }
-            }
-            io::stdout().flush()?;
-        }
-        let current = std::fs::metadata(path).ok().map(|found| found.ino());
-        if current.is_some() && current != reader.as_ref().map(|lines| lines.inode) {
-            reader = Some(Lines::open(path)?);
-            continue;
-        }
-        if over {
-            return Ok(());
-        }
-        std::thread::sleep(LOOK);
-    }
-}
-
-/// Whole lines of a file that may grow.
-struct Lines {
-    file: BufReader<File>,
-    inode: u64,
-    open: Vec<u8>,
-}
-
-impl Lines {
-    fn open(path: &Path) -> anyhow::Result<Self> {
-        let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(Self { inode: file.metadata()?.ino(), file: BufReader::new(file), open: Vec::new() })
-    }
-
-    fn next_line(&mut self) -> io::Result<Option<Vec<u8>>> {
-        self.file.read_until(b'\n', &mut self.open)?;
-        Ok(self.open.ends_with(b"\n").then(|| std::mem::take(&mut self.open)))
-    }
-}
-
-/// What of the log is shown, and how.
-struct Shown {
-    since: Option<Timestamp>,
-    timestamps: bool,
-    grep: Option<String>,
-}
-
-impl Shown {
-    fn wants(&self, line: &[u8]) -> bool {
-        let entry = LogLine::parse(line);
-        let recent = match (self.since, &entry) {
-            (Some(since), Some(entry)) => entry.time >= since,
-            _ => true,
-        };
-        let text = entry.map_or(line, |entry| entry.text);
-        recent && self.grep.as_ref().is_none_or(|wanted| contains(text, wanted.as_bytes()))
-    }
-
-    fn print(&self, line: &[u8]) -> io::Result<()> {
-        // A line nobody knows how to read is shown as it is.
-        let Some(entry) = LogLine::parse(line) else { return io::stdout().write_all(line) };
-        let mut text = Vec::with_capacity(line.len());
-        if self.timestamps {
-            text.extend_from_slice(entry.time.to_nano().as_bytes());
-            text.push(b' ');
-        }
-        text.extend_from_slice(entry.text);
-        text.extend(entry.complete.then_some(b'\n'));
-        match entry.stream {
-            Stream::Stdout => io::stdout().write_all(&text),
-            Stream::Stderr => io::stderr().write_all(&text),
-        }
-    }
-}
-
-fn contains(text: &[u8], wanted: &[u8]) -> bool {
-    wanted.is_empty() || text.windows(wanted.len()).any(|part| part == wanted)
 }
 
 /// The point in time that an option names: itself, or so long before `now`.

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use wharf_base::{Clock, SystemClock, Timestamp};
+use wharf_engine::{Container, MAIN, Publish};
 use wharf_runtime::Phase;
 
 use super::{
     Globals,
-    containers::{Container, Containers, MAIN, bridge},
+    containers::{self, hinted, tidy},
     platform::Form,
 };
 
@@ -32,9 +33,9 @@ const HEADINGS: [&str; 7] = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STA
 
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
-        let containers = Containers::open(globals)?;
-        let mut found = containers.all()?;
-        containers.tidy();
+        let engine = containers::open(globals)?;
+        let mut found = engine.all().map_err(hinted)?;
+        tidy(&engine);
         found.retain(|container| self.all || container.is_running());
         let short = !(self.no_trunc || matches!(self.output, Some(Form::Wide)));
         match self.output {
@@ -91,12 +92,8 @@ fn command(container: &Container) -> Vec<String> {
     config.and_then(|config| config.spec.process().as_ref()?.args().clone()).unwrap_or_default()
 }
 
-/// None of one that does not run: its ports are others' to take.
 fn ports(container: &Container) -> Vec<String> {
-    if !container.is_running() {
-        return Vec::new();
-    }
-    container.ports().iter().map(bridge::Publish::arrow).collect()
+    container.ports().iter().map(Publish::arrow).collect()
 }
 
 fn row(container: &Container, short: bool) -> [String; 7] {

@@ -2,12 +2,9 @@
 
 use std::process::ExitCode;
 
-use wharf_base::Hinted;
-use wharf_runtime::Runtime;
-
 use super::{
     Globals,
-    containers::{Container, Containers, for_each},
+    containers::{self, for_each, hinted, tidy},
 };
 
 #[derive(clap::Args)]
@@ -25,27 +22,12 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
-        let containers = Containers::open(globals)?;
-        let code =
-            for_each(&self.containers, |wanted| remove(&containers, &containers.find(wanted)?, self.force));
-        containers.tidy();
+        let engine = containers::open(globals)?;
+        let code = for_each(&self.containers, |wanted| {
+            let container = engine.find(wanted).map_err(hinted)?;
+            engine.remove(&container, self.force).map_err(hinted)
+        });
+        tidy(&engine);
         code
     }
-}
-
-fn remove(containers: &Containers, container: &Container, force: bool) -> anyhow::Result<()> {
-    if container.is_running() && !force {
-        let error = format!("container {} is running", container.name());
-        return Err(Hinted::new(
-            error,
-            format!("stop it with 'wharf stop {0}', or use 'wharf rm -f {0}'", container.name()),
-        )
-        .into());
-    }
-    // The shim of a container that has ended may still be there, for someone connected.
-    if let Ok(sandbox) = containers.runtime.open(container.dir.path()) {
-        sandbox.shutdown()?;
-    }
-    containers.runtime.clean_up(container.dir.path())?;
-    containers.forget(&container.id, container.name())
 }

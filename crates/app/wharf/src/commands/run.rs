@@ -1,31 +1,22 @@
 //! `wharf run`: a pod of one container, and the terminal joined to it.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, bail};
-use wharf_base::{ContainerId, Hinted, Quantity};
-use wharf_runtime::{
-    ContainerConfig, Error, ErrorKind, LogConfig, Network, Phase, RootFs, Runtime, Sandbox, SandboxConfig,
-    Seccomp, Share, SignalTo, Size, SpecOptions, Stdin, WhenIdle,
-    oci::{LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, Mount},
+use anyhow::bail;
+use wharf_base::{Hinted, Quantity};
+use wharf_engine::{
+    Engine, ErrorKind, InputMode, MAIN, MountPoint, MountSource, Publish, Record, Resources, Spec, networks,
 };
+use wharf_runtime::{Phase, Sandbox, SignalTo, Size};
 
 use super::{
     Globals,
     containers::{
-        Containers, GROUP, IMAGE, Image, MAIN, NAME, NETWORK, PORTS, Relay, Remote, STOP_SIGNAL, Terminal,
-        bridge, complain, from_directory, from_store, is_terminal, log_of, refuse_flag, relay_end,
+        self, Relay, Remote, Terminal, complain, hinted, is_terminal, refuse_flag, relay_end, tidy,
     },
-    cp, ended,
+    ended,
 };
 
-/// Names every container knows.
-const LOCAL_HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
 /// Docker's code for "the engine, not the program, failed".
 const ENGINE_FAILED: u8 = 125;
 
@@ -48,8 +39,8 @@ pub(crate) struct Args {
     name: Option<String>,
     /// Publish a port: [ADDRESS:]HOST:CONTAINER[/udp]
     #[arg(short, long, value_name = "H:C")]
-    publish: Vec<bridge::Publish>,
-    /// Mount a folder or file of this machine: HOST:CONTAINER[:ro]
+    publish: Vec<Publish>,
+    /// Mount a folder or file of this machine, or a volume: HOST:CONTAINER[:ro]
     #[arg(short, long, value_name = "H:C[:ro]")]
     volume: Vec<String>,
     /// Set an environment variable: KEY=VALUE, or KEY to pass this one's on
@@ -76,7 +67,7 @@ pub(crate) struct Args {
     /// Host name in the container
     #[arg(long)]
     hostname: Option<String>,
-    /// Network of the container: bridge, host, none
+    /// Network of the container: bridge, host, none, or one made for it
     #[arg(long, default_value = "bridge")]
     network: String,
     /// Mount the root file system read-only
@@ -115,45 +106,65 @@ impl Args {
 
     fn run_container(&self, globals: &Globals) -> anyhow::Result<ExitCode> {
         self.check()?;
-        let containers = Containers::open(globals)?;
-        let id = ContainerId::random();
-        let name = match containers.reserve(&id, self.name.as_deref()) {
-            Ok(name) => name,
-            Err(error) => {
-                containers.forget(&id, "")?;
-                return Err(error);
-            }
-        };
-        // The folder is there first: a lease without one is nobody's.
-        let (image, command) = match self.image(globals, &id) {
-            Ok(found) => found,
-            Err(error) => {
-                containers.forget(&id, &name)?;
-                return Err(error);
-            }
-        };
-        let (folder, data) = (containers.folder(&id), globals.data_dir()?);
-        let new = New { args: self, id: &id, name: &name, image: &image, command, folder, data };
-        let started = new.start(&containers);
-        if started.is_err() {
-            containers.forget(&id, &name)?;
-            containers.tidy();
+        let engine = containers::open(globals)?;
+        let (record, image) = engine.create(self.spec()?, self.name.as_deref(), None).map_err(hinted)?;
+        if image.healthcheck.is_some() {
+            let name = &image.name;
+            eprintln!("warning: the HEALTHCHECK of the image {name} is not run: wharf run checks no health");
         }
-        let (sandbox, attached) = started?;
-        let Some((mut relay, mut ending)) = attached else {
-            println!("{id}");
-            return Ok(ExitCode::SUCCESS);
+        let started = engine.start(&record, Some(image), Terminal::size(), |sandbox| self.join(sandbox));
+        let started = match started {
+            Ok(started) => started,
+            Err(error) => {
+                engine.forget(&record.id, &record.name).map_err(hinted)?;
+                tidy(&engine);
+                return Err(hinted(error));
+            }
         };
+        for warning in &started.warnings {
+            eprintln!("warning: {warning}");
+        }
+        match started.joined {
+            Some(joined) => self.follow(&engine, &record, &*started.sandbox, joined),
+            None => {
+                println!("{}", record.id);
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+
+    /// Joins the terminal, unless the container is on its own.
+    fn join(&self, sandbox: &dyn Sandbox) -> wharf_engine::Result<Option<(Relay, wharf_runtime::Ending)>> {
+        if self.detach {
+            return Ok(None);
+        }
+        let host = |error: anyhow::Error| wharf_engine::Error::host(error.to_string());
+        let mut relay = Relay::new().map_err(host)?;
+        let mut streams = sandbox.attach(MAIN)?;
+        if !self.interactive {
+            streams[0] = None;
+        }
+        relay.join(streams, self.tty).map_err(host)?;
+        Ok(Some((relay, sandbox.watch(MAIN)?)))
+    }
+
+    fn follow(
+        &self,
+        engine: &Engine,
+        record: &Record,
+        sandbox: &dyn Sandbox,
+        (mut relay, mut ending): (Relay, wharf_runtime::Ending),
+    ) -> anyhow::Result<ExitCode> {
         let raw = if self.tty { Some(Terminal::raw()?) } else { None };
-        let outcome = relay.run(&Program(&*sandbox), &mut ending);
+        let outcome = relay.run(&Program(sandbox), &mut ending);
         drop(raw);
         let code = relay_end(outcome?);
         if self.rm && sandbox.status(MAIN).is_ok_and(|status| status.phase == Phase::Exited) {
             sandbox.shutdown()?;
-            containers.forget(&id, &name)?;
+            engine.forget(&record.id, &record.name).map_err(hinted)?;
         }
-        if self.network == "bridge" {
-            ended::start(&globals.data_dir()?, &id, &name);
+        if !matches!(self.network.as_str(), networks::HOST | networks::NONE) {
+            ended::start(engine, record);
         }
         Ok(code)
     }
@@ -161,7 +172,10 @@ impl Args {
     /// Says what is not available, before anything is made.
     fn check(&self) -> anyhow::Result<()> {
         refuse_flag::<Self>("run", &self.words)?;
-        bridge::check(&self.network, &self.publish)?;
+        if matches!(self.network.as_str(), networks::HOST | networks::NONE) && !self.publish.is_empty() {
+            let error = format!("ports (-p) cannot be published with --network {}", self.network);
+            return Err(Hinted::new(error, "leave --network out, or -p").into());
+        }
         if let Some(setting) = self.env.iter().find(|setting| setting.is_empty() || setting.starts_with('='))
         {
             let hint = "write -e NAME=VALUE, or -e NAME to pass this machine's value on";
@@ -174,34 +188,73 @@ impl Args {
         Ok(())
     }
 
-    fn image(&self, globals: &Globals, id: &ContainerId) -> anyhow::Result<(Image, Vec<String>)> {
-        if let Some(folder) = &self.rootfs {
-            return Ok((from_directory(folder)?, self.words.clone()));
-        }
-        let Some((name, command)) = self.words.split_first() else {
-            return Err(
-                Hinted::new("no image is named", "write 'wharf run [OPTIONS] IMAGE [COMMAND]'").into()
-            );
+    /// The container as the engine knows it.
+    fn spec(&self) -> anyhow::Result<Spec> {
+        let (image, command) = match (&self.rootfs, self.words.split_first()) {
+            (Some(_), _) => (String::new(), self.words.clone()),
+            (None, Some((image, command))) => (image.clone(), command.to_vec()),
+            (None, None) => {
+                let hint = "write 'wharf run [OPTIONS] IMAGE [COMMAND]'";
+                return Err(Hinted::new("no image is named", hint).into());
+            }
         };
-        Ok((from_store(&globals.data_dir()?, name, id)?, command.to_vec()))
+        let mut spec = Spec {
+            image,
+            rootfs: self.rootfs.clone(),
+            command,
+            entrypoint: self.entrypoint.as_ref().map(|program| match program.is_empty() {
+                true => Vec::new(),
+                false => vec![program.clone()],
+            }),
+            env: self.env.iter().filter_map(|setting| passed_on(setting)).collect(),
+            workdir: self.workdir.clone(),
+            user: self.user.clone(),
+            hostname: self.hostname.clone(),
+            tty: self.tty,
+            stdin: match (self.interactive, self.detach) {
+                (false, _) => InputMode::Null,
+                (true, true) => InputMode::Open,
+                (true, false) => InputMode::Once,
+            },
+            labels: labels(&self.label),
+            network: self.network.clone(),
+            publish: self.publish.clone(),
+            mounts: self.volume.iter().map(|volume| volume_mount(volume)).collect::<Result<_, _>>()?,
+            resources: self.resources()?,
+            read_only: self.read_only,
+            privileged: self.privileged,
+            cap_add: self.cap_add.clone(),
+            cap_drop: self.cap_drop.clone(),
+            auto_remove: self.rm,
+            ..Spec::default()
+        };
+        for option in &self.security_opt {
+            match option.as_str() {
+                "no-new-privileges" | "no-new-privileges=true" | "no-new-privileges:true" => {
+                    spec.no_new_privileges = true
+                }
+                "seccomp=unconfined" | "seccomp:unconfined" => spec.seccomp_unconfined = true,
+                other => {
+                    let hint = "supported are no-new-privileges and seccomp=unconfined";
+                    let error = format!("the security option '{other}' is not supported");
+                    return Err(Hinted::new(error, hint).into());
+                }
+            }
+        }
+        Ok(spec)
     }
 
-    fn resources(&self) -> anyhow::Result<LinuxResources> {
-        let mut resources = LinuxResources::default();
-        resources.set_devices(None);
-        if let Some(text) = &self.memory {
-            resources.set_memory(Some(LinuxMemoryBuilder::default().limit(bytes(text)?).build()?));
-        }
+    fn resources(&self) -> anyhow::Result<Resources> {
+        let mut resources = Resources {
+            memory: self.memory.as_deref().map(bytes).transpose()?,
+            pids: self.pids_limit,
+            ..Resources::default()
+        };
         if let Some(cpus) = self.cpus {
             if !(0.01..=4096.0).contains(&cpus) {
                 bail!("--cpus {cpus} is not between 0.01 and 4096");
             }
-            resources.set_cpu(Some(
-                LinuxCpuBuilder::default().quota((cpus * 100_000.0) as i64).period(100_000u64).build()?,
-            ));
-        }
-        if let Some(limit) = self.pids_limit {
-            resources.set_pids(Some(LinuxPidsBuilder::default().limit(limit).build()?));
+            (resources.cpu_quota, resources.cpu_period) = (Some((cpus * 100_000.0) as i64), Some(100_000));
         }
         Ok(resources)
     }
@@ -209,10 +262,20 @@ impl Args {
 
 /// Docker's exit code for an error: the program is not there, cannot run, or the engine failed.
 fn code_of(error: &anyhow::Error) -> u8 {
-    match error.downcast_ref::<Error>().map(|error| error.kind) {
+    let own = error.downcast_ref::<wharf_engine::Error>();
+    let own = own.or_else(|| error.downcast_ref::<Hinted>()?.inner().downcast_ref());
+    match own.map(|error| error.kind) {
         Some(ErrorKind::NoProgram) => 127,
         Some(ErrorKind::NotExecutable) => 126,
         _ => ENGINE_FAILED,
+    }
+}
+
+/// `-e NAME=VALUE`, or `-e NAME` with this machine's value, if it has one.
+fn passed_on(setting: &str) -> Option<String> {
+    match setting.contains('=') {
+        true => Some(setting.to_owned()),
+        false => std::env::var(setting).ok().map(|value| format!("{setting}={value}")),
     }
 }
 
@@ -239,249 +302,6 @@ fn bytes(text: &str) -> anyhow::Result<i64> {
     }
 }
 
-/// A container about to be made.
-struct New<'a> {
-    args: &'a Args,
-    id: &'a ContainerId,
-    name: &'a str,
-    image: &'a Image,
-    command: Vec<String>,
-    folder: PathBuf,
-    data: PathBuf,
-}
-
-type Started = (Box<dyn Sandbox>, Option<(Relay, wharf_runtime::Ending)>);
-
-impl New<'_> {
-    /// Makes the container, joins the terminal where asked, and starts it. Leaves nothing running behind on failure.
-    fn start(&self, containers: &Containers) -> anyhow::Result<Started> {
-        let config = self.container()?;
-        if self.image.has_healthcheck {
-            let name = &self.image.name;
-            eprintln!("warning: the HEALTHCHECK of the image {name} is not run: wharf run checks no health");
-        }
-        let mut relay = if self.args.detach { None } else { Some(Relay::new()?) };
-        let sandbox = containers.runtime.create(&self.folder, &self.sandbox())?;
-        let joined = (|| {
-            self.connect(&*sandbox)?;
-            let status = sandbox.create_container(&config)?;
-            for warning in &status.warnings {
-                eprintln!("warning: {warning}");
-            }
-            let ending = match &mut relay {
-                Some(relay) => {
-                    let mut streams = sandbox.attach(MAIN)?;
-                    if !self.args.interactive {
-                        streams[0] = None;
-                    }
-                    relay.join(streams, self.args.tty)?;
-                    Some(sandbox.watch(MAIN)?)
-                }
-                None => None,
-            };
-            sandbox.start(MAIN)?;
-            anyhow::Ok(ending)
-        })();
-        match joined {
-            Ok(ending) => Ok((sandbox, relay.zip(ending))),
-            Err(error) => {
-                sandbox.shutdown()?;
-                Err(error)
-            }
-        }
-    }
-
-    /// Joins the bridge network, and tells the container its address.
-    fn connect(&self, sandbox: &dyn Sandbox) -> anyhow::Result<()> {
-        if self.args.network != "bridge" {
-            return Ok(());
-        }
-        let namespace = sandbox.network_namespace();
-        let address = bridge::attach(&self.data, self.id, &namespace, &self.args.publish)?;
-        let hosts = self.folder.join("etc/hosts");
-        let text = format!("{LOCAL_HOSTS}{address}\t{}\n", self.hostname());
-        fs::write(&hosts, text).with_context(|| format!("cannot write {}", hosts.display()))
-    }
-
-    fn sandbox(&self) -> SandboxConfig {
-        let host = self.args.network == "host";
-        let mut labels = BTreeMap::from([
-            (NAME.to_owned(), self.name.to_owned()),
-            (IMAGE.to_owned(), self.image.name.clone()),
-            (NETWORK.to_owned(), self.args.network.clone()),
-        ]);
-        if !self.args.publish.is_empty() {
-            let ports: Vec<String> = self.args.publish.iter().map(ToString::to_string).collect();
-            labels.insert(PORTS.to_owned(), ports.join(" "));
-        }
-        labels.extend(self.image.stop_signal.clone().map(|signal| (STOP_SIGNAL.to_owned(), signal)));
-        SandboxConfig {
-            id: self.id.to_string(),
-            hostname: (!host || self.args.hostname.is_some()).then(|| self.hostname()),
-            network: if host { Network::Host } else { Network::New },
-            ipc: Share::Own,
-            uts: if host && self.args.hostname.is_none() { Share::Host } else { Share::Own },
-            cgroup: None,
-            sysctls: BTreeMap::new(),
-            when_idle: if self.args.rm { WhenIdle::Remove } else { WhenIdle::Exit },
-            // Who waits for its end takes back what it had.
-            at_end: if self.args.detach {
-                ended::command(&self.data, self.id, self.name, self.args.network == "bridge")
-            } else {
-                Vec::new()
-            },
-            labels,
-        }
-    }
-
-    fn hostname(&self) -> String {
-        self.args.hostname.clone().unwrap_or_else(|| self.id.short().to_owned())
-    }
-
-    fn container(&self) -> anyhow::Result<ContainerConfig> {
-        let args = self.args;
-        let mut no_new_privileges = false;
-        let mut seccomp = if args.privileged { Seccomp::Unconfined } else { Seccomp::Default };
-        for option in &args.security_opt {
-            match option.as_str() {
-                "no-new-privileges" | "no-new-privileges=true" | "no-new-privileges:true" => {
-                    no_new_privileges = true
-                }
-                "seccomp=unconfined" | "seccomp:unconfined" => seccomp = Seccomp::Unconfined,
-                other => {
-                    let hint = "supported are no-new-privileges and seccomp=unconfined";
-                    return Err(
-                        Hinted::new(format!("the security option '{other}' is not supported"), hint).into()
-                    );
-                }
-            }
-        }
-        let spec = SpecOptions {
-            args: self.program()?,
-            env: self.environment(),
-            cwd: args.workdir.clone().unwrap_or_else(|| self.image.workdir.clone()),
-            terminal: args.tty,
-            readonly_root: args.read_only,
-            privileged: args.privileged,
-            add_capabilities: args.cap_add.clone(),
-            drop_capabilities: args.cap_drop.clone(),
-            no_new_privileges,
-            mounts: self.mounts()?,
-            cgroup: format!("{GROUP}/{}", self.id),
-            resources: args.resources()?,
-            ..SpecOptions::default()
-        };
-        let mut spec = spec.build()?;
-        if let (Some(process), Some(size)) = (spec.process_mut(), Terminal::size().filter(|_| args.tty)) {
-            let size =
-                wharf_runtime::oci::BoxBuilder::default().height(size.rows).width(size.columns).build()?;
-            process.set_console_size(Some(size));
-        }
-        Ok(ContainerConfig {
-            name: MAIN.to_owned(),
-            spec,
-            root: RootFs { lower: self.image.lower_dirs.clone(), volatile: args.rm },
-            user: args.user.clone().or_else(|| Some(self.image.user.clone())),
-            seccomp,
-            stdin: match (args.interactive, args.detach) {
-                (false, _) => Stdin::Null,
-                (true, true) => Stdin::Open,
-                (true, false) => Stdin::Once,
-            },
-            log: Some(LogConfig::new(log_of(&self.folder))),
-            labels: labels(&args.label),
-        })
-    }
-
-    fn program(&self) -> anyhow::Result<Vec<String>> {
-        let (entrypoint, mut default) = match &self.args.entrypoint {
-            Some(program) if program.is_empty() => (Vec::new(), Vec::new()),
-            Some(program) => (vec![program.clone()], Vec::new()),
-            None => (self.image.entrypoint.clone(), self.image.cmd.clone()),
-        };
-        if !self.command.is_empty() {
-            default = self.command.clone();
-        }
-        let program = [entrypoint, default].concat();
-        if program.is_empty() {
-            let error = format!("the image {} names no program", self.image.name);
-            return Err(Hinted::new(error, "write the command after the image").into());
-        }
-        Ok(program)
-    }
-
-    fn environment(&self) -> Vec<String> {
-        let mut all = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
-        all.push(format!("HOSTNAME={}", self.hostname()));
-        all.extend(self.args.tty.then(|| "TERM=xterm".to_owned()));
-        all.extend(self.image.env.iter().cloned());
-        all.extend(self.args.env.iter().filter_map(|setting| match setting.contains('=') {
-            true => Some(setting.clone()),
-            false => std::env::var(setting).ok().map(|value| format!("{setting}={value}")),
-        }));
-        unique(all)
-    }
-
-    /// The files that tell the container its own name, then the volumes.
-    fn mounts(&self) -> anyhow::Result<Vec<Mount>> {
-        let etc = self.folder.join("etc");
-        fs::create_dir_all(&etc).with_context(|| format!("cannot make {}", etc.display()))?;
-        let hostname = self.hostname();
-        let host = self.args.network == "host";
-        let of_machine = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let hosts =
-            if host { of_machine("/etc/hosts") } else { format!("{LOCAL_HOSTS}127.0.1.1\t{hostname}\n") };
-        let resolver = match self.args.network.as_str() {
-            "host" => of_machine("/etc/resolv.conf"),
-            "bridge" => bridge::resolver(&of_machine("/etc/resolv.conf")),
-            _ => String::new(),
-        };
-        let mut mounts = Vec::new();
-        for (name, text) in
-            [("hosts", hosts), ("hostname", format!("{hostname}\n")), ("resolv.conf", resolver)]
-        {
-            let file = etc.join(name);
-            fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
-            mounts.push(bind(&file, &format!("/etc/{name}"), &[])?);
-        }
-        mounts.extend(self.image_volumes()?);
-        for volume in &self.args.volume {
-            mounts.push(volume_mount(volume)?);
-        }
-        Ok(mounts)
-    }
-
-    /// A folder of the container's own for every place its image declares as data, filled with what the image has there.
-    fn image_volumes(&self) -> anyhow::Result<Vec<Mount>> {
-        let mut mounts = Vec::new();
-        for (index, place) in self.image.volumes.iter().enumerate() {
-            let given = |volume: &String| volume.split(':').nth(1).map(Path::new) == Some(Path::new(place));
-            if self.args.volume.iter().any(given) {
-                continue;
-            }
-            let folder = self.folder.join("volumes").join(index.to_string());
-            fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-            cp::fill(&folder, &self.image.lower_dirs, place)
-                .with_context(|| format!("cannot fill the volume {place}"))?;
-            mounts.push(bind(&folder, place, &[])?);
-        }
-        Ok(mounts)
-    }
-}
-
-/// Settings with each name once: the place of the first, the value of the last.
-fn unique(all: Vec<String>) -> Vec<String> {
-    let name = |setting: &str| setting.split('=').next().unwrap_or_default().to_owned();
-    let mut env: Vec<String> = Vec::new();
-    for setting in all {
-        match env.iter_mut().find(|known| name(known) == name(&setting)) {
-            Some(known) => *known = setting,
-            None => env.push(setting),
-        }
-    }
-    env
-}
-
 fn labels(given: &[String]) -> BTreeMap<String, String> {
     given
         .iter()
@@ -490,42 +310,38 @@ fn labels(given: &[String]) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn bind(source: &Path, destination: &str, options: &[&str]) -> anyhow::Result<Mount> {
-    let options = [&["rbind", "rprivate"], options].concat();
-    Ok(wharf_runtime::mount(destination, "bind", &source.to_string_lossy(), &options)?)
-}
-
-fn volume_mount(volume: &str) -> anyhow::Result<Mount> {
+fn volume_mount(volume: &str) -> Result<MountPoint, Hinted> {
     let bad = |why: &str| {
         Hinted::new(
             format!("-v {volume}: {why}"),
-            "write HOST:CONTAINER or HOST:CONTAINER:ro, both absolute paths",
+            "write HOST:CONTAINER or VOLUME:CONTAINER, with :ro behind it for reading only",
         )
     };
     let mut parts = volume.split(':');
-    let (Some(host), Some(inside), options, None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    let (Some(source), Some(inside), options, None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
     else {
-        return Err(bad("it needs a path on this machine and one in the container").into());
+        return Err(bad("it needs a path or volume of this machine and a path in the container"));
     };
-    if !host.starts_with('/') {
-        return Err(bad("named volumes and relative paths are not available yet").into());
-    }
     if !inside.starts_with('/') {
-        return Err(bad("the path in the container must be absolute").into());
+        return Err(bad("the path in the container must be absolute"));
     }
     let options: Vec<&str> = options.into_iter().flat_map(|options| options.split(',')).collect();
-    if let Some(unknown) = options
-        .iter()
-        .find(|option| !["ro", "rw", "rslave", "rshared", "rprivate", "z", "Z"].contains(option))
-    {
-        return Err(bad(&format!("unknown option '{unknown}'")).into());
+    let known = ["ro", "rw", "rslave", "rshared", "rprivate", "z", "Z", "nocopy"];
+    if let Some(unknown) = options.iter().find(|option| !known.contains(option)) {
+        return Err(bad(&format!("unknown option '{unknown}'")));
     }
+    let source = match source {
+        path if path.starts_with('/') => MountSource::Path { path: path.into(), make: true },
+        path if path.starts_with('.') || path.contains('/') => {
+            return Err(bad("relative paths are not available: write the absolute path"));
+        }
+        "" => return Err(bad("the volume has no name")),
+        name => MountSource::Volume(name.to_owned()),
+    };
     // SELinux labels mean nothing here.
-    let options: Vec<&str> = options.into_iter().filter(|option| !matches!(*option, "z" | "Z")).collect();
-    if !Path::new(host).exists() {
-        fs::create_dir_all(host).with_context(|| format!("cannot make the folder {host}"))?;
-    }
-    bind(Path::new(host), inside, &options)
+    let options = options.into_iter().filter(|option| !matches!(*option, "z" | "Z")).map(str::to_owned);
+    Ok(MountPoint { source, target: inside.to_owned(), options: options.collect() })
 }
 
 /// The container's program as the relay sees it.
@@ -564,15 +380,9 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_equal_names_counts() {
-        let all = ["PATH=/a", "X=1", "PATH=/b=c", "Y", "X="].map(str::to_owned).to_vec();
-        assert_eq!(unique(all), ["PATH=/b=c", "X=", "Y"]);
-    }
-
-    #[test]
-    fn volumes_are_two_absolute_paths() {
-        assert!(volume_mount("/tmp:/data:ro").is_ok());
-        for bad in ["/tmp", "data:/data", "/tmp:data", "/tmp:/data:rx", "/tmp:/data:ro:x"] {
+    fn volumes_are_a_place_here_and_one_there() {
+        assert!(volume_mount("/tmp:/data:ro").is_ok() && volume_mount("data:/data").is_ok());
+        for bad in ["/tmp", "./data:/data", ":/data", "/tmp:data", "/tmp:/data:rx", "/tmp:/data:ro:x"] {
             assert!(volume_mount(bad).is_err(), "{bad}");
         }
     }

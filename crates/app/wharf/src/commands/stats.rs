@@ -9,11 +9,12 @@ use std::{
 };
 
 use serde_json::json;
+use wharf_engine::{Engine, MAIN};
 use wharf_runtime::{PodDir, Runtime, Stats};
 
 use super::{
     Globals,
-    containers::{Containers, MAIN, name_of_pod},
+    containers::{self, hinted, name_of_pod},
     platform::{Form, Table},
 };
 
@@ -65,7 +66,7 @@ struct Row {
 
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
-        let containers = Containers::open(globals)?;
+        let containers = containers::open(globals)?;
         let pods = globals.data_dir()?.join("pods");
         let machine = rustix::system::sysinfo();
         let memory = (machine.totalram as u64).saturating_mul(machine.mem_unit.into());
@@ -105,10 +106,15 @@ impl Args {
         matches!(self.output, Some(Form::Json | Form::Yaml))
     }
 
-    fn subjects(&self, containers: &Containers, pods: &std::path::Path) -> anyhow::Result<Vec<Subject>> {
+    fn subjects(&self, containers: &Engine, pods: &std::path::Path) -> anyhow::Result<Vec<Subject>> {
         let found = match self.containers.as_slice() {
-            [] => containers.all()?.into_iter().filter(|c| self.all || c.is_running()).collect(),
-            names => names.iter().map(|name| containers.find(name)).collect::<anyhow::Result<Vec<_>>>()?,
+            [] => {
+                containers.all().map_err(hinted)?.into_iter().filter(|c| self.all || c.is_running()).collect()
+            }
+            names => names
+                .iter()
+                .map(|name| containers.find(name).map_err(hinted))
+                .collect::<anyhow::Result<Vec<_>>>()?,
         };
         let mut subjects: Vec<Subject> = found
             .into_iter()

@@ -4,11 +4,12 @@ use std::{process::ExitCode, time::Instant};
 
 use anyhow::Result;
 use tokio::signal::unix::{SignalKind, signal};
+use wharf_engine::Container;
 
 use crate::{
     commands::{
         Globals,
-        containers::{Container, Containers},
+        containers::{self, hinted},
     },
     platform::{Platform, Ports, Role},
 };
@@ -29,7 +30,7 @@ pub(crate) struct Args {
 
 /// Containers of `wharf run` are not the platform's to end.
 fn tell_who_stays(globals: &Globals) -> Result<()> {
-    let containers = Containers::open(globals)?.all()?;
+    let containers = containers::open(globals)?.all().map_err(hinted)?;
     let names: Vec<&str> = containers.iter().filter(|c| c.is_running()).map(Container::name).collect();
     if !names.is_empty() {
         let data = globals.data.as_ref().map_or(String::new(), |data| format!("--data {} ", data.display()));

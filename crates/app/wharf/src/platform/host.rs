@@ -24,7 +24,7 @@ use wharf_node::{Failure, ImagePuller, NodeAgent, NodeConfig, Pull, PullSecret};
 use wharf_runtime::ShimRuntime;
 
 use super::{Endpoints, SERVICE_NETWORK, ports};
-use crate::commands::containers::{bridge, remove_empty_group};
+use crate::commands::containers::engine;
 
 /// The network pods of all instances on a machine take theirs from.
 const PODS: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 244, 0, 0), 16);
@@ -63,7 +63,7 @@ pub(crate) async fn release_containers(data: PathBuf) {
     loop {
         again.tick().await;
         let data = data.clone();
-        let released = tokio::task::spawn_blocking(move || bridge::release_ended(&data)).await;
+        let released = tokio::task::spawn_blocking(move || engine(&data).bridge().release_ended()).await;
         if let Ok(Err(error)) = released {
             tracing::warn!(error = format!("{error:#}"), "an ended container keeps its address");
         }
@@ -77,14 +77,19 @@ pub(crate) async fn open_network(data: &Path) -> Result<Arc<PodNetwork>> {
             Err(anyhow::anyhow!("running pods needs root: it makes namespaces, cgroups, packet rules"));
         refused.hint(|| "run it with sudo, or without a node: wharf up --role control-plane".to_owned())?;
     }
-    let config = NetworkConfig {
+    let opened = PodNetwork::open(network_config(data)).await;
+    Ok(Arc::new(opened.context("the pod network cannot be made")?))
+}
+
+/// The network of a data folder, which pods and containers share.
+pub(crate) fn network_config(data: &Path) -> NetworkConfig {
+    NetworkConfig {
         instance: instance(data),
         data: network_folder(data),
         pods: Ipv4Net::new(PODS.0, PODS.1),
         services: Ipv4Net::new(SERVICE_NETWORK.0, SERVICE_NETWORK.1),
         dns: DNS,
-    };
-    Ok(Arc::new(PodNetwork::open(config).await.context("the pod network cannot be made")?))
+    }
 }
 
 impl Host {
@@ -101,7 +106,7 @@ impl Host {
             .into_iter()
             .flatten()
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .chain(bridge::living(data)?)
+            .chain(engine(data).bridge().living()?)
             .collect();
         network.recover(&living).await.context("the pod network cannot be put in order")?;
         if let [first, ..] = network.neighbours().await?.as_slice() {
@@ -170,10 +175,11 @@ impl Host {
 
 /// Containers of `wharf run` are not the platform's to end: the last of them takes the network with it.
 async fn remove_network(network: &PodNetwork, data: &Path) -> Result<()> {
-    let _joining = bridge::lock(data)?;
-    let containers = bridge::living(data)?;
+    let engine = engine(data);
+    let _joining = engine.bridge().lock()?;
+    let containers = engine.bridge().living()?;
     if containers.is_empty() {
-        remove_empty_group();
+        wharf_engine::remove_empty_group();
         return Ok(network.remove_all().await?);
     }
     tracing::info!(containers = containers.len(), "the network stays for containers of wharf run");

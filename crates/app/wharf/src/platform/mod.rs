@@ -41,14 +41,15 @@ use wharf_state::{Embedded, Options, Store};
 use wharf_telemetryapi::{loki::Loki, otlp::Otlp, prometheus::Prometheus, tempo::Tempo};
 
 use crate::{
-    commands::containers::bridge,
+    commands::containers::engine,
     loops::{self, Loops, measure::Measure},
 };
 
 use host::{Host, Wiring};
 use telemetry::{OwnMetrics, Telemetry};
 
-pub(crate) use host::{network_folder, open_network};
+pub(crate) use host::network_config;
+use host::open_network;
 pub(crate) use identity::Identities;
 pub(crate) use ports::Ports;
 
@@ -269,7 +270,7 @@ impl Parts {
         .await?;
         let network = match role {
             Role::All => {
-                let joining = bridge::lock(&data)?;
+                let joining = engine(&data).bridge().lock()?;
                 let network = open_network(&data).await?;
                 drop(joining);
                 Some(network)

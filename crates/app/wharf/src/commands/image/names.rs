@@ -9,11 +9,12 @@ use std::{
 
 use wharf_base::{Digest, Hinted};
 use wharf_build::Builder;
+use wharf_engine::leaseholder;
 use wharf_image::{Descriptor, GcOptions, Reference, Store};
 use wharf_runtime::{PodDir, ShimRuntime};
 
 use super::{Globals, hinted, open};
-use crate::commands::containers::{Containers, complain, leaseholder, name_of_pod};
+use crate::commands::containers::{self, complain, name_of_pod};
 
 #[derive(clap::Args)]
 pub(crate) struct Tag {
@@ -102,14 +103,14 @@ fn cached(data: &Path, store: &Arc<Store>) -> anyhow::Result<HashSet<Digest>> {
 /// An image without a name left must not be one that containers or pods run on.
 fn refuse_used(globals: &Globals, store: &Store, image: &str, target: &Descriptor) -> anyhow::Result<()> {
     let data = globals.data_dir()?;
-    let containers = Containers::open(globals)?;
-    containers.sweep_leases(store)?;
+    let engine = containers::open(globals)?;
+    engine.sweep_leases(store).map_err(containers::hinted)?;
     let (mut users, mut remove) = (BTreeSet::new(), Vec::new());
     // What is no image of this machine, such as a signature, nothing runs on.
     for lease in store.holders(target).unwrap_or_default() {
         if let Some(id) = leaseholder(&lease) {
             // One that is being made has no description yet.
-            let name = containers.find(id.as_str()).map_or(id.short().to_owned(), |c| c.name().to_owned());
+            let name = engine.find(id.as_str()).map_or(id.short().to_owned(), |c| c.name().to_owned());
             users.insert(format!("container {name}"));
             remove.push(name);
         } else if let Some(pod) = pod_of(&data, &lease) {

@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use wharf_image::GcOptions;
 
 use super::{Globals, hinted, human, ls::parts_of_indexes, open};
-use crate::commands::containers::Containers;
+use crate::commands::containers;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -30,9 +30,9 @@ impl Args {
                 }
             }
         }
-        let containers = Containers::open(globals)?;
-        containers.sweep_leases(&store)?;
-        containers.tidy();
+        let engine = containers::open(globals)?;
+        engine.sweep_leases(&store).map_err(containers::hinted)?;
+        containers::tidy(&engine);
         let grace = Duration::from_secs(self.grace);
         let done = store.gc(&GcOptions { grace, ..GcOptions::default() }).map_err(hinted)?;
         store.blobs().sweep_partials(grace).map_err(hinted)?;

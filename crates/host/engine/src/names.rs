@@ -7,8 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, bail};
-use wharf_base::{ContainerId, Hinted, random_hex};
+use wharf_base::{ContainerId, random_hex};
+
+use crate::error::{Error, IoContext as _, Result};
 
 /// Words names are made of: how the sea is, and what lies on it.
 const MOODS: [&str; 24] = [
@@ -26,16 +27,16 @@ fn folder(root: &Path) -> PathBuf {
     root.join("names")
 }
 
-fn locked(root: &Path) -> anyhow::Result<File> {
+pub(crate) fn locked(root: &Path) -> Result<File> {
     let folder = folder(root);
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::create_dir_all(&folder).at("make", &folder)?;
     let path = folder.join(".lock");
-    let lock = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    let lock = File::create(&path).at("write", &path)?;
+    lock.lock().at("lock", &path)?;
     Ok(lock)
 }
 
-fn check(name: &str) -> anyhow::Result<()> {
+fn check(name: &str) -> Result<()> {
     let mut bytes = name.bytes();
     let ok = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
         && name.len() <= 200
@@ -43,22 +44,19 @@ fn check(name: &str) -> anyhow::Result<()> {
     if ok {
         return Ok(());
     }
-    Err(Hinted::new(
-        format!("'{name}' cannot be a container's name"),
-        "begin with a letter or digit and use only letters, digits, '_', '.' and '-'",
-    )
-    .into())
+    Err(Error::invalid(format!("'{name}' cannot be a container's name"))
+        .hint("begin with a letter or digit and use only letters, digits, '_', '.' and '-'"))
 }
 
 /// The container a name stands for, if its folder is still there.
-pub(super) fn look_up(root: &Path, name: &str) -> Option<ContainerId> {
+pub(crate) fn look_up(root: &Path, name: &str) -> Option<ContainerId> {
     check(name).ok()?;
     let id: ContainerId = fs::read_link(folder(root).join(name)).ok()?.to_str()?.parse().ok()?;
     root.join(id.as_str()).exists().then_some(id)
 }
 
 /// All names in use.
-pub(super) fn all(root: &Path) -> Vec<String> {
+pub(crate) fn all(root: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder(root)).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| entry.file_name().into_string().ok())
@@ -67,19 +65,19 @@ pub(super) fn all(root: &Path) -> Vec<String> {
 }
 
 /// Takes `name`, or one that is free, for `id`, whose folder exists already.
-pub(super) fn reserve(root: &Path, id: &ContainerId, name: Option<&str>) -> anyhow::Result<String> {
+pub(crate) fn reserve(root: &Path, id: &ContainerId, name: Option<&str>) -> Result<String> {
     let _lock = locked(root)?;
-    let take = |name: &str| -> anyhow::Result<bool> {
+    let take = |name: &str| -> Result<bool> {
         if look_up(root, name).is_some() {
             return Ok(false);
         }
         let link = folder(root).join(name);
         // Left by a container whose folder is gone.
         match fs::remove_file(&link) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).at("remove", &link),
             _ => {}
         }
-        symlink(id.as_str(), &link).with_context(|| format!("cannot write {}", link.display()))?;
+        symlink(id.as_str(), &link).at("write", &link)?;
         Ok(true)
     };
     if let Some(name) = name {
@@ -87,7 +85,9 @@ pub(super) fn reserve(root: &Path, id: &ContainerId, name: Option<&str>) -> anyh
         if !take(name)? {
             let owner = look_up(root, name).map_or(String::new(), |id| id.short().to_owned());
             let hint = format!("remove it with 'wharf rm {name}', or choose another name");
-            return Err(Hinted::new(format!("the name '{name}' is in use by container {owner}"), hint).into());
+            return Err(
+                Error::conflict(format!("the name '{name}' is in use by container {owner}")).hint(hint)
+            );
         }
         return Ok(name.to_owned());
     }
@@ -100,7 +100,7 @@ pub(super) fn reserve(root: &Path, id: &ContainerId, name: Option<&str>) -> anyh
             return Ok(name);
         }
     }
-    bail!("no free container name was found");
+    Err(Error::host("no free container name was found"))
 }
 
 fn random_name() -> String {
@@ -110,13 +110,13 @@ fn random_name() -> String {
 }
 
 /// Gives a name back, if it is still this container's.
-pub(super) fn release(root: &Path, id: &ContainerId, name: &str) -> anyhow::Result<()> {
+pub(crate) fn release(root: &Path, id: &ContainerId, name: &str) -> Result<()> {
     let _lock = locked(root)?;
     let link = folder(root).join(name);
     let ours =
         check(name).is_ok() && fs::read_link(&link).is_ok_and(|target| target.as_os_str() == id.as_str());
     if ours {
-        fs::remove_file(&link).with_context(|| format!("cannot remove {}", link.display()))?;
+        fs::remove_file(&link).at("remove", &link)?;
     }
     Ok(())
 }

@@ -1,87 +1,69 @@
-//! The two ends of a copy: how they are written, and where in a folder tree the copy lands.
+//! Where in a folder tree a copy lands.
 
 use std::{
     os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, bail};
 use rustix::{
     fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2},
     io::Errno,
 };
-use wharf_base::Hinted;
 
 use super::source::Kind;
-use crate::commands::containers::{Container, Containers};
-
-/// One side of a copy, as written.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum End<'a> {
-    /// `CONTAINER:PATH`.
-    Container { name: &'a str, path: &'a str },
-    /// A path of this machine.
-    Local(&'a str),
-    /// `-`.
-    Stream,
-}
-
-impl<'a> End<'a> {
-    /// As docker: a path that begins with '/' or '.' is this machine's, whatever colons it has.
-    pub(super) fn parse(text: &'a str) -> Self {
-        if text == "-" {
-            return Self::Stream;
-        }
-        match text.split_once(':') {
-            Some((name, path)) if !name.is_empty() && !name.starts_with(['/', '.']) => {
-                Self::Container { name, path }
-            }
-            _ => Self::Local(text),
-        }
-    }
-}
+use crate::{
+    containers::{Container, Engine},
+    error::{Error, IoContext as _, Result},
+};
 
 /// What is at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum There {
+pub enum There {
+    /// Nothing.
     Nothing,
+    /// Something that is no folder.
     Other,
+    /// A folder.
     Folder,
 }
 
 /// The name the copy gets in the folder [`Folder::look`] found; none when the content goes into that folder itself.
 /// The rules are those of `docker cp`.
-pub(super) fn landing(
-    kind: Kind,
-    source: &str,
-    path: &str,
-    there: There,
-    shown: &str,
-) -> Result<String, Hinted> {
+///
+/// # Errors
+/// When it cannot land there.
+pub fn landing(kind: Kind, source: &str, path: &str, there: There, shown: &str) -> Result<String> {
     let last = || {
         let path = Path::new(path).file_name().map(|name| name.to_string_lossy().into_owned());
-        path.ok_or_else(|| Hinted::new(format!("the target '{shown}' has no name"), "name a file or folder"))
+        path.ok_or_else(|| {
+            Error::invalid(format!("the target '{shown}' has no name")).hint("name a file or folder")
+        })
     };
     match (kind, there) {
-        (Kind::File, There::Nothing) if path.ends_with('/') => Err(Hinted::new(
-            format!("the folder '{shown}' does not exist"),
-            "make it first, or leave the '/' at its end out",
-        )),
-        (Kind::File, There::Other) if path.ends_with('/') => {
-            Err(Hinted::new(format!("the target '{shown}' is no folder"), "leave the '/' at its end out"))
+        (Kind::File, There::Nothing) if path.ends_with('/') => {
+            Err(Error::not_found(format!("the folder '{shown}' does not exist"))
+                .hint("make it first, or leave the '/' at its end out"))
         }
-        (Kind::Folder | Kind::Content, There::Other) => Err(Hinted::new(
-            format!("a folder cannot be copied onto '{shown}', which is no folder"),
-            "name a folder, or something that does not exist yet",
-        )),
+        (Kind::File, There::Other) if path.ends_with('/') => {
+            Err(Error::invalid(format!("the target '{shown}' is no folder"))
+                .hint("leave the '/' at its end out"))
+        }
+        (Kind::Folder | Kind::Content, There::Other) => {
+            Err(Error::invalid(format!("a folder cannot be copied onto '{shown}', which is no folder"))
+                .hint("name a folder, or something that does not exist yet"))
+        }
         (_, There::Nothing | There::Other) => last(),
         (Kind::File | Kind::Folder, There::Folder) => Ok(source.to_owned()),
         (Kind::Content, There::Folder) => Ok(String::new()),
     }
 }
 
+fn is_folder(fd: &OwnedFd) -> bool {
+    fstat(fd).is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Directory)
+}
+
 /// A folder to unpack into, and the root no path from it may leave.
-pub(super) struct Folder {
+pub struct Folder {
     fd: OwnedFd,
     /// How messages call the tree it is in.
     tree: String,
@@ -93,34 +75,42 @@ const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEX
 
 impl Folder {
     /// This machine's files.
-    pub(super) fn machine() -> anyhow::Result<Self> {
-        let base = std::env::current_dir().context("the folder this command runs in is gone")?;
-        Ok(Self { fd: open("/", FOLDER, Mode::empty())?, tree: "this machine".into(), base })
+    ///
+    /// # Errors
+    /// When the current folder is gone.
+    pub fn machine() -> Result<Self> {
+        let base = std::env::current_dir().at("find", "the folder this command runs in")?;
+        Ok(Self { fd: open("/", FOLDER, Mode::empty()).at("open", "/")?, tree: "this machine".into(), base })
     }
 
     /// The files of a container that runs, with what is mounted into it.
-    pub(super) fn of(containers: &Containers, container: &Container) -> anyhow::Result<Self> {
-        container.connect(&containers.runtime)?;
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn of(engine: &Engine, container: &Container) -> Result<Self> {
+        container.connect(engine)?;
         let root = root_of(container)?;
-        let fd =
-            open(&root, FOLDER, Mode::empty()).with_context(|| format!("cannot open {}", root.display()))?;
+        let fd = open(&root, FOLDER, Mode::empty()).at("open", &root)?;
         // The process whose root this is may have ended, and its number be another's.
-        container.connect(&containers.runtime)?;
+        container.connect(engine)?;
         Ok(Self { fd, tree: format!("container {}", container.name()), base: "/".into() })
     }
 
     /// The folder `path` is, or else the one it is in, and what is at `path`. Links lead nowhere out of the root.
-    pub(super) fn look(&self, path: &str) -> anyhow::Result<(Self, There)> {
+    ///
+    /// # Errors
+    /// When neither is there.
+    pub fn look(&self, path: &str) -> Result<(Self, There)> {
         let absolute = self.base.join(path);
         let at = |fd| Self { fd, tree: self.tree.clone(), base: absolute.clone() };
         let there = match self.open(&absolute, OFlags::PATH) {
-            Ok(fd) if FileType::from_raw_mode(fstat(&fd)?.st_mode) == FileType::Directory => {
+            Ok(fd) if is_folder(&fd) => {
                 return Ok((at(fd), There::Folder));
             }
             Ok(_) => There::Other,
             Err(Errno::NOENT) => There::Nothing,
             Err(error) => {
-                return Err(error).with_context(|| format!("cannot open '{path}' in {}", self.tree));
+                return Err(error).at("open", format!("'{path}' in {}", self.tree));
             }
         };
         let parent = absolute.parent().unwrap_or(&absolute);
@@ -128,9 +118,9 @@ impl Folder {
             Ok(fd) => Ok((at(fd), there)),
             Err(Errno::NOENT | Errno::NOTDIR) => {
                 let error = format!("there is no folder '{}' in {}", parent.display(), self.tree);
-                bail!(Hinted::new(error, "make it first"))
+                Err(Error::not_found(error).hint("make it first"))
             }
-            Err(error) => Err(error).with_context(|| format!("cannot open '{}'", parent.display())),
+            Err(error) => Err(error).at("open", parent),
         }
     }
 
@@ -139,38 +129,23 @@ impl Folder {
     }
 
     /// A path by which this process reaches the folder.
-    pub(super) fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))
     }
 }
 
 /// The root of a container that runs, as its first process sees it.
-pub(super) fn root_of(container: &Container) -> anyhow::Result<PathBuf> {
-    let pid =
-        container.status.pid.with_context(|| format!("container {} has no process", container.name()))?;
+pub(super) fn root_of(container: &Container) -> Result<PathBuf> {
+    let pid = container
+        .status
+        .pid
+        .ok_or_else(|| Error::conflict(format!("container {} has no process", container.name())))?;
     Ok(PathBuf::from(format!("/proc/{pid}/root")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ends_are_read_as_dockers() {
-        let container = |name, path| End::Container { name, path };
-        for (text, expected) in [
-            ("-", End::Stream),
-            ("web:/etc", container("web", "/etc")),
-            ("web:", container("web", "")),
-            ("web:a:b", container("web", "a:b")),
-            ("./web:x", End::Local("./web:x")),
-            ("/a:b", End::Local("/a:b")),
-            ("a", End::Local("a")),
-            (":a", End::Local(":a")),
-        ] {
-            assert_eq!(End::parse(text), expected, "{text}");
-        }
-    }
 
     #[test]
     fn copies_land_where_dockers_do() {

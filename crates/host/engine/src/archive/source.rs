@@ -6,28 +6,36 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, bail};
 use rustix::fs::{FileType, major, minor};
-use wharf_base::Hinted;
 use wharf_image::{Node, TarEntry, TarKind, TarWriter, View};
 
 use super::place::root_of;
-use crate::commands::{
-    containers::{Container, MAIN},
-    image::hinted,
+use crate::{
+    MAIN,
+    containers::Container,
+    error::{Error, IoContext as _, Result},
+    image,
 };
 
 /// What is copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// A file.
     File,
+    /// A folder.
     Folder,
     /// What a folder has in it: the path ends with `/.`.
     Content,
 }
 
+/// What messages call a tree, and what to tell who does not find something there.
+struct Tree {
+    shown: String,
+    hint: String,
+}
+
 /// Something in a tree.
-pub(super) struct Source {
+pub struct Source {
     view: View,
     node: Node,
     path: PathBuf,
@@ -36,46 +44,64 @@ pub(super) struct Source {
 
 impl Source {
     /// In a container, which need not run.
-    pub(super) fn of(container: &Container, path: &str, follow: bool) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn of(data: &Path, container: &Container, path: &str, follow: bool) -> Result<Self> {
         let view = match container.is_running() {
             true => View::plain(&root_of(container)?),
             false => {
                 let upper = container.dir.container(MAIN).join("upper");
-                let lower = container.dir.container_config(MAIN)?.root.lower;
-                View::overlay(&[vec![upper], lower].concat())
+                let lower = match &container.record.spec.rootfs {
+                    Some(folder) => vec![folder.clone()],
+                    None => image::resolve(data, &container.record.image_id)?.lower_dirs,
+                };
+                let upper = upper.exists().then_some(upper);
+                View::overlay(&upper.into_iter().chain(lower).collect::<Vec<_>>())
             }
         };
-        let shown = format!("container {}", container.name());
-        let hint = "paths in a container begin at its root";
-        Self::find(view.map_err(hinted)?, Path::new(path), path, follow, Hinted::new(shown, hint))
+        let tree = Tree {
+            shown: format!("container {}", container.name()),
+            hint: "paths in a container begin at its root".into(),
+        };
+        Self::find(view?, Path::new(path), path, follow, &tree)
     }
 
     /// On this machine.
-    pub(super) fn local(path: &str, follow: bool) -> anyhow::Result<Self> {
-        let absolute = std::path::absolute(path)?;
-        let tree = Hinted::new("this machine", format!("looked for as '{}'", absolute.display()));
-        Self::find(View::plain(Path::new("/")).map_err(hinted)?, &absolute, path, follow, tree)
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn local(path: &str, follow: bool) -> Result<Self> {
+        let absolute = std::path::absolute(path).at("find", path)?;
+        let tree =
+            Tree { shown: "this machine".into(), hint: format!("looked for as '{}'", absolute.display()) };
+        Self::find(View::plain(Path::new("/"))?, &absolute, path, follow, &tree)
     }
 
     /// The folder an image has at `place`, if it has one. Links are followed inside the image.
-    pub(super) fn of_image(lower_dirs: &[PathBuf], place: &str) -> anyhow::Result<Option<Self>> {
-        let view = View::overlay(lower_dirs).map_err(hinted)?;
-        let found = view.find(Path::new(place), true).map_err(hinted)?;
+    ///
+    /// # Errors
+    /// When the image cannot be read.
+    pub fn of_image(lower_dirs: &[PathBuf], place: &str) -> Result<Option<Self>> {
+        let view = View::overlay(lower_dirs)?;
+        let found = view.find(Path::new(place), true)?;
         let node = found.node.filter(|node| node.dir.is_some());
         Ok(node.map(|node| Self { view, node, path: PathBuf::new(), kind: Kind::Content }))
     }
 
-    /// `tree` is what messages call it, with what to tell who does not find something there.
-    fn find(view: View, path: &Path, text: &str, follow: bool, tree: Hinted) -> anyhow::Result<Self> {
+    fn find(view: View, path: &Path, text: &str, follow: bool, tree: &Tree) -> Result<Self> {
         let content = text.ends_with("/.") || matches!(text, "." | "");
-        let found = view.find(path, follow || text.ends_with('/') || content).map_err(hinted)?;
+        let found = view.find(path, follow || text.ends_with('/') || content)?;
         let Some(node) = found.node else {
-            bail!(Hinted::new(format!("could not find '{text}' in {tree}"), tree.hint()));
+            let error = format!("could not find '{text}' in {}", tree.shown);
+            return Err(Error::not_found(error).hint(&tree.hint));
         };
         let kind = match (&node.dir, content || found.path.as_os_str().is_empty()) {
             (Some(_), true) => Kind::Content,
             (Some(_), false) => Kind::Folder,
-            (None, _) if text.ends_with('/') => bail!("'{text}' in {tree} is no folder"),
+            (None, _) if text.ends_with('/') => {
+                return Err(Error::invalid(format!("'{text}' in {} is no folder", tree.shown)));
+            }
             (None, _) => Kind::File,
         };
         // A link that is followed keeps its own name.
@@ -84,20 +110,24 @@ impl Source {
         Ok(Self { view, node, path, kind })
     }
 
-    pub(super) fn kind(&self) -> Kind {
+    /// What it is.
+    pub fn kind(&self) -> Kind {
         self.kind
     }
 
     /// Its own name; none for what a folder has in it.
-    pub(super) fn name(&self) -> String {
+    pub fn name(&self) -> String {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     /// Writes it as a tar stream, under `name`.
-    pub(super) fn write(&self, name: &[u8], out: impl Write) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When it cannot be read, or the stream not written.
+    pub fn write(&self, name: &[u8], out: impl Write) -> Result<()> {
         let mut packer = Packer { view: &self.view, tar: TarWriter::new(out), links: HashMap::new() };
         packer.add(&self.node, &mut name.to_vec())?;
-        packer.tar.finish().context("cannot end the stream of files")?;
+        packer.tar.finish().at("end", "the stream of files")?;
         Ok(())
     }
 }
@@ -110,7 +140,7 @@ struct Packer<'a, W: Write> {
 }
 
 impl<W: Write> Packer<'_, W> {
-    fn add(&mut self, node: &Node, path: &mut Vec<u8>) -> anyhow::Result<()> {
+    fn add(&mut self, node: &Node, path: &mut Vec<u8>) -> Result<()> {
         let Some(kind) = kind_of(node) else { return Ok(()) };
         let stat = &node.stat;
         let mut entry = TarEntry {
@@ -125,12 +155,12 @@ impl<W: Write> Packer<'_, W> {
             if !path.is_empty() {
                 path.push(b'/');
                 entry.path.push(b'/');
-                entry.xattrs = node.xattrs().map_err(hinted)?;
+                entry.xattrs = node.xattrs()?;
                 self.append(&entry, io::empty())?;
             }
-            for name in self.view.list(dir).map_err(hinted)? {
+            for name in self.view.list(dir)? {
                 // It may go while the program in the container works.
-                let Some(child) = self.view.child(dir, &name).map_err(hinted)? else { continue };
+                let Some(child) = self.view.child(dir, &name)? else { continue };
                 let before = path.len();
                 path.extend_from_slice(name.as_encoded_bytes());
                 self.add(&child, path)?;
@@ -145,22 +175,22 @@ impl<W: Write> Packer<'_, W> {
             }
             self.links.insert((stat.st_dev, stat.st_ino), path.clone());
         }
-        entry.xattrs = node.xattrs().map_err(hinted)?;
+        entry.xattrs = node.xattrs()?;
         match kind {
             TarKind::File => {
                 entry.size = u64::try_from(stat.st_size).unwrap_or_default();
-                self.append(&entry, node.open().map_err(hinted)?)
+                self.append(&entry, node.open()?)
             }
             TarKind::Symlink => {
-                entry.link = node.link_target().map_err(hinted)?;
+                entry.link = node.link_target()?;
                 self.append(&entry, io::empty())
             }
             _ => self.append(&entry, io::empty()),
         }
     }
 
-    fn append(&mut self, entry: &TarEntry, content: impl io::Read) -> anyhow::Result<()> {
-        self.tar.append(entry, content).with_context(|| format!("cannot copy '{}'", entry.name()))
+    fn append(&mut self, entry: &TarEntry, content: impl io::Read) -> Result<()> {
+        self.tar.append(entry, content).at("copy", entry.name())
     }
 }
 

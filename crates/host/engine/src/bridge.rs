@@ -1,0 +1,287 @@
+//! The bridge network of containers: the platform's own pod network, used with and without the platform.
+//!
+//! Nobody watches a container without a platform, so what an ended one had is taken back by a program started at its end,
+//! or by whoever comes next: every command on containers, or the platform. Its link goes by
+//! itself, with the network namespace. The network stays a little longer than its last container: making and removing
+//! it takes longer than a short run.
+
+use std::{
+    fs::{self, File},
+    future::Future,
+    net::{Ipv4Addr, TcpListener, UdpSocket},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use rustix::fs::{FlockOperation, flock};
+use wharf_base::ContainerId;
+use wharf_network::{NetworkConfig, PodNetwork, PortMapping, Protocol};
+use wharf_runtime::{Phase, PodDir};
+
+use crate::{
+    MAIN,
+    error::{Error, IoContext as _, Result},
+    ports::Publish,
+};
+
+/// How long the network stays without containers.
+const IDLE: Duration = Duration::from_secs(3);
+/// How often another free port is tried.
+const TRIES: usize = 20;
+
+/// A container's place in the network.
+#[derive(Debug, Clone)]
+pub struct Joined {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// The machine's address in the network, where the platform's DNS answers.
+    pub gateway: Ipv4Addr,
+    /// The ports that lead to it, with those that were left to choose.
+    pub ports: Vec<Publish>,
+}
+
+/// The bridge network of one data folder.
+#[derive(Debug, Clone)]
+pub struct Bridge {
+    data: PathBuf,
+    config: NetworkConfig,
+}
+
+impl Bridge {
+    /// That of `data`.
+    pub fn new(data: impl Into<PathBuf>, config: NetworkConfig) -> Self {
+        Self { data: data.into(), config }
+    }
+
+    async fn open(&self) -> Result<PodNetwork> {
+        if !rustix::process::geteuid().is_root() {
+            let error = Error::host("a container's network needs root: it makes namespaces and packet rules");
+            return Err(error.hint("run it with sudo, or with --network none or --network host"));
+        }
+        Ok(PodNetwork::open(self.config.clone()).await?)
+    }
+
+    /// The address a container has now.
+    pub fn address(&self, id: &ContainerId) -> Result<Option<Ipv4Addr>> {
+        let folder = &self.config.data;
+        if !PodNetwork::exists(folder) {
+            return Ok(None);
+        }
+        Ok(PodNetwork::address_of(folder, id.as_str())?)
+    }
+
+    /// Held while containers join or leave, and while the platform takes the network over.
+    pub fn lock(&self) -> Result<File> {
+        let folder = &self.config.data;
+        fs::create_dir_all(folder).at("make the folder", folder)?;
+        let path = folder.join("containers.lock");
+        let file = File::options().write(true).create(true).truncate(false).open(&path).at("open", &path)?;
+        flock(&file, FlockOperation::LockExclusive).at("lock", &path)?;
+        Ok(file)
+    }
+
+    /// Connects a container, and leads ports to it.
+    ///
+    /// # Errors
+    /// When a port is taken, no address is free, or the kernel refuses.
+    pub fn attach(&self, id: &ContainerId, namespace: &Path, ports: &[Publish]) -> Result<Joined> {
+        let locked = self.lock()?;
+        locked.set_modified(SystemTime::now()).at("touch", "containers.lock")?;
+        let ended = self.ended()?;
+        let namespace = File::open(namespace).at("open the container's network namespace", namespace)?;
+        block_on(async {
+            let network = self.open().await?;
+            for id in ended {
+                network.detach(&id).await?;
+            }
+            let address = network.attach(id.as_str(), &namespace).await?;
+            match publish(&network, id, address, ports).await {
+                Ok(ports) => Ok(Joined { address, gateway: network.gateway(), ports }),
+                Err(error) => {
+                    network.detach(id.as_str()).await?;
+                    Err(error)
+                }
+            }
+        })
+    }
+
+    /// Takes back addresses and ports of containers that have ended; removes the network when nobody needs it any more, nor
+    /// waits to.
+    pub fn release_ended(&self) -> Result<()> {
+        if self.is_orphan() {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
+        let ended = self.ended()?;
+        let other_waits = self.take_wait()?.is_none();
+        if ended.is_empty() && (other_waits || !self.is_idle()?) {
+            return Ok(());
+        }
+        block_on(async {
+            let network = self.open().await?;
+            for id in ended {
+                network.detach(&id).await?;
+            }
+            if !other_waits && self.is_idle()? {
+                network.remove_all().await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Waits until the network has been without containers for a while, and removes it; unless another waits already.
+    pub fn remove_idle(&self) -> Result<()> {
+        if self.is_orphan() {
+            return Ok(());
+        }
+        let wait = {
+            let _lock = self.lock()?;
+            self.take_wait()?
+        };
+        if wait.is_none() {
+            return Ok(());
+        }
+        loop {
+            std::thread::sleep(IDLE);
+            if self.is_orphan() {
+                return self.remove_orphan();
+            }
+            let locked = self.lock()?;
+            if !self.is_idle()? {
+                return Ok(());
+            }
+            let used = locked.metadata().and_then(|found| found.modified()).at("read", "containers.lock")?;
+            if used.elapsed().is_ok_and(|since| since < IDLE) {
+                continue;
+            }
+            crate::remove_empty_group();
+            return block_on(async { Ok(self.open().await?.remove_all().await?) });
+        }
+    }
+
+    /// Whether the folder of the network is not there: none was made, or somebody removed it with the data folder.
+    pub fn is_orphan(&self) -> bool {
+        !self.config.data.exists()
+    }
+
+    /// Removes a network that nobody else knows of any more.
+    pub fn remove_orphan(&self) -> Result<()> {
+        block_on(async { Ok(self.open().await?.remove_all().await?) })?;
+        fs::remove_dir_all(&self.config.data).at("remove", &self.config.data)?;
+        // Unless somebody has begun anew.
+        let _ = fs::remove_dir(&self.data);
+        Ok(())
+    }
+
+    /// Held by the process that waits to remove the network; nothing when another holds it. Asked for under the lock.
+    fn take_wait(&self) -> Result<Option<File>> {
+        let path = self.config.data.join("idle.lock");
+        let file = File::options().write(true).create(true).truncate(false).open(&path).at("open", &path)?;
+        Ok(flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok().then_some(file))
+    }
+
+    /// The network is there, and neither a container nor the platform uses it.
+    fn is_idle(&self) -> Result<bool> {
+        let there = PodNetwork::exists(&self.config.data);
+        Ok(there && PodNetwork::attached(&self.config.data)?.is_empty() && !self.platform_runs())
+    }
+
+    /// Containers that are attached.
+    fn attached(&self) -> Result<Vec<ContainerId>> {
+        let known = PodNetwork::attached(&self.config.data)?;
+        Ok(known.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
+    fn ended(&self) -> Result<Vec<String>> {
+        let ended = self.attached()?.into_iter().filter(|id| !self.lives(id));
+        Ok(ended.map(|id| id.to_string()).collect())
+    }
+
+    /// Containers that are attached and have not ended.
+    pub fn living(&self) -> Result<Vec<String>> {
+        let living = self.attached()?.into_iter().filter(|id| self.lives(id));
+        Ok(living.map(|id| id.to_string()).collect())
+    }
+
+    /// Before its container is made, a pod that has a shim lives.
+    fn lives(&self, id: &ContainerId) -> bool {
+        let dir = PodDir::at(self.folder(id));
+        dir.has_shim() && !dir.status(MAIN).is_ok_and(|status| status.phase == Phase::Exited)
+    }
+
+    fn folder(&self, id: &ContainerId) -> PathBuf {
+        self.data.join("containers").join(id.as_str())
+    }
+
+    /// The platform holds this lock as long as it runs; it waits for ours before it opens the network.
+    fn platform_runs(&self) -> bool {
+        let Ok(file) = File::open(self.data.join("lock")) else { return false };
+        flock(&file, FlockOperation::NonBlockingLockShared).is_err()
+    }
+}
+
+/// Leads ports to a container. One that is left to choose is tried until it is nobody's.
+async fn publish(
+    network: &PodNetwork,
+    id: &ContainerId,
+    address: Ipv4Addr,
+    ports: &[Publish],
+) -> Result<Vec<Publish>> {
+    let mut tries = 0;
+    loop {
+        let chosen = ports.iter().map(chosen).collect::<Result<Vec<_>>>()?;
+        let mapping = |port: &Publish| PortMapping {
+            host_ip: port.host_ip,
+            host_port: port.host_port,
+            container_ip: address,
+            container_port: port.container_port,
+            protocol: port.protocol,
+        };
+        tries += 1;
+        match network.publish(id.as_str(), chosen.iter().map(mapping).collect()).await {
+            Ok(()) => return Ok(chosen),
+            Err(wharf_network::Error::PortTaken { .. })
+                if tries < TRIES && ports.iter().any(|port| port.host_port == 0) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The port, or one that is free now.
+fn chosen(port: &Publish) -> Result<Publish> {
+    if port.host_port != 0 {
+        return Ok(port.clone());
+    }
+    let any = (port.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED), 0);
+    let free = match port.protocol {
+        Protocol::Udp => UdpSocket::bind(any).and_then(|socket| socket.local_addr()),
+        _ => TcpListener::bind(any).and_then(|socket| socket.local_addr()),
+    };
+    Ok(Publish { host_port: free.at("find a free port of", "this machine")?.port(), ..port.clone() })
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.at("start", "the network's runtime")?.block_on(work)
+}
+
+/// What a container reads as /etc/resolv.conf: this machine's, without servers it cannot reach from its own loopback.
+pub(crate) fn resolver(of_machine: &str) -> String {
+    let reachable = |line: &&str| {
+        let mut words = line.split_ascii_whitespace();
+        let server = (words.next() == Some("nameserver")).then(|| words.next().unwrap_or_default());
+        server.is_none_or(|server| !server.starts_with("127.") && !server.contains(':'))
+    };
+    of_machine.lines().filter(reachable).map(|line| format!("{line}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_on_the_loopback_are_left_out() {
+        let text = "search a b\nnameserver 127.0.0.53\nnameserver ::1\nnameserver 10.0.0.2\n";
+        assert_eq!(resolver(text), "search a b\nnameserver 10.0.0.2\n");
+    }
+}

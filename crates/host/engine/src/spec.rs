@@ -1,0 +1,227 @@
+//! What a container is asked to be. Kept in its folder, so that it can be started again, and by others.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use wharf_base::{ContainerId, Timestamp};
+use wharf_image::Healthcheck;
+use wharf_runtime::Stdin;
+
+use crate::ports::Publish;
+
+/// A container as asked for.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Spec {
+    /// The image, as it was named.
+    pub image: String,
+    /// A folder to run in instead of an image.
+    pub rootfs: Option<PathBuf>,
+    /// Program instead of the image's; an empty one means none.
+    pub entrypoint: Option<Vec<String>>,
+    /// Arguments instead of the image's.
+    pub command: Vec<String>,
+    /// `K=V`, added to the image's.
+    pub env: Vec<String>,
+    /// Working directory instead of the image's.
+    pub workdir: Option<String>,
+    /// User instead of the image's.
+    pub user: Option<String>,
+    /// Further groups by number.
+    pub groups: Vec<u32>,
+    /// Host name; the beginning of its id when absent.
+    pub hostname: Option<String>,
+    /// A terminal.
+    pub tty: bool,
+    /// Standard input.
+    pub stdin: InputMode,
+    /// The caller's own words.
+    pub labels: BTreeMap<String, String>,
+    /// Signal that stops it, instead of the image's.
+    pub stop_signal: Option<String>,
+    /// Seconds between that signal and the end; ten when absent.
+    pub stop_timeout: Option<u64>,
+    /// `bridge`, `none`, `host`, or a network of [`crate::networks`].
+    pub network: String,
+    /// Further names on its network.
+    pub aliases: Vec<String>,
+    /// Ports of this machine that lead to it.
+    pub publish: Vec<Publish>,
+    /// Lines for `/etc/hosts`: address and name.
+    pub extra_hosts: Vec<(String, String)>,
+    /// Name servers instead of the machine's.
+    pub dns: Vec<String>,
+    /// Domains names are looked for in.
+    pub dns_search: Vec<String>,
+    /// Files and folders of this machine, and volumes.
+    pub mounts: Vec<MountPoint>,
+    /// Limits.
+    pub resources: Resources,
+    /// The root file system cannot be written to.
+    pub read_only: bool,
+    /// Everything root may do.
+    pub privileged: bool,
+    /// Capabilities added.
+    pub cap_add: Vec<String>,
+    /// Capabilities taken away.
+    pub cap_drop: Vec<String>,
+    /// No gain of privileges through set-user-id files.
+    pub no_new_privileges: bool,
+    /// No system call filter.
+    pub seccomp_unconfined: bool,
+    /// Kernel settings.
+    pub sysctls: BTreeMap<String, String>,
+    /// Process limits: name, soft, hard.
+    pub ulimits: Vec<(String, u64, u64)>,
+    /// Bytes of `/dev/shm`.
+    pub shm_size: Option<u64>,
+    /// How willingly the kernel kills it.
+    pub oom_score_adj: Option<i32>,
+    /// Sees the machine's processes.
+    pub host_pids: bool,
+    /// Shares the machine's System V and POSIX queues.
+    pub host_ipc: bool,
+    /// Removes itself at its end.
+    pub auto_remove: bool,
+    /// What happens at its end.
+    pub restart: Restart,
+    /// How its health is checked, instead of the image's way.
+    pub healthcheck: Option<Healthcheck>,
+}
+
+/// Standard input.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum InputMode {
+    /// At its end from the start.
+    #[default]
+    Null,
+    /// Ends with the first who is attached.
+    Once,
+    /// Stays open.
+    Open,
+}
+
+impl From<InputMode> for Stdin {
+    fn from(mode: InputMode) -> Self {
+        match mode {
+            InputMode::Null => Self::Null,
+            InputMode::Once => Self::Once,
+            InputMode::Open => Self::Open,
+        }
+    }
+}
+
+/// Something mounted into a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MountPoint {
+    /// What.
+    pub source: MountSource,
+    /// Where, absolute.
+    pub target: String,
+    /// Options of the mount: `ro`, `rslave`, `size=64m`.
+    #[serde(default)]
+    pub options: Vec<String>,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MountSource {
+    /// A file or folder of this machine; made as a folder where it is not there and `make` says so.
+    Path {
+        /// Where.
+        path: PathBuf,
+        /// Whether to make it.
+        make: bool,
+    },
+    /// A volume by its name, filled from the image when it is new.
+    Volume(String),
+    /// Memory.
+    Tmpfs,
+}
+
+/// Limits; nothing is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Resources {
+    /// Bytes of memory.
+    pub memory: Option<i64>,
+    /// Bytes of memory below which nothing is taken back.
+    pub memory_reservation: Option<i64>,
+    /// Bytes of memory and swap together; -1 for no limit of swap.
+    pub memory_swap: Option<i64>,
+    /// Share of processors in microseconds per period.
+    pub cpu_quota: Option<i64>,
+    /// The period in microseconds.
+    pub cpu_period: Option<u64>,
+    /// Weight against others.
+    pub cpu_shares: Option<u64>,
+    /// Processors it may run on.
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes it may use.
+    pub cpuset_mems: Option<String>,
+    /// Processes and threads.
+    pub pids: Option<i64>,
+}
+
+/// What happens when a container ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Restart {
+    /// It stays ended.
+    #[default]
+    No,
+    /// It is started again, also when the platform starts.
+    Always,
+    /// As always, but not when a person stopped it.
+    UnlessStopped,
+    /// When it failed, so many times at the most; zero is without end.
+    OnFailure(u32),
+}
+
+/// Whether a health check checks anything.
+pub fn checks(check: &Healthcheck) -> bool {
+    check.test.first().is_some_and(|kind| kind != "NONE")
+}
+
+/// What is kept of a container from its making to its removal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Its id.
+    pub id: ContainerId,
+    /// Its name.
+    pub name: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// The image's id, where it is one.
+    #[serde(default)]
+    pub image_id: String,
+    /// As asked for.
+    pub spec: Spec,
+    /// The request in the words of the Docker Engine API, for `inspect`.
+    #[serde(default)]
+    pub docker: Option<Value>,
+    /// Why it could not be started, the last time.
+    #[serde(default)]
+    pub error: Option<StartError>,
+    /// A person stopped it: it is not started again by itself.
+    #[serde(default)]
+    pub stopped: bool,
+    /// How often it was started again by itself.
+    #[serde(default)]
+    pub restarts: u32,
+}
+
+/// Why a container could not be started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StartError {
+    /// As the shell would tell: 126 or 127; 128 for others.
+    pub code: i32,
+    /// Why.
+    pub message: String,
+}

@@ -1,0 +1,464 @@
+//! From what a container is asked to be to its running program.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use wharf_base::ContainerId;
+use wharf_runtime::{
+    ContainerConfig, LogConfig, Network, PodDir, RootFs, Runtime as _, Sandbox, SandboxConfig, Seccomp,
+    Share, Size, SpecOptions, WhenIdle,
+    oci::{
+        BoxBuilder, LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, Mount,
+        PosixRlimit, PosixRlimitBuilder,
+    },
+};
+
+use crate::{
+    GROUP, MAIN, archive,
+    bridge::resolver,
+    containers::{Engine, PORTS, log_of},
+    error::{Error, ErrorKind, IoContext as _, Result},
+    image::{self, Image},
+    networks,
+    spec::{MountPoint, MountSource, Record, Spec, StartError},
+    volumes,
+};
+
+/// Names every container knows.
+const LOCAL_HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A container whose program has been started.
+pub struct Started<T> {
+    /// Its pod.
+    pub sandbox: Box<dyn Sandbox>,
+    /// What the caller made of it before its program started.
+    pub joined: T,
+    /// What could not be done as asked but did not prevent the start.
+    pub warnings: Vec<String>,
+}
+
+impl Engine {
+    /// Starts a container, for the first time or again. Just before its program starts, `join` may attach to it.
+    ///
+    /// # Errors
+    /// When it runs already, or cannot be started. Nothing runs then; why is kept in its record.
+    pub fn start<T>(
+        &self,
+        record: &Record,
+        image: Option<Image>,
+        terminal: Option<Size>,
+        join: impl FnOnce(&dyn Sandbox) -> Result<T>,
+    ) -> Result<Started<T>> {
+        let folder = self.folder(&record.id);
+        let dir = PodDir::at(&folder);
+        if dir.has_shim() {
+            let status = dir.status(MAIN);
+            if status.is_ok_and(|status| status.phase != wharf_runtime::Phase::Exited) {
+                return Err(Error::conflict(format!("container {} runs already", record.name)));
+            }
+            // It has ended, and somebody is still connected.
+            self.runtime.open(&folder)?.shutdown()?;
+        }
+        self.runtime.clean_up(&folder)?;
+        let image = match (image, &record.spec.rootfs) {
+            (Some(image), _) => image,
+            (None, Some(folder)) => image::from_directory(folder)?,
+            (None, None) => image::resolve(self.data(), &record.image_id)?,
+        };
+        let new = New { engine: self, record, spec: &record.spec, image: &image, folder };
+        let started = new.start(terminal, join);
+        match &started {
+            Ok(_) if record.error.is_some() => drop(self.change(&record.id, |record| record.error = None)?),
+            Ok(_) => {}
+            Err(error) => {
+                let code = match error.kind {
+                    ErrorKind::NoProgram => 127,
+                    ErrorKind::NotExecutable => 126,
+                    _ => 128,
+                };
+                let why = StartError { code, message: error.to_string() };
+                self.change(&record.id, |record| record.error = Some(why))?;
+            }
+        }
+        started
+    }
+}
+
+/// A container about to run.
+struct New<'a> {
+    engine: &'a Engine,
+    record: &'a Record,
+    spec: &'a Spec,
+    image: &'a Image,
+    folder: PathBuf,
+}
+
+impl New<'_> {
+    fn start<T>(
+        &self,
+        terminal: Option<Size>,
+        join: impl FnOnce(&dyn Sandbox) -> Result<T>,
+    ) -> Result<Started<T>> {
+        self.make_room()?;
+        let config = self.container(terminal)?;
+        let sandbox = self.engine.runtime.create(&self.folder, &self.sandbox())?;
+        let joined = (|| {
+            self.connect(&*sandbox)?;
+            let status = sandbox.create_container(&config)?;
+            let joined = join(&*sandbox)?;
+            sandbox.start(MAIN)?;
+            Ok((joined, status.warnings))
+        })();
+        match joined {
+            Ok((joined, warnings)) => Ok(Started { sandbox, joined, warnings }),
+            Err(error) => {
+                sandbox.shutdown()?;
+                self.make_room()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes away what is written of the run before; files the container wrote and its log stay.
+    fn make_room(&self) -> Result<()> {
+        let before = self.folder.join("containers").join(MAIN);
+        for name in ["config.json", "state.json", "exit.json"] {
+            let file = before.join(name);
+            match fs::remove_file(&file) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).at("remove", &file);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn on_host_network(&self) -> bool {
+        self.spec.network == networks::HOST
+    }
+
+    /// Whether it has an address of its own.
+    fn bridged(&self) -> bool {
+        !matches!(self.spec.network.as_str(), networks::HOST | networks::NONE)
+    }
+
+    /// Joins the bridge network, and tells the container its address.
+    fn connect(&self, sandbox: &dyn Sandbox) -> Result<()> {
+        if !self.bridged() {
+            return Ok(());
+        }
+        let namespace = sandbox.network_namespace();
+        let joined = self.engine.bridge().attach(&self.record.id, &namespace, &self.spec.publish)?;
+        if !joined.ports.is_empty() {
+            let text: Vec<String> = joined.ports.iter().map(ToString::to_string).collect();
+            let file = self.folder.join(PORTS);
+            fs::write(&file, text.join(" ")).at("write", &file)?;
+        }
+        let hosts = self.folder.join("etc/hosts");
+        let text = format!("{LOCAL_HOSTS}{}\t{}\n{}", joined.address, self.hostname(), self.extra_hosts());
+        fs::write(&hosts, text).at("write", &hosts)?;
+        if networks::is_predefined(&self.spec.network) {
+            return Ok(());
+        }
+        // Names of its network are known where the platform serves them.
+        let resolver = self.folder.join("etc/resolv.conf");
+        let text = self.resolver_with(format!("nameserver {}\noptions ndots:0\n", joined.gateway));
+        fs::write(&resolver, text).at("write", &resolver)
+    }
+
+    fn extra_hosts(&self) -> String {
+        self.spec.extra_hosts.iter().map(|(name, address)| format!("{address}\t{name}\n")).collect()
+    }
+
+    fn sandbox(&self) -> SandboxConfig {
+        let host = self.on_host_network();
+        let spec = self.spec;
+        let at_end = self.engine.at_end(&self.record.id, &self.record.name, self.bridged());
+        SandboxConfig {
+            id: self.record.id.to_string(),
+            hostname: (!host || spec.hostname.is_some()).then(|| self.hostname()),
+            network: if host { Network::Host } else { Network::New },
+            ipc: if spec.host_ipc { Share::Host } else { Share::Own },
+            uts: if host && spec.hostname.is_none() { Share::Host } else { Share::Own },
+            cgroup: None,
+            sysctls: spec.sysctls.clone(),
+            when_idle: if spec.auto_remove { WhenIdle::Remove } else { WhenIdle::Exit },
+            at_end,
+            labels: BTreeMap::new(),
+        }
+    }
+
+    fn hostname(&self) -> String {
+        self.spec.hostname.clone().unwrap_or_else(|| self.record.id.short().to_owned())
+    }
+
+    fn container(&self, terminal: Option<Size>) -> Result<ContainerConfig> {
+        let spec = self.spec;
+        let privileged = spec.privileged;
+        let options = SpecOptions {
+            args: self.program()?,
+            env: self.environment(),
+            cwd: spec.workdir.clone().unwrap_or_else(|| self.image.workdir.clone()),
+            groups: spec.groups.clone(),
+            terminal: spec.tty,
+            readonly_root: spec.read_only,
+            privileged,
+            add_capabilities: spec.cap_add.clone(),
+            drop_capabilities: spec.cap_drop.clone(),
+            no_new_privileges: spec.no_new_privileges,
+            mounts: self.mounts()?,
+            cgroup: format!("{GROUP}/{}", self.record.id),
+            resources: resources(spec)?,
+            rlimits: spec.ulimits.iter().map(rlimit).collect::<Result<_>>()?,
+            sysctls: HashMap::new(),
+            host_pids: spec.host_pids,
+            oom_score_adj: spec.oom_score_adj,
+            shm_bytes: spec.shm_size,
+            ..SpecOptions::default()
+        };
+        let mut oci = options.build()?;
+        if let (Some(process), Some(size)) = (oci.process_mut(), terminal.filter(|_| spec.tty)) {
+            let size = BoxBuilder::default().height(size.rows).width(size.columns).build();
+            process.set_console_size(Some(size.map_err(described)?));
+        }
+        let unconfined = privileged || spec.seccomp_unconfined;
+        Ok(ContainerConfig {
+            name: MAIN.to_owned(),
+            spec: oci,
+            root: RootFs { lower: self.image.lower_dirs.clone(), volatile: spec.auto_remove },
+            user: spec.user.clone().or_else(|| Some(self.image.user.clone())),
+            seccomp: if unconfined { Seccomp::Unconfined } else { Seccomp::Default },
+            stdin: spec.stdin.into(),
+            log: Some(LogConfig::new(log_of(&self.folder))),
+            labels: BTreeMap::new(),
+        })
+    }
+
+    fn program(&self) -> Result<Vec<String>> {
+        let (entrypoint, mut default) = match &self.spec.entrypoint {
+            Some(words) => (words.clone(), Vec::new()),
+            None => (self.image.entrypoint.clone(), self.image.cmd.clone()),
+        };
+        if !self.spec.command.is_empty() {
+            default = self.spec.command.clone();
+        }
+        let program = [entrypoint, default].concat();
+        if program.is_empty() {
+            let error = Error::invalid(format!("the image {} names no program", self.image.name));
+            return Err(error.hint("write the command after the image"));
+        }
+        Ok(program)
+    }
+
+    fn environment(&self) -> Vec<String> {
+        let mut all = vec![PATH.to_owned(), format!("HOSTNAME={}", self.hostname())];
+        all.extend(self.spec.tty.then(|| "TERM=xterm".to_owned()));
+        all.extend(self.image.env.iter().cloned());
+        all.extend(self.spec.env.iter().cloned());
+        unique(all)
+    }
+
+    /// The files that tell the container its own name, then the volumes.
+    fn mounts(&self) -> Result<Vec<Mount>> {
+        let etc = self.folder.join("etc");
+        fs::create_dir_all(&etc).at("make", &etc)?;
+        let hostname = self.hostname();
+        let of_machine = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let hosts = match self.on_host_network() {
+            true => of_machine("/etc/hosts") + &self.extra_hosts(),
+            false => format!("{LOCAL_HOSTS}127.0.1.1\t{hostname}\n{}", self.extra_hosts()),
+        };
+        let mut mounts = Vec::new();
+        for (name, text) in
+            [("hosts", hosts), ("hostname", format!("{hostname}\n")), ("resolv.conf", self.resolver())]
+        {
+            let file = etc.join(name);
+            fs::write(&file, text).at("write", &file)?;
+            mounts.push(bind(&file, &format!("/etc/{name}"), &[])?);
+        }
+        mounts.extend(self.image_volumes()?);
+        for mount in &self.spec.mounts {
+            mounts.push(self.mount(mount)?);
+        }
+        Ok(mounts)
+    }
+
+    fn resolver(&self) -> String {
+        let of_machine = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        self.resolver_with(match self.spec.network.as_str() {
+            networks::HOST => of_machine,
+            networks::NONE => String::new(),
+            _ => resolver(&of_machine),
+        })
+    }
+
+    /// The text, with what was asked for in its place.
+    fn resolver_with(&self, text: String) -> String {
+        let spec = self.spec;
+        if spec.dns.is_empty() && spec.dns_search.is_empty() {
+            return text;
+        }
+        let own = |word: &str| -> String {
+            let lines = text.lines().filter(|line| line.starts_with(word));
+            lines.map(|line| format!("{line}\n")).collect()
+        };
+        let mut lines: String = match spec.dns.is_empty() {
+            true => own("nameserver"),
+            false => spec.dns.iter().map(|server| format!("nameserver {server}\n")).collect(),
+        };
+        match spec.dns_search.is_empty() {
+            true => lines.push_str(&own("search")),
+            false => lines.push_str(&format!("search {}\n", spec.dns_search.join(" "))),
+        }
+        lines
+    }
+
+    fn mount(&self, mount: &MountPoint) -> Result<Mount> {
+        let options: Vec<&str> = mount.options.iter().map(String::as_str).collect();
+        match &mount.source {
+            MountSource::Path { path, make } => {
+                if *make && !path.exists() {
+                    fs::create_dir_all(path).at("make the folder", path)?;
+                }
+                if !path.exists() {
+                    return Err(Error::invalid(format!(
+                        "the path {} to be mounted does not exist",
+                        path.display()
+                    ))
+                    .hint("make it first, or mount it with -v, which makes folders"));
+                }
+                bind(path, &mount.target, &options)
+            }
+            MountSource::Volume(name) => {
+                let folder = volumes::get_or_make(self.engine.data(), name)?;
+                if is_empty(&folder) {
+                    archive::fill(&folder, &self.image.lower_dirs, &mount.target)?;
+                }
+                let options: Vec<&str> = options.into_iter().filter(|option| *option != "nocopy").collect();
+                bind(&folder, &mount.target, &options)
+            }
+            MountSource::Tmpfs => {
+                let mut all = vec!["nosuid", "nodev"];
+                all.extend(options);
+                Ok(wharf_runtime::mount(&mount.target, "tmpfs", "tmpfs", &all)?)
+            }
+        }
+    }
+
+    /// A folder of the container's own for every place its image declares as data, filled with what the image has there.
+    fn image_volumes(&self) -> Result<Vec<Mount>> {
+        let mut mounts = Vec::new();
+        for (index, place) in self.image.volumes.iter().enumerate() {
+            if self.spec.mounts.iter().any(|mount| Path::new(&mount.target) == Path::new(place)) {
+                continue;
+            }
+            let folder = self.folder.join("volumes").join(index.to_string());
+            if !folder.exists() {
+                fs::create_dir_all(&folder).at("make", &folder)?;
+                archive::fill(&folder, &self.image.lower_dirs, place)?;
+            }
+            mounts.push(bind(&folder, place, &[])?);
+        }
+        Ok(mounts)
+    }
+}
+
+impl Engine {
+    /// The program that takes back what an ended container had.
+    pub fn at_end(&self, id: &ContainerId, name: &str, bridged: bool) -> Vec<String> {
+        let mut words = self.config.at_end.clone();
+        if words.is_empty() {
+            return words;
+        }
+        words.extend(bridged.then(|| "--bridged".to_owned()));
+        words.extend([id.to_string(), name.to_owned()]);
+        words
+    }
+}
+
+fn is_empty(folder: &Path) -> bool {
+    fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// Settings with each name once: the place of the first, the value of the last. A name without a value takes the
+/// variable away.
+fn unique(all: Vec<String>) -> Vec<String> {
+    let name = |setting: &str| setting.split('=').next().unwrap_or_default().to_owned();
+    let mut env: Vec<String> = Vec::new();
+    for setting in all {
+        let known = env.iter().position(|known| name(known) == name(&setting));
+        match (known, setting.contains('=')) {
+            (Some(known), true) => env[known] = setting,
+            (Some(known), false) => drop(env.remove(known)),
+            (None, true) => env.push(setting),
+            (None, false) => {}
+        }
+    }
+    env
+}
+
+fn bind(source: &Path, target: &str, options: &[&str]) -> Result<Mount> {
+    let propagation = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
+    let mut all = vec!["rbind"];
+    if !options.iter().any(|option| propagation.contains(option)) {
+        all.push("rprivate");
+    }
+    all.extend(options);
+    Ok(wharf_runtime::mount(target, "bind", &source.to_string_lossy(), &all)?)
+}
+
+fn described(error: impl std::fmt::Display) -> Error {
+    Error::invalid(error.to_string())
+}
+
+fn resources(spec: &Spec) -> Result<LinuxResources> {
+    let wanted = &spec.resources;
+    let mut resources = LinuxResources::default();
+    resources.set_devices(None);
+    if wanted.memory.is_some() || wanted.memory_reservation.is_some() || wanted.memory_swap.is_some() {
+        let mut memory = LinuxMemoryBuilder::default().build().map_err(described)?;
+        memory.set_limit(wanted.memory);
+        memory.set_reservation(wanted.memory_reservation);
+        memory.set_swap(wanted.memory_swap);
+        resources.set_memory(Some(memory));
+    }
+    let cpu =
+        (wanted.cpu_quota, wanted.cpu_period, wanted.cpu_shares, &wanted.cpuset_cpus, &wanted.cpuset_mems);
+    if cpu != (None, None, None, &None, &None) {
+        let mut built = LinuxCpuBuilder::default().build().map_err(described)?;
+        built.set_quota(wanted.cpu_quota).set_period(wanted.cpu_period).set_shares(wanted.cpu_shares);
+        built.set_cpus(wanted.cpuset_cpus.clone()).set_mems(wanted.cpuset_mems.clone());
+        resources.set_cpu(Some(built));
+    }
+    if let Some(limit) = wanted.pids {
+        resources.set_pids(Some(LinuxPidsBuilder::default().limit(limit).build().map_err(described)?));
+    }
+    Ok(resources)
+}
+
+fn rlimit((name, soft, hard): &(String, u64, u64)) -> Result<PosixRlimit> {
+    let kind = format!("RLIMIT_{}", name.to_ascii_uppercase());
+    let kind = serde_json::from_value(serde_json::Value::String(kind));
+    let kind: wharf_runtime::oci::PosixRlimitType = kind.map_err(|_| {
+        Error::invalid(format!("there is no process limit '{name}'"))
+            .hint("names are like nofile, nproc, core, memlock")
+    })?;
+    let built = PosixRlimitBuilder::default().typ(kind).soft(*soft).hard(*hard).build();
+    built.map_err(described)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_of_equal_names_counts() {
+        let all = ["PATH=/a", "X=1", "Z=1", "PATH=/b=c", "Y", "Z", "X="].map(str::to_owned).to_vec();
+        assert_eq!(unique(all), ["PATH=/b=c", "X="]);
+    }
+}
