@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
@@ -160,7 +161,12 @@ impl New<'_> {
             fs::write(&file, text.join(" ")).at("write", &file)?;
         }
         let hosts = self.folder.join("etc/hosts");
-        let text = format!("{LOCAL_HOSTS}{}\t{}\n{}", joined.address, self.hostname(), self.extra_hosts());
+        let text = format!(
+            "{LOCAL_HOSTS}{}\t{}\n{}",
+            joined.address,
+            self.hostname(),
+            self.extra_hosts(joined.gateway)
+        );
         fs::write(&hosts, text).at("write", &hosts)?;
         if networks::is_predefined(&self.spec.network) {
             return Ok(());
@@ -171,8 +177,13 @@ impl New<'_> {
         fs::write(&resolver, text).at("write", &resolver)
     }
 
-    fn extra_hosts(&self) -> String {
-        self.spec.extra_hosts.iter().map(|(name, address)| format!("{address}\t{name}\n")).collect()
+    /// Names it was given. `host-gateway` stands for this machine.
+    fn extra_hosts(&self, machine: Ipv4Addr) -> String {
+        let line = |(name, address): &(String, String)| match address.as_str() {
+            "host-gateway" => format!("{machine}\t{name}\n"),
+            address => format!("{address}\t{name}\n"),
+        };
+        self.spec.extra_hosts.iter().map(line).collect()
     }
 
     fn sandbox(&self) -> SandboxConfig {
@@ -270,8 +281,8 @@ impl New<'_> {
         let hostname = self.hostname();
         let of_machine = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let hosts = match self.on_host_network() {
-            true => of_machine("/etc/hosts") + &self.extra_hosts(),
-            false => format!("{LOCAL_HOSTS}127.0.1.1\t{hostname}\n{}", self.extra_hosts()),
+            true => of_machine("/etc/hosts") + &self.extra_hosts(Ipv4Addr::LOCALHOST),
+            false => format!("{LOCAL_HOSTS}127.0.1.1\t{hostname}\n{}", self.extra_hosts(Ipv4Addr::LOCALHOST)),
         };
         let mut mounts = Vec::new();
         for (name, text) in

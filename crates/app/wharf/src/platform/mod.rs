@@ -30,7 +30,7 @@ use wharf_base::{HintExt, SystemClock};
 use wharf_build::Builder;
 use wharf_ci::{Ci, sandbox::Containers, services::Services};
 use wharf_client::{Client, Informer, ListParams, action::PODS};
-use wharf_engineapi::registry::Registry;
+use wharf_engineapi::{docker::Docker, registry::Registry};
 use wharf_gitserver::{GitServer, Repositories};
 use wharf_http::{Handler, Listener, tls_config};
 use wharf_image::Store as Images;
@@ -94,12 +94,14 @@ pub(crate) struct Endpoints {
     pub ingress_https: SocketAddr,
     pub otlp_grpc: SocketAddr,
     pub otlp_http: SocketAddr,
+    /// The Docker Engine API, where there is a node.
+    pub docker: Option<PathBuf>,
 }
 
 impl Endpoints {
     /// Names and URLs, in the order people want them.
     pub(crate) fn rows(&self) -> Vec<(&'static str, String)> {
-        vec![
+        let mut rows = vec![
             ("api", format!("https://{}", self.api)),
             ("registry", format!("http://{}", self.registry)),
             ("console", format!("http://{}", self.console)),
@@ -107,7 +109,9 @@ impl Endpoints {
             ("ingress_https", format!("https://{}", self.ingress_https)),
             ("otlp_grpc", format!("http://{}", self.otlp_grpc)),
             ("otlp_http", format!("http://{}", self.otlp_http)),
-        ]
+        ];
+        rows.extend(self.docker.as_ref().map(|path| ("docker", format!("unix://{}", path.display()))));
+        rows
     }
 
     /// The form of `endpoints.json`.
@@ -191,6 +195,7 @@ impl Platform {
             ingress_https: addresses.https,
             otlp_grpc: listeners.serve(ports.local(ports::OTLP_GRPC), otlp_grpc).await?,
             otlp_http: listeners.serve(ports.local(ports::OTLP_HTTP), otlp_http).await?,
+            docker: parts.serve_docker(&mut listeners),
         };
         parts.images.serve_as(&[endpoints.registry.to_string()])?;
 
@@ -312,6 +317,27 @@ impl Parts {
             let registry = Arc::clone(&registry);
             async move { registry.handle(request).await }
         })
+    }
+
+    /// The Docker Engine API on a socket of the data folder, for whoever may enter that.
+    fn serve_docker(&self, listeners: &mut Listeners) -> Option<PathBuf> {
+        self.network.as_ref()?;
+        let path = self.data.join("docker.sock");
+        let listener = match Listener::unix(&path) {
+            Ok(listener) => listener,
+            // Such as a path longer than sockets may have. Everything else works without.
+            Err(error) => {
+                tracing::warn!(%error, "there is no Docker Engine API");
+                return None;
+            }
+        };
+        let docker = Docker::start(engine(&self.data), Arc::clone(&self.images));
+        let handler = handler(move |request| {
+            let docker = docker.clone();
+            async move { docker.handle(request).await }
+        });
+        listeners.tasks.spawn(listener.serve(handler, listeners.stopping.clone()));
+        Some(path)
     }
 
     async fn start_host(&self, endpoints: &Endpoints) -> Result<Option<Host>> {

@@ -13,7 +13,7 @@ use wharf_image::{UnpackOptions, Unpacked, unpack_into};
 use crate::error::{Error, IoContext as _, Result};
 
 pub use place::{Folder, There, landing};
-pub use source::{Kind, Source};
+pub use source::{Kind, Source, Stat};
 
 /// Fills an empty folder with what an image has at `place`: content, and owner and mode of the place itself. Nothing
 /// happens where the image has no folder.

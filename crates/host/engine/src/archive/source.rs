@@ -7,6 +7,7 @@ use std::{
 };
 
 use rustix::fs::{FileType, major, minor};
+use wharf_base::Timestamp;
 use wharf_image::{Node, TarEntry, TarKind, TarWriter, View};
 
 use super::place::root_of;
@@ -32,6 +33,21 @@ pub enum Kind {
 struct Tree {
     shown: String,
     hint: String,
+}
+
+/// What is known of something without its content.
+#[derive(Debug, Clone)]
+pub struct Stat {
+    /// Its name.
+    pub name: String,
+    /// Bytes.
+    pub size: i64,
+    /// Permissions and kind in the bits of Go's `fs.FileMode`.
+    pub mode: u32,
+    /// When it was changed.
+    pub modified: Timestamp,
+    /// Where a symbolic link leads.
+    pub link: String,
 }
 
 /// Something in a tree.
@@ -118,6 +134,35 @@ impl Source {
     /// Its own name; none for what a folder has in it.
     pub fn name(&self) -> String {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// What is known of it without its content.
+    pub fn stat(&self) -> Stat {
+        let stat = &self.node.stat;
+        let kind = self.node.kind();
+        // Go's bits for what a file is, which docker tells.
+        let special = match kind {
+            FileType::Directory => 1 << 31,
+            FileType::Symlink => 1 << 27,
+            FileType::Fifo => 1 << 25,
+            FileType::Socket => 1 << 24,
+            FileType::BlockDevice => 1 << 26,
+            FileType::CharacterDevice => (1 << 26) | (1 << 21),
+            FileType::RegularFile | FileType::Unknown => 0,
+        };
+        let bits = [(0o4000, 1 << 23), (0o2000, 1 << 22), (0o1000, 1 << 20)];
+        let bits: u32 = bits.iter().filter(|(unix, _)| stat.st_mode & unix != 0).map(|(_, go)| go).sum();
+        let link = self.node.link_target().ok().filter(|_| kind == FileType::Symlink);
+        Stat {
+            name: self.name(),
+            size: stat.st_size,
+            mode: (stat.st_mode & 0o777) | bits | special,
+            modified: Timestamp::from_unix(
+                stat.st_mtime,
+                i32::try_from(stat.st_mtime_nsec).unwrap_or_default(),
+            ),
+            link: link.map(|link| String::from_utf8_lossy(&link).into_owned()).unwrap_or_default(),
+        }
     }
 
     /// Writes it as a tar stream, under `name`.

@@ -1,0 +1,410 @@
+//! Containers in docker's words.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use wharf_base::{Clock as _, SystemClock, Timestamp};
+use wharf_engine::{
+    Container, Engine, InputMode, MAIN, MountPoint, MountSource, Publish, Restart, by_port, networks, volumes,
+};
+use wharf_image::{ImageConfig, Store};
+use wharf_runtime::Phase;
+
+use super::answer::{Failure, merged};
+
+/// A time that has not come.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// Docker's word for how a container is.
+pub(super) fn state(container: &Container) -> &'static str {
+    match container.status.phase {
+        Phase::Created => "created",
+        Phase::Running => "running",
+        Phase::Paused => "paused",
+        Phase::Exited => "exited",
+    }
+}
+
+/// The code it ended with, or could not be started with.
+fn exit_code(container: &Container) -> i32 {
+    match (&container.status.exit, &container.record.error) {
+        (Some(exit), _) if !container.is_running() => exit.code,
+        (None, Some(error)) => error.code,
+        _ => 0,
+    }
+}
+
+fn status(container: &Container) -> String {
+    let now = SystemClock.now();
+    let since = |time: Option<Timestamp>| time.map_or("a moment".to_owned(), |time| span(now, time));
+    match (container.status.phase, &container.status.exit) {
+        (Phase::Created, _) => "Created".to_owned(),
+        (Phase::Running, _) => format!("Up {}", since(container.status.started_at)),
+        (Phase::Paused, _) => format!("Up {} (Paused)", since(container.status.started_at)),
+        (Phase::Exited, Some(exit)) => format!("Exited ({}) {} ago", exit.code, span(now, exit.finished_at)),
+        (Phase::Exited, None) => "Exited".to_owned(),
+    }
+}
+
+/// A span of time in the words docker uses.
+fn span(now: Timestamp, then: Timestamp) -> String {
+    let seconds = now.since(then).as_secs();
+    match seconds {
+        0 => "Less than a second".to_owned(),
+        1 => "1 second".to_owned(),
+        2..60 => format!("{seconds} seconds"),
+        60..120 => "About a minute".to_owned(),
+        120..3600 => format!("{} minutes", seconds / 60),
+        3600..7200 => "About an hour".to_owned(),
+        7200..172_800 => format!("{} hours", seconds / 3600),
+        172_800..1_209_600 => format!("{} days", seconds / 86_400),
+        1_209_600..5_184_000 => format!("{} weeks", seconds / 604_800),
+        5_184_000..63_072_000 => format!("{} months", seconds / 2_592_000),
+        _ => format!("{} years", seconds / 31_536_000),
+    }
+}
+
+/// The program and its arguments: as it was started, or as it will be.
+pub(super) fn command(engine: &Engine, container: &Container) -> Vec<String> {
+    let started = container.dir.container_config(MAIN).ok();
+    if let Some(words) = started.and_then(|config| config.spec.process().as_ref()?.args().clone()) {
+        return words;
+    }
+    let spec = &container.record.spec;
+    let image = config_of(engine, &container.record.image_id);
+    let entrypoint = match (&spec.entrypoint, &image) {
+        (Some(words), _) => words.clone(),
+        (None, Some(image)) => image.config.entrypoint.clone().unwrap_or_default(),
+        (None, None) => Vec::new(),
+    };
+    let command = match (spec.command.is_empty() && spec.entrypoint.is_none(), image) {
+        (true, Some(image)) => image.config.cmd.unwrap_or_default(),
+        _ => spec.command.clone(),
+    };
+    [entrypoint, command].concat()
+}
+
+fn config_of(engine: &Engine, image_id: &str) -> Option<ImageConfig> {
+    let store: Store = engine.images().ok()?;
+    Some(store.resolve(image_id).ok()?.config)
+}
+
+fn port_rows(ports: &[Publish], exposed: &[String]) -> Vec<Value> {
+    let mut rows: Vec<Value> = ports
+        .iter()
+        .map(|port| {
+            json!({
+                "IP": port.host_ip.map_or("0.0.0.0".to_owned(), |ip| ip.to_string()), "PrivatePort": port.container_port,
+                "PublicPort": port.host_port, "Type": port.protocol.lower(),
+            })
+        })
+        .collect();
+    for text in exposed.iter().filter(|text| !ports.iter().any(|port| port.inside() == **text)) {
+        if let Some((number, kind)) = text.split_once('/')
+            && let Ok(number) = number.parse::<u16>()
+        {
+            rows.push(json!({ "PrivatePort": number, "Type": kind }));
+        }
+    }
+    rows
+}
+
+/// A row of `GET /containers/json`.
+pub(super) fn row(engine: &Engine, container: &Container, with_size: bool) -> Value {
+    let spec = &container.record.spec;
+    let ports = container.ports();
+    let exposed = exposed(engine, container);
+    let exposed = if container.is_running() { exposed } else { Vec::new() };
+    let mut row = json!({
+        "Id": container.id,
+        "Names": [format!("/{}", container.name())],
+        "Image": container.image(),
+        "ImageID": container.record.image_id,
+        "Command": command(engine, container).join(" "),
+        "Created": unix(container.record.created_at),
+        "Ports": port_rows(&ports, &exposed),
+        "Labels": labels(engine, container),
+        "State": state(container),
+        "Status": status(container),
+        "HostConfig": { "NetworkMode": mode(&spec.network) },
+        "NetworkSettings": { "Networks": endpoints(engine, container) },
+        "Mounts": mounts(engine, container),
+    });
+    if with_size && let Value::Object(fields) = &mut row {
+        fields.insert("SizeRw".into(), json!(written(container)));
+        fields.insert("SizeRootFs".into(), json!(written(container)));
+    }
+    row
+}
+
+/// Bytes a container has written to its root file system.
+pub(super) fn written(container: &Container) -> u64 {
+    let mut open = vec![container.dir.container(MAIN).join("upper")];
+    let mut bytes = 0;
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(found) if found.is_dir() => open.push(entry.path()),
+                Ok(found) => bytes += found.len(),
+                Err(_) => {}
+            }
+        }
+    }
+    bytes
+}
+
+pub(super) fn unix(time: Timestamp) -> i64 {
+    let begin = Timestamp::from_unix(0, 0);
+    i64::try_from(time.since(begin).as_secs()).unwrap_or_default()
+}
+
+fn mode(network: &str) -> String {
+    network.to_owned()
+}
+
+/// The image's labels and the container's own.
+pub(super) fn labels(engine: &Engine, container: &Container) -> BTreeMap<String, String> {
+    let mut labels =
+        config_of(engine, &container.record.image_id).map(|image| image.config.labels).unwrap_or_default();
+    labels.extend(container.record.spec.labels.clone());
+    labels
+}
+
+fn exposed(engine: &Engine, container: &Container) -> Vec<String> {
+    let image = config_of(engine, &container.record.image_id);
+    let mut ports: Vec<String> =
+        image.map(|image| image.config.exposed_ports.into_keys().collect()).unwrap_or_default();
+    let asked = container.record.docker.as_ref().and_then(|body| body["ExposedPorts"].as_object());
+    ports.extend(asked.into_iter().flat_map(|ports| ports.keys().cloned()));
+    ports.extend(container.record.spec.publish.iter().map(Publish::inside));
+    ports.sort();
+    ports.dedup();
+    ports
+}
+
+/// The networks of a container with its address there.
+fn endpoints(engine: &Engine, container: &Container) -> Value {
+    let spec = &container.record.spec;
+    let address = match container.is_running() {
+        true => engine.bridge().address(&container.id).ok().flatten(),
+        false => None,
+    };
+    let endpoint = |id: &str, aliases: &[String]| {
+        let mut names: Vec<&str> = aliases.iter().map(String::as_str).collect();
+        names.push(container.id.short());
+        let given = !aliases.is_empty();
+        json!({
+            "IPAMConfig": null, "Links": null, "Aliases": if given { json!(names) } else { Value::Null },
+            "MacAddress": "", "DriverOpts": null, "NetworkID": id, "EndpointID": if address.is_some() { container.id.as_str() } else { "" },
+            "Gateway": "", "IPAddress": address.map_or(String::new(), |a| a.to_string()), "IPPrefixLen": if address.is_some() { 32 } else { 0 },
+            "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "DNSNames": [container.name(), container.id.short()],
+        })
+    };
+    let mut found = serde_json::Map::new();
+    if networks::is_predefined(&spec.network) {
+        found.insert(spec.network.clone(), endpoint(&super::networks::id_of(&spec.network), &[]));
+    }
+    for network in networks::all(engine.data()) {
+        if let Some(aliases) = network.aliases(container) {
+            found.insert(network.name.clone(), endpoint(&network.id, &aliases));
+        }
+    }
+    Value::Object(found)
+}
+
+fn mounts(engine: &Engine, container: &Container) -> Value {
+    let describe = |mount: &MountPoint| {
+        let writable = !mount.options.iter().any(|option| option == "ro");
+        match &mount.source {
+            MountSource::Path { path, .. } => json!({
+                "Type": "bind", "Source": path, "Destination": mount.target, "Mode": mount.options.join(","),
+                "RW": writable, "Propagation": "rprivate",
+            }),
+            MountSource::Volume(name) => json!({
+                "Type": "volume", "Name": name, "Source": volumes::files(engine.data(), name), "Destination": mount.target,
+                "Driver": "local", "Mode": "z", "RW": writable, "Propagation": "",
+            }),
+            MountSource::Tmpfs => json!({
+                "Type": "tmpfs", "Source": "", "Destination": mount.target, "Mode": "", "RW": writable, "Propagation": "",
+            }),
+        }
+    };
+    container.record.spec.mounts.iter().map(describe).collect()
+}
+
+fn restart_policy(restart: Restart) -> Value {
+    let (name, most) = match restart {
+        Restart::No => ("no", 0),
+        Restart::Always => ("always", 0),
+        Restart::UnlessStopped => ("unless-stopped", 0),
+        Restart::OnFailure(most) => ("on-failure", most),
+    };
+    json!({ "Name": name, "MaximumRetryCount": most })
+}
+
+fn state_object(container: &Container) -> Value {
+    let exit = container.status.exit.as_ref();
+    let time = |time: Option<Timestamp>| time.map_or(NEVER.to_owned(), Timestamp::to_nano);
+    let error = container.record.error.as_ref().map(|error| error.message.clone());
+    json!({
+        "Status": state(container),
+        "Running": container.is_running(),
+        "Paused": container.status.phase == Phase::Paused,
+        "Restarting": false,
+        "OOMKilled": exit.is_some_and(|exit| exit.oom_killed),
+        "Dead": false,
+        "Pid": container.status.pid.unwrap_or(0),
+        "ExitCode": exit_code(container),
+        "Error": error.or_else(|| exit.and_then(|exit| exit.reason.clone())).unwrap_or_default(),
+        "StartedAt": time(container.status.started_at),
+        "FinishedAt": time(exit.filter(|_| !container.is_running()).map(|exit| exit.finished_at)),
+    })
+}
+
+/// What was asked for in `HostConfig`, with docker's defaults where nothing was.
+fn host_config(container: &Container) -> Value {
+    let spec = &container.record.spec;
+    let limits = &spec.resources;
+    let mut config = merged([
+        json!({
+        "Binds": null, "ContainerIDFile": "", "LogConfig": { "Type": "json-file", "Config": {} },
+        "NetworkMode": mode(&spec.network), "PortBindings": by_port(&spec.publish, ""),
+        "RestartPolicy": restart_policy(spec.restart), "AutoRemove": spec.auto_remove, "VolumeDriver": "", "VolumesFrom": null,
+        "ConsoleSize": [0, 0], "CapAdd": null, "CapDrop": null, "CgroupnsMode": "private", "Dns": [], "DnsOptions": [],
+        "DnsSearch": [], "ExtraHosts": null, "GroupAdd": null }),
+        json!({ "IpcMode": "private", "Cgroup": "", "Links": null,
+            "OomScoreAdj": 0, "PidMode": "", "Privileged": spec.privileged, "PublishAllPorts": false,
+            "ReadonlyRootfs": spec.read_only, "SecurityOpt": null, "UTSMode": "", "UsernsMode": "",
+            "ShmSize": spec.shm_size.unwrap_or(64 << 20), "Runtime": "wharf", "Isolation": "", "CpuShares": limits.cpu_shares.unwrap_or(0),
+            "Memory": limits.memory.unwrap_or(0), "NanoCpus": 0, "CgroupParent": "", "BlkioWeight": 0,
+            "CpuPeriod": 0, "CpuQuota": 0, "CpusetCpus": limits.cpuset_cpus.clone().unwrap_or_default(),
+            "CpusetMems": limits.cpuset_mems.clone().unwrap_or_default(), "Devices": [], "DeviceCgroupRules": null,
+            "DeviceRequests": null, "MemoryReservation": limits.memory_reservation.unwrap_or(0),
+            "MemorySwap": limits.memory_swap.unwrap_or(0), "MemorySwappiness": null, "OomKillDisable": null,
+            "PidsLimit": limits.pids, "Ulimits": null, "MaskedPaths": null, "ReadonlyPaths": null,
+        }),
+    ]);
+    match container.record.docker.as_ref().and_then(|body| body["HostConfig"].as_object()) {
+        Some(asked) => {
+            if let Value::Object(fields) = &mut config {
+                let told = [
+                    "NetworkMode",
+                    "RestartPolicy",
+                    "PortBindings",
+                    "LogConfig",
+                    "Runtime",
+                    "IpcMode",
+                    "CgroupnsMode",
+                ];
+                let asked =
+                    asked.iter().filter(|(name, value)| !told.contains(&name.as_str()) && !value.is_null());
+                fields.extend(asked.map(|(name, value)| (name.clone(), value.clone())));
+            }
+        }
+        None => {
+            if let (Some(quota), Some(period)) = (limits.cpu_quota, limits.cpu_period) {
+                config["NanoCpus"] =
+                    json!(quota.saturating_mul(1_000_000_000) / i64::try_from(period.max(1)).unwrap_or(1));
+            }
+        }
+    }
+    config
+}
+
+/// `GET /containers/ID/json`.
+pub(super) fn inspect(engine: &Engine, container: &Container, with_size: bool) -> Result<Value, Failure> {
+    let spec = &container.record.spec;
+    let words = command(engine, container);
+    let image = config_of(engine, &container.record.image_id);
+    let (entrypoint, cmd) = match &spec.entrypoint {
+        Some(words) => (Some(words.clone()), Some(spec.command.clone())),
+        None => {
+            let config = image.as_ref().map(|image| image.config.clone()).unwrap_or_default();
+            let cmd = if spec.command.is_empty() { config.cmd } else { Some(spec.command.clone()) };
+            (config.entrypoint, cmd)
+        }
+    };
+    let image_config = image.as_ref().map(|image| image.config.clone()).unwrap_or_default();
+    let started = container.dir.container_config(MAIN).ok();
+    let env = started.as_ref().and_then(|config| config.spec.process().as_ref()?.env().clone());
+    let env = env.unwrap_or_else(|| [image_config.env.clone(), spec.env.clone()].concat());
+    let address = match container.is_running() {
+        true => engine.bridge().address(&container.id)?.map_or(String::new(), |address| address.to_string()),
+        false => String::new(),
+    };
+    let mut ports: serde_json::Map<String, Value> = by_port(&container.ports(), "0.0.0.0")
+        .into_iter()
+        .map(|(port, bindings)| (port, json!(bindings)))
+        .collect();
+    if container.is_running() {
+        for port in exposed(engine, container) {
+            ports.entry(port).or_insert(Value::Null);
+        }
+    }
+    let exposed: serde_json::Map<String, Value> =
+        exposed(engine, container).into_iter().map(|port| (port, json!({}))).collect();
+    let volumes: serde_json::Map<String, Value> =
+        image_config.volumes.keys().map(|place| (place.clone(), json!({}))).collect();
+    let folder = container.dir.path();
+    let mut described = merged([
+        json!({
+        "Id": container.id,
+        "Created": container.record.created_at.to_nano(),
+        "Path": words.first().cloned().unwrap_or_default(),
+        "Args": words.get(1..).unwrap_or_default(),
+        "State": state_object(container),
+        "Image": container.record.image_id,
+        "ResolvConfPath": folder.join("etc/resolv.conf"),
+        "HostnamePath": folder.join("etc/hostname"),
+        "HostsPath": folder.join("etc/hosts"),
+        "LogPath": container.log(),
+        "Name": format!("/{}", container.name()),
+        "RestartCount": container.record.restarts,
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "MountLabel": "", "ProcessLabel": "", "AppArmorProfile": "", "ExecIDs": null,
+        "HostConfig": host_config(container),
+        "GraphDriver": { "Name": "overlay2", "Data": { "UpperDir": container.dir.container(MAIN).join("upper") } },
+        "Mounts": mounts(engine, container),
+        }),
+        json!({
+            "Config": {
+                "Hostname": spec.hostname.clone().unwrap_or_else(|| container.id.short().to_owned()),
+                "Domainname": "",
+                "User": spec.user.clone().unwrap_or_else(|| image_config.user.clone()),
+                "AttachStdin": asked(container, "AttachStdin"), "AttachStdout": asked(container, "AttachStdout"),
+                "AttachStderr": asked(container, "AttachStderr"),
+                "ExposedPorts": exposed,
+                "Tty": spec.tty,
+                "OpenStdin": spec.stdin != InputMode::Null,
+                "StdinOnce": spec.stdin == InputMode::Once,
+                "Env": env,
+                "Cmd": cmd,
+                "Image": container.image(),
+                "Volumes": if volumes.is_empty() { Value::Null } else { Value::Object(volumes) },
+                "WorkingDir": spec.workdir.clone().unwrap_or_else(|| image_config.working_dir.clone()),
+                "Entrypoint": entrypoint,
+                "OnBuild": null,
+                "Labels": labels(engine, container),
+                "StopSignal": spec.stop_signal.clone().or(image_config.stop_signal),
+                "StopTimeout": spec.stop_timeout,
+                "Healthcheck": spec.healthcheck,
+            },
+            "NetworkSettings": {
+                "Bridge": "", "SandboxID": if container.is_running() { container.id.as_str() } else { "" },
+                "SandboxKey": container.status.pid.map_or(String::new(), |pid| format!("/proc/{pid}/ns/net")),
+                "Ports": ports, "IPAddress": address, "IPPrefixLen": if address.is_empty() { 0 } else { 32 }, "Gateway": "",
+                "MacAddress": "", "Networks": endpoints(engine, container),
+            },
+        }),
+    ]);
+    if with_size && let Value::Object(fields) = &mut described {
+        fields.insert("SizeRw".into(), json!(written(container)));
+        fields.insert("SizeRootFs".into(), json!(written(container)));
+    }
+    Ok(described)
+}
+
+fn asked(container: &Container, name: &str) -> bool {
+    container.record.docker.as_ref().and_then(|body| body[name].as_bool()).unwrap_or(false)
+}

@@ -1,0 +1,261 @@
+//! `/exec`: further processes in containers.
+
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::{Mutex, PoisonError},
+};
+
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::json;
+use wharf_base::random_hex;
+use wharf_engine::{Container, MAIN};
+use wharf_runtime::{Exec, ExecConfig, Size};
+
+use super::{
+    Call, Docker,
+    answer::{self, Failure, Reply, Upgrade, content_type, created, json_of, streaming},
+    blocking,
+    containers::{body_of, size},
+    keeper::Streams,
+    streams::{outputs, pump},
+};
+
+/// Processes that are remembered after their end.
+const KEPT: usize = 1000;
+
+/// A process to be started, that runs, or that has ended.
+#[derive(Default)]
+struct Process {
+    container: String,
+    config: ExecConfig,
+    wants: [bool; 3],
+    running: bool,
+    pid: i32,
+    exit_code: Option<i32>,
+    terminal: Option<OwnedFd>,
+}
+
+/// All processes by id, the oldest first.
+#[derive(Default)]
+pub(super) struct Execs(Mutex<(HashMap<String, Process>, Vec<String>)>);
+
+impl Execs {
+    fn add(&self, process: Process) -> String {
+        let id = random_hex(32);
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.1.len() >= KEPT
+            && let Some(oldest) = all.1.iter().position(|id| all.0.get(id).is_none_or(|known| !known.running))
+        {
+            let oldest = all.1.remove(oldest);
+            all.0.remove(&oldest);
+        }
+        all.1.push(id.clone());
+        all.0.insert(id.clone(), process);
+        id
+    }
+
+    fn with<T>(&self, id: &str, act: impl FnOnce(&mut Process) -> T) -> Result<T, Failure> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let process = all.0.get_mut(id);
+        process.map(act).ok_or_else(|| Failure::not_found(format!("No such exec instance: {id}")))
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Wanted {
+    attach_stdin: bool,
+    attach_stdout: bool,
+    attach_stderr: bool,
+    tty: bool,
+    cmd: Option<Vec<String>>,
+    env: Option<Vec<String>>,
+    working_dir: String,
+    user: String,
+    privileged: bool,
+    console_size: Option<[u16; 2]>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Start {
+    detach: bool,
+    tty: bool,
+    console_size: Option<[u16; 2]>,
+}
+
+impl Docker {
+    pub(super) async fn create_exec(&self, id: &str, mut call: Call) -> Reply {
+        let wanted: Wanted = call.json().await?;
+        let (engine, container) = self.found(id).await?;
+        let args = wanted.cmd.unwrap_or_default();
+        if args.is_empty() {
+            return Err(Failure::bad("No exec command specified"));
+        }
+        if !container.is_running() {
+            return Err(Failure::conflict(format!("container {} is not running", container.id)));
+        }
+        drop(engine);
+        let size = wanted.console_size.map(|[rows, columns]| Size { rows, columns });
+        let mut env = if wanted.tty { vec!["TERM=xterm".to_owned()] } else { Vec::new() };
+        env.extend(wanted.env.unwrap_or_default());
+        let some = |text: String| Some(text).filter(|text| !text.is_empty());
+        let config = ExecConfig {
+            args,
+            env,
+            cwd: some(wanted.working_dir),
+            user: some(wanted.user),
+            terminal: wanted.tty.then(|| size.unwrap_or(Size { rows: 24, columns: 80 })),
+            privileged: wanted.privileged,
+        };
+        let id = self.execs.add(Process {
+            container: container.id.to_string(),
+            config,
+            wants: [wanted.attach_stdin, wanted.attach_stdout, wanted.attach_stderr],
+            ..Process::default()
+        });
+        let command = self.execs.with(&id, |process| process.config.args.join(" "))?;
+        self.keeper.tell_of(&container.record, &format!("exec_create: {command}"), &[("execID", id.clone())]);
+        Ok(created(&json!({ "Id": id })))
+    }
+
+    pub(super) async fn exec(&self, method: &Method, id: &str, rest: &[&str], call: Call) -> Reply {
+        match (method.as_str(), rest) {
+            ("POST", ["start"]) => self.start_exec(id, call).await,
+            ("POST", ["resize"]) => {
+                let size = size(&call.query)?;
+                self.execs.with(id, |process| match &process.terminal {
+                    Some(terminal) => {
+                        let size = rustix::termios::Winsize {
+                            ws_row: size.rows,
+                            ws_col: size.columns,
+                            ws_xpixel: 0,
+                            ws_ypixel: 0,
+                        };
+                        rustix::termios::tcsetwinsize(terminal, size).map_err(std::io::Error::from)
+                    }
+                    None => Ok(()),
+                })??;
+                Ok(answer::status(StatusCode::OK))
+            }
+            ("GET", ["json"]) => self.execs.with(id, |process| {
+                let (program, args) = process.config.args.split_first().unzip();
+                json_of(&json!({
+                    "ID": id, "ContainerID": process.container, "Running": process.running, "ExitCode": process.exit_code,
+                    "Pid": process.pid, "CanRemove": !process.running, "DetachKeys": "",
+                    "OpenStdin": process.wants[0], "OpenStdout": process.wants[1], "OpenStderr": process.wants[2],
+                    "ProcessConfig": {
+                        "tty": process.config.terminal.is_some(), "entrypoint": program, "arguments": args,
+                        "privileged": process.config.privileged, "user": process.config.user.clone().unwrap_or_default(),
+                    },
+                }))
+            }),
+            _ => Err(Failure::not_found(format!("page not found: {method} /exec/{id}"))),
+        }
+    }
+
+    async fn start_exec(&self, id: &str, mut call: Call) -> Reply {
+        let start: Start = call.json().await?;
+        let id = id.to_owned();
+        let (container, mut config, wants, before) = self.execs.with(&id, |process| {
+            let begun = process.running || process.exit_code.is_some();
+            (process.container.clone(), process.config.clone(), process.wants, begun)
+        })?;
+        if before {
+            return Err(Failure::conflict(format!("exec {id} has already been started")));
+        }
+        if start.tty && config.terminal.is_none() {
+            return Err(Failure::bad("the exec was not made with a terminal"));
+        }
+        if let (Some(terminal), Some([rows, columns])) = (&mut config.terminal, start.console_size) {
+            *terminal = Size { rows, columns };
+        }
+        let (engine, container) = self.found(&container).await?;
+        let terminal = config.terminal.is_some();
+        let with_streams = !start.detach;
+        let (args, target) = (config.args.join(" "), container.clone());
+        let (exec, streams) = blocking(move || {
+            let sandbox = target.connect(&engine)?;
+            let [(input, their_input), (output, their_output), (error, their_error)] =
+                [pipe()?, pipe()?, pipe()?];
+            let theirs = match (terminal, with_streams) {
+                (true, _) | (_, false) => [None, None, None],
+                (false, true) => [
+                    wants[0].then_some(input),
+                    wants[1].then_some(their_output),
+                    wants[2].then_some(their_error),
+                ],
+            };
+            let exec = sandbox.exec(MAIN, &config, theirs)?;
+            let streams: Streams = match exec.terminal() {
+                Some(terminal) => {
+                    let copy = || terminal.try_clone_to_owned();
+                    [wants[0].then(copy).transpose()?, Some(copy()?), None]
+                }
+                None => {
+                    [wants[0].then_some(their_input), wants[1].then_some(output), wants[2].then_some(error)]
+                }
+            };
+            Ok((exec, streams))
+        })
+        .await?;
+        let ended = self.follow_exec(&id, &container, exec, &args)?;
+        if start.detach {
+            return Ok(answer::status(StatusCode::OK));
+        }
+        match call.upgrade {
+            Some(upgrade) => {
+                tokio::spawn(async move {
+                    let Ok(connection) = upgrade.connection().await else { return };
+                    // Clients ask how it ended when the connection does.
+                    let ended = async move { drop(ended.await) };
+                    if let Err(error) = pump(connection, streams, terminal, Vec::new(), ended).await {
+                        tracing::debug!(%error, "the client of a process is gone");
+                    }
+                });
+                Ok(Upgrade::response(terminal))
+            }
+            None => {
+                let [_, output, error] = streams;
+                Ok(streaming(
+                    body_of(async move { outputs([output, error], terminal) }),
+                    content_type(terminal),
+                ))
+            }
+        }
+    }
+
+    /// Waits for the end of a process in the background.
+    fn follow_exec(
+        &self,
+        id: &str,
+        container: &Container,
+        mut exec: Exec,
+        args: &str,
+    ) -> Result<tokio::task::JoinHandle<()>, Failure> {
+        let copy = exec.terminal().map(|terminal| terminal.as_fd().try_clone_to_owned()).transpose()?;
+        let pid = exec.pid;
+        self.execs.with(id, |process| {
+            (process.running, process.pid, process.terminal) = (true, pid, copy);
+        })?;
+        let told = [("execID", id.to_owned())];
+        self.keeper.tell_of(&container.record, &format!("exec_start: {args}"), &told);
+        let (docker, id, record) = (self.clone(), id.to_owned(), container.record.clone());
+        Ok(tokio::task::spawn_blocking(move || {
+            // The shim was killed, and with it the process.
+            let code = exec.wait().map_or(137, |exit| exit.code);
+            let ended = docker.execs.with(&id, |process| {
+                (process.running, process.exit_code, process.terminal) = (false, Some(code), None);
+            });
+            if ended.is_ok() {
+                docker.keeper.tell_of(&record, "exec_die", &[("execID", id), ("exitCode", code.to_string())]);
+            }
+        }))
+    }
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {
+    Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(std::io::Error::from)?)
+}

@@ -1,0 +1,318 @@
+//! What is asked of the engine as a whole: version, info, events, disk usage; processes and figures.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, header};
+use serde_json::{Value, json};
+use tokio::sync::{broadcast::error::RecvError, mpsc};
+use wharf_base::Timestamp;
+use wharf_engine::{Container, volumes};
+use wharf_http::Body;
+use wharf_runtime::Stats;
+
+use super::{
+    API_VERSION, Call, Docker, MIN_API_VERSION,
+    answer::{Failure, Reply, json_of, merged, streaming},
+    blocking,
+    containers::{body_of, time},
+    describe, images,
+    keeper::Happened,
+};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+pub(super) fn ping() -> Response<Body> {
+    let mut response = Response::new(wharf_http::full("OK"));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
+    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    // Builds are the classic builder's: a tar of the context, no session.
+    headers.insert("builder-version", HeaderValue::from_static("1"));
+    headers.insert("swarm", HeaderValue::from_static("inactive"));
+    response
+}
+
+fn architecture() -> String {
+    images::platform().architecture
+}
+
+fn kernel() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+pub(super) fn version() -> Response<Body> {
+    let details = json!({
+        "ApiVersion": API_VERSION, "MinAPIVersion": MIN_API_VERSION, "Os": "linux", "Arch": architecture(),
+        "KernelVersion": kernel(), "Experimental": "false", "GoVersion": "", "GitCommit": "", "BuildTime": "",
+    });
+    json_of(&json!({
+        "Platform": { "Name": "wharf" }, "Version": VERSION, "ApiVersion": API_VERSION, "MinAPIVersion": MIN_API_VERSION,
+        "GitCommit": "", "GoVersion": "", "Os": "linux", "Arch": architecture(), "KernelVersion": kernel(), "BuildTime": "",
+        "Components": [{ "Name": "Engine", "Version": VERSION, "Details": details }],
+    }))
+}
+
+impl Docker {
+    pub(super) async fn info(&self) -> Reply {
+        let (engine, images) = (self.engine.clone(), Arc::clone(&self.images));
+        blocking(move || {
+            let all = engine.all()?;
+            let count = |state: &str| all.iter().filter(|container| describe::state(container) == state).count();
+            let machine = rustix::system::sysinfo();
+            let memory = (machine.totalram as u64).saturating_mul(machine.mem_unit.into());
+            let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            let unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+            let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+            let system = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux");
+            let first = json!({
+                "ID": "wharf", "Containers": all.len(), "ContainersRunning": count("running"),
+                "ContainersPaused": count("paused"), "ContainersStopped": count("exited") + count("created"),
+                "Images": images.references()?.len(), "Driver": "overlay2", "DriverStatus": [["Backing Filesystem", "overlayfs"]],
+                "Plugins": { "Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": ["json-file"] },
+                "MemoryLimit": true, "SwapLimit": true, "CpuCfsPeriod": true, "CpuCfsQuota": true, "CPUShares": true, "CPUSet": true,
+                "PidsLimit": true, "IPv4Forwarding": true, "Debug": false, "NFd": 0, "OomKillDisable": false, "NGoroutines": 0,
+            });
+            let second = json!({
+                "SystemTime": wharf_base::Clock::now(&wharf_base::SystemClock).to_nano(), "LoggingDriver": "json-file",
+                "CgroupDriver": "cgroupfs", "CgroupVersion": if unified { "2" } else { "1" }, "NEventsListener": 0,
+                "KernelVersion": kernel(), "OperatingSystem": system.trim_matches('"'), "OSVersion": "", "OSType": "linux",
+                "Architecture": std::env::consts::ARCH, "IndexServerAddress": "https://index.docker.io/v1/",
+                "RegistryConfig": { "InsecureRegistryCIDRs": ["127.0.0.0/8"], "IndexConfigs": {}, "Mirrors": [] },
+                "NCPU": std::thread::available_parallelism().map_or(1, usize::from), "MemTotal": memory,
+                "GenericResources": null, "DockerRootDir": engine.data(), "HttpProxy": "", "HttpsProxy": "", "NoProxy": "",
+                "Name": name, "Labels": [], "ExperimentalBuild": false, "ServerVersion": VERSION,
+                "Runtimes": { "wharf": { "path": "wharf" } }, "DefaultRuntime": "wharf",
+                "Swarm": { "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "", "RemoteManagers": null },
+                "LiveRestoreEnabled": true, "Isolation": "", "InitBinary": "", "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+                "Warnings": [],
+            });
+            Ok(json_of(&merged([first, second])))
+        })
+        .await
+    }
+
+    /// Nobody keeps credentials here; that they can be used is seen when they are.
+    pub(super) async fn auth(&self, mut call: Call) -> Reply {
+        let given: Value = call.json().await?;
+        let server = given["serveraddress"].as_str().unwrap_or_default();
+        Err(Failure::not_supported(format!(
+            "credentials for '{server}' cannot be tried: put them into docker's config.json, from where they are sent along"
+        )))
+    }
+
+    pub(super) async fn disk_usage(&self) -> Reply {
+        let (engine, store, data) = (self.engine.clone(), Arc::clone(&self.images), self.data());
+        blocking(move || {
+            let usage = store.disk_usage()?;
+            let all = engine.all()?;
+            let containers: Vec<Value> = all.iter().map(|container| describe::row(&engine, container, true)).collect();
+            let mut volumes_found = Vec::new();
+            for volume in volumes::all(&data) {
+                let files = volumes::files(&data, &volume.name);
+                let users = engine.users_of_volume(&volume.name)?.len();
+                volumes_found.push(json!({
+                    "Name": volume.name, "Driver": "local", "Mountpoint": files, "Labels": volume.labels, "Scope": "local",
+                    "Options": null, "CreatedAt": volume.created_at.to_nano(),
+                    "UsageData": { "Size": super::volumes::size(&files), "RefCount": users },
+                }));
+            }
+            Ok(json_of(&json!({
+                "LayersSize": usage.blobs, "Images": images::list(&engine, &store)?, "Containers": containers, "Volumes": volumes_found, "BuildCache": [],
+            })))
+        })
+        .await
+    }
+
+    pub(super) fn events(&self, call: &Call) -> Reply {
+        let filters = call.query.filters()?;
+        filters.check(&[
+            "container",
+            "event",
+            "image",
+            "label",
+            "type",
+            "scope",
+            "network",
+            "volume",
+            "daemon",
+        ])?;
+        let (since, until) = (time(&call.query, "since")?, time(&call.query, "until")?);
+        let mut news = self.keeper.subscribe();
+        let past = if since.is_some() { self.keeper.past() } else { Vec::new() };
+        let (out, receiver) = mpsc::channel(64);
+        let wanted = move |happened: &Happened| {
+            let text = |name: &str| happened.attributes.get(name).and_then(Value::as_str).unwrap_or_default();
+            let labels = happened
+                .attributes
+                .iter()
+                .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())))
+                .collect();
+            since.is_none_or(|since| happened.at >= since)
+                && until.is_none_or(|until| happened.at < until)
+                && filters
+                    .fits("container", |wanted| happened.id.starts_with(wanted) || text("name") == wanted)
+                && filters.fits("event", |wanted| {
+                    happened.action == wanted || happened.action.split(':').next() == Some(wanted)
+                })
+                && filters.fits("image", |wanted| text("image") == wanted)
+                && filters.fits("type", |wanted| happened.kind == wanted)
+                && filters.fits("scope", |wanted| wanted == "local")
+                && filters.labels(&labels)
+        };
+        tokio::spawn(async move {
+            for happened in past {
+                if wanted(&happened) && out.send(line(&happened)).await.is_err() {
+                    return;
+                }
+            }
+            let end = async {
+                match until {
+                    Some(until) => {
+                        let now = wharf_base::Clock::now(&wharf_base::SystemClock);
+                        tokio::time::sleep(until.since(now)).await;
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            let mut end = std::pin::pin!(end);
+            loop {
+                tokio::select! {
+                    () = &mut end => return,
+                    () = out.closed() => return,
+                    heard = news.recv() => match heard {
+                        Ok(happened) if wanted(&happened) => {
+                            if out.send(line(&happened)).await.is_err() {
+                                return;
+                            }
+                        }
+                        Ok(_) | Err(RecvError::Lagged(_)) => {}
+                        Err(RecvError::Closed) => return,
+                    },
+                }
+            }
+        });
+        Ok(streaming(body_of(async { receiver }), "application/json"))
+    }
+}
+
+fn line(happened: &Happened) -> Bytes {
+    let from = happened.attributes.get("image").cloned().unwrap_or_default();
+    let nanoseconds = happened.at.since(Timestamp::from_unix(0, 0)).as_nanos();
+    let nanoseconds = u64::try_from(nanoseconds).unwrap_or(u64::MAX);
+    let text = json!({
+        "status": happened.action, "id": happened.id, "from": from, "Type": happened.kind, "Action": happened.action,
+        "Actor": { "ID": happened.id, "Attributes": happened.attributes }, "scope": "local",
+        "time": nanoseconds / 1_000_000_000, "timeNano": nanoseconds,
+    });
+    Bytes::from(format!("{text}\n"))
+}
+
+/// The processes of a control group, as `ps -ef` shows them.
+pub(super) fn processes(cgroup: &str) -> Vec<[String; 8]> {
+    let root = std::path::Path::new("/sys/fs/cgroup");
+    let places = ["", "unified", "pids", "memory", "cpu"];
+    let list = places.iter().find_map(|place| {
+        let file = root.join(place).join(cgroup.trim_start_matches('/')).join("cgroup.procs");
+        std::fs::read_to_string(file).ok().filter(|text| !text.trim().is_empty())
+    });
+    list.unwrap_or_default().lines().filter_map(|pid| process(pid.trim())).collect()
+}
+
+fn process(pid: &str) -> Option<[String; 8]> {
+    let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).ok();
+    let stat = String::from_utf8_lossy(&read("stat")?).into_owned();
+    // The name of the program stands in parentheses and may hold any.
+    let (before, after) = stat.rsplit_once(')')?;
+    let name = before.split_once('(').map_or("", |(_, name)| name);
+    let fields: Vec<&str> = after.split_ascii_whitespace().collect();
+    let number =
+        |index: usize| fields.get(index).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
+    let ticks = rustix::param::clock_ticks_per_second().max(1);
+    let seconds = (number(11) + number(12)) / ticks;
+    let words = read("cmdline")?;
+    let words: Vec<String> = words
+        .split(|byte| *byte == 0)
+        .filter(|word| !word.is_empty())
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect();
+    let status = String::from_utf8_lossy(&read("status")?).into_owned();
+    let user = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:"))
+        .and_then(|ids| ids.split_whitespace().next());
+    let user = match user.unwrap_or("0") {
+        "0" => "root",
+        other => other,
+    };
+    let started = uptime().saturating_sub(number(19) / ticks);
+    let started =
+        wharf_base::Clock::now(&wharf_base::SystemClock).minus(std::time::Duration::from_secs(started));
+    let started = started.to_nano().get(11..16).unwrap_or("?").to_owned();
+    let command = if words.is_empty() { format!("[{name}]") } else { words.join(" ") };
+    let time = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    Some([
+        user.to_owned(),
+        pid.to_owned(),
+        number(1).to_string(),
+        "0".into(),
+        started,
+        "?".into(),
+        time,
+        command,
+    ])
+}
+
+fn uptime() -> u64 {
+    let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+    text.split('.').next().and_then(|seconds| seconds.parse().ok()).unwrap_or_default()
+}
+
+/// Figures of one container, with those before for the use of processors.
+pub(super) fn stats(
+    container: &Container,
+    stats: Option<&Stats>,
+    now: Timestamp,
+    before: Option<&(Stats, Timestamp)>,
+) -> Value {
+    let machine = rustix::system::sysinfo();
+    let memory = (machine.totalram as u64).saturating_mul(machine.mem_unit.into());
+    let processors = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let never = "0001-01-01T00:00:00Z".to_owned();
+    // What all processors could have done since a fixed time: differences are what counts.
+    let system = |at: Timestamp| {
+        u64::try_from(at.since(Timestamp::from_unix(0, 0)).as_nanos())
+            .unwrap_or(u64::MAX)
+            .saturating_mul(processors)
+            % (1 << 62)
+    };
+    let cpu = |stats: &Stats, at: Timestamp| {
+        json!({
+            "cpu_usage": { "total_usage": stats.cpu_usage_ns, "usage_in_kernelmode": 0, "usage_in_usermode": 0 },
+            "system_cpu_usage": system(at), "online_cpus": processors,
+            "throttling_data": { "periods": 0, "throttled_periods": stats.cpu_throttled_periods, "throttled_time": 0 },
+        })
+    };
+    let empty =
+        json!({ "cpu_usage": { "total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0 } });
+    let Some(stats) = stats else {
+        return json!({
+            "read": never, "preread": never, "id": container.id, "name": format!("/{}", container.name()), "cpu_stats": empty,
+            "precpu_stats": empty, "memory_stats": {}, "pids_stats": {}, "blkio_stats": {}, "num_procs": 0, "storage_stats": {},
+        });
+    };
+    let limit = stats.memory_limit.map_or(memory, |limit| limit.min(memory));
+    let inactive = stats.memory_usage.saturating_sub(stats.memory_working_set);
+    json!({
+        "read": now.to_nano(), "preread": before.map_or(never, |(_, at)| at.to_nano()), "id": container.id,
+        "name": format!("/{}", container.name()),
+        "cpu_stats": cpu(stats, now), "precpu_stats": before.map_or(empty, |(stats, at)| cpu(stats, *at)),
+        "memory_stats": {
+            "usage": stats.memory_usage, "max_usage": stats.memory_peak, "limit": limit, "failcnt": stats.oom_kills,
+            "stats": { "total_inactive_file": inactive, "inactive_file": inactive },
+        },
+        "pids_stats": { "current": stats.pids }, "num_procs": 0, "storage_stats": {},
+        "blkio_stats": { "io_service_bytes_recursive": null, "io_serviced_recursive": null },
+    })
+}
