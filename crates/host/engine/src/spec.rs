@@ -196,6 +196,7 @@ pub struct Record {
     /// Its name.
     pub name: String,
     /// When it was made.
+    #[serde(with = "nanos")]
     pub created_at: Timestamp,
     /// The image's id, where it is one.
     #[serde(default)]
@@ -224,4 +225,18 @@ pub struct StartError {
     pub code: i32,
     /// Why.
     pub message: String,
+}
+
+/// Times to the nanosecond, which [`Timestamp`]'s own text leaves out.
+mod nanos {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+    use wharf_base::Timestamp;
+
+    pub(super) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&time.to_nano())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
 }

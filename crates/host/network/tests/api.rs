@@ -148,6 +148,7 @@ fn a_service_of_the_api_is_reached_and_resolved_by_a_pod() {
             networks: vec![network.range(), "10.96.0.0/16".parse().unwrap()],
             service_address: "10.96.0.10".parse().unwrap(),
             forwarding: Forwarding::File(PathBuf::from("/nonexistent")),
+            private: None,
         };
         let _dns = DnsServer::start(api.client(), config).await.unwrap();
 

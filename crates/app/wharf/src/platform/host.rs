@@ -17,7 +17,7 @@ use wharf_control::hash::Fnv;
 use wharf_engineapi::client as registry;
 use wharf_image::{Reference, Store};
 use wharf_network::{
-    DnsConfig, DnsServer, Forwarding, Ipv4Net, NetworkConfig, PodNetwork, Protocol, ServicePortRule,
+    DnsConfig, DnsServer, Forwarding, Ipv4Net, NetworkConfig, PodNetwork, Private, Protocol, ServicePortRule,
     ServiceProxy,
 };
 use wharf_node::{Failure, ImagePuller, NodeAgent, NodeConfig, Pull, PullSecret};
@@ -81,6 +81,18 @@ pub(crate) async fn open_network(data: &Path) -> Result<Arc<PodNetwork>> {
     Ok(Arc::new(opened.context("the pod network cannot be made")?))
 }
 
+/// Names containers of user-defined networks know each other by.
+fn private(data: &Path) -> Private {
+    let engine = engine(data);
+    Private(Arc::new(move |source, name| match engine.addresses_of(source, name) {
+        Ok(addresses) => addresses,
+        Err(error) => {
+            tracing::warn!(%error, name, "a name of a container cannot be looked up");
+            Vec::new()
+        }
+    }))
+}
+
 /// The network of a data folder, which pods and containers share.
 pub(crate) fn network_config(data: &Path) -> NetworkConfig {
     NetworkConfig {
@@ -132,6 +144,7 @@ impl Host {
                 networks: vec![network.range(), Ipv4Net::new(SERVICE_NETWORK.0, SERVICE_NETWORK.1)],
                 service_address: DNS,
                 forwarding: Forwarding::File("/etc/resolv.conf".into()),
+                private: Some(private(data)),
             },
         )
         .await

@@ -319,6 +319,11 @@ impl Parts {
         })
     }
 
+    fn builder(&self) -> Result<Arc<Builder>> {
+        let (images, cache) = (Arc::clone(&self.images), self.data.join("build-cache"));
+        Ok(Arc::new(Builder::open(images, cache, Arc::new(ShimRuntime::default()))?))
+    }
+
     /// The Docker Engine API on a socket of the data folder, for whoever may enter that.
     fn serve_docker(&self, listeners: &mut Listeners) -> Option<PathBuf> {
         self.network.as_ref()?;
@@ -331,7 +336,7 @@ impl Parts {
                 return None;
             }
         };
-        let docker = Docker::start(engine(&self.data), Arc::clone(&self.images));
+        let docker = Docker::start(engine(&self.data), Arc::clone(&self.images), self.builder().ok());
         let handler = handler(move |request| {
             let docker = docker.clone();
             async move { docker.handle(request).await }
@@ -351,17 +356,13 @@ impl Parts {
     async fn start_ci(&self, endpoints: &Endpoints) -> Result<Option<Arc<Ci>>> {
         let Some(network) = &self.network else { return Ok(None) };
         let runtime = Arc::new(ShimRuntime::default());
-        let builder =
-            Builder::open(Arc::clone(&self.images), self.data.join("build-cache"), runtime.clone())?;
+        let builder = self.builder()?;
         let jobs = ci::Jobs(Wiring { network: Arc::clone(network), handle: Handle::current() });
         let cgroup = format!("wharf-{}/ci", host::instance(&self.data));
         let sandboxes = Containers::new(runtime, self.data.join("images"), cgroup, Some(Arc::new(jobs)));
         let services = Services {
             pull: Some(Arc::new(host::Puller { images: Arc::clone(&self.images) })),
-            build: Some(Arc::new(ci::Images {
-                images: Arc::clone(&self.images),
-                builder: Arc::new(builder),
-            })),
+            build: Some(Arc::new(ci::Images { images: Arc::clone(&self.images), builder })),
             scan: Some(Arc::new(ci::Advisories {
                 images: Arc::clone(&self.images),
                 folder: self.data.join("osv"),

@@ -93,6 +93,11 @@ impl From<wharf_engine::Error> for Failure {
 
 /// "No such container", as clients look for it.
 fn capital(text: &str) -> String {
+    if let Some((image, rest)) =
+        text.strip_prefix("no image '").and_then(|rest| rest.split_once("' in the store"))
+    {
+        return format!("No such image: {image}{rest}");
+    }
     match text.strip_prefix("no such") {
         Some(rest) => format!("No such{rest}"),
         None => text.to_owned(),

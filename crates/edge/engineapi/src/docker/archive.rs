@@ -1,12 +1,15 @@
 //! Files in and out of containers as tar streams: `archive`, `export`, `changes`.
 
-use std::{io::Write as _, os::unix::fs::MetadataExt as _};
+use std::{
+    io::Write as _,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt as _;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::mpsc;
 use wharf_engine::{
     MAIN,
@@ -21,6 +24,8 @@ use super::{
     containers::body_of,
 };
 
+/// Files of a container that are not its own.
+const MOUNTED: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
 /// Bytes that are passed on at once.
 const CHUNK: usize = 64 << 10;
 
@@ -82,24 +87,38 @@ impl Docker {
             let upper = container.dir.container(MAIN).join("upper");
             let image = engine.images()?.resolve(&container.record.image_id).ok();
             let lower = image.map(|image| image.lower_dirs).unwrap_or_default();
-            let mut changes = Vec::new();
+            let (mut changes, mut folders) = (Vec::new(), Vec::new());
             let mut open = vec![std::path::PathBuf::new()];
             while let Some(folder) = open.pop() {
                 for entry in std::fs::read_dir(upper.join(&folder)).into_iter().flatten().flatten() {
                     let path = folder.join(entry.file_name());
                     let Ok(found) = entry.metadata() else { continue };
+                    let shown = format!("/{}", path.display());
+                    // Files that tell the container its own name are mounted there.
+                    if MOUNTED.contains(&shown.as_str()) {
+                        continue;
+                    }
                     // A character device 0:0 stands for what is deleted.
-                    let deleted = found.file_type().is_symlink_free_device() && found.rdev() == 0;
+                    let deleted = found.file_type().is_char_device() && found.rdev() == 0;
                     let known = lower.iter().any(|layer| layer.join(&path).symlink_metadata().is_ok());
                     let kind = if deleted { 2 } else { i32::from(!known) };
-                    changes.push(json!({ "Path": format!("/{}", path.display()), "Kind": kind }));
+                    match found.is_dir() {
+                        true if known => folders.push(shown),
+                        _ => changes.push((shown, kind)),
+                    }
                     if found.is_dir() {
                         open.push(path);
                     }
                 }
             }
-            changes.sort_by(|a, b| a["Path"].as_str().cmp(&b["Path"].as_str()));
-            Ok(json_of(&Value::Array(changes)))
+            // A folder has changed when something in it has.
+            let changed =
+                |folder: &String| changes.iter().any(|(path, _)| path.starts_with(&format!("{folder}/")));
+            let folders: Vec<_> = folders.into_iter().filter(changed).map(|folder| (folder, 0)).collect();
+            changes.extend(folders);
+            changes.sort();
+            let changes = changes.into_iter().map(|(path, kind)| json!({ "Path": path, "Kind": kind }));
+            Ok(json_of(&changes.collect()))
         })
         .await
     }
@@ -178,17 +197,6 @@ impl Docker {
         let images = std::sync::Arc::clone(&self.images);
         let receiver = written(move |out| images.save(&found, out).map_err(Into::into));
         Ok(streaming(body_of(async { receiver }), "application/x-tar"))
-    }
-}
-
-/// What stands for a deleted file in an upper folder.
-trait Whiteout {
-    fn is_symlink_free_device(&self) -> bool;
-}
-
-impl Whiteout for std::fs::FileType {
-    fn is_symlink_free_device(&self) -> bool {
-        std::os::unix::fs::FileTypeExt::is_char_device(self)
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
     blocking,
     containers::{body_of, size},
     keeper::Streams,
-    streams::{outputs, pump},
+    streams::{frame, outputs, pump},
 };
 
 /// Processes that are remembered after their end.
@@ -176,7 +176,7 @@ impl Docker {
         let terminal = config.terminal.is_some();
         let with_streams = !start.detach;
         let (args, target) = (config.args.join(" "), container.clone());
-        let (exec, streams) = blocking(move || {
+        let started = blocking(move || {
             let sandbox = target.connect(&engine)?;
             let [(input, their_input), (output, their_output), (error, their_error)] =
                 [pipe()?, pipe()?, pipe()?];
@@ -200,7 +200,12 @@ impl Docker {
             };
             Ok((exec, streams))
         })
-        .await?;
+        .await;
+        let (exec, streams) = match started {
+            Ok(started) => started,
+            // Clients that have asked to leave HTTP read there why, and the code they ask for afterwards.
+            Err(failure) => return self.refused(&id, failure, terminal, call.upgrade),
+        };
         let ended = self.follow_exec(&id, &container, exec, &args)?;
         if start.detach {
             return Ok(answer::status(StatusCode::OK));
@@ -225,6 +230,27 @@ impl Docker {
                 ))
             }
         }
+    }
+
+    fn refused(&self, id: &str, failure: Failure, terminal: bool, upgrade: Option<Upgrade>) -> Reply {
+        let message = failure.message().to_owned();
+        let code = match message.as_str() {
+            text if text.contains("executable file not found") => 127,
+            text if text.contains("permission denied") => 126,
+            _ => return Err(failure),
+        };
+        self.execs.with(id, |process| process.exit_code = Some(code))?;
+        let Some(upgrade) = upgrade else { return Err(failure) };
+        let text = format!("OCI runtime exec failed: exec failed: {message}\r\n");
+        tokio::spawn(async move {
+            let bytes = if terminal { text.into() } else { frame(1, text.as_bytes()) };
+            if let Ok(connection) = upgrade.connection().await {
+                let none = std::future::ready(());
+                // The client may be gone.
+                let _ = pump(connection, [None, None, None], terminal, vec![bytes], none).await;
+            }
+        });
+        Ok(Upgrade::response(terminal))
     }
 
     /// Waits for the end of a process in the background.

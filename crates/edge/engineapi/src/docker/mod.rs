@@ -5,6 +5,7 @@
 
 mod answer;
 mod archive;
+mod build;
 mod containers;
 mod create;
 mod describe;
@@ -20,6 +21,7 @@ mod volumes;
 use std::{path::PathBuf, sync::Arc};
 
 use http::{Method, Request, Response, request::Parts};
+use wharf_build::Builder;
 use wharf_engine::Engine;
 use wharf_http::Body;
 use wharf_image::Store;
@@ -41,6 +43,7 @@ const MAX_JSON: usize = 4 << 20;
 pub struct Docker {
     engine: Engine,
     images: Arc<Store>,
+    builder: Option<Arc<Builder>>,
     keeper: Arc<Keeper>,
     execs: Arc<Execs>,
 }
@@ -56,9 +59,9 @@ struct Call {
 
 impl Docker {
     /// Serves the containers of `engine` and the images of `images`. Containers that are to be restarted are, from now on.
-    pub fn start(engine: Engine, images: Arc<Store>) -> Self {
+    pub fn start(engine: Engine, images: Arc<Store>, builder: Option<Arc<Builder>>) -> Self {
         let keeper = Keeper::start(engine.clone());
-        Self { engine, images, keeper, execs: Arc::default() }
+        Self { engine, images, builder, keeper, execs: Arc::default() }
     }
 
     /// The folder of the platform.
@@ -101,6 +104,18 @@ impl Docker {
             (_, ["networks", rest @ ..]) => self.networks(&method, rest, call).await,
             (_, ["volumes", rest @ ..]) => self.volumes(&method, rest, call).await,
             ("POST", ["commit"]) => self.commit(call).await,
+            ("POST", ["build"]) => self.build(call).await,
+            ("POST", ["build", "prune"]) => {
+                Ok(answer::json_of(&serde_json::json!({ "CachesDeleted": [], "SpaceReclaimed": 0 })))
+            }
+            (_, ["session" | "grpc"]) => Err(Failure::not_supported(
+                "BuildKit sessions are not supported: set DOCKER_BUILDKIT=0, or use 'wharf build'",
+            )),
+            (_, ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => Err(Failure::new(
+                http::StatusCode::SERVICE_UNAVAILABLE,
+                "This node is not a swarm manager: wharf runs services as Kubernetes workloads",
+            )),
+            ("GET", ["plugins"]) => Ok(answer::json_of(&serde_json::json!([]))),
             _ => Err(Failure::not_found(format!("page not found: {method} {path}"))),
         }
     }

@@ -177,8 +177,8 @@ mod tests {
 
     #[tokio::test]
     async fn streams_are_read_to_their_end() {
-        let [(out, mut out_in), (error, error_in)] = [std::io::pipe().unwrap(), std::io::pipe().unwrap()];
-        std::io::Write::write_all(&mut out_in, b"hello").unwrap();
+        let [(out, mut out_in), (error, error_in)] = [io::pipe().unwrap(), io::pipe().unwrap()];
+        io::Write::write_all(&mut out_in, b"hello").unwrap();
         drop((out_in, error_in));
         let mut said = outputs([Some(out.into()), Some(error.into())], false);
         assert_eq!(said.recv().await.unwrap(), frame(1, b"hello"));

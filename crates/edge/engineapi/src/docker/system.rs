@@ -119,7 +119,7 @@ impl Docker {
                 }));
             }
             Ok(json_of(&json!({
-                "LayersSize": usage.blobs, "Images": images::list(&engine, &store)?, "Containers": containers, "Volumes": volumes_found, "BuildCache": [],
+                "LayersSize": usage.blob_bytes, "Images": images::list(&engine, &store)?, "Containers": containers, "Volumes": volumes_found, "BuildCache": [],
             })))
         })
         .await

@@ -2,6 +2,7 @@
 
 mod place;
 mod source;
+mod still;
 
 use std::{
     io::{self, BufWriter, Write as _},

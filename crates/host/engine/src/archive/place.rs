@@ -83,17 +83,20 @@ impl Folder {
         Ok(Self { fd: open("/", FOLDER, Mode::empty()).at("open", "/")?, tree: "this machine".into(), base })
     }
 
-    /// The files of a container that runs, with what is mounted into it.
+    /// The files of a container: of one that runs with what is mounted into it.
     ///
     /// # Errors
-    /// When it does not run.
+    /// When they cannot be opened.
     pub fn of(engine: &Engine, container: &Container) -> Result<Self> {
-        container.connect(engine)?;
+        let made = |fd| Self { fd, tree: format!("container {}", container.name()), base: "/".into() };
+        if !container.is_running() {
+            return Ok(made(super::still::root(engine, container)?));
+        }
         let root = root_of(container)?;
         let fd = open(&root, FOLDER, Mode::empty()).at("open", &root)?;
         // The process whose root this is may have ended, and its number be another's.
         container.connect(engine)?;
-        Ok(Self { fd, tree: format!("container {}", container.name()), base: "/".into() })
+        Ok(made(fd))
     }
 
     /// The folder `path` is, or else the one it is in, and what is at `path`. Links lead nowhere out of the root.

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::{
+    op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
+    rr::{RData, Record, RecordType},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -37,6 +40,8 @@ const MAX_CONNECTIONS: usize = 256;
 const MAX_WAITING: usize = 1024;
 /// An idle connection is closed.
 const IDLE: Duration = Duration::from_secs(10);
+/// Seconds for which an answer only some get is good: containers come and go.
+const PRIVATE_TTL: u32 = 1;
 /// Names an answer may lead through.
 const MAX_ALIASES: usize = 8;
 
@@ -53,6 +58,19 @@ pub struct DnsConfig {
     pub service_address: Ipv4Addr,
     /// Who knows other names.
     pub forwarding: Forwarding,
+    /// Names that only some know: containers of one network know each other.
+    pub private: Option<Private>,
+}
+
+/// The addresses of a name as whoever asks from an address knows them; none of a name it does not know. May wait for
+/// the disk.
+#[derive(Clone)]
+pub struct Private(pub Arc<dyn Fn(Ipv4Addr, &str) -> Vec<Ipv4Addr> + Send + Sync>);
+
+impl std::fmt::Debug for Private {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Private")
+    }
 }
 
 /// Serves until it is dropped.
@@ -64,6 +82,7 @@ pub struct DnsServer {
 struct Server {
     zone: Arc<RwLock<Zone>>,
     forwarder: Forwarder,
+    private: Option<Private>,
     waiting: Arc<Semaphore>,
 }
 
@@ -93,7 +112,8 @@ impl DnsServer {
         let udp = UdpSocket::bind(address).await.map_err(listen)?;
         let own = vec![IpAddr::V4(*config.address.ip()), IpAddr::V4(config.service_address)];
         let forwarder = Forwarder::new(config.forwarding, own);
-        let server = Arc::new(Server { zone, forwarder, waiting: Arc::new(Semaphore::new(MAX_WAITING)) });
+        let (private, waiting) = (config.private, Arc::new(Semaphore::new(MAX_WAITING)));
+        let server = Arc::new(Server { zone, forwarder, private, waiting });
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&server).datagrams(Arc::new(udp)));
         tasks.spawn(server.connections(tcp));
@@ -136,7 +156,7 @@ impl Server {
             let (server, socket) = (Arc::clone(&self), Arc::clone(&socket));
             tokio::spawn(async move {
                 let limit = request.limit;
-                let answer = server.respond(request).await;
+                let answer = server.respond(request, from.ip()).await;
                 if let Some(bytes) = encode(&answer, limit) {
                     let _ = socket.send_to(&bytes, from).await; // the client is gone: nothing to do
                 }
@@ -150,11 +170,11 @@ impl Server {
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     let server = Arc::clone(&self);
                     tokio::spawn(async move {
                         // A connection that breaks or idles just ends.
-                        let _ = server.connection(stream).await;
+                        let _ = server.connection(stream, peer.ip()).await;
                         drop(place);
                     });
                 }
@@ -166,7 +186,7 @@ impl Server {
         }
     }
 
-    async fn connection(&self, mut stream: TcpStream) -> io::Result<()> {
+    async fn connection(&self, mut stream: TcpStream, peer: IpAddr) -> io::Result<()> {
         loop {
             let length = usize::from(timeout(IDLE, stream.read_u16()).await??);
             if length > MAX_QUERY {
@@ -175,15 +195,19 @@ impl Server {
             let mut bytes = vec![0; length];
             timeout(IDLE, stream.read_exact(&mut bytes)).await??;
             let Some(request) = Request::read(&bytes) else { return Err(io::ErrorKind::InvalidData.into()) };
-            let Some(answer) = encode(&self.respond(request).await, u16::MAX) else { return Ok(()) };
+            let Some(answer) = encode(&self.respond(request, peer).await, u16::MAX) else { return Ok(()) };
             let length = u16::try_from(answer.len()).map_err(io::Error::other)?.to_be_bytes();
             timeout(IDLE, stream.write_all(&[&length, answer.as_slice()].concat())).await??;
         }
     }
 
-    async fn respond(&self, request: Request) -> Message {
+    async fn respond(&self, request: Request, peer: IpAddr) -> Message {
         let mut response = request.response;
         let Some(query) = request.query else { return response };
+        if let Some(answers) = self.private(&query, peer).await {
+            response.answers = answers;
+            return response;
+        }
         let mut query = query;
         for _ in 0..MAX_ALIASES {
             let local = {
@@ -206,6 +230,24 @@ impl Server {
             };
         }
         response
+    }
+
+    /// The answers to a name that only some know.
+    async fn private(&self, query: &Query, peer: IpAddr) -> Option<Vec<Record>> {
+        let (Some(Private(known)), IpAddr::V4(peer)) = (self.private.clone(), peer) else { return None };
+        let name = query.name().to_ascii();
+        let name = name.trim_end_matches('.').to_owned();
+        // Names of the world have dots; those of containers may, and are few.
+        let found = tokio::task::spawn_blocking(move || known(peer, &name)).await.unwrap_or_default();
+        if found.is_empty() {
+            return None;
+        }
+        // It has no addresses of another kind.
+        let addresses = found.into_iter().filter(|_| query.query_type() == RecordType::A);
+        let record = |address: Ipv4Addr| {
+            Record::from_rdata(query.name().clone(), PRIVATE_TTL, RData::A(address.into()))
+        };
+        Some(addresses.map(record).collect())
     }
 
     async fn add_foreign(&self, response: &mut Message, query: &Query) {

@@ -135,6 +135,7 @@ async fn server(zone: Zone, upstream: Vec<SocketAddr>) -> DnsServer {
         networks: Vec::new(),
         service_address: Ipv4Addr::new(10, 96, 0, 10),
         forwarding: Forwarding::Servers(upstream),
+        private: None,
     };
     DnsServer::serve(config, Arc::new(RwLock::new(zone))).await.unwrap()
 }
@@ -180,6 +181,7 @@ async fn names_of_others_are_asked_once_and_aliases_followed() {
         networks: Vec::new(),
         service_address: Ipv4Addr::new(10, 96, 0, 10),
         forwarding: Forwarding::Servers(vec![upstream.address().into()]),
+        private: None,
     };
     let server = DnsServer::serve(config, Arc::new(RwLock::new(own))).await.unwrap();
     let answer = udp(&server, &query("out.a.svc.cluster.local.", RecordType::A).to_vec().unwrap()).await;

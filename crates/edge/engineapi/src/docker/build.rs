@@ -1,0 +1,179 @@
+//! `POST /build`: the classic build, a tar of the context in and lines of JSON out.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use wharf_build::{BuildRequest, Cancel, Context, DockerfileSource, Progress};
+use wharf_image::Reference;
+
+use super::{
+    Call, Docker,
+    answer::{Failure, Reply, streaming},
+    archive::reader_of,
+    containers::body_of,
+    route::Query,
+};
+
+/// Ends a build nobody waits for any more.
+struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+impl Docker {
+    pub(super) async fn build(&self, call: Call) -> Reply {
+        let Some(builder) = self.builder.clone() else {
+            return Err(Failure::not_supported("this platform has no builder"));
+        };
+        let query = &call.query;
+        refuse(query)?;
+        let mut request = BuildRequest::new(Context::Empty);
+        request.dockerfile =
+            DockerfileSource::InContext(query.get("dockerfile").unwrap_or("Dockerfile").to_owned());
+        request.args =
+            map(query, "buildargs")?.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+        request.labels =
+            map(query, "labels")?.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect();
+        request.target = query.get("target").map(str::to_owned);
+        request.no_cache = query.flag("nocache");
+        let tags = query.all("t").into_iter().filter(|tag| !tag.is_empty());
+        request.tags = tags.map(str::parse::<Reference>).collect::<Result<_, _>>()?;
+        if query.get("networkmode") == Some("host") {
+            request.network = wharf_build::dockerfile::Network::Host;
+        }
+        request.context = Context::tar(reader_of(call.body));
+        let cancel = Cancel::default();
+        request.cancel = cancel.clone();
+        let quiet = query.flag("q");
+        let (out, receiver) = mpsc::channel(64);
+        let (images, names) = (Arc::clone(&self.images), request.tags.clone());
+        std::thread::spawn(move || {
+            let lines = Lines { out, quiet, names: Mutex::default() };
+            match builder.build(request, |progress| lines.take(progress)) {
+                Ok(result) => {
+                    let id = images
+                        .manifest(&result.manifest)
+                        .map_or(result.id, |(_, manifest)| manifest.config.digest);
+                    // Without a name it would go with the next collection.
+                    if names.is_empty()
+                        && let Ok(name) = format!("built@{}", result.manifest.digest).parse::<Reference>()
+                        && let Err(error) = images.tag(&[name], &result.manifest)
+                    {
+                        tracing::warn!(%error, "an image without a name cannot be kept");
+                    }
+                    lines.say(&json!({ "aux": { "ID": id } }));
+                    for warning in result.warnings {
+                        lines.stream(&format!("[Warning] {warning}\n"));
+                    }
+                    if quiet {
+                        lines.say(&json!({ "stream": format!("{id}\n") }));
+                    }
+                    lines.stream(&format!(
+                        "Successfully built {}\n",
+                        id.short().trim_start_matches("sha256:")
+                    ));
+                    for name in names {
+                        lines.stream(&format!("Successfully tagged {}\n", name.familiar()));
+                    }
+                }
+                Err(error) => {
+                    let hint = error.hint.as_ref().map_or(String::new(), |hint| format!(" (hint: {hint})"));
+                    let message = format!("{error}{hint}");
+                    lines.say(&json!({ "errorDetail": { "message": message }, "error": message }));
+                }
+            }
+        });
+        let guard = CancelOnDrop(cancel);
+        let body = body_of(async move { receiver });
+        Ok(streaming(guarded(body, guard), "application/json"))
+    }
+}
+
+/// A body that keeps something as long as somebody reads it.
+fn guarded<T: Send + 'static>(body: wharf_http::Body, guard: T) -> wharf_http::Body {
+    use http_body_util::BodyExt as _;
+    let frames = futures_util::stream::unfold((body, guard), |(mut body, guard)| async move {
+        loop {
+            let frame = body.frame().await?;
+            let bytes = match frame {
+                Ok(frame) => match frame.into_data() {
+                    Ok(bytes) => Ok(bytes),
+                    Err(_) => continue,
+                },
+                Err(error) => Err(std::io::Error::other(error.to_string())),
+            };
+            return Some((bytes, (body, guard)));
+        }
+    });
+    wharf_http::stream(frames)
+}
+
+/// Parameters that would change what is built and cannot be done.
+fn refuse(query: &Query) -> Result<(), Failure> {
+    if query.get("version") == Some("2") {
+        return Err(Failure::not_supported(
+            "BuildKit sessions are not supported: set DOCKER_BUILDKIT=0, or use 'wharf build'",
+        ));
+    }
+    for name in ["remote", "extrahosts", "squash", "isolation", "outputs"] {
+        if query.flag(name) {
+            return Err(Failure::not_supported(format!(
+                "'{name}' is not supported for builds over this API"
+            )));
+        }
+    }
+    match query.get("platform") {
+        None | Some("linux" | "linux/amd64" | "linux/arm64") => Ok(()),
+        Some(other) => {
+            Err(Failure::not_supported(format!("images for the platform '{other}' cannot be built here")))
+        }
+    }
+}
+
+/// A parameter of names with texts.
+fn map(query: &Query, name: &str) -> Result<std::collections::BTreeMap<String, Option<String>>, Failure> {
+    let Some(text) = query.get(name) else { return Ok(Default::default()) };
+    serde_json::from_str(text).map_err(|error| Failure::bad(format!("{name}: {error}")))
+}
+
+/// Progress as docker's classic builder tells it.
+struct Lines {
+    out: mpsc::Sender<Bytes>,
+    quiet: bool,
+    names: Mutex<std::collections::HashMap<usize, String>>,
+}
+
+impl Lines {
+    fn say(&self, line: &Value) {
+        // Who went away cancels the build.
+        let _ = self.out.blocking_send(Bytes::from(format!("{line}\n")));
+    }
+
+    fn stream(&self, text: &str) {
+        if !self.quiet {
+            self.say(&json!({ "stream": text }));
+        }
+    }
+
+    fn take(&self, progress: Progress) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        match progress {
+            Progress::Started { step, name } => {
+                self.stream(&format!("Step {name}\n"));
+                names.insert(step, name);
+            }
+            Progress::Cached { step } => {
+                let name = names.get(&step).cloned().unwrap_or_default();
+                self.stream(&format!("Step {name}\n ---> Using cache\n"));
+            }
+            Progress::Output { line, .. } => self.stream(&format!("{line}\n")),
+            Progress::Note { text } => self.stream(&format!("[Warning] {text}\n")),
+            Progress::Planned { .. } | Progress::Done { .. } | Progress::Failed { .. } => {}
+        }
+    }
+}
