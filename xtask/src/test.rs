@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 /// Programs the tests start or pack into images, and the Debian packages that bring them.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 11] = [
     ("git", "git"),
     ("curl", "curl"),
     ("python3", "python3"),
@@ -19,6 +19,7 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("nft", "nftables"),
     ("script", "bsdutils"),
     ("tar", "tar"),
+    ("docker", "docker.io"),
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
 ];

@@ -19,7 +19,7 @@ mod services;
 
 #[doc(hidden)]
 pub use dns::fuzz_query;
-pub use dns::{DnsConfig, DnsServer, Forwarding, Private, Zone};
+pub use dns::{DnsConfig, DnsServer, Forwarding, LookUp, Private, Zone};
 pub use engine::ServiceRules;
 pub use error::{Error, Result};
 pub use pods::{NetworkConfig, PodNetwork};

@@ -248,7 +248,8 @@ impl Docker {
         let record = container.record.clone();
         blocking(move || {
             let sandbox = container.connect(&engine)?;
-            Ok(if frozen { sandbox.pause(MAIN)? } else { sandbox.unpause(MAIN)? })
+            let done = if frozen { sandbox.pause(MAIN) } else { sandbox.unpause(MAIN) };
+            Ok(done?)
         })
         .await?;
         self.keeper.tell_of(&record, if frozen { "pause" } else { "unpause" }, &[]);

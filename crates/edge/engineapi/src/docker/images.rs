@@ -429,7 +429,10 @@ fn credentials(call: &Call, domain: &str) -> Result<DockerConfig, Failure> {
         _ => return DockerConfig::load().map_err(Failure::internal),
     };
     let server = text("serveraddress").unwrap_or(domain);
-    let config = json!({ "auths": { server: entry.clone(), domain: entry } });
+    let mut config = json!({ "auths": {} });
+    for name in [server, domain] {
+        config["auths"][name] = entry.clone();
+    }
     DockerConfig::parse(config.to_string().as_bytes()).map_err(|error| Failure::bad(error.to_string()))
 }
 

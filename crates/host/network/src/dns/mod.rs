@@ -65,7 +65,10 @@ pub struct DnsConfig {
 /// The addresses of a name as whoever asks from an address knows them; none of a name it does not know. May wait for
 /// the disk.
 #[derive(Clone)]
-pub struct Private(pub Arc<dyn Fn(Ipv4Addr, &str) -> Vec<Ipv4Addr> + Send + Sync>);
+pub struct Private(pub Arc<LookUp>);
+
+/// Gives the addresses of a name as whoever asks from an address knows them.
+pub type LookUp = dyn Fn(Ipv4Addr, &str) -> Vec<Ipv4Addr> + Send + Sync;
 
 impl std::fmt::Debug for Private {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
