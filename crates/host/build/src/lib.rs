@@ -14,10 +14,15 @@ mod error;
 mod ignore;
 mod pack;
 mod progress;
+mod remote;
 mod workspace;
 
-pub use build::{BuildRequest, BuildResult, Builder, Context, DockerfileSource, Pull, Secret, StepReport};
+pub use build::{
+    Allowed, BuildRequest, BuildResult, Builder, Context, DockerfileSource, NamedContext, Pull, Secret, StepNetwork,
+    StepReport,
+};
 pub use error::{Error, ErrorKind, Place, Result};
 pub use ignore::Ignore;
 pub use pack::{PackReport, PackRequest, pack};
 pub use progress::{Cancel, Progress, StepId};
+pub use remote::{Fetch, FetchRequest, FetchResponse, is_archive};

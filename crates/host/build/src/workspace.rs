@@ -3,6 +3,7 @@
 //! ```text
 //! records/KEY     results of steps        files      digests of files by what stat says
 //! mounts/ID/      cache mounts            tmp/ID/    of one running build, locked while it lives
+//! downloads/HASH/ files over HTTP         turns/KEY  locks of steps that run
 //! ```
 
 use std::{
@@ -36,6 +37,10 @@ impl Temp {
         &self.path
     }
 
+    pub(crate) fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// Where a step's pod lives: the sweep looks for it under this name.
     pub(crate) fn pod(&self) -> PathBuf {
         self.path.join("pod")
@@ -51,7 +56,7 @@ impl Drop for Temp {
 
 impl Workspace {
     pub(crate) fn open(root: &Path) -> Result<Self> {
-        for name in ["records", "mounts", "tmp"] {
+        for name in ["records", "mounts", "downloads", "turns", "tmp"] {
             private_dir(&root.join(name))?;
         }
         Ok(Self { root: root.to_owned() })
@@ -63,6 +68,14 @@ impl Workspace {
 
     pub(crate) fn files(&self) -> PathBuf {
         self.root.join("files")
+    }
+
+    pub(crate) fn downloads(&self) -> PathBuf {
+        self.root.join("downloads")
+    }
+
+    pub(crate) fn turns(&self) -> PathBuf {
+        self.root.join("turns")
     }
 
     pub(crate) fn mounts(&self) -> PathBuf {

@@ -1,27 +1,36 @@
 //! `COPY` and `ADD`.
 
-use std::{io::Read, path::Path};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 use wharf_base::Digest;
-use wharf_image::{Decoder, UnpackOptions, View, unpack_into};
+use wharf_image::{UnpackOptions, View, unpack_into};
 
-use super::{executor::joined, stage::StageRun};
+use super::{executor::joined, remote_step::Fetched, stage::StageRun};
 use crate::{
     copy::{Changes, Item, Mode, Placer, Tree},
     dockerfile::{Copy, Expander, Heredoc},
     error::{Error, IoContext, Result},
     ignore::Ignore,
+    remote::{Remote, archive, without_password},
 };
 
 /// A `COPY` with everything put in.
-struct Job {
-    copy: Copy,
+pub(super) struct Job {
+    pub(super) copy: Copy,
+    /// Sources of `ADD` that lie elsewhere.
+    pub(super) remotes: Vec<Remote>,
     /// Absolute, without its trailing slash.
     target: String,
-    target_is_folder: bool,
+    pub(super) target_is_folder: bool,
     exclude: Ignore,
     mode: Option<Mode>,
+}
+
+/// A tree and what of it is copied.
+pub(super) struct Found {
+    pub(super) tree: Tree,
+    pub(super) items: Vec<Item>,
 }
 
 impl StageRun<'_> {
@@ -31,14 +40,22 @@ impl StageRun<'_> {
         let source = self.source(job.copy.from.as_deref())?;
         let created_by = text.to_owned();
         let described = self.describe(&job);
-        // What another stage holds is known by its key: nothing of it need be read.
-        let quick = source.key.map(|key| joined("copy-from-1", &[&described, &key]));
+        // What another stage holds is known by its key, and what has a checksum by that: nothing of it need be read.
+        let quick = match (&source.key, &job.copy.checksum) {
+            (Some(key), _) => Some(joined("copy-from-1", &[&described, key])),
+            (None, Some(sum)) if job.copy.sources.is_empty() => {
+                Some(joined("copy-sum-1", &[&described, &Digest::of(sum.as_bytes())]))
+            }
+            _ => None,
+        };
         if let Some(record) = quick.and_then(|key| self.cached(&key)) {
             self.take_copy(&job, &record, created_by);
             return Ok(true);
         }
+        let fetched = self.fetch_all(&job)?;
         let items = self.items(&job, &source.tree)?;
-        let key = self.content_key(&job, &described, &source.tree, &items)?;
+        let found = Found { tree: source.tree, items };
+        let key = self.content_key(&job, &described, &found, &fetched)?;
         if let Some(record) = self.cached(&key) {
             if let Some(quick) = quick {
                 self.build.builder.records.put(&quick, &record)?;
@@ -46,10 +63,17 @@ impl StageRun<'_> {
             self.take_copy(&job, &record, created_by);
             return Ok(true);
         }
+        let turn = self.turn(&key)?;
+        if turn.waited
+            && let Some(record) = self.cached(&key)
+        {
+            self.take_copy(&job, &record, created_by);
+            return Ok(true);
+        }
         let _slot = self.build.slot();
         self.build.check()?;
         let scratch = self.build.builder.images.scratch()?;
-        let placed = self.place(&job, &source.tree, &items, &scratch.upper());
+        let placed = self.place(&job, &found, fetched, &scratch.upper());
         placed.map_err(|error| error.full_in(&scratch.upper()))?;
         let layer = self.commit(scratch)?;
         let keys: Vec<Digest> = std::iter::once(key).chain(quick).collect();
@@ -73,28 +97,25 @@ impl StageRun<'_> {
     fn job(&self, copy: &Copy) -> Result<Job> {
         let name = if copy.add { "ADD" } else { "COPY" };
         let mut copy = copy.clone();
-        for source in &mut copy.sources {
-            *source = self.expand(source)?;
-            refuse_remote(name, source)?;
+        let mut remotes = Vec::new();
+        for source in std::mem::take(&mut copy.sources) {
+            let source = self.expand(&source)?;
+            match Remote::parse(&source)? {
+                Some(_) if !copy.add => return Err(copy_cannot_fetch(&source)),
+                Some(remote) => remotes.push(remote),
+                None => copy.sources.push(source),
+            }
         }
-        if copy.checksum.is_some() {
-            return Err(Error::invalid("ADD --checksum is for remote sources, which are not supported"));
+        copy.checksum = copy.checksum.map(|sum| self.expand(&sum)).transpose()?;
+        if copy.checksum.is_some() && (remotes.len() != 1 || !copy.sources.is_empty()) {
+            return Err(Error::invalid("ADD --checksum is for one remote source")
+                .hint("write a line of its own for each source with a checksum"));
         }
         for heredoc in &mut copy.heredocs {
             self.fill(heredoc)?;
         }
         copy.chown = copy.chown.map(|owner| self.expand(&owner)).transpose()?;
-        let mode = match &copy.chmod {
-            Some(text) => {
-                let text = self.expand(text)?;
-                let mode = Mode::parse(&text);
-                Some(mode.ok_or_else(|| {
-                    Error::invalid(format!("{name} --chmod={text} is no mode"))
-                        .hint("write 644 or u=rwX,go=rX")
-                })?)
-            }
-            None => None,
-        };
+        let mode = copy.chmod.as_deref().map(|text| self.mode(name, text)).transpose()?;
         let exclude = copy.exclude.iter().map(|p| self.expand(p)).collect::<Result<Vec<_>>>()?;
         let exclude = Ignore::of(exclude.iter().map(String::as_str))?;
         let given = self.expand(&copy.target)?;
@@ -105,13 +126,20 @@ impl StageRun<'_> {
             given.ends_with('/') || given == "." || given.ends_with("/.") || copy.parents;
         let target = self.absolute(&given);
         ends_as_folder |= target == "/";
-        if copy.sources.len() + copy.heredocs.len() > 1 && !ends_as_folder {
+        if copy.sources.len() + copy.heredocs.len() + remotes.len() > 1 && !ends_as_folder {
             return Err(Error::invalid(format!(
                 "{name} has several sources, and the target '{given}' is no folder"
             ))
             .hint(format!("end the target with '/': {given}/")));
         }
-        Ok(Job { copy, target, target_is_folder: ends_as_folder, exclude, mode })
+        Ok(Job { copy, remotes, target, target_is_folder: ends_as_folder, exclude, mode })
+    }
+
+    fn mode(&self, name: &str, text: &str) -> Result<Mode> {
+        let text = self.expand(text)?;
+        Mode::parse(&text).ok_or_else(|| {
+            Error::invalid(format!("{name} --chmod={text} is no mode")).hint("write 644 or u=rwX,go=rX")
+        })
     }
 
     fn fill(&self, heredoc: &mut Heredoc) -> Result<()> {
@@ -142,17 +170,29 @@ impl StageRun<'_> {
         for heredoc in &copy.heredocs {
             key.text(&heredoc.name).text(&heredoc.content);
         }
+        for remote in &job.remotes {
+            key.text(&format!("{remote:?} {:?} {}", copy.unpack, copy.keep_git_dir));
+        }
         key.key()
     }
 
-    fn content_key(&self, job: &Job, described: &Digest, tree: &Tree, items: &[Item]) -> Result<Digest> {
+    fn content_key(
+        &self,
+        job: &Job,
+        described: &Digest,
+        found: &Found,
+        fetched: &[Fetched],
+    ) -> Result<Digest> {
         let mut key = self.build.key("copy-content-1");
         key.digest(described);
-        for item in items {
+        for item in &found.items {
             key.text(&item.name.to_string_lossy())
                 .text(&item.kept.to_string_lossy())
                 .number(u64::from(item.is_dir()));
-            key.digest(&tree.digest(item, &job.exclude, &self.build.builder.files)?);
+            key.digest(&found.tree.digest(item, &job.exclude, &self.build.builder.files)?);
+        }
+        for source in fetched {
+            source.add_to(&mut key);
         }
         Ok(key.key())
     }
@@ -160,7 +200,7 @@ impl StageRun<'_> {
     fn items(&self, job: &Job, tree: &Tree) -> Result<Vec<Item>> {
         let mut items = Vec::new();
         for source in &job.copy.sources {
-            let found = tree.find(source)?;
+            let found = tree.find(source, job.copy.parents)?;
             items.extend(found.into_iter().filter(|item| !job.exclude.is_ignored(&item.name)));
         }
         if items.len() > 1 && !job.target_is_folder {
@@ -174,7 +214,7 @@ impl StageRun<'_> {
         Ok(items)
     }
 
-    fn place(&self, job: &Job, tree: &Tree, items: &[Item], upper: &Path) -> Result<()> {
+    fn place(&self, job: &Job, found: &Found, fetched: Vec<Fetched>, upper: &Path) -> Result<()> {
         let view = self.view()?;
         let owner =
             job.copy.chown.as_deref().map(|owner| self.state.owner(owner, Some(&view))).transpose()?;
@@ -183,67 +223,70 @@ impl StageRun<'_> {
         let placer = Placer::new(upper, below, &changes)?;
         let (target, is_there) = placer.resolve(Path::new(&job.target))?;
         let into_folder = job.target_is_folder || is_there;
-        for item in items {
-            let place = match job.copy.parents {
-                true => target.join(&item.kept),
-                false if item.is_dir() || !into_folder => target.clone(),
-                false => target.join(item.name.file_name().unwrap_or_default()),
-            };
-            if let Some(reader) = self.archive(job, tree, item)? {
-                placer.folder(&target)?;
-                unpack(reader, &upper.join(&target), owner)?;
-            } else {
-                placer.copy(tree, item, &place, &job.exclude)?;
-            }
+        let put = Put { placer, job, upper, target, into_folder, owner };
+        for item in &found.items {
+            put.item(&found.tree, item)?;
+        }
+        for source in fetched {
+            self.put_fetched(source, &put)?;
         }
         for heredoc in &job.copy.heredocs {
-            let place = if into_folder { target.join(&heredoc.name) } else { target.clone() };
-            placer.file(&place, heredoc.content.as_bytes(), 0o644)?;
+            put.placer.file(&put.file(&heredoc.name), heredoc.content.as_bytes(), 0o644)?;
         }
-        placer.finish()
-    }
-
-    /// The decoded content of a source that `ADD` unpacks.
-    fn archive(&self, job: &Job, tree: &Tree, item: &Item) -> Result<Option<impl Read + use<>>> {
-        if !job.copy.add || job.copy.unpack == Some(false) || item.node.kind() != FileType::RegularFile {
-            return Ok(None);
-        }
-        let shown = item.name.display();
-        let mut head = Vec::new();
-        item.node.open()?.take(6).read_to_end(&mut head).at("read", &item.name)?;
-        if head.starts_with(b"BZh") || head.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]) {
-            let what =
-                format!("ADD cannot unpack '{shown}' of {}: bzip2 and xz are not supported", tree.name());
-            return Err(
-                Error::invalid(what).hint("compress it with gzip or zstd, or COPY it and unpack it in RUN")
-            );
-        }
-        let mut block = Vec::new();
-        let decoder = Decoder::new(item.node.open()?).at("read", &item.name)?;
-        // A compressed file that is no archive, or a broken one, is copied as it is.
-        if decoder.take(512).read_to_end(&mut block).is_err() {
-            return Ok(None);
-        }
-        let is_tar = block.get(257..262) == Some(b"ustar".as_slice());
-        is_tar.then(|| Decoder::new(item.node.open()?).at("read", &item.name)).transpose()
+        put.placer.finish()
     }
 }
 
-fn unpack(reader: impl Read, target: &Path, owner: Option<(u32, u32)>) -> Result<()> {
-    let options = UnpackOptions { whiteouts: false, owner, ..UnpackOptions::default() };
-    unpack_into(reader, target, &options)?;
-    Ok(())
+/// Where the files of one step go.
+pub(super) struct Put<'a> {
+    pub(super) placer: Placer<'a>,
+    pub(super) job: &'a Job,
+    upper: &'a Path,
+    target: PathBuf,
+    into_folder: bool,
+    owner: Option<(u32, u32)>,
 }
 
-fn refuse_remote(name: &str, source: &str) -> Result<()> {
-    let is_remote = source.starts_with("http://")
-        || source.starts_with("https://")
-        || source.starts_with("git@")
-        || source.starts_with("git://")
-        || source.starts_with("ssh://");
-    if !is_remote {
-        return Ok(());
+impl Put<'_> {
+    /// The place of a file of this name.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        if self.into_folder { self.target.join(name) } else { self.target.clone() }
     }
-    Err(Error::invalid(format!("{name} cannot fetch '{source}': remote sources are not supported"))
-        .hint("download it into the build context first, or in a RUN --network=host step"))
+
+    pub(super) fn item(&self, tree: &Tree, item: &Item) -> Result<()> {
+        let place = match self.job.copy.parents {
+            true => self.target.join(&item.kept),
+            false if item.is_dir() || !self.into_folder => self.target.clone(),
+            false => self.target.join(item.name.file_name().unwrap_or_default()),
+        };
+        let unpacks = self.job.copy.add && self.job.copy.unpack != Some(false);
+        if unpacks && item.node.kind() == FileType::RegularFile {
+            let open = || item.node.open().map_err(std::io::Error::other);
+            if let Some(content) = archive(open).at("read", &item.name)? {
+                return self.unpack(content);
+            }
+        }
+        self.placer.copy(tree, item, &place, &self.job.exclude)
+    }
+
+    /// A tree that is not looked into for archives.
+    pub(super) fn item_as_is(&self, tree: &Tree, item: &Item) -> Result<()> {
+        self.placer.copy(tree, item, &self.target, &self.job.exclude)
+    }
+
+    pub(super) fn is_into_folder(&self) -> bool {
+        self.into_folder
+    }
+
+    /// Unpacks an archive into the target.
+    pub(super) fn unpack(&self, content: impl std::io::Read) -> Result<()> {
+        self.placer.folder(&self.target)?;
+        let options = UnpackOptions { whiteouts: false, owner: self.owner, ..UnpackOptions::default() };
+        unpack_into(content, &self.upper.join(&self.target), &options)?;
+        Ok(())
+    }
+}
+
+fn copy_cannot_fetch(source: &str) -> Error {
+    Error::invalid(format!("COPY cannot fetch '{}'", without_password(source))).hint("ADD fetches remote sources")
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::Read,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -10,10 +11,12 @@ use std::{
 };
 
 use wharf_base::{Clock, Digest, SystemClock, Timestamp};
-use wharf_image::{Decoder, Descriptor, ImageConfig, UnpackOptions, unpack_into};
+use wharf_image::{Descriptor, ImageConfig, UnpackOptions, unpack_into};
 
 use super::{
+    contexts::Prepared,
     plan::{Plan, PlannedStage, Step, Wishes, plan},
+    remote_step::Remotes,
     request::{BuildRequest, BuildResult, Builder, Context, DockerfileSource, StepReport},
     settings::PROXY_ARGS,
     stage::StageRun,
@@ -26,6 +29,7 @@ use crate::{
     error::{Error, ErrorKind, IoContext, Place, Result},
     ignore::Ignore,
     progress::{Listener, Progress},
+    remote::{Remote, archive, decoded, without_password},
     workspace::Temp,
 };
 
@@ -39,6 +43,7 @@ pub(crate) struct Build<'a> {
     pub(crate) file: &'a Dockerfile,
     pub(crate) temp: &'a Temp,
     pub(crate) context: Option<Tree>,
+    pub(crate) contexts: Mutex<BTreeMap<String, Prepared>>,
     pub(crate) listener: Listener<'a>,
     slots: Slots,
     done: Mutex<Done>,
@@ -58,7 +63,7 @@ struct Notes {
     used_args: BTreeSet<String>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -68,7 +73,7 @@ pub(crate) fn build(
     listener: Listener<'_>,
 ) -> Result<BuildResult> {
     let temp = builder.workspace.temp()?;
-    let context_dir = prepare_context(&mut request, &temp)?;
+    let context_dir = prepare_context(builder, &mut request, &temp)?;
     let (name, text) = read_dockerfile(&request.dockerfile, &context_dir)?;
     let result = build_text(builder, &request, listener, &temp, context_dir, (&name, &text));
     let saved = builder.files.save();
@@ -94,7 +99,12 @@ fn build_text(
     // Before anything is run: what they tell of may be why the build fails.
     warnings.iter().for_each(|text| warn(listener, text));
     let image = |name: &str| image_state(builder, name, listener);
-    let wishes = Wishes { target: request.target.as_deref(), args: &request.args, image: &image };
+    let wishes = Wishes {
+        target: request.target.as_deref(),
+        args: &request.args,
+        contexts: &request.contexts,
+        image: &image,
+    };
     let plan = plan(&file, &wishes)?;
     listener(Progress::Planned { steps: plan.steps });
     let ignore = Arc::new(read_ignore(&request.dockerfile, &context_dir)?);
@@ -104,7 +114,8 @@ fn build_text(
         plan: &plan,
         file: &file,
         temp,
-        context: Some(Tree::context(&context_dir, ignore)?),
+        context: Some(Tree::context(&context_dir, ignore, "the build context".into())?),
+        contexts: Mutex::default(),
         listener,
         slots: Slots::new(request.workers),
         done: Mutex::default(),
@@ -124,7 +135,7 @@ fn warn(listener: Listener<'_>, text: &str) {
 }
 
 /// The folder the context lies in; a stream is unpacked first.
-fn prepare_context(request: &mut BuildRequest, temp: &Temp) -> Result<PathBuf> {
+fn prepare_context(builder: &Builder, request: &mut BuildRequest, temp: &Temp) -> Result<PathBuf> {
     let unpacked = temp.path().join("context");
     match std::mem::replace(&mut request.context, Context::Empty) {
         Context::Folder(folder) => {
@@ -142,15 +153,53 @@ fn prepare_context(request: &mut BuildRequest, temp: &Temp) -> Result<PathBuf> {
         Context::Tar(stream) => {
             fs::create_dir(&unpacked).at("create folder", &unpacked)?;
             let stream = stream.into_inner().unwrap_or_else(PoisonError::into_inner);
-            let decoder = Decoder::new(stream).at("read", "the stream of the build context")?;
+            let decoder = decoded(stream).at("read", "the stream of the build context")?;
             let options = UnpackOptions { whiteouts: false, owner: Some((0, 0)), ..UnpackOptions::default() };
             unpack_into(decoder, &unpacked, &options)?;
             Ok(unpacked)
         }
+        Context::Remote(url) => remote_context(builder, request, temp, &url, unpacked),
         Context::Empty => {
             fs::create_dir(&unpacked).at("create folder", &unpacked)?;
             Ok(unpacked)
         }
+    }
+}
+
+/// A repository, an archive, or a Dockerfile without a context, by its address.
+fn remote_context(
+    builder: &Builder,
+    request: &mut BuildRequest,
+    temp: &Temp,
+    url: &str,
+    unpacked: PathBuf,
+) -> Result<PathBuf> {
+    let remotes = Remotes { builder, request, temp };
+    match Remote::parse(url)? {
+        Some(Remote::Git(url)) => {
+            let keep_git = request.args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").is_some_and(|value| value == "1");
+            let commit = remotes.git().resolve(&url)?;
+            remotes.files_of(&url, &commit, keep_git)
+        }
+        Some(Remote::Http(url)) => {
+            let mut download = remotes.download(&url)?;
+            fs::create_dir(&unpacked).at("create folder", &unpacked)?;
+            let shown = without_password(&url);
+            if let Some(content) = archive(|| download.reopened()).at("read", &shown)? {
+                let options =
+                    UnpackOptions { whiteouts: false, owner: Some((0, 0)), ..UnpackOptions::default() };
+                unpack_into(content, &unpacked, &options)?;
+                return Ok(unpacked);
+            }
+            let mut text = String::new();
+            download.content = download.reopened().at("read", &shown)?;
+            download.content.take(MAX_DOCKERFILE).read_to_string(&mut text).map_err(|error| {
+                Error::invalid(format!("'{shown}' is neither an archive nor a Dockerfile")).caused_by(error)
+            })?;
+            request.dockerfile = DockerfileSource::Text(text);
+            Ok(unpacked)
+        }
+        None => Err(Error::invalid(format!("'{url}' is no address of a repository, an archive or a Dockerfile"))),
     }
 }
 
@@ -160,7 +209,12 @@ fn read_dockerfile(source: &DockerfileSource, context: &Path) -> Result<(String,
         DockerfileSource::Text(text) => return Ok(("Dockerfile".into(), text.clone())),
         DockerfileSource::File(path) => (path.display().to_string(), path.clone()),
         DockerfileSource::InContext(name) => {
-            let inside = wharf_image::View::plain(context)?.find(Path::new(name), true)?;
+            let view = wharf_image::View::plain(context)?;
+            let mut inside = view.find(Path::new(name), true)?;
+            if inside.node.is_none() && name == "Dockerfile" {
+                let lower = view.find(Path::new("dockerfile"), true)?;
+                inside = if lower.node.is_some() { lower } else { inside };
+            }
             (name.clone(), context.join(inside.path))
         }
     };
@@ -182,6 +236,11 @@ fn read_dockerfile(source: &DockerfileSource, context: &Path) -> Result<(String,
             .of(&name)
     })?;
     Ok((name, text))
+}
+
+/// `.dockerignore` of a folder.
+pub(crate) fn read_ignore_of(folder: &Path) -> Result<Ignore> {
+    read_ignore(&DockerfileSource::Text(String::new()), folder)
 }
 
 /// `NAME.dockerignore` beside the Dockerfile, or `.dockerignore` of the context.

@@ -2,12 +2,20 @@
 
 mod copy_step;
 mod executor;
+mod mask;
+mod contexts;
 mod plan;
+mod remote_step;
 mod request;
 mod run_mounts;
 mod run_step;
 mod settings;
+mod ssh;
 mod stage;
 mod state;
+mod turn;
 
-pub use request::{BuildRequest, BuildResult, Builder, Context, DockerfileSource, Pull, Secret, StepReport};
+pub use request::{
+    Allowed, BuildRequest, BuildResult, Builder, Context, DockerfileSource, NamedContext, Pull, Secret, StepNetwork,
+    StepReport,
+};

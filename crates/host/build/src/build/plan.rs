@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use wharf_base::closest;
 use wharf_image::Platform;
 
-use super::state::State;
+use super::{contexts::named, request::NamedContext, state::State};
 use crate::{
     dockerfile::{Dockerfile, Expander, Instruction, Kind, parse_mount},
     error::{Error, Place, Result},
@@ -44,6 +44,8 @@ pub(crate) struct PlannedStage {
 pub(crate) enum Base {
     Stage(usize),
     Start(Box<State>),
+    /// A context of this name.
+    Context(String),
 }
 
 /// A step as people see it.
@@ -57,6 +59,7 @@ pub(crate) struct Step {
 pub(crate) struct Wishes<'a> {
     pub(crate) target: Option<&'a str>,
     pub(crate) args: &'a BTreeMap<String, String>,
+    pub(crate) contexts: &'a BTreeMap<String, NamedContext>,
     /// Finds an image and gives the state of a stage on it.
     pub(crate) image: &'a dyn Fn(&str) -> Result<State>,
 }
@@ -182,8 +185,15 @@ impl Planner<'_> {
         if let Some(platform) = &stage.from.platform {
             check_platform(&expand(platform)?).map_err(at)?;
         }
+        let replaced = stage.from.name.as_deref().and_then(|name| named(self.wishes.contexts, name));
+        if let Some(context) = replaced {
+            let base = Base::Context(context.to_owned());
+            return Ok(Draft { base, shown: format!("context {context}"), instructions: Vec::new() });
+        }
         let mut triggers = Vec::new();
-        let (base, shown) = if name == "scratch" {
+        let (base, shown) = if let Some(context) = named(self.wishes.contexts, &name) {
+            (Base::Context(context.to_owned()), format!("context {context}"))
+        } else if name == "scratch" {
             (Base::Start(Box::new(State::scratch())), name)
         } else if let Some(base) = self.file.stage(&name, number).filter(|_| name.parse::<usize>().is_err()) {
             triggers = self.triggers_of_stage(base);
@@ -222,6 +232,9 @@ impl Planner<'_> {
         }
         let mut stages = Vec::new();
         for name in names {
+            if named(self.wishes.contexts, &name).is_some() {
+                continue;
+            }
             if name.contains('$') {
                 let hint = "name the image in a FROM … AS stage and take files from that";
                 return Err(Error::invalid(format!("'{name}': from cannot hold a variable")).hint(hint));

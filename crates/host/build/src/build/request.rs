@@ -18,11 +18,22 @@ use crate::{
     dockerfile::Network,
     error::Result,
     progress::{Cancel, Progress, StepId},
+    remote::{Downloads, Fetch},
     workspace::Workspace,
 };
 
 /// Brings an image that is not in the store.
 pub type Pull = Arc<dyn Fn(&Reference) -> Result<(), wharf_base::Hinted> + Send + Sync>;
+
+/// Connects steps to a network.
+pub trait StepNetwork: Send + Sync {
+    /// Connects the step's pod `id`, whose network namespace is at `namespace`.
+    fn attach(&self, id: &str, namespace: &Path) -> Result<(), wharf_base::Hinted>;
+    /// Takes back what [`StepNetwork::attach`] gave.
+    fn detach(&self, id: &str);
+    /// What the step reads as /etc/resolv.conf.
+    fn resolver(&self) -> Vec<u8>;
+}
 
 /// Builds images. Several may work in one folder at the same time, in one process or in several.
 pub struct Builder {
@@ -32,6 +43,9 @@ pub struct Builder {
     pub(crate) files: FileDigests,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) pull: Option<Pull>,
+    pub(crate) fetch: Option<Fetch>,
+    pub(crate) network: Option<Arc<dyn StepNetwork>>,
+    pub(crate) downloads: Downloads,
 }
 
 /// Where the Dockerfile comes from.
@@ -51,6 +65,8 @@ pub enum Context {
     Folder(PathBuf),
     /// A tar stream, plain or compressed with gzip or zstd.
     Tar(Mutex<Box<dyn Read + Send>>),
+    /// A git repository, a tar archive or a Dockerfile at this address.
+    Remote(String),
     /// None.
     Empty,
 }
@@ -71,6 +87,28 @@ pub enum Secret {
     Value(Vec<u8>),
 }
 
+/// `--build-context`: files or an image that the Dockerfile names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A folder of this machine.
+    Folder(PathBuf),
+    /// An image.
+    Image(String),
+    /// A git repository or a tar archive at this address.
+    Remote(String),
+    /// An image in a folder in OCI layout.
+    Layout(PathBuf),
+}
+
+/// What steps may do that could harm the machine; only the caller of the build can allow it, never the Dockerfile.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// `RUN --security=insecure`.
+    pub insecure: bool,
+    /// `RUN --network=host`.
+    pub host_network: bool,
+}
+
 /// A build.
 pub struct BuildRequest {
     /// The Dockerfile.
@@ -87,8 +125,22 @@ pub struct BuildRequest {
     pub labels: BTreeMap<String, String>,
     /// Runs every step, whatever the cache knows.
     pub no_cache: bool,
+    /// Stages whose steps run, whatever the cache knows.
+    pub no_cache_stages: Vec<String>,
     /// Secrets by id.
     pub secrets: BTreeMap<String, Secret>,
+    /// Sockets of ssh agents by id.
+    pub ssh: BTreeMap<String, PathBuf>,
+    /// Contexts by name: they stand before stages and images of that name.
+    pub contexts: BTreeMap<String, NamedContext>,
+    /// What dangerous steps may do.
+    pub allowed: Allowed,
+    /// Lines of every step's /etc/hosts: name and address.
+    pub hosts: Vec<(String, String)>,
+    /// Size of every step's /dev/shm in bytes.
+    pub shm_bytes: Option<u64>,
+    /// Annotations of the manifest.
+    pub annotations: BTreeMap<String, String>,
     /// The network of `RUN` steps that do not ask for one: [`Network::Host`], or loopback only.
     pub network: Network,
     /// Clamps the times of files and stamps the image, in seconds since 1970, so that builds are reproducible.
@@ -110,7 +162,14 @@ impl BuildRequest {
             tags: Vec::new(),
             labels: BTreeMap::new(),
             no_cache: false,
+            no_cache_stages: Vec::new(),
             secrets: BTreeMap::new(),
+            ssh: BTreeMap::new(),
+            contexts: BTreeMap::new(),
+            allowed: Allowed::default(),
+            hosts: Vec::new(),
+            shm_bytes: None,
+            annotations: BTreeMap::new(),
             network: Network::Default,
             source_date_epoch: None,
             workers: 0,
@@ -154,9 +213,12 @@ impl Builder {
             images,
             records: Records::new(workspace.records()),
             files: FileDigests::open(workspace.files()),
+            downloads: Downloads::new(workspace.downloads()),
             workspace,
             runtime,
             pull: None,
+            fetch: None,
+            network: None,
         })
     }
 
@@ -171,6 +233,18 @@ impl Builder {
     /// Lets builds bring images that are not in the store.
     pub fn with_pull(mut self, pull: Pull) -> Self {
         self.pull = Some(pull);
+        self
+    }
+
+    /// Lets builds fetch files over HTTP.
+    pub fn with_fetch(mut self, fetch: Fetch) -> Self {
+        self.fetch = Some(fetch);
+        self
+    }
+
+    /// Connects steps that ask for no network in particular.
+    pub fn with_network(mut self, network: Arc<dyn StepNetwork>) -> Self {
+        self.network = Some(network);
         self
     }
 
@@ -190,6 +264,7 @@ impl Builder {
 
     /// Forgets results nobody has used for `age`; how many. Their layers go with the next garbage collection.
     pub fn prune(&self, age: Duration) -> Result<usize> {
+        self.downloads.prune(age)?;
         self.records.prune(age)
     }
 }

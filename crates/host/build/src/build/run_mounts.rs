@@ -11,7 +11,9 @@ use wharf_base::Digest;
 use wharf_runtime::{mount, oci};
 
 use super::{
+    mask::Mask,
     request::Secret,
+    ssh::AgentSocket,
     stage::{Source, StageRun},
 };
 use crate::{
@@ -37,6 +39,10 @@ pub(crate) struct Ready {
     pub(crate) env: Vec<String>,
     /// Locks of cache folders, held while the step runs.
     _locks: Vec<File>,
+    /// Sockets of ssh agents, open while the step runs.
+    _agents: Vec<AgentSocket>,
+    /// What the step must not tell.
+    pub(crate) mask: Mask,
 }
 
 impl StageRun<'_> {
@@ -47,28 +53,32 @@ impl StageRun<'_> {
             let wanted = self.wanted(parse_mount(text, Some(&|value| self.expand(value)))?)?;
             key.text(&format!("{:?}", wanted.mount)).text(&wanted.target);
             if let Some((source, items)) = &wanted.source {
-                match source.key {
-                    Some(known) => drop(key.digest(&known)),
-                    None => {
-                        for item in items {
-                            let digest: Digest =
-                                source.tree.digest(item, &Ignore::default(), &self.build.builder.files)?;
-                            key.digest(&digest);
-                        }
-                    }
-                }
+                self.add_source(source, items, key)?;
             }
             all.push(wanted);
         }
         Ok(all)
     }
 
+    /// What files bring to a key.
+    fn add_source(&self, source: &Source, items: &[Item], key: &mut KeyMaker) -> Result<()> {
+        if let Some(known) = source.key {
+            key.digest(&known);
+            return Ok(());
+        }
+        for item in items {
+            let digest: Digest = source.tree.digest(item, &Ignore::default(), &self.build.builder.files)?;
+            key.digest(&digest);
+        }
+        Ok(())
+    }
+
     fn wanted(&self, mut mount: Mount) -> Result<Wanted> {
         let mut source = None;
-        if mount.kind == MountKind::Bind {
+        if mount.kind == MountKind::Bind || (mount.kind == MountKind::Cache && mount.from.is_some()) {
             let found = self.source(mount.from.as_deref())?;
             let path = if mount.source.is_empty() { "/" } else { &mount.source };
-            let items = found.tree.find(path)?;
+            let items = found.tree.find(path, false)?;
             source = Some((found, items));
         }
         if mount.kind == MountKind::Secret {
@@ -79,6 +89,7 @@ impl StageRun<'_> {
         }
         let target = match (&mount.target, mount.kind) {
             (Some(target), _) => self.absolute(target),
+            (None, MountKind::Ssh) => "/run/buildkit/ssh_agent.0".to_owned(),
             (None, MountKind::Secret) => format!("/run/secrets/{}", mount.id.as_deref().unwrap_or_default()),
             (None, _) => return Err(Error::invalid("RUN --mount: target is missing")),
         };
@@ -103,7 +114,7 @@ impl StageRun<'_> {
                     ready.mounts.push(mount(&wanted.target, "tmpfs", "tmpfs", &options)?);
                 }
                 MountKind::Secret => self.secret(wanted, &place, &mut ready)?,
-                MountKind::Ssh => return Err(Error::invalid("RUN --mount: type=ssh is not supported")),
+                MountKind::Ssh => self.ssh(wanted, &place, &mut ready)?,
             }
         }
         Ok(ready)
@@ -131,7 +142,13 @@ impl StageRun<'_> {
 
     fn cache(&self, wanted: &Wanted, place: &Path, ready: &mut Ready) -> Result<()> {
         let mount = &wanted.mount;
-        let id = Digest::of(mount.id.as_deref().unwrap_or(&wanted.target)).hex();
+        let mut id = KeyMaker::new("cache-mount-1");
+        id.text(mount.id.as_deref().unwrap_or(&wanted.target));
+        if let Some((source, items)) = &wanted.source {
+            self.add_source(source, items, &mut id)?;
+            id.text(&mount.source);
+        }
+        let id = id.key().hex();
         let home = self.build.builder.workspace.mounts().join(id.get(..32).unwrap_or(&id));
         private_dir(&home)?;
         let how = match mount.sharing {
@@ -150,11 +167,34 @@ impl StageRun<'_> {
         };
         if !folder.exists() {
             fs::create_dir_all(&folder).at("create folder", &folder)?;
+            if let Some((source, items)) = &wanted.source {
+                fill(source, items, &folder)?;
+            }
             let mode = fs::Permissions::from_mode(mount.mode.unwrap_or(0o755));
             fs::set_permissions(&folder, mode).at("set the mode of", &folder)?;
             chown(&folder, Some(mount.uid), Some(mount.gid)).at("set the owner of", &folder)?;
         }
         ready.mounts.push(bind(&wanted.target, &folder, mount.readonly)?);
+        Ok(())
+    }
+
+    fn ssh(&self, wanted: &Wanted, place: &Path, ready: &mut Ready) -> Result<()> {
+        let mount = &wanted.mount;
+        let id = mount.id.as_deref().unwrap_or("default");
+        let Some(agent) = self.build.request.ssh.get(id) else {
+            if !mount.required {
+                return Ok(());
+            }
+            return Err(Error::invalid(format!("the ssh agent '{id}' is required and was not given"))
+                .hint(format!("add --ssh {id}")));
+        };
+        let socket = AgentSocket::open(place, agent, mount.mode.unwrap_or(0o600), (mount.uid, mount.gid))?;
+        ready.mounts.push(bind(&wanted.target, &socket.path(), false)?);
+        // Of several agents, ssh asks the first.
+        if !ready.env.iter().any(|setting| setting.starts_with("SSH_AUTH_SOCK=")) {
+            ready.env.push(format!("SSH_AUTH_SOCK={}", wanted.target));
+        }
+        ready._agents.push(socket);
         Ok(())
     }
 
@@ -170,6 +210,7 @@ impl StageRun<'_> {
             }
             None => return Ok(()),
         };
+        ready.mask.hide(&content);
         if let Some(name) = &mount.env {
             let value =
                 String::from_utf8(content.clone()).ok().filter(|value| !value.contains('\0')).ok_or_else(
@@ -187,6 +228,17 @@ impl StageRun<'_> {
         ready.mounts.push(bind(&wanted.target, place, true)?);
         Ok(())
     }
+}
+
+/// What a new cache begins with.
+fn fill(source: &Source, items: &[Item], folder: &Path) -> Result<()> {
+    let changes = Changes::default();
+    let placer = Placer::new(folder, None, &changes)?;
+    for item in items {
+        let place = if item.is_dir() { Path::new("") } else { Path::new(item.name.file_name().unwrap_or_default()) };
+        placer.copy(&source.tree, item, place, &Ignore::default())?;
+    }
+    placer.finish()
 }
 
 /// A bind mount of a file or folder of this machine.

@@ -20,6 +20,7 @@ use wharf_runtime::{
 };
 
 use super::{
+    mask::Mask,
     run_mounts::{Ready, bind},
     settings::PROXY_ARGS,
     stage::StageRun,
@@ -48,6 +49,7 @@ struct Program {
 impl StageRun<'_> {
     /// Runs the step; true when its result was there.
     pub(crate) fn run(&mut self, run: &Run, step: StepId) -> Result<bool> {
+        self.check_allowed(run)?;
         let program = self.program(run)?;
         let network = match run.network {
             Network::Default => self.build.request.network,
@@ -58,11 +60,24 @@ impl StageRun<'_> {
         key.digest(&self.state.key).texts(program.args.iter().map(String::as_str));
         key.texts(self.state.config.env.iter().map(String::as_str)).texts(args.iter().map(String::as_str));
         key.text(&self.state.config.working_dir).text(&self.state.config.user).text(&format!("{network:?}"));
+        if run.insecure {
+            key.text("insecure");
+        }
+        for (name, address) in &self.build.request.hosts {
+            key.text(name).text(address);
+        }
         key.texts(program.script.iter().map(|(_, content)| content.as_str()));
         let wanted = self.wanted_mounts(&run.mounts, &mut key)?;
         let key = key.key();
         let created_by = created_by(&args, &program.args);
         if let Some(record) = self.cached(&key) {
+            self.state.take(&record, created_by);
+            return Ok(true);
+        }
+        let turn = self.turn(&key)?;
+        if turn.waited
+            && let Some(record) = self.cached(&key)
+        {
             self.state.take(&record, created_by);
             return Ok(true);
         }
@@ -74,8 +89,11 @@ impl StageRun<'_> {
         self.add_files(&program, network, &temp, &mut ready)?;
         let lower = self.folders_of(&self.state)?;
         let stubs = Stubs::before(&View::overlay(&lower)?, &ready.mounts)?;
-        let container = Container { stage: self, temp: &temp, step, lower, network };
-        container.run(&program.args, env, std::mem::take(&mut ready.mounts))?;
+        let mounts = std::mem::take(&mut ready.mounts);
+        let container =
+            Container { stage: self, temp: &temp, step, lower, network, insecure: run.insecure, mask: &ready.mask };
+        ready.mask.over(container.run(&program.args, env, mounts))?;
+        drop(ready);
         let changes = temp.pod().join("containers").join(NAME).join("upper");
         stubs.remove(&changes)?;
         let scratch = self.build.builder.images.scratch()?;
@@ -83,6 +101,20 @@ impl StageRun<'_> {
         let layer = self.commit(scratch)?;
         self.keep(&[key], layer.as_ref(), key, created_by)?;
         Ok(false)
+    }
+
+    /// What only the caller of the build can allow.
+    fn check_allowed(&self, run: &Run) -> Result<()> {
+        let (allowed, wanted) = (self.build.request.allowed, self.build.request.network);
+        if run.insecure && !allowed.insecure {
+            return Err(Error::invalid("RUN --security=insecure is not allowed in this build")
+                .hint("if you trust this Dockerfile as you trust root, add --allow security.insecure"));
+        }
+        if run.network == Network::Host && wanted != Network::Host && !allowed.host_network {
+            return Err(Error::invalid("RUN --network=host is not allowed in this build")
+                .hint("if the step may use the network of this machine, add --allow network.host"));
+        }
+        Ok(())
     }
 
     fn program(&self, run: &Run) -> Result<Program> {
@@ -148,11 +180,15 @@ impl StageRun<'_> {
             fs::write(&path, content).at("write", &path)?;
             Ok(path)
         };
-        let hosts = format!("127.0.0.1 localhost {HOSTNAME}\n::1 localhost ip6-localhost ip6-loopback\n");
+        let mut hosts = format!("127.0.0.1 localhost {HOSTNAME}\n::1 localhost ip6-localhost ip6-loopback\n");
+        for (name, address) in &self.build.request.hosts {
+            hosts.push_str(&format!("{address} {name}\n"));
+        }
         ready.mounts.push(bind("/etc/hosts", &put("hosts", hosts.as_bytes())?, true)?);
         let resolver = match network {
             Network::Host => fs::read("/etc/resolv.conf").unwrap_or_default(),
-            Network::Default | Network::None => Vec::new(),
+            Network::Default => self.build.builder.network.as_ref().map_or_else(Vec::new, |net| net.resolver()),
+            Network::None => Vec::new(),
         };
         ready.mounts.push(bind("/etc/resolv.conf", &put("resolv.conf", &resolver)?, true)?);
         if let Some((name, content)) = &program.script {
@@ -178,18 +214,25 @@ struct Container<'a> {
     step: StepId,
     lower: Vec<PathBuf>,
     network: Network,
+    insecure: bool,
+    mask: &'a Mask,
 }
 
 /// Ends the pod, whatever happens.
 struct Pod<'a> {
     container: &'a Container<'a>,
     sandbox: Box<dyn Sandbox>,
+    /// The pod's name in the network it is connected to.
+    attached: Option<String>,
 }
 
 impl Drop for Pod<'_> {
     fn drop(&mut self) {
         if self.sandbox.shutdown().is_err() {
             end_pod(&*self.container.stage.build.builder.runtime, &self.container.temp.pod());
+        }
+        if let (Some(id), Some(network)) = (&self.attached, &self.container.stage.build.builder.network) {
+            network.detach(id);
         }
     }
 }
@@ -200,7 +243,8 @@ impl Container<'_> {
         let id = format!("build-{}", random_hex(8));
         let config = self.config(&id, args, env, mounts)?;
         let sandbox = runtime.create(&self.temp.pod(), &self.sandbox(&id))?;
-        let pod = Pod { container: self, sandbox };
+        let mut pod = Pod { container: self, sandbox, attached: None };
+        self.connect(&mut pod)?;
         for warning in pod.sandbox.create_container(&config)?.warnings {
             self.tell(true, format!("warning: {warning}"));
         }
@@ -226,6 +270,21 @@ impl Container<'_> {
             }
             false if exit.code == 127 => error.hint("the program is not in the image"),
             false => error,
+        })
+    }
+
+    /// Connects the pod to the network of steps that ask for none in particular.
+    fn connect(&self, pod: &mut Pod<'_>) -> Result<()> {
+        let Some(network) = &self.stage.build.builder.network else { return Ok(()) };
+        if self.network != Network::Default {
+            return Ok(());
+        }
+        let id = format!("build-{}", self.temp.name());
+        // Also what was attached by half is to be taken back.
+        pod.attached = Some(id.clone());
+        network.attach(&id, &pod.sandbox.network_namespace()).map_err(|error| {
+            Error::host(format!("cannot connect the step to a network: {error}"))
+                .hint("build with --network none, or --network host if the steps may use this machine's network")
         })
     }
 
@@ -264,6 +323,8 @@ impl Container<'_> {
             cwd: settings.working_dir.clone(),
             mounts,
             cgroup: format!("wharf/{id}"),
+            privileged: self.insecure,
+            shm_bytes: self.stage.build.request.shm_bytes,
             ..SpecOptions::default()
         };
         Ok(ContainerConfig {
@@ -271,7 +332,7 @@ impl Container<'_> {
             spec: spec.build()?,
             root: RootFs { lower: self.lower.clone(), volatile: true },
             user: Some(settings.user.clone()),
-            seccomp: Seccomp::Default,
+            seccomp: if self.insecure { Seccomp::Unconfined } else { Seccomp::Default },
             stdin: Stdin::Null,
             log: None,
             labels: BTreeMap::new(),
@@ -279,7 +340,7 @@ impl Container<'_> {
     }
 
     fn tell(&self, is_error: bool, line: String) {
-        (self.stage.build.listener)(Progress::Output { step: self.step, is_error, line });
+        (self.stage.build.listener)(Progress::Output { step: self.step, is_error, line: self.mask.cover(line) });
     }
 
     /// Passes the output on until both streams end. A cancelled build ends the step.

@@ -193,6 +193,8 @@ fn joined(pairs: &[(String, String)]) -> String {
 /// `PORT[-PORT][/PROTOCOL]` as the image's configuration lists it.
 fn ports_of(text: &str) -> Option<Vec<String>> {
     let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    // An address and a port of the machine have no meaning here; Docker warns and takes what is left.
+    let range = range.rsplit_once(':').map_or(range, |(_, port)| port);
     let protocol = protocol.to_ascii_lowercase();
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
         return None;

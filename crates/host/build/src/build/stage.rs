@@ -6,6 +6,7 @@ use wharf_base::Digest;
 use wharf_image::{Compression, Layer, Scratch, View};
 
 use super::{
+    contexts::Prepared,
     executor::Build,
     plan::{Base, PlannedStage, Step, one_line},
     state::State,
@@ -39,6 +40,7 @@ impl<'a> StageRun<'a> {
         let state = match &planned.base {
             Base::Stage(number) => build.wait_for(*number)?.child(),
             Base::Start(state) => (**state).clone(),
+            Base::Context(name) => build.context_state(name).map_err(|error| error.at(planned.place))?,
         };
         build.report(&planned.from_step, || Ok(true))?;
         Ok(Self { build, number: planned.number, state, has_cmd: false })
@@ -55,9 +57,19 @@ impl<'a> StageRun<'a> {
         })
     }
 
+    /// Whether the caller wants this stage's steps run.
+    pub(crate) fn ignores_cache(&self) -> bool {
+        let request = &self.build.request;
+        let name = self.build.file.stages.get(self.number).and_then(|stage| stage.from.name.as_deref());
+        let is_this = |wanted: &String| {
+            name.is_some_and(|name| name.eq_ignore_ascii_case(wanted)) || *wanted == self.number.to_string()
+        };
+        request.no_cache || request.no_cache_stages.iter().any(is_this)
+    }
+
     /// A result that is there already.
     pub(crate) fn cached(&self, key: &Digest) -> Option<Record> {
-        if self.build.request.no_cache {
+        if self.ignores_cache() {
             return None;
         }
         self.build.builder.records.get(key, &self.build.builder.images)
@@ -101,10 +113,12 @@ impl<'a> StageRun<'a> {
                 self.build.context.clone().ok_or_else(|| Error::invalid("there is no build context"))?;
             return Ok(Source { tree, key: None });
         };
-        let (state, name) = match self.build.file.stage(from, self.number) {
-            Some(number) => ((*self.build.wait_for(number)?).clone(), format!("the stage '{from}'")),
-            None if from == "scratch" => (State::scratch(), "the empty image".into()),
-            None => {
+        let (state, name) = match (self.build.context_of(from)?, self.build.file.stage(from, self.number)) {
+            (Some(Prepared::Files(tree)), _) => return Ok(Source { tree, key: None }),
+            (Some(Prepared::Image(state)), _) => (*state, format!("the context '{from}'")),
+            (None, Some(number)) => ((*self.build.wait_for(number)?).clone(), format!("the stage '{from}'")),
+            (None, None) if from == "scratch" => (State::scratch(), "the empty image".into()),
+            (None, None) => {
                 let state = super::executor::image_state(self.build.builder, from, self.build.listener)?;
                 (state, format!("the image '{from}'"))
             }

@@ -35,6 +35,8 @@ pub(crate) struct Clause {
     /// `X`: execute for folders and what somebody may execute already.
     conditional: bool,
     special: u32,
+    /// `g=u`: the bits of these classes are taken over.
+    like: u32,
 }
 
 impl Mode {
@@ -53,7 +55,7 @@ impl Mode {
                 let bits = u32::from(clause.read) * 0o444
                     + u32::from(clause.write) * 0o222
                     + u32::from(execute) * 0o111;
-                let bits = (bits & clause.classes) | clause.special;
+                let bits = ((bits | spread(mode & clause.like)) & clause.classes) | clause.special;
                 match clause.operator {
                     '+' => mode | bits,
                     '-' => mode & !bits,
@@ -62,6 +64,12 @@ impl Mode {
             }),
         }
     }
+}
+
+/// The permissions some class has, for all classes.
+fn spread(bits: u32) -> u32 {
+    let any = (bits | bits >> 3 | bits >> 6) & 0o7;
+    any * 0o111
 }
 
 fn clause(text: &str) -> Option<Clause> {
@@ -76,6 +84,7 @@ fn clause(text: &str) -> Option<Clause> {
         execute: false,
         conditional: false,
         special: 0,
+        like: 0,
     };
     for class in who.chars() {
         clause.classes |= match class {
@@ -93,6 +102,9 @@ fn clause(text: &str) -> Option<Clause> {
             'x' => clause.execute = true,
             'X' => clause.conditional = true,
             't' => clause.special |= 0o1000,
+            'u' => clause.like |= 0o700,
+            'g' => clause.like |= 0o070,
+            'o' => clause.like |= 0o007,
             's' => {
                 clause.special |= if clause.classes & 0o700 != 0 { 0o4000 } else { 0 };
                 clause.special |= if clause.classes & 0o070 != 0 { 0o2000 } else { 0 };
@@ -118,6 +130,8 @@ mod tests {
             ("a+X", 0o744, false, Some(0o755)),
             ("+t", 0o755, true, Some(0o1755)),
             ("u+s", 0o755, false, Some(0o4755)),
+            ("g=u", 0o640, false, Some(0o660)),
+            ("go+u", 0o740, false, Some(0o777)),
             ("99", 0, false, None),
             ("q+x", 0, false, None),
             ("", 0, false, None),

@@ -89,6 +89,28 @@ impl<'a> Placer<'a> {
         fchmod(&file, FileMode::from_raw_mode(mode)).at("set the mode of", target)
     }
 
+    /// Writes a file of what `content` gives, changed at `modified` (seconds since 1970).
+    pub(crate) fn stream(
+        &self,
+        target: &Path,
+        content: &mut dyn io::Read,
+        mode: u32,
+        modified: Option<i64>,
+    ) -> Result<()> {
+        self.folder(target.parent().unwrap_or(Path::new("")))?;
+        let (parent, name) = self.parent_of(target)?;
+        self.refuse_folder(target)?;
+        let mut file = self.create(&parent, &name, target)?;
+        io::copy(content, &mut file).at("write", target)?;
+        let mode = self.changes.mode.as_ref().map_or(mode, |change| change.apply(mode, false));
+        self.own(&parent, &name, self.changes.owner.unwrap_or((0, 0)), target)?;
+        fchmod(&file, FileMode::from_raw_mode(mode)).at("set the mode of", target)?;
+        let Some(seconds) = modified else { return Ok(()) };
+        let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
+        let times = Timestamps { last_access: time, last_modification: time };
+        utimensat(&parent, name.as_slice(), &times, AtFlags::SYMLINK_NOFOLLOW).at("set the time of", target)
+    }
+
     /// Makes a folder and those it is in, where they are not there yet. Those of the layers below keep what they are.
     pub(crate) fn folder(&self, path: &Path) -> Result<()> {
         let mut current = PathBuf::new();

@@ -54,9 +54,14 @@ impl Item {
 pub(crate) type Visit<'a> = dyn FnMut(&Path, &Node) -> Result<()> + 'a;
 
 impl Tree {
-    pub(crate) fn context(folder: &Path, ignore: Arc<Ignore>) -> Result<Self> {
+    pub(crate) fn context(folder: &Path, ignore: Arc<Ignore>, name: String) -> Result<Self> {
         let view = View::plain(folder)?;
-        Ok(Self { view, ignore, is_context: true, name: "the build context".into() })
+        Ok(Self { view, ignore, is_context: true, name })
+    }
+
+    /// Files that were fetched: they belong to root, as those of a context do.
+    pub(crate) fn fetched(folder: &Path, name: String) -> Result<Self> {
+        Ok(Self { view: View::plain(folder)?, ignore: Arc::default(), is_context: true, name })
     }
 
     pub(crate) fn layers(top_first: &[PathBuf], name: String) -> Result<Self> {
@@ -72,15 +77,18 @@ impl Tree {
         if self.is_context { (0, 0) } else { (node.stat.st_uid, node.stat.st_gid) }
     }
 
-    /// What `pattern` means, in sorted order. At least one.
-    pub(crate) fn find(&self, pattern: &str) -> Result<Vec<Item>> {
+    /// What `pattern` means, in sorted order. A plain path must be there; a pattern may mean nothing, as Docker has it.
+    /// With `deep`, `**` means any number of folders.
+    pub(crate) fn find(&self, pattern: &str, deep: bool) -> Result<Vec<Item>> {
         let cleaned = clean(&format!("/{pattern}"));
         let cleaned = cleaned.trim_start_matches('/');
         let mut names = vec![PathBuf::new()];
         for part in cleaned.split('/').filter(|part| !part.is_empty()) {
             let mut next = Vec::new();
             for base in names {
-                if part.contains(['*', '?', '[', '\\']) {
+                if deep && part == "**" {
+                    self.folders_below(&base, 0, &mut next)?;
+                } else if part.contains(['*', '?', '[', '\\']) {
                     self.matching(&base, part, &mut next)?;
                 } else {
                     next.push(base.join(part));
@@ -102,7 +110,21 @@ impl Tree {
                 items.push(Item { path: found.path, name, kept, node });
             }
         }
-        if items.is_empty() { Err(self.missing(pattern)) } else { Ok(items) }
+        if items.is_empty() && !is_pattern(cleaned) { Err(self.missing(pattern)) } else { Ok(items) }
+    }
+
+    /// A folder and all below it.
+    fn folders_below(&self, base: &Path, depth: usize, out: &mut Vec<PathBuf>) -> Result<()> {
+        if depth > MAX_DEPTH || out.len() > MAX_ENTRIES {
+            return Err(Error::invalid(format!("'**' means too many folders of {}", self.name)));
+        }
+        let found = self.view.find(base, false)?;
+        let Some(Node { dir: Some(dir), .. }) = found.node else { return Ok(()) };
+        out.push(base.to_owned());
+        for name in self.view.list(&dir)? {
+            self.folders_below(&base.join(name), depth + 1, out)?;
+        }
+        Ok(())
     }
 
     fn matching(&self, base: &Path, part: &str, out: &mut Vec<PathBuf>) -> Result<()> {
@@ -242,6 +264,11 @@ impl Walk<'_, '_> {
             _ => (self.visit)(path, node),
         }
     }
+}
+
+/// Whether a source has a wildcard.
+pub(crate) fn is_pattern(source: &str) -> bool {
+    source.contains(['*', '?', '['])
 }
 
 /// The digest of a file's content and extended attributes.

@@ -88,6 +88,8 @@ pub struct Run {
     pub mounts: Vec<String>,
     /// `--network`.
     pub network: Network,
+    /// `--security=insecure`: with the rights of root of the machine.
+    pub insecure: bool,
 }
 
 /// `RUN --network`.
@@ -129,6 +131,8 @@ pub struct Copy {
     pub unpack: Option<bool>,
     /// `ADD --checksum`, which only remote sources have.
     pub checksum: Option<String>,
+    /// `ADD --keep-git-dir`.
+    pub keep_git_dir: bool,
 }
 
 const KEYWORDS: [&str; 18] = [
@@ -279,7 +283,7 @@ impl Flags<'_> {
             "FROM" => &["--platform"],
             "RUN" => &["--mount", "--network", "--security"],
             "COPY" => &["--from", "--chown", "--chmod", "--link", "--parents", "--exclude"],
-            "ADD" => &["--chown", "--chmod", "--link", "--exclude", "--checksum", "--unpack"],
+            "ADD" => &["--chown", "--chmod", "--link", "--exclude", "--checksum", "--unpack", "--keep-git-dir"],
             "HEALTHCHECK" => &["--interval", "--timeout", "--start-period", "--start-interval", "--retries"],
             _ => &[],
         };
@@ -373,18 +377,19 @@ fn run(line: &Line, flags: &mut Flags<'_>) -> Result<Kind> {
                 .hint("use default, none or host"));
         }
     };
-    match flags.one("security")?.as_deref() {
-        None | Some("sandbox") => {}
+    let insecure = match flags.one("security")?.as_deref() {
+        None | Some("sandbox") => false,
+        Some("insecure") => true,
         Some(other) => {
-            return Err(Error::invalid(format!("RUN --security={other} is not supported"))
-                .hint("build steps run without extra privileges; leave the flag out"));
+            return Err(Error::invalid(format!("RUN --security={other} is not known"))
+                .hint("use sandbox or insecure"));
         }
-    }
+    };
     let command = command(line)?;
     if command.args.is_empty() {
         return Err(Error::invalid("RUN requires a command"));
     }
-    Ok(Kind::Run(Run { command, mounts, network }))
+    Ok(Kind::Run(Run { command, mounts, network, insecure }))
 }
 
 fn copy(line: &Line, flags: &mut Flags<'_>) -> Result<Kind> {
@@ -401,10 +406,7 @@ fn copy(line: &Line, flags: &mut Flags<'_>) -> Result<Kind> {
     if add {
         copy.unpack = flags.switch("unpack")?;
         copy.checksum = flags.one("checksum")?;
-        if flags.switch("keep-git-dir")?.is_some() {
-            return Err(Error::invalid("ADD --keep-git-dir is not supported: git sources are not")
-                .hint("clone the repository into the build context and COPY it"));
-        }
+        copy.keep_git_dir = flags.switch("keep-git-dir")? == Some(true);
     } else {
         copy.from = flags.one("from")?;
         copy.parents = flags.switch("parents")? == Some(true);

@@ -157,16 +157,12 @@ pub fn parse_mount(text: &str, expand: Option<Expand<'_>>) -> Result<Mount> {
             return Err(bad(format!("{key} does not go with type={}", kind.name())));
         }
         match kind {
-            MountKind::Ssh => {
-                return Err(bad("type=ssh is not supported".into())
-                    .hint("give the key as a secret: --mount=type=secret,id=…"));
-            }
             MountKind::Secret if mount.id.is_none() && mount.source.is_empty() && mount.target.is_none() => {
                 return Err(bad("a secret needs an id".into()));
             }
-            MountKind::Cache if mount.from.is_some() || !mount.source.is_empty() => {
-                return Err(bad("a cache with from or source is not supported".into())
-                    .hint("fill the cache in a RUN step of its own"));
+            MountKind::Cache if mount.from.is_none() && !mount.source.is_empty() => {
+                return Err(bad("source of a cache needs from".into())
+                    .hint("name the stage that has the folder: from=STAGE"));
             }
             MountKind::Bind | MountKind::Cache | MountKind::Tmpfs if mount.target.is_none() => {
                 return Err(bad("target is missing".into()).hint("add target=/PATH"));
@@ -195,7 +191,7 @@ fn mount_kind(text: &str) -> Result<MountKind> {
     let lower = text.to_ascii_lowercase();
     ALL.into_iter().find(|kind| kind.name() == lower).ok_or_else(|| {
         let near = closest(&lower, ALL.map(MountKind::name));
-        let hint = near.map_or("use bind, cache, tmpfs or secret".into(), |n| format!("did you mean {n}?"));
+        let hint = near.map_or("use bind, cache, tmpfs, secret or ssh".into(), |n| format!("did you mean {n}?"));
         Error::invalid(format!("RUN --mount: the type '{text}' is not known")).hint(hint)
     })
 }

@@ -66,12 +66,6 @@ impl Dockerfile {
         let place = instruction.place;
         match instruction.kind {
             Kind::From(from) => {
-                let taken = |stage: &Stage| stage.from.name.is_some() && stage.from.name == from.name;
-                if let Some(first) = self.stages.iter().find(|stage| taken(stage)) {
-                    let name = from.name.unwrap_or_default();
-                    let what = format!("the stage '{name}' exists since line {}", first.place.line);
-                    return Err(Error::invalid(what).hint("give one of them another name").at(place));
-                }
                 self.stages.push(Stage { from, place, text: instruction.text, instructions: Vec::new() });
             }
             Kind::Arg(_) if self.stages.is_empty() => self.global_args.push(instruction),
@@ -97,10 +91,11 @@ impl Dockerfile {
     pub fn stage(&self, name: &str, before: usize) -> Option<usize> {
         let before = before.min(self.stages.len());
         let named = |stage: &Stage| stage.from.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(name));
-        self.stages
+        // Of several stages of one name, the last one counts.
+        let stages = self.stages.get(..before).unwrap_or_default();
+        stages
             .iter()
-            .take(before)
-            .position(named)
+            .rposition(named)
             .or_else(|| name.parse().ok().filter(|number| *number < before))
     }
 
@@ -124,10 +119,17 @@ impl Dockerfile {
     }
 }
 
+fn is_dockers(syntax: &str) -> bool {
+    let name = syntax.split([':', '@']).next().unwrap_or(syntax);
+    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+    matches!(name, "docker/dockerfile" | "docker/dockerfile-upstream")
+}
+
 fn warnings(lines: &lines::Lines) -> Vec<Warning> {
     let mut found = Vec::new();
     let first = Place { line: 1, end: 1 };
-    if let Some(syntax) = &lines.syntax {
+    // Docker's own front ends say what this one does; only another language would be read wrongly.
+    if let Some(syntax) = lines.syntax.as_ref().filter(|syntax| !is_dockers(syntax)) {
         let what = format!("'# syntax={syntax}' is ignored: wharf has one front end, its own");
         found.push(Warning { place: first, what });
     }

@@ -16,7 +16,7 @@ fn error(text: &str) -> Error {
 
 fn shell(text: &str) -> Kind {
     let command = Command { exec: false, args: vec![text.into()], heredocs: Vec::new() };
-    Kind::Run(Run { command, mounts: Vec::new(), network: Network::Default })
+    Kind::Run(Run { command, mounts: Vec::new(), network: Network::Default, insecure: false })
 }
 
 #[test]
