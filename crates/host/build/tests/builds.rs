@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub)] // a test
 
+#[path = "builds/security.rs"]
+mod security;
+#[path = "builds/sources.rs"]
+mod sources;
 mod support;
 
 use support::{Lab, owner, ran, read, write};
@@ -216,7 +220,11 @@ fn mistakes_are_told_with_their_line() {
         ("FROM base/busybox\nCOPY --chown=who file /", "Dockerfile:2: the user 'who' is not in", "number"),
         ("FROM base/busybox\nADD https://a/b /", "Dockerfile:2: cannot fetch 'https://a/b' here", "download"),
         ("FROM base/busybox\nCOPY https://a/b /", "Dockerfile:2: COPY cannot fetch", "ADD"),
-        ("FROM base/busybox\nRUN --security=insecure true", "Dockerfile:2: RUN --security=insecure is not", "--allow"),
+        (
+            "FROM base/busybox\nRUN --security=insecure true",
+            "Dockerfile:2: RUN --security=insecure is not",
+            "--allow",
+        ),
         ("FROM base/busybox\nRUN --network=host true", "Dockerfile:2: RUN --network=host is not", "--allow"),
         (
             "FROM base/busybox\nRUN --mount=type=ssh,required true",

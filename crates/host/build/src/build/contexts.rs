@@ -85,9 +85,9 @@ impl Build<'_> {
                 let download = self.remotes().download(&url)?;
                 let folder = self.temp.path().join(format!("context-{}", wharf_base::random_hex(4)));
                 fs::create_dir(&folder).at("create folder", &folder)?;
-                let content = archive(|| download.reopened()).at("read", &url)?.ok_or_else(|| {
-                    Error::invalid(format!("'{}' is no archive", without_password(&url)))
-                })?;
+                let content = archive(|| download.reopened())
+                    .at("read", &url)?
+                    .ok_or_else(|| Error::invalid(format!("'{}' is no archive", without_password(&url))))?;
                 let options =
                     UnpackOptions { whiteouts: false, owner: Some((0, 0)), ..UnpackOptions::default() };
                 unpack_into(content, &folder, &options)?;

@@ -288,5 +288,6 @@ impl Put<'_> {
 }
 
 fn copy_cannot_fetch(source: &str) -> Error {
-    Error::invalid(format!("COPY cannot fetch '{}'", without_password(source))).hint("ADD fetches remote sources")
+    Error::invalid(format!("COPY cannot fetch '{}'", without_password(source)))
+        .hint("ADD fetches remote sources")
 }

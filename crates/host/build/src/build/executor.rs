@@ -177,7 +177,8 @@ fn remote_context(
     let remotes = Remotes { builder, request, temp };
     match Remote::parse(url)? {
         Some(Remote::Git(url)) => {
-            let keep_git = request.args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").is_some_and(|value| value == "1");
+            let keep_git =
+                request.args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").is_some_and(|value| value == "1");
             let commit = remotes.git().resolve(&url)?;
             remotes.files_of(&url, &commit, keep_git)
         }
@@ -199,7 +200,9 @@ fn remote_context(
             request.dockerfile = DockerfileSource::Text(text);
             Ok(unpacked)
         }
-        None => Err(Error::invalid(format!("'{url}' is no address of a repository, an archive or a Dockerfile"))),
+        None => {
+            Err(Error::invalid(format!("'{url}' is no address of a repository, an archive or a Dockerfile")))
+        }
     }
 }
 

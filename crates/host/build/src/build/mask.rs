@@ -46,12 +46,9 @@ mod tests {
         let mut mask = Mask::default();
         mask.hide(b"token\n");
         mask.hide(b"token-long\nab\n  indented\n");
-        for (line, covered) in [
-            ("a token-long b token", "a *** b ***"),
-            ("indented", "***"),
-            ("ab", "ab"),
-            ("", ""),
-        ] {
+        for (line, covered) in
+            [("a token-long b token", "a *** b ***"), ("indented", "***"), ("ab", "ab"), ("", "")]
+        {
             assert_eq!(mask.cover(line.into()), covered);
         }
     }

@@ -1,9 +1,9 @@
 //! Stages to images: the plan, the steps, the cache.
 
+mod contexts;
 mod copy_step;
 mod executor;
 mod mask;
-mod contexts;
 mod plan;
 mod remote_step;
 mod request;
@@ -16,6 +16,6 @@ mod state;
 mod turn;
 
 pub use request::{
-    Allowed, BuildRequest, BuildResult, Builder, Context, DockerfileSource, NamedContext, Pull, Secret, StepNetwork,
-    StepReport,
+    Allowed, BuildRequest, BuildResult, Builder, Context, DockerfileSource, NamedContext, Pull, Secret,
+    StepNetwork, StepReport,
 };

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::Engine as _;
+
 use super::{
     copy_step::{Job, Put},
     executor::Build,
@@ -15,7 +17,10 @@ use crate::{
     cache::KeyMaker,
     copy::Tree,
     error::{Error, IoContext, Result},
-    remote::{Checkout, Download, Git, GitUrl, Remote, archive, file_name, without_password},
+    remote::{
+        Checkout, Download, Git, GitUrl, Remote, archive, file_name, percent_decoded, split_user,
+        without_password,
+    },
     workspace::Temp,
 };
 
@@ -61,13 +66,19 @@ impl Remotes<'_> {
             return Err(Error::host(format!("cannot fetch '{}' here", without_password(url)))
                 .hint("download it into the build context and COPY it"));
         };
-        self.builder.downloads.get(fetch, url, self.authorization(url)?, &self.request.cancel)
+        self.builder.downloads.get(
+            fetch,
+            &without_password(url),
+            self.authorization(url)?,
+            &self.request.cancel,
+        )
     }
 
     /// What the secrets of an address's host say.
     fn authorization(&self, url: &str) -> Result<Option<String>> {
-        let bare = without_password(url);
-        let host = bare.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next()).unwrap_or("");
+        let (bare, user) = split_user(url);
+        let host =
+            bare.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next()).unwrap_or("");
         for (name, prefix) in [("HTTP_AUTH_HEADER_", ""), ("HTTP_AUTH_TOKEN_", "Bearer ")] {
             let Some(secret) = self.request.secrets.get(&format!("{name}{host}")) else { continue };
             let bytes = match secret {
@@ -75,10 +86,14 @@ impl Remotes<'_> {
                 Secret::File(path) => std::fs::read(path).at("read the secret in", path)?,
             };
             let text = String::from_utf8(bytes).ok().filter(|text| !text.trim().contains(char::is_control));
-            let text = text.ok_or_else(|| Error::invalid(format!("the secret '{name}{host}' is no header")))?;
+            let text =
+                text.ok_or_else(|| Error::invalid(format!("the secret '{name}{host}' is no header")))?;
             return Ok(Some(format!("{prefix}{}", text.trim())));
         }
-        Ok(None)
+        let basic = |user: &str| {
+            format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(percent_decoded(user)))
+        };
+        Ok(user.map(basic))
     }
 
     /// The files of a repository's folder at a commit.
@@ -116,7 +131,8 @@ impl StageRun<'_> {
                 Ok(Fetched::Commit { url: url.clone(), commit })
             }
             Remote::Http(url) => {
-                let expected = sum.map(|sum| sum.parse::<wharf_base::Digest>().map_err(|_| bad_sum(sum))).transpose()?;
+                let expected =
+                    sum.map(|sum| sum.parse::<wharf_base::Digest>().map_err(|_| bad_sum(sum))).transpose()?;
                 let download = self.build.remotes().download(url)?;
                 if let Some(expected) = expected.filter(|expected| *expected != download.digest) {
                     return Err(differs(url, &expected.to_string(), &download.digest.to_string()));
@@ -160,10 +176,12 @@ impl StageRun<'_> {
 }
 
 fn bad_sum(sum: &str) -> Error {
-    Error::invalid(format!("ADD --checksum={sum} is no checksum")).hint("write sha256: and 64 hexadecimal digits")
+    Error::invalid(format!("ADD --checksum={sum} is no checksum"))
+        .hint("write sha256: and 64 hexadecimal digits")
 }
 
 fn differs(url: &str, expected: &str, actual: &str) -> Error {
-    let what = format!("'{}' is not what --checksum says: it is {actual}, not {expected}", without_password(url));
+    let what =
+        format!("'{}' is not what --checksum says: it is {actual}, not {expected}", without_password(url));
     Error::invalid(what).hint("do not use it, or correct the checksum if the change is meant")
 }

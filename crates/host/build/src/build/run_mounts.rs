@@ -235,7 +235,8 @@ fn fill(source: &Source, items: &[Item], folder: &Path) -> Result<()> {
     let changes = Changes::default();
     let placer = Placer::new(folder, None, &changes)?;
     for item in items {
-        let place = if item.is_dir() { Path::new("") } else { Path::new(item.name.file_name().unwrap_or_default()) };
+        let place =
+            if item.is_dir() { Path::new("") } else { Path::new(item.name.file_name().unwrap_or_default()) };
         placer.copy(&source.tree, item, place, &Ignore::default())?;
     }
     placer.finish()

@@ -90,8 +90,15 @@ impl StageRun<'_> {
         let lower = self.folders_of(&self.state)?;
         let stubs = Stubs::before(&View::overlay(&lower)?, &ready.mounts)?;
         let mounts = std::mem::take(&mut ready.mounts);
-        let container =
-            Container { stage: self, temp: &temp, step, lower, network, insecure: run.insecure, mask: &ready.mask };
+        let container = Container {
+            stage: self,
+            temp: &temp,
+            step,
+            lower,
+            network,
+            insecure: run.insecure,
+            mask: &ready.mask,
+        };
         ready.mask.over(container.run(&program.args, env, mounts))?;
         drop(ready);
         let changes = temp.pod().join("containers").join(NAME).join("upper");
@@ -187,7 +194,9 @@ impl StageRun<'_> {
         ready.mounts.push(bind("/etc/hosts", &put("hosts", hosts.as_bytes())?, true)?);
         let resolver = match network {
             Network::Host => fs::read("/etc/resolv.conf").unwrap_or_default(),
-            Network::Default => self.build.builder.network.as_ref().map_or_else(Vec::new, |net| net.resolver()),
+            Network::Default => {
+                self.build.builder.network.as_ref().map_or_else(Vec::new, |net| net.resolver())
+            }
             Network::None => Vec::new(),
         };
         ready.mounts.push(bind("/etc/resolv.conf", &put("resolv.conf", &resolver)?, true)?);
@@ -283,8 +292,9 @@ impl Container<'_> {
         // Also what was attached by half is to be taken back.
         pod.attached = Some(id.clone());
         network.attach(&id, &pod.sandbox.network_namespace()).map_err(|error| {
-            Error::host(format!("cannot connect the step to a network: {error}"))
-                .hint("build with --network none, or --network host if the steps may use this machine's network")
+            Error::host(format!("cannot connect the step to a network: {error}")).hint(
+                "build with --network none, or --network host if the steps may use this machine's network",
+            )
         })
     }
 
@@ -340,7 +350,11 @@ impl Container<'_> {
     }
 
     fn tell(&self, is_error: bool, line: String) {
-        (self.stage.build.listener)(Progress::Output { step: self.step, is_error, line: self.mask.cover(line) });
+        (self.stage.build.listener)(Progress::Output {
+            step: self.step,
+            is_error,
+            line: self.mask.cover(line),
+        });
     }
 
     /// Passes the output on until both streams end. A cancelled build ends the step.

@@ -32,7 +32,12 @@ impl StageRun<'_> {
         let path = self.build.builder.workspace.turns().join(key.hex());
         let mut waited = false;
         loop {
-            let file = File::options().create(true).truncate(false).write(true).open(&path).at("open lock", &path)?;
+            let file = File::options()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path)
+                .at("open lock", &path)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 // Whoever had it removed the file: one with the same name is another lock.
                 Ok(()) if !is_still(&file, &path) => waited = true,

@@ -283,7 +283,9 @@ impl Flags<'_> {
             "FROM" => &["--platform"],
             "RUN" => &["--mount", "--network", "--security"],
             "COPY" => &["--from", "--chown", "--chmod", "--link", "--parents", "--exclude"],
-            "ADD" => &["--chown", "--chmod", "--link", "--exclude", "--checksum", "--unpack", "--keep-git-dir"],
+            "ADD" => {
+                &["--chown", "--chmod", "--link", "--exclude", "--checksum", "--unpack", "--keep-git-dir"]
+            }
             "HEALTHCHECK" => &["--interval", "--timeout", "--start-period", "--start-interval", "--retries"],
             _ => &[],
         };

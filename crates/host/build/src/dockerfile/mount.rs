@@ -191,7 +191,8 @@ fn mount_kind(text: &str) -> Result<MountKind> {
     let lower = text.to_ascii_lowercase();
     ALL.into_iter().find(|kind| kind.name() == lower).ok_or_else(|| {
         let near = closest(&lower, ALL.map(MountKind::name));
-        let hint = near.map_or("use bind, cache, tmpfs, secret or ssh".into(), |n| format!("did you mean {n}?"));
+        let hint =
+            near.map_or("use bind, cache, tmpfs, secret or ssh".into(), |n| format!("did you mean {n}?"));
         Error::invalid(format!("RUN --mount: the type '{text}' is not known")).hint(hint)
     })
 }

@@ -93,10 +93,7 @@ impl Dockerfile {
         let named = |stage: &Stage| stage.from.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(name));
         // Of several stages of one name, the last one counts.
         let stages = self.stages.get(..before).unwrap_or_default();
-        stages
-            .iter()
-            .rposition(named)
-            .or_else(|| name.parse().ok().filter(|number| *number < before))
+        stages.iter().rposition(named).or_else(|| name.parse().ok().filter(|number| *number < before))
     }
 
     /// Reads the instructions an image holds for its children.

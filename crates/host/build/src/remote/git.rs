@@ -50,7 +50,9 @@ impl GitUrl {
                 .hint("write URL#REF or URL#REF:FOLDER"))
         };
         // A host or reference that begins with '-' would be an option of ssh or git.
-        if reference.starts_with('-') || reference.contains(|c: char| c.is_control() || " ~^:?*[\\".contains(c)) {
+        if reference.starts_with('-')
+            || reference.contains(|c: char| c.is_control() || " ~^:?*[\\".contains(c))
+        {
             return bad("has a reference that git does not allow");
         }
         let host = remote.split_once("://").map_or(remote, |(_, rest)| rest);
@@ -70,7 +72,8 @@ impl GitUrl {
 /// `user@host:path`
 fn is_scp_like(text: &str) -> bool {
     text.split_once('@').is_some_and(|(user, rest)| {
-        let named = !user.is_empty() && user.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        let named =
+            !user.is_empty() && user.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         named && rest.split_once(':').is_some_and(|(host, path)| !host.is_empty() && !path.is_empty())
     })
 }
@@ -96,9 +99,13 @@ impl Git<'_> {
         if is_commit(wanted) {
             return Ok(wanted.to_owned());
         }
-        let listed = self.run(None, &["ls-remote", "--", &url.remote]).map_err(|error| self.failed(url, error))?;
+        let listed =
+            self.run(None, &["ls-remote", "--", &url.remote]).map_err(|error| self.failed(url, error))?;
         let find = |name: &str| {
-            listed.lines().find_map(|line| line.split_once('\t').filter(|(_, n)| *n == name)).map(|(id, _)| id)
+            listed
+                .lines()
+                .find_map(|line| line.split_once('\t').filter(|(_, n)| *n == name))
+                .map(|(id, _)| id)
         };
         let names: Vec<String> = match wanted {
             "" => vec!["HEAD".into()],
@@ -115,7 +122,10 @@ impl Git<'_> {
         }
         // The beginning of a commit that some reference points at.
         let short = wanted.len() >= 4 && wanted.bytes().all(|b| b.is_ascii_hexdigit());
-        let fits = listed.lines().filter_map(|line| line.split('\t').next()).find(|id| short && id.starts_with(wanted));
+        let fits = listed
+            .lines()
+            .filter_map(|line| line.split('\t').next())
+            .find(|id| short && id.starts_with(wanted));
         fits.map(str::to_owned).ok_or_else(|| {
             let what = format!("'{}' has no branch, tag or commit '{wanted}'", without_password(&url.remote));
             Error::invalid(what).hint("write the name of a branch or tag, or all 40 digits of a commit")
@@ -267,9 +277,14 @@ mod tests {
         ] {
             assert_eq!(read(text).as_deref(), expect, "{text}");
         }
-        for bad in ["https://a/b.git#--upload-pack=x", "ssh://-oProxyCommand=x/b", "git@-x:y", "git://a/b#a b"] {
+        for bad in
+            ["https://a/b.git#--upload-pack=x", "ssh://-oProxyCommand=x/b", "git@-x:y", "git://a/b#a b"]
+        {
             assert!(GitUrl::parse(bad).is_err(), "{bad}");
         }
-        assert_eq!(without_secrets("unable to access 'https://u:p@h/x/': 403"), "unable to access 'https://h/x/': 403");
+        assert_eq!(
+            without_secrets("unable to access 'https://u:p@h/x/': 403"),
+            "unable to access 'https://h/x/': 403"
+        );
     }
 }

@@ -154,9 +154,9 @@ fn copy(mut body: Box<dyn Read + Send>, draft: &Path, shown: &str, cancel: &Canc
     let mut buffer = vec![0; 128 << 10];
     loop {
         cancel.check()?;
-        let count = body
-            .read(&mut buffer)
-            .map_err(|error| Error::host(format!("'{shown}' broke off after {total} bytes")).caused_by(error))?;
+        let count = body.read(&mut buffer).map_err(|error| {
+            Error::host(format!("'{shown}' broke off after {total} bytes")).caused_by(error)
+        })?;
         let Some(piece) = buffer.get(..count).filter(|piece| !piece.is_empty()) else { break };
         total += count as u64;
         if total > MAX_FILE {
@@ -196,17 +196,20 @@ fn plain_name(text: &str) -> Option<String> {
 pub(crate) fn file_name(url: &str) -> Option<String> {
     let path = url.split_once("://")?.1.split(['?', '#']).next()?;
     let name = path.split_once('/')?.1.rsplit('/').next()?;
+    plain_name(&String::from_utf8(percent_decoded(name)).ok()?)
+}
+
+/// The bytes that `%41` and the like stand for; what is no such mark stays.
+pub(crate) fn percent_decoded(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let mut rest = name.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let digits = [rest.next()?, rest.next()?];
-        bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|pair| std::str::from_utf8(pair).ok());
+        let decoded = digits.filter(|_| *first == b'%').and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        bytes.push(decoded.unwrap_or(*first));
+        rest = if decoded.is_some() { after.get(2..).unwrap_or_default() } else { after };
     }
-    plain_name(&String::from_utf8(bytes).ok()?)
+    bytes
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT` in seconds since 1970.

@@ -7,9 +7,9 @@ mod unpack;
 use std::{collections::BTreeMap, io::Read, sync::Arc};
 
 pub(crate) use git::{Checkout, Git, GitUrl};
-pub(crate) use http::{Download, Downloads, file_name};
-pub(crate) use unpack::{archive, decoded};
+pub(crate) use http::{Download, Downloads, file_name, percent_decoded};
 pub use unpack::is_archive;
+pub(crate) use unpack::{archive, decoded};
 use wharf_base::Hinted;
 
 /// What is asked of a server.
@@ -59,9 +59,15 @@ pub(crate) fn is_http(text: &str) -> bool {
 
 /// The address without a user and password, as messages may show it.
 pub(crate) fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    split_user(url).0
+}
+
+/// The address without the user and password in it, and these.
+pub(crate) fn split_user(url: &str) -> (String, Option<&str>) {
+    let Some((scheme, rest)) = url.split_once("://") else { return (url.to_owned(), None) };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    format!("{scheme}://{host}{path}")
+    let (user, host) =
+        authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
+    (format!("{scheme}://{host}{path}"), user)
 }

@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Read};
 
 use wharf_image::Decoder;
 
+/// What `xz -9` needs is half of it.
+const MAX_XZ_KIB: u32 = 128 << 10;
 const XZ: [u8; 6] = [0xfd, b'7', b'z', b'X', b'Z', 0];
 
 /// The decoded content of what `open` opens, when it is a tar archive. Anything else, and what is broken from the start, is none.
@@ -35,7 +37,8 @@ pub(crate) fn decoded<R: Read + Send + 'static>(input: R) -> std::io::Result<Box
     let mut input = BufReader::with_capacity(128 << 10, input);
     let head = input.fill_buf()?;
     Ok(if head.starts_with(&XZ) {
-        Box::new(lzma_rust2::XzReader::new(input, true))
+        // Behind a buffer, since it takes a read of no bytes for the end of a block.
+        Box::new(BufReader::new(lzma_rust2::XzReader::new_mem_limit(input, true, MAX_XZ_KIB)))
     } else if head.starts_with(b"BZh") {
         Box::new(bzip2::read::MultiBzDecoder::new(input))
     } else {

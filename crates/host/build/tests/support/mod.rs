@@ -1,5 +1,7 @@
 //! A store with a small base image, and builds in it.
 
+pub(crate) mod server;
+
 use std::{
     fs,
     os::unix::fs::symlink,

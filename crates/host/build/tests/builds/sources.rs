@@ -1,0 +1,262 @@
+//! Sources that lie elsewhere: files over HTTP, repositories, contexts by name.
+
+use std::{fs, process::Command, sync::Arc};
+
+use wharf_build::{BuildRequest, Builder, Context, NamedContext, Secret};
+
+use super::support::{
+    Lab, owner, ran, read,
+    server::{GitServer, WebServer, fetch, git},
+    write,
+};
+
+fn fetching(lab: &Lab) -> Builder {
+    lab.reopen().with_fetch(Arc::new(fetch))
+}
+
+fn build(
+    lab: &Lab,
+    builder: &Builder,
+    dockerfile: &str,
+    change: impl FnOnce(&mut BuildRequest),
+) -> Result<(wharf_build::BuildResult, wharf_image::ResolvedImage), wharf_build::Error> {
+    let context = lab.context(&[("Dockerfile", dockerfile), ("seen", "seen")]);
+    let mut request = BuildRequest::new(Context::Folder(context));
+    change(&mut request);
+    let built = builder.build(request, |_| {})?;
+    let image = lab.images.resolve_descriptor(&built.manifest).unwrap();
+    Ok((built, image))
+}
+
+#[test]
+fn files_over_http_are_fetched_when_they_changed() {
+    let (lab, web) = (Lab::new(), WebServer::start());
+    let builder = fetching(&lab);
+    web.put("/d/a%20b.txt", b"one");
+    let base = &web.address;
+    let dockerfile = format!(
+        "FROM base/busybox\nADD --chown=7:8 {base}/d/a%20b.txt?x=1 /into/\nADD {base}/d/a%20b.txt /as\n"
+    );
+    let (_, image) = build(&lab, &builder, &dockerfile, |_| {}).unwrap();
+    assert_eq!(read(&image, "into/a b.txt").as_deref(), Some("one"));
+    assert_eq!((owner(&image, "into/a b.txt"), owner(&image, "as")), ((7, 8, 0o600), (0, 0, 0o600)));
+    let view = wharf_image::View::overlay(&image.lower_dirs).unwrap();
+    assert_eq!(view.find("as".as_ref(), true).unwrap().node.unwrap().stat.st_mtime, 784_111_777);
+    assert_eq!(web.statuses(), [200, 200]);
+    let (again, _) = build(&lab, &builder, &dockerfile, |_| {}).unwrap();
+    assert_eq!((ran(&again), web.statuses()), (vec![], vec![304, 304]));
+    web.put("/d/a%20b.txt", b"two");
+    let (changed, image) = build(&lab, &builder, &dockerfile, |_| {}).unwrap();
+    assert_eq!((ran(&changed).len(), web.statuses()), (2, vec![200, 200]));
+    assert_eq!(read(&image, "as").as_deref(), Some("two"));
+    // A checksum that is known needs no question at all.
+    let sum = wharf_base::Digest::of(b"two");
+    let dockerfile = format!("FROM base/busybox\nADD --checksum={sum} {base}/d/a%20b.txt /sum\n");
+    for asked in [1, 0] {
+        build(&lab, &builder, &dockerfile, |_| {}).unwrap();
+        assert_eq!(web.statuses().len(), asked);
+    }
+    for (line, expect) in [
+        (
+            format!("ADD --checksum={} {base}/d/a%20b.txt /x", wharf_base::Digest::of(b"")),
+            "is not what --checksum says",
+        ),
+        (format!("ADD --checksum=md5:1 {base}/d/a%20b.txt /x"), "is no checksum"),
+        (format!("ADD {base}/none /x"), "the server answered 404"),
+        (format!("ADD {base}/ /x/"), "the server answered 404"),
+        (format!("ADD {base}/d/a%20b.txt {base}/d/a%20b.txt /x"), "several sources"),
+        ("ADD --checksum=sha256:0 seen /x".into(), "--checksum is for one remote source"),
+    ] {
+        let error = build(&lab, &builder, &format!("FROM base/busybox\n{line}"), |_| {}).unwrap_err();
+        assert!(error.to_string().contains(expect), "{line}: {error}");
+        assert!(error.to_string().starts_with("Dockerfile:2: "), "{line}: {error}");
+    }
+}
+
+#[test]
+fn credentials_of_a_host_are_its_secrets() {
+    let (lab, web) = (Lab::new(), WebServer::start());
+    let builder = fetching(&lab);
+    web.put("/f", b"f");
+    let host = web.address.trim_start_matches("http://");
+    let dockerfile = format!("FROM scratch\nADD http://user:pass@{host}/f /f\n");
+    build(&lab, &builder, &dockerfile, |request| {
+        request.secrets.insert(format!("HTTP_AUTH_TOKEN_{host}"), Secret::Value(b"t0ken\n".to_vec()));
+    })
+    .unwrap_or_else(|error| panic!("{error}"));
+    build(&lab, &builder, &dockerfile, |_| {}).unwrap();
+    let given: Vec<_> = web.asked.lock().unwrap().iter().map(|asked| asked.2.clone().unwrap()).collect();
+    assert_eq!(given, ["Bearer t0ken", "Basic dXNlcjpwYXNz"]);
+}
+
+#[test]
+fn archives_are_unpacked_in_every_compression() {
+    let (lab, web) = (Lab::new(), WebServer::start());
+    let builder = fetching(&lab);
+    let context = lab.context(&[("d/e/f", "f")]);
+    let tar = context.join("plain");
+    wharf_image::pack_directory(&context.join("d"), fs::File::create(&tar).unwrap(), None).unwrap();
+    for (tool, name) in [("xz", "plain.xz"), ("bzip2", "plain.bz2"), ("gzip", "plain.gz")] {
+        let packed = Command::new(tool).arg("-c").arg(&tar).output().unwrap().stdout;
+        assert!(!packed.is_empty(), "{tool}");
+        fs::write(context.join(name), &packed).unwrap();
+        web.put(&format!("/{name}"), &packed);
+    }
+    write(&context, "broken.xz", "\u{fd}7zXZ");
+    let base = &web.address;
+    write(
+        &context,
+        "Dockerfile",
+        &format!(
+            "FROM scratch\nADD plain /plain/\nADD plain.xz /xz/\nADD plain.bz2 /bz2/\nADD plain.gz broken.xz /gz/\n\
+             ADD --unpack=false plain.gz /kept/\nADD {base}/plain.gz /remote/\nADD --unpack=true {base}/plain.xz /unpacked/\n"
+        ),
+    );
+    let built =
+        builder.build(BuildRequest::new(Context::Folder(context)), |_| {}).unwrap_or_else(|e| panic!("{e}"));
+    let image = lab.images.resolve_descriptor(&built.manifest).unwrap();
+    for folder in ["plain", "xz", "bz2", "gz", "unpacked"] {
+        assert_eq!(read(&image, &format!("{folder}/e/f")).as_deref(), Some("f"), "{folder}");
+    }
+    for file in ["kept/plain.gz", "remote/plain.gz", "gz/broken.xz"] {
+        assert_eq!(owner(&image, file).0, 0, "{file}");
+    }
+}
+
+#[test]
+fn repositories_are_sources_and_contexts() {
+    let lab = Lab::new();
+    let home = lab.context(&[
+        ("work/Dockerfile", "FROM base/busybox\nCOPY . /src/\n"),
+        ("work/sub/Dockerfile", "FROM scratch\nCOPY file /in-sub\n"),
+        ("work/sub/file", "one"),
+        ("work/run.sh", "#!/bin/sh\n"),
+    ]);
+    let work = home.join("work");
+    fs::set_permissions(work.join("run.sh"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    std::os::unix::fs::symlink("../../../../etc", work.join("out")).unwrap();
+    for words in [&["init", "-q"][..], &["add", "."], &["commit", "-qm", "1"], &["tag", "-am", "v1", "v1"]] {
+        git(&work, words);
+    }
+    let first = git(&work, &["rev-parse", "HEAD"]);
+    write(&work, "sub/file", "two");
+    git(&work, &["commit", "-qam", "2"]);
+    let server = GitServer::start(&home);
+    let url = format!("{}/work", server.address);
+    let builder = lab.reopen();
+    let dockerfile = format!(
+        "FROM base/busybox\nADD {url} /main/\nADD {url}#v1:sub /tag/\nADD --keep-git-dir=true --checksum={} {url}#{first} /commit\n",
+        &first[..7]
+    );
+    let (_, image) = build(&lab, &builder, &dockerfile, |_| {}).unwrap_or_else(|error| panic!("{error}"));
+    for (path, content) in [
+        ("main/sub/file", Some("two")),
+        ("main/.git/HEAD", None),
+        ("tag/file", Some("one")),
+        ("commit/sub/file", Some("one")),
+        ("commit/.git/HEAD", Some(&*format!("{first}\n"))),
+    ] {
+        assert_eq!(read(&image, path).as_deref(), content, "{path}");
+    }
+    assert_eq!((owner(&image, "main/run.sh").2, owner(&image, "main/sub/file").2), (0o755, 0o644));
+    // Nothing changed: the commit tells, without a clone.
+    let (again, _) = build(&lab, &builder, &dockerfile, |_| {}).unwrap();
+    assert_eq!(ran(&again), [""; 0]);
+    for (line, expect) in [
+        (format!("ADD {url}#nothing /x"), "has no branch, tag or commit 'nothing'"),
+        (format!("ADD {url}#main:none /x"), "'none' is no folder of"),
+        // Where a link of the repository leads to is inside of it, too.
+        (format!("ADD {url}#main:out /x"), "'out' is no folder of"),
+        (format!("ADD --checksum=abcd {url} /x"), "is not what --checksum says"),
+        (format!("ADD {url}#--upload-pack=touch /x"), "has a reference that git does not allow"),
+        (format!("ADD {}/none /x", server.address), "cannot read the repository"),
+    ] {
+        let error = build(&lab, &builder, &format!("FROM base/busybox\n{line}"), |_| {}).unwrap_err();
+        assert!(error.to_string().contains(expect), "{line}: {error}");
+    }
+    for (context, path, content) in
+        [(url.clone(), "src/sub/file", "two"), (format!("{url}#v1:sub"), "in-sub", "one")]
+    {
+        let built = builder
+            .build(BuildRequest::new(Context::Remote(context)), |_| {})
+            .unwrap_or_else(|e| panic!("{e}"));
+        let image = lab.images.resolve_descriptor(&built.manifest).unwrap();
+        assert_eq!(read(&image, path).as_deref(), Some(content));
+    }
+}
+
+#[test]
+fn contexts_are_archives_and_dockerfiles_at_an_address() {
+    let (lab, web) = (Lab::new(), WebServer::start());
+    let builder = fetching(&lab);
+    let context = lab.context(&[("dockerfile", "FROM scratch\nCOPY f /f\n"), ("f", "f")]);
+    web.put("/c.tar", &wharf_image::pack_directory(&context, Vec::new(), None).unwrap());
+    web.put("/Dockerfile", b"FROM base/busybox\nRUN echo x > /x\n");
+    for (path, file) in [("/c.tar", "f"), ("/Dockerfile", "x")] {
+        let request = BuildRequest::new(Context::Remote(format!("{}{path}", web.address)));
+        let built = builder.build(request, |_| {}).unwrap_or_else(|error| panic!("{error}"));
+        let image = lab.images.resolve_descriptor(&built.manifest).unwrap();
+        assert!(read(&image, file).is_some(), "{path}");
+    }
+}
+
+#[test]
+fn contexts_by_name_stand_before_stages_and_images() {
+    let lab = Lab::new();
+    let dockerfile = "FROM alpine AS tools
+RUN false
+FROM base/busybox
+COPY --from=files a b* /
+RUN --mount=type=bind,from=files,target=/m cat /m/a > /mounted
+COPY --from=tools t /
+COPY --from=docker.io/library/other:latest /bin/busybox /other
+FROM rootfs
+COPY --from=1 /mounted /
+";
+    let files = lab.context(&[("a", "a"), ("hidden", ""), (".dockerignore", "hidden")]);
+    let tools = lab.context(&[("t", "t")]);
+    let rootfs = lab.context(&[("bin/r", "r")]);
+    let wish = |request: &mut BuildRequest| {
+        request.contexts = [
+            ("files", NamedContext::Folder(files.clone())),
+            ("tools", NamedContext::Folder(tools.clone())),
+            ("rootfs", NamedContext::Folder(rootfs.clone())),
+            ("other", NamedContext::Image("base/busybox".into())),
+        ]
+        .map(|(name, context)| (name.to_owned(), context))
+        .into();
+    };
+    let (_, image) = build(&lab, &lab.builder, dockerfile, wish).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(read(&image, "bin/r").as_deref(), Some("r"));
+    assert_eq!(read(&image, "mounted").as_deref(), Some("a"));
+    let (again, _) = build(&lab, &lab.builder, dockerfile, wish).unwrap();
+    assert_eq!(ran(&again), [""; 0]);
+    write(&files, "a", "changed");
+    let (changed, image) = build(&lab, &lab.builder, dockerfile, wish).unwrap();
+    assert_eq!((ran(&changed).is_empty(), read(&image, "mounted").as_deref()), (false, Some("changed")));
+    let error = build(&lab, &lab.builder, "FROM scratch\nCOPY --from=files hidden /", wish).unwrap_err();
+    assert_eq!(error.hint.as_deref(), Some("a pattern of .dockerignore leaves it out"), "{error}");
+}
+
+#[test]
+fn patterns_may_mean_nothing_and_cross_folders() {
+    let lab = Lab::new();
+    let context = lab.context(&[
+        ("Dockerfile", "FROM scratch\nCOPY package.json yarn.lock* /app/\nCOPY nothing* /none/\nCOPY --parents src/**/*.txt /all/\n"),
+        ("package.json", "{}"),
+        ("src/a.txt", "a"),
+        ("src/x/b.txt", "b"),
+        ("src/x/y/c.txt", "c"),
+        ("src/x/y/c.md", "c"),
+    ]);
+    let image = lab.image(&context);
+    for (path, content) in [
+        ("app/package.json", Some("{}")),
+        ("all/src/a.txt", Some("a")),
+        ("all/src/x/b.txt", Some("b")),
+        ("all/src/x/y/c.txt", Some("c")),
+        ("all/src/x/y/c.md", None),
+    ] {
+        assert_eq!(read(&image, path).as_deref(), content, "{path}");
+    }
+}
