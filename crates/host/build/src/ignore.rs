@@ -84,6 +84,16 @@ impl Ignore {
         Ok(ignore)
     }
 
+    /// Whether some pattern takes files back.
+    pub(crate) fn has_exceptions(&self) -> bool {
+        self.has_exceptions
+    }
+
+    /// Whether a pattern leaves everything out.
+    pub(crate) fn leaves_nothing(&self) -> bool {
+        self.patterns.iter().any(|p| !p.exception && matches!(p.text.as_str(), "*" | "**" | "**/*"))
+    }
+
     /// Whether there is nothing to leave out.
     pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()

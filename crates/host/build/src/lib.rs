@@ -11,6 +11,7 @@ mod cache;
 mod copy;
 pub mod dockerfile;
 mod error;
+mod export;
 mod ignore;
 mod pack;
 mod progress;
@@ -18,8 +19,8 @@ mod remote;
 mod workspace;
 
 pub use build::{
-    Allowed, BuildRequest, BuildResult, Builder, Context, DockerfileSource, NamedContext, Pull, Secret,
-    StepNetwork, StepReport,
+    Allowed, BuildRequest, BuildResult, Builder, CacheTarget, CheckReport, Context, DockerfileSource,
+    NamedContext, Pull, Secret, StepNetwork, StepReport,
 };
 pub use error::{Error, ErrorKind, Place, Result};
 pub use ignore::Ignore;

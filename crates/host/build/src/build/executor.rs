@@ -14,18 +14,19 @@ use wharf_base::{Clock, Digest, SystemClock, Timestamp};
 use wharf_image::{Descriptor, ImageConfig, UnpackOptions, unpack_into};
 
 use super::{
-    contexts::Prepared,
+    contexts::{Prepared, named},
     plan::{Plan, PlannedStage, Step, Wishes, plan},
     remote_step::Remotes,
     request::{BuildRequest, BuildResult, Builder, Context, DockerfileSource, StepReport},
     settings::PROXY_ARGS,
     stage::StageRun,
     state::{State, parts_of},
+    transfer::Imported,
 };
 use crate::{
-    cache::KeyMaker,
+    cache::{KeyMaker, Record},
     copy::Tree,
-    dockerfile::Dockerfile,
+    dockerfile::{Checks, Dockerfile, Facts, Warning, lint, wanted},
     error::{Error, ErrorKind, IoContext, Place, Result},
     ignore::Ignore,
     progress::{Listener, Progress},
@@ -45,6 +46,7 @@ pub(crate) struct Build<'a> {
     pub(crate) context: Option<Tree>,
     pub(crate) contexts: Mutex<BTreeMap<String, Prepared>>,
     pub(crate) listener: Listener<'a>,
+    pub(super) imports: Vec<Imported>,
     slots: Slots,
     done: Mutex<Done>,
     changed: Condvar,
@@ -60,6 +62,7 @@ struct Done {
 #[derive(Default)]
 struct Notes {
     steps: BTreeMap<usize, StepReport>,
+    results: BTreeMap<String, (Digest, Record)>,
     used_args: BTreeSet<String>,
 }
 
@@ -94,10 +97,23 @@ fn build_text(
     (name, text): (&str, &str),
 ) -> Result<BuildResult> {
     let file = Dockerfile::parse(text)?;
-    let mut warnings: Vec<String> =
-        file.warnings.iter().map(|w| format!("{name}:{}: {}", w.place.line, w.what)).collect();
+    let ignore = Arc::new(read_ignore(&request.dockerfile, &context_dir)?);
+    let (checks, found) = findings(builder, request, &file, &ignore)?;
+    let mut warnings: Vec<String> = found.iter().map(|warning| told(name, warning)).collect();
     // Before anything is run: what they tell of may be why the build fails.
     warnings.iter().for_each(|text| warn(listener, text));
+    if checks.error
+        && let Some(first) = found.iter().find(|warning| warning.rule.is_some())
+    {
+        let rules: BTreeSet<&str> = found.iter().filter_map(|warning| warning.rule).collect();
+        let rules: Vec<&str> = rules.into_iter().collect();
+        return Err(Error::invalid(format!(
+            "checks that found something fail this build: {}",
+            rules.join(", ")
+        ))
+        .hint("repair what the warnings say, or leave '# check=error=true' out")
+        .at(first.place));
+    }
     let image = |name: &str| image_state(builder, name, listener);
     let wishes = Wishes {
         target: request.target.as_deref(),
@@ -107,7 +123,7 @@ fn build_text(
     };
     let plan = plan(&file, &wishes)?;
     listener(Progress::Planned { steps: plan.steps });
-    let ignore = Arc::new(read_ignore(&request.dockerfile, &context_dir)?);
+    let imports = imports(request, listener);
     let build = Build {
         builder,
         request,
@@ -117,6 +133,7 @@ fn build_text(
         context: Some(Tree::context(&context_dir, ignore, "the build context".into())?),
         contexts: Mutex::default(),
         listener,
+        imports,
         slots: Slots::new(request.workers),
         done: Mutex::default(),
         changed: Condvar::new(),
@@ -124,10 +141,80 @@ fn build_text(
     };
     let state = build.run()?;
     let manifest = build.finish(&state)?;
+    let image: Vec<Digest> = state.layers.iter().map(|layer| layer.descriptor.digest).collect();
+    request.cache_to.iter().try_for_each(|target| build.export_cache(target, &image))?;
     let unused = build.unused_args();
     unused.iter().for_each(|text| warn(listener, text));
     warnings.extend(unused);
     build.result(manifest, warnings)
+}
+
+/// What checking a Dockerfile found.
+#[derive(Debug, Clone)]
+pub struct CheckReport {
+    /// The Dockerfile's name.
+    pub file: String,
+    /// Its text.
+    pub text: String,
+    /// What was found, in the order of the file.
+    pub warnings: Vec<Warning>,
+}
+
+/// Reads and checks the Dockerfile; nothing is built.
+pub(crate) fn check(builder: &Builder, mut request: BuildRequest) -> Result<CheckReport> {
+    let temp = builder.workspace.temp()?;
+    let context_dir = prepare_context(builder, &mut request, &temp)?;
+    let (name, text) = read_dockerfile(&request.dockerfile, &context_dir)?;
+    let found = Dockerfile::parse(&text).and_then(|file| {
+        let ignore = read_ignore(&request.dockerfile, &context_dir)?;
+        findings(builder, &request, &file, &ignore)
+    });
+    let (_, warnings) = found.map_err(|error| error.of(&name))?;
+    Ok(CheckReport { file: name, text, warnings })
+}
+
+/// The checks that are wanted, and what they found.
+fn findings(
+    builder: &Builder,
+    request: &BuildRequest,
+    file: &Dockerfile,
+    ignore: &Ignore,
+) -> Result<(Checks, Vec<Warning>)> {
+    let checks = match request.args.get("BUILDKIT_DOCKERFILE_CHECK") {
+        Some(text) => Checks::parse(text)?,
+        None => file.checks()?,
+    };
+    let names = |name: &str| {
+        let (_, target) = builder.images.find(name).ok()?;
+        let image = builder.images.resolve_descriptor(&target).ok()?;
+        let of = |setting: &String| setting.split_once('=').map(|(name, _)| name.to_owned());
+        Some(image.config.config.env.iter().filter_map(of).collect())
+    };
+    let contexts = |name: &str| named(&request.contexts, name).is_some();
+    let mut found = wanted(&file.warnings, &checks);
+    if let Some(what) = checks.unknown() {
+        found.push(Warning { place: Place { line: 1, end: 1 }, rule: None, what });
+    }
+    found.extend(lint(file, &checks, &Facts { base: &names, ignore, contexts: &contexts }));
+    found.sort_by_key(|warning| warning.place.line);
+    Ok((checks, found))
+}
+
+fn told(name: &str, warning: &Warning) -> String {
+    let rule = warning.rule.map_or(String::new(), |rule| format!("{rule}: "));
+    format!("{name}:{}: {rule}{}", warning.place.line, warning.what)
+}
+
+fn imports(request: &BuildRequest, listener: Listener<'_>) -> Vec<Imported> {
+    let open = |folder: &PathBuf| match Imported::open(folder) {
+        Ok(imported) => Some(imported),
+        // A cache is a help, not a need.
+        Err(error) => {
+            warn(listener, &format!("no cache is taken from '{}': {error}", folder.display()));
+            None
+        }
+    };
+    request.cache_from.iter().filter_map(open).collect()
 }
 
 fn warn(listener: Listener<'_>, text: &str) {
@@ -395,6 +482,17 @@ impl Build<'_> {
         Ok(())
     }
 
+    /// Notes a result that was used, for the caches this build writes.
+    pub(crate) fn note_result(&self, key: Digest, record: &Record) {
+        if !self.request.cache_to.is_empty() {
+            lock(&self.notes).results.insert(key.hex(), (key, record.clone()));
+        }
+    }
+
+    pub(crate) fn results_so_far(&self) -> Vec<(Digest, Record)> {
+        lock(&self.notes).results.values().cloned().collect()
+    }
+
     fn note(&self, report: StepReport) {
         lock(&self.notes).steps.insert(report.step, report);
     }
@@ -410,11 +508,25 @@ impl Build<'_> {
             None => state.created.clone(),
         };
         let images = &self.builder.images;
-        let manifest = images.put_image(config, &state.layers)?;
+        let manifest = self.annotated(images.put_image(config, &state.layers)?)?;
         if !self.request.tags.is_empty() {
             images.tag(&self.request.tags, &manifest)?;
         }
         Ok(manifest)
+    }
+
+    /// The manifest with the annotations the caller wants.
+    fn annotated(&self, manifest: Descriptor) -> Result<Descriptor> {
+        if self.request.annotations.is_empty() {
+            return Ok(manifest);
+        }
+        let images = &self.builder.images;
+        let mut document = images.manifest(&manifest)?.1;
+        let annotations = serde_json::to_value(&self.request.annotations).at("write", "the annotations")?;
+        document.other.insert("annotations".into(), annotations);
+        let bytes = serde_json::to_vec(&document).at("write", "the manifest")?;
+        let digest = images.blobs().put(&bytes)?;
+        Ok(Descriptor::new(manifest.media_type, digest, bytes.len() as u64))
     }
 
     fn unused_args(&self) -> Vec<String> {
@@ -424,6 +536,7 @@ impl Build<'_> {
                 || self.plan.used_args.contains(name)
                 || PROXY_ARGS.contains(&name.as_str())
                 || name == "SOURCE_DATE_EPOCH"
+                || name.starts_with("BUILDKIT_")
         };
         let tell =
             |name| format!("the build argument {name} is not used: no stage that was built declares it");

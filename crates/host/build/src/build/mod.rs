@@ -13,9 +13,12 @@ mod settings;
 mod ssh;
 mod stage;
 mod state;
+mod transfer;
 mod turn;
 
+pub use executor::CheckReport;
 pub use request::{
     Allowed, BuildRequest, BuildResult, Builder, Context, DockerfileSource, NamedContext, Pull, Secret,
     StepNetwork, StepReport,
 };
+pub use transfer::CacheTarget;

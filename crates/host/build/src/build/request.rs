@@ -12,7 +12,10 @@ use wharf_base::Digest;
 use wharf_image::{Descriptor, Reference, Store};
 use wharf_runtime::Runtime;
 
-use super::executor;
+use super::{
+    executor::{self, CheckReport},
+    transfer::CacheTarget,
+};
 use crate::{
     cache::{FileDigests, Records},
     dockerfile::Network,
@@ -139,6 +142,10 @@ pub struct BuildRequest {
     pub hosts: Vec<(String, String)>,
     /// Size of every step's /dev/shm in bytes.
     pub shm_bytes: Option<u64>,
+    /// Folders with caches that other builds wrote. One that is not there is told and passed over.
+    pub cache_from: Vec<PathBuf>,
+    /// Where the results of this build go besides the own cache.
+    pub cache_to: Vec<CacheTarget>,
     /// Annotations of the manifest.
     pub annotations: BTreeMap<String, String>,
     /// The network of `RUN` steps that do not ask for one: [`Network::Host`], or loopback only.
@@ -169,6 +176,8 @@ impl BuildRequest {
             allowed: Allowed::default(),
             hosts: Vec::new(),
             shm_bytes: None,
+            cache_from: Vec::new(),
+            cache_to: Vec::new(),
             annotations: BTreeMap::new(),
             network: Network::Default,
             source_date_epoch: None,
@@ -255,6 +264,11 @@ impl Builder {
         progress: impl Fn(Progress) + Send + Sync,
     ) -> Result<BuildResult> {
         executor::build(self, request, &progress)
+    }
+
+    /// Reads the Dockerfile of a build and checks it. Builds nothing.
+    pub fn check(&self, request: BuildRequest) -> Result<CheckReport> {
+        executor::check(self, request)
     }
 
     /// Blobs and layers the cache needs, for [`wharf_image::GcOptions::keep`].

@@ -72,7 +72,10 @@ impl<'a> StageRun<'a> {
         if self.ignores_cache() {
             return None;
         }
-        self.build.builder.records.get(key, &self.build.builder.images)
+        let build = self.build;
+        let record = build.builder.records.get(key, &build.builder.images).or_else(|| build.imported(key))?;
+        build.note_result(*key, &record);
+        Some(record)
     }
 
     /// Keeps and takes a new result.
@@ -88,6 +91,7 @@ impl<'a> StageRun<'a> {
         let record = Record::new(layer, fs_key, self.build.now());
         for key in keys {
             self.build.builder.records.put(key, &record)?;
+            self.build.note_result(*key, &record);
         }
         self.state.take(&record, created_by);
         Ok(())

@@ -35,6 +35,8 @@ pub(super) struct Lines {
     pub(super) escape: char,
     /// The value of `# syntax=`, which chooses a front end elsewhere and nothing here.
     pub(super) syntax: Option<String>,
+    /// The value of `# check=`.
+    pub(super) check: Option<String>,
     /// Lines that are blank in the middle of a continued instruction.
     pub(super) empty_continuations: Vec<Place>,
 }
@@ -89,6 +91,7 @@ impl Cutter<'_> {
                         .at(place));
                 }
                 ("syntax", _) => self.out.syntax = Some(value),
+                ("check", _) => self.out.check = Some(value),
                 _ => {}
             }
             seen.push(name);

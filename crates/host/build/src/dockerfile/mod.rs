@@ -2,6 +2,7 @@
 
 mod instruction;
 mod lines;
+mod lint;
 mod mount;
 mod stages;
 mod substitute;
@@ -10,6 +11,7 @@ mod tests;
 mod words;
 
 pub use instruction::{Command, Copy, From, Heredoc, Instruction, Kind, Network, Run};
+pub(crate) use lint::{Checks, Facts, lint, wanted};
 pub use mount::{Expand, Mount, MountKind, Sharing, parse_mount};
 pub use stages::{Dockerfile, Stage, Warning};
 pub use substitute::{Expanded, Expander};

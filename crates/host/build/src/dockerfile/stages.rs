@@ -1,6 +1,7 @@
 //! Instructions to stages.
 
 use super::{
+    Checks,
     instruction::{self, From, Instruction, Kind},
     lines,
 };
@@ -15,6 +16,8 @@ pub struct Dockerfile {
     pub global_args: Vec<Instruction>,
     /// The stages in order; at least one.
     pub stages: Vec<Stage>,
+    /// `# check=`.
+    pub check: Option<String>,
     /// What is odd but not wrong.
     pub warnings: Vec<Warning>,
 }
@@ -37,6 +40,8 @@ pub struct Stage {
 pub struct Warning {
     /// Where.
     pub place: Place,
+    /// The check that found it, by BuildKit's name; none when reading itself did.
+    pub rule: Option<&'static str>,
     /// What.
     pub what: String,
 }
@@ -49,11 +54,12 @@ impl Dockerfile {
             escape: lines.escape,
             global_args: Vec::new(),
             stages: Vec::new(),
+            check: lines.check.clone(),
             warnings: warnings(&lines),
         };
         for line in lines.lines {
             let odd = instruction::exec_form_warning(&line);
-            file.warnings.extend(odd.map(|what| Warning { place: line.place, what }));
+            file.warnings.extend(odd.map(|what| Warning { place: line.place, rule: None, what }));
             file.add(instruction::parse(line, lines.escape)?)?;
         }
         if file.stages.is_empty() {
@@ -73,7 +79,11 @@ impl Dockerfile {
                 Some(stage) => {
                     if let Kind::Maintainer(_) = instruction.kind {
                         let what = "MAINTAINER is deprecated; use LABEL org.opencontainers.image.authors=…";
-                        self.warnings.push(Warning { place, what: what.into() });
+                        self.warnings.push(Warning {
+                            place,
+                            rule: Some("MaintainerDeprecated"),
+                            what: what.into(),
+                        });
                     }
                     stage.instructions.push(instruction);
                 }
@@ -94,6 +104,12 @@ impl Dockerfile {
         // Of several stages of one name, the last one counts.
         let stages = self.stages.get(..before).unwrap_or_default();
         stages.iter().rposition(named).or_else(|| name.parse().ok().filter(|number| *number < before))
+    }
+
+    /// The checks `# check=` asks for.
+    pub(crate) fn checks(&self) -> Result<Checks> {
+        Checks::parse(self.check.as_deref().unwrap_or_default())
+            .map_err(|error| error.at(Place { line: 1, end: 1 }))
     }
 
     /// Reads the instructions an image holds for its children.
@@ -128,10 +144,11 @@ fn warnings(lines: &lines::Lines) -> Vec<Warning> {
     // Docker's own front ends say what this one does; only another language would be read wrongly.
     if let Some(syntax) = lines.syntax.as_ref().filter(|syntax| !is_dockers(syntax)) {
         let what = format!("'# syntax={syntax}' is ignored: wharf has one front end, its own");
-        found.push(Warning { place: first, what });
+        found.push(Warning { place: first, rule: None, what });
     }
     found.extend(lines.empty_continuations.iter().map(|place| Warning {
         place: *place,
+        rule: Some("NoEmptyContinuation"),
         what: "an instruction has a blank line in it; Docker will refuse this one day".into(),
     }));
     found

@@ -157,7 +157,6 @@ fn one_error_with_place_and_hint() {
         ("FROM a\nCOPY --form=b x y", 2, "does not know the flag '--form'", "did you mean --from?"),
         ("FROM a b", 1, "FROM takes", ""),
         ("FROM a AS 1b", 1, "cannot be the name of a stage", "begin with a letter"),
-        ("FROM a AS b\nFROM a AS B", 2, "exists since line 1", ""),
         ("FROM a\nRUN <<EOF\nx", 2, "does not end", "only 'EOF'"),
         ("FROM a\nENV x", 2, "has no value", "NAME=value"),
         ("FROM a\nENV x=1 y", 2, "cannot read 'y'", ""),

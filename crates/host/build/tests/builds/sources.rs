@@ -260,3 +260,101 @@ fn patterns_may_mean_nothing_and_cross_folders() {
         assert_eq!(read(&image, path).as_deref(), content, "{path}");
     }
 }
+
+#[test]
+fn caches_are_carried_in_folders() {
+    let (lab, other) = (Lab::new(), Lab::new());
+    let dockerfile = "FROM base/busybox AS tools\nRUN echo tool > /tool && cat /proc/sys/kernel/random/uuid > /once\n\
+        FROM base/busybox\nCOPY --from=tools /tool /\nRUN true\nCOPY seen /\n";
+    let (all, own) = (lab.folder.path().join("all"), lab.folder.path().join("own"));
+    let targets = [(&all, true), (&own, false)];
+    let targets =
+        targets.map(|(folder, all_stages)| wharf_build::CacheTarget { folder: folder.clone(), all_stages });
+    let (made, _) =
+        build(&lab, &lab.builder, dockerfile, |request| request.cache_to = targets.to_vec()).unwrap();
+    assert!(wharf_image::Index::parse(&fs::read(all.join("index.json")).unwrap()).is_ok());
+    // Without the stage the image does not hold, that stage is made anew, and gives another file but the same copy.
+    let (partly, _) =
+        build(&other, &other.builder, dockerfile, |r| r.cache_from = vec![own.clone()]).unwrap();
+    assert_eq!(
+        ran(&partly),
+        ["[tools 2/2] RUN echo tool > /tool && cat /proc/sys/kernel/random/uuid > /once"]
+    );
+    let third = Lab::new();
+    let missing = third.folder.path().join("missing");
+    let (carried, _) =
+        build(&third, &third.builder, dockerfile, |r| r.cache_from = vec![missing, all.clone()]).unwrap();
+    assert_eq!((ran(&carried), carried.id), (vec![], made.id));
+    // A layer that is not what its digest says is made anew.
+    for entry in fs::read_dir(all.join("blobs/sha256")).unwrap().flatten() {
+        if entry.metadata().unwrap().len() < 600 && !fs::read(entry.path()).unwrap().starts_with(b"{") {
+            fs::write(entry.path(), "damaged").unwrap();
+        }
+    }
+    let fourth = Lab::new();
+    let (repaired, _) =
+        build(&fourth, &fourth.builder, dockerfile, |r| r.cache_from = vec![all.clone()]).unwrap();
+    assert!(!ran(&repaired).is_empty());
+}
+
+#[test]
+fn results_leave_as_folders_and_streams() {
+    let lab = Lab::new();
+    let dockerfile = "FROM base/busybox AS b\nRUN mkdir /d && echo x > /d/f && chmod 751 /d && ln -s f /d/l && rm -r /tmp\nFROM scratch\nCOPY --from=b --chown=5:6 /d /d\n";
+    let (made, _) = build(&lab, &lab.builder, dockerfile, |_| {}).unwrap();
+    let out = lab.folder.path().join("out");
+    write(&out, "d/f", "old");
+    write(&out, "own", "kept");
+    lab.builder.export_folder(&made.manifest, &out).unwrap();
+    assert_eq!(fs::read_to_string(out.join("d/l")).unwrap(), "x\n");
+    assert_eq!(fs::read_to_string(out.join("own")).unwrap(), "kept");
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata(out.join("d/f")).unwrap()), 0);
+    // What is written goes nowhere else, wherever a link in the folder leads.
+    let outside = lab.context(&[]);
+    fs::remove_dir_all(out.join("d")).unwrap();
+    std::os::unix::fs::symlink(&outside, out.join("d")).unwrap();
+    assert!(lab.builder.export_folder(&made.manifest, &out).is_err());
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    let tar = |epoch| lab.builder.export_tar(&made.manifest, Vec::new(), epoch).unwrap();
+    assert_eq!(tar(Some(0)), tar(Some(0)));
+    let mut entries = wharf_image::TarReader::new(&*Box::leak(tar(Some(0)).into_boxed_slice()));
+    let mut told = Vec::new();
+    while let Some(entry) = entries.next_entry().unwrap() {
+        told.push((entry.name(), entry.uid, entry.mode & 0o7777));
+    }
+    assert_eq!(
+        told.iter().map(|entry| entry.0.trim_end_matches('/')).collect::<Vec<_>>(),
+        ["d", "d/f", "d/l"]
+    );
+    assert_eq!((told[0].1, told[0].2, told[1].1), (5, 0o751, 5));
+}
+
+#[test]
+fn checks_are_told_and_can_fail_a_build() {
+    let lab = Lab::new();
+    let dockerfile = "# check=skip=StageNameCasing\nFROM base/busybox AS Final\nCMD run it\nCOPY $HOEM /\n";
+    let context = lab.context(&[("Dockerfile", dockerfile)]);
+    let request = || BuildRequest::new(Context::Folder(context.clone()));
+    let report = lab.builder.check(request()).unwrap();
+    let found: Vec<_> = report.warnings.iter().map(|w| (w.place.line, w.rule.unwrap())).collect();
+    assert_eq!(found, [(3, "JSONArgsRecommended"), (4, "UndefinedVar")]);
+    let mut chosen = request();
+    chosen.args.insert("BUILDKIT_DOCKERFILE_CHECK".into(), "skip=all".into());
+    assert_eq!(lab.builder.check(chosen).unwrap().warnings, []);
+    let built = lab.build(&context).unwrap();
+    assert!(built.warnings[0].starts_with("Dockerfile:3: JSONArgsRecommended: "), "{:?}", built.warnings);
+    write(&context, "Dockerfile", &dockerfile.replace("=StageNameCasing", "=StageNameCasing;error=true"));
+    let error = lab.build(&context).unwrap_err();
+    let expect =
+        "Dockerfile:3: checks that found something fail this build: JSONArgsRecommended, UndefinedVar";
+    assert_eq!(error.to_string(), expect);
+}
+
+#[test]
+fn annotations_are_the_manifests() {
+    let lab = Lab::new();
+    let wish = |request: &mut BuildRequest| drop(request.annotations.insert("a".into(), "b".into()));
+    let (made, _) = build(&lab, &lab.builder, "FROM base/busybox\n", wish).unwrap();
+    let manifest = lab.images.manifest(&made.manifest).unwrap().1;
+    assert_eq!(manifest.other["annotations"]["a"], "b");
+}
