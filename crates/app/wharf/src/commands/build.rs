@@ -1,28 +1,34 @@
 //! `wharf build`: a Dockerfile to an image, with its progress on the terminal.
 
+mod deliver;
+mod fetch;
+mod network;
+mod options;
 mod progress;
+mod told;
 
 use std::{
     collections::BTreeMap,
-    io::{IsTerminal, Read},
+    io::{Cursor, IsTerminal, Read},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::ValueEnum;
 use rustix::event::{PollFd, PollFlags, poll};
 use wharf_base::Hinted;
 use wharf_build::{
-    BuildRequest, BuildResult, Builder, Cancel, Context, DockerfileSource, ErrorKind, Place, Secret,
-    dockerfile::Network,
+    BuildRequest, Builder, Cancel, Context, DockerfileSource, Pull, dockerfile::Network, is_archive,
 };
-use wharf_image::Store;
+use wharf_engineapi::client::{Client, DockerConfig, Silent};
+use wharf_image::{Platform, Reference, Store};
 use wharf_runtime::{ShimRuntime, Signals};
 
-use super::{Globals, containers::complain};
+use super::Globals;
+use options::Output;
 use progress::Display;
 
 #[derive(clap::Args)]
@@ -42,13 +48,46 @@ pub(crate) struct Args {
     /// Run every step, whatever the cache knows
     #[arg(long)]
     no_cache: bool,
+    /// Run every step of this stage, whatever the cache knows
+    #[arg(long, value_name = "STAGE")]
+    no_cache_filter: Vec<String>,
+    /// Take results from a cache: type=local,src=DIR
+    #[arg(long, value_name = "CACHE")]
+    cache_from: Vec<String>,
+    /// Write results to a cache: type=local,dest=DIR[,mode=max]
+    #[arg(long, value_name = "CACHE")]
+    cache_to: Vec<String>,
+    /// Ask registries for newer base images
+    #[arg(long)]
+    pull: bool,
+    /// Files or an image by a name: NAME=FOLDER, NAME=docker-image://IMAGE, NAME=URL
+    #[arg(long, value_name = "NAME=VALUE")]
+    build_context: Vec<String>,
+    /// The platform of the image; it must be this machine's
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<String>,
+    /// Give RUN --mount=type=ssh an agent: default, or ID=SOCKET
+    #[arg(long, value_name = "SSH", num_args = 0..=1, default_missing_value = "default")]
+    ssh: Vec<String>,
+    /// Allow steps what could harm this machine: security.insecure, network.host
+    #[arg(long, value_name = "RIGHT")]
+    allow: Vec<String>,
+    /// A name steps know the address of: NAME:ADDRESS
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    add_host: Vec<String>,
+    /// Size of /dev/shm of steps
+    #[arg(long, value_name = "SIZE")]
+    shm_size: Option<String>,
     /// Give RUN --mount=type=secret a secret: id=ID,src=FILE or id=ID,env=NAME
     #[arg(long, value_name = "SECRET")]
     secret: Vec<String>,
     /// Set a label of the image: KEY=VALUE
     #[arg(long, value_name = "K=V")]
     label: Vec<String>,
-    /// Network of RUN steps: default (loopback only), none, host
+    /// Annotate the image's manifest: KEY=VALUE
+    #[arg(long, value_name = "K=V")]
+    annotation: Vec<String>,
+    /// Network of RUN steps: default (that of containers), none, host
     #[arg(long, default_value = "default")]
     network: String,
     /// How progress is shown
@@ -57,10 +96,25 @@ pub(crate) struct Args {
     /// Print only the image's id
     #[arg(short, long)]
     quiet: bool,
-    /// Print the result in this form: json
-    #[arg(short, long, value_name = "FORM", value_parser = ["json"])]
-    output: Option<String>,
-    /// Folder of the files to copy, '-' for a tar stream on standard input
+    /// Check the Dockerfile and build nothing
+    #[arg(long)]
+    check: bool,
+    /// Where the result goes: a folder, '-' for a tar stream, type=image|oci|docker|tar|local[,dest=PATH]
+    #[arg(short, long, value_name = "OUTPUT")]
+    output: Vec<String>,
+    /// Push the image to its registry
+    #[arg(long)]
+    push: bool,
+    /// Keep the image in the store; this is so anyway where no output is named
+    #[arg(long)]
+    load: bool,
+    /// Write the image's id to a file
+    #[arg(long, value_name = "FILE")]
+    iidfile: Option<PathBuf>,
+    /// Write what was built to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
+    /// Folder of the files to copy; '-' for a tar stream or a Dockerfile on standard input; a URL
     context: PathBuf,
 }
 
@@ -79,33 +133,53 @@ pub(crate) enum Style {
 
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
-        let request = self.request()?;
+        let outputs = self.outputs()?;
+        let request = self.request(&outputs)?;
+        let data = globals.data_dir()?;
+        let images = Arc::new(Store::open(data.join("images"))?);
+        let steps = Arc::new(network::Steps::new(data.clone()));
+        let builder =
+            Builder::open(images.clone(), data.join("build-cache"), Arc::new(ShimRuntime::default()))?
+                .with_pull(puller(images))
+                .with_fetch(fetch::fetcher());
+        if self.check {
+            return Ok(told::check(&self, &builder, request));
+        }
+        // Without root there is no network to make; a step that needs one says so itself.
+        let builder = match self.network == "default" {
+            true => builder.with_network(steps.clone()),
+            false => builder,
+        };
         // Before any thread is started, so that an interrupt ends the build's containers too.
         let signals = Signals::take_over(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP])?;
         cancel_on(signals, request.cancel.clone());
-        let data = globals.data_dir()?;
-        let images = Arc::new(Store::open(data.join("images"))?);
-        let builder = Builder::open(images, data.join("build-cache"), Arc::new(ShimRuntime::default()))?;
+        let epoch = request.source_date_epoch;
         let display = Display::new(self.style());
         let result = builder.build(request, |progress| display.take(progress));
         display.finish(result.as_ref().err());
+        steps.finish();
         match result {
-            Ok(result) => self.print(&result),
-            Err(error) => {
-                let cancelled = error.kind == ErrorKind::Cancelled;
-                // A place of another file, such as .dockerignore, is not one to look for in the Dockerfile.
-                let own = error.file.as_deref().is_none_or(|file| !file.ends_with("dockerignore"));
-                if let Some(place) = error.place.filter(|_| own && !cancelled) {
-                    eprint!("{}", self.excerpt(place));
-                }
-                let error = match error.hint.clone() {
-                    Some(hint) => Hinted::new(error, hint).into(),
-                    None => anyhow::Error::from(error),
-                };
-                complain(&error);
-                Ok(if cancelled { ExitCode::from(130) } else { ExitCode::FAILURE })
-            }
+            Ok(result) => deliver::all(&self, &builder, &outputs, &result, epoch),
+            Err(error) => Ok(told::failure(&self, error)),
         }
+    }
+
+    fn outputs(&self) -> anyhow::Result<Vec<Output>> {
+        let mut outputs = self.output.iter().map(|text| text.parse()).collect::<anyhow::Result<Vec<_>>>()?;
+        if outputs.is_empty() || self.push || self.load {
+            outputs.push(Output::Image { names: Vec::new(), push: self.push });
+        }
+        let to_stdout = |output: &&Output| {
+            matches!(output, Output::Tar(None) | Output::Archive { dest: None, .. })
+        };
+        let streams = outputs.iter().filter(to_stdout).count();
+        if streams > 1 {
+            bail!("only one output can go to standard output");
+        }
+        if streams == 1 && std::io::stdout().is_terminal() {
+            bail!(Hinted::new("an archive is not for a terminal", "name a file with dest=FILE, or redirect the output"));
+        }
+        Ok(outputs)
     }
 
     fn style(&self) -> Style {
@@ -117,48 +191,87 @@ impl Args {
         }
     }
 
-    fn request(&self) -> anyhow::Result<BuildRequest> {
-        let (context, file) = (self.context.as_path(), self.file.as_deref());
-        let dash = Path::new("-");
-        if context == dash && file == Some(dash) {
-            bail!("the context and the Dockerfile cannot both come from standard input");
-        }
-        let mut request = BuildRequest::new(match context {
-            context if context == dash => Context::tar(std::io::stdin()),
-            folder => Context::Folder(folder.to_owned()),
-        });
-        request.dockerfile = match file {
-            None => DockerfileSource::InContext("Dockerfile".into()),
-            Some(file) if file == dash => {
-                let mut text = String::new();
-                std::io::stdin().take(1 << 20).read_to_string(&mut text)?;
-                DockerfileSource::Text(text)
-            }
-            Some(file) if context == dash => DockerfileSource::InContext(file.display().to_string()),
-            Some(file) => DockerfileSource::File(file.to_owned()),
-        };
-        for tag in &self.tag {
-            request.tags.push(tag.parse::<wharf_image::Reference>().map_err(|error| {
-                let hint = error.hint().unwrap_or_default();
-                Hinted::new(error, hint)
-            })?);
+    fn request(&self, outputs: &[Output]) -> anyhow::Result<BuildRequest> {
+        let mut request = BuildRequest::new(Context::Empty);
+        self.sources(&mut request)?;
+        // Names are given in the store only where the store is an output.
+        for output in outputs {
+            let Output::Image { names, .. } = output else { continue };
+            let names = self.tag.iter().chain(names).map(|name| reference(name));
+            request.tags.extend(names.collect::<anyhow::Result<Vec<_>>>()?);
         }
         request.args = self.build_args()?;
         request.labels = pairs("--label", &self.label)?;
+        request.annotations = pairs("--annotation", &self.annotation)?;
         request.target = self.target.clone();
         request.no_cache = self.no_cache;
-        for secret in &self.secret {
-            let (id, secret) = parse_secret(secret)?;
-            request.secrets.insert(id, secret);
-        }
+        request.no_cache_stages =
+            self.no_cache_filter.iter().flat_map(|names| names.split(',')).map(str::to_owned).collect();
+        request.pull = self.pull;
+        request.cache_from = self.cache_from.iter().map(|text| options::cache_from(text)).collect::<Result<_, _>>()?;
+        request.cache_to = self.cache_to.iter().map(|text| options::cache_to(text)).collect::<Result<_, _>>()?;
+        request.secrets = self.secret.iter().map(|text| options::secret(text)).collect::<Result<_, _>>()?;
+        request.ssh = self.ssh.iter().map(|text| options::ssh(text)).collect::<Result<_, _>>()?;
+        request.contexts = self.build_context.iter().map(|text| options::context(text)).collect::<Result<_, _>>()?;
+        request.hosts = self.add_host.iter().map(|text| options::host(text)).collect::<Result<_, _>>()?;
+        request.shm_bytes = self.shm_size.as_deref().map(options::size).transpose()?;
+        request.allowed = options::allowed(&self.allow)?;
         request.network = match self.network.as_str() {
             "default" => Network::Default,
             "none" => Network::None,
             "host" => Network::Host,
             other => bail!("no such network for a build: {other}; use default, none or host"),
         };
+        self.check_platform()?;
         request.source_date_epoch = self.epoch(&request.args)?;
         Ok(request)
+    }
+
+    /// The context and the Dockerfile.
+    fn sources(&self, request: &mut BuildRequest) -> anyhow::Result<()> {
+        let (context, file) = (self.context.as_path(), self.file.as_deref());
+        let dash = Path::new("-");
+        if context == dash && file == Some(dash) {
+            bail!("the context and the Dockerfile cannot both come from standard input");
+        }
+        let address = context.to_str().filter(|text| options::is_address(text));
+        let inside = context == dash || address.is_some();
+        request.dockerfile = match file {
+            None => DockerfileSource::InContext("Dockerfile".into()),
+            Some(file) if file == dash => DockerfileSource::Text(text_of(std::io::stdin())?),
+            Some(file) if inside => DockerfileSource::InContext(file.display().to_string()),
+            Some(file) => DockerfileSource::File(file.to_owned()),
+        };
+        request.context = match address {
+            Some(url) => Context::Remote(url.to_owned()),
+            None if context != dash => Context::Folder(context.to_owned()),
+            None => {
+                let mut head = Vec::new();
+                std::io::stdin().take(512).read_to_end(&mut head)?;
+                let is_context = is_archive(&head) || file.is_some();
+                let all = Cursor::new(head).chain(std::io::stdin());
+                if is_context {
+                    Context::tar(all)
+                } else {
+                    request.dockerfile = DockerfileSource::Text(text_of(all)?);
+                    Context::Empty
+                }
+            }
+        };
+        Ok(())
+    }
+
+    fn check_platform(&self) -> anyhow::Result<()> {
+        let Some(wanted) = &self.platform else { return Ok(()) };
+        let host = Platform::host().to_string();
+        let is_host = |one: &str| one == host || one == "local" || one.starts_with(&format!("{host}/"));
+        match wanted.split(',').map(str::trim).find(|one| !is_host(one)) {
+            None => Ok(()),
+            Some(other) => bail!(Hinted::new(
+                format!("images for {other} cannot be built on this machine, which is {host}"),
+                "leave --platform out, or build on a machine of that kind",
+            )),
+        }
     }
 
     fn build_args(&self) -> anyhow::Result<BTreeMap<String, String>> {
@@ -181,37 +294,34 @@ impl Args {
         text.map(|text| text.parse().with_context(|| format!("{name}={text} is no number of seconds")))
             .transpose()
     }
+}
 
-    fn print(&self, result: &BuildResult) -> anyhow::Result<ExitCode> {
-        if self.output.is_some() {
-            let steps: Vec<_> = result
-                .steps
-                .iter()
-                .map(|step| serde_json::json!({"name": step.name, "cached": step.cached, "seconds": step.elapsed.as_secs_f64()}))
-                .collect();
-            let value = serde_json::json!({
-                "id": result.id, "digest": result.manifest.digest, "tags": self.tag, "steps": steps, "warnings": result.warnings,
-            });
-            println!("{}", serde_json::to_string_pretty(&value)?);
-        } else {
-            println!("{}", result.id);
-        }
-        Ok(ExitCode::SUCCESS)
-    }
+/// A text of at most a Dockerfile's size.
+fn text_of(input: impl Read) -> anyhow::Result<String> {
+    let mut text = String::new();
+    input.take(1 << 20).read_to_string(&mut text).context("the Dockerfile on standard input is no text")?;
+    Ok(text)
+}
 
-    /// The lines of the Dockerfile about `place`; nothing when they cannot be read again.
-    fn excerpt(&self, place: Place) -> String {
-        let path = self.file.clone().unwrap_or_else(|| self.context.join("Dockerfile"));
-        let Ok(text) = std::fs::read_to_string(&path) else { return String::new() };
-        let shown = |number: usize| (place.line.saturating_sub(2)..=place.end + 2).contains(&number);
-        let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
-        let mut excerpt = format!("{}:{}\n{}\n", path.display(), place.line, "-".repeat(20));
-        for (number, line) in lines.filter(|(number, _)| shown(*number)).take(40) {
-            let mark = if (place.line..=place.end).contains(&number) { ">>>" } else { "   " };
-            excerpt.push_str(&format!("{number:4} | {mark} {line}\n"));
-        }
-        format!("{excerpt}{}\n", "-".repeat(20))
-    }
+fn reference(name: &str) -> anyhow::Result<Reference> {
+    name.parse::<Reference>().map_err(|error| {
+        let hint = error.hint().unwrap_or_default();
+        Hinted::new(error, hint).into()
+    })
+}
+
+/// Brings base images from registries.
+fn puller(images: Arc<Store>) -> Pull {
+    Arc::new(move |name| {
+        let work = || -> anyhow::Result<()> {
+            let client = Client::with_credentials(DockerConfig::load().map_err(|error| anyhow!(error))?);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(client.pull(&images, name, &Silent)).map_err(super::image::hinted)?;
+            Ok(())
+        };
+        let hint = "pull it with `wharf image pull`, or make one with `wharf image pack`";
+        work().map_err(|error| Hinted::new(format!("{error:#}"), hint))
+    })
 }
 
 /// Signals that come together are one: a terminal and its shell may both send it.
@@ -240,35 +350,4 @@ fn pairs(flag: &str, given: &[String]) -> anyhow::Result<BTreeMap<String, String
         _ => bail!("{flag} {text} is not KEY=VALUE"),
     };
     given.iter().map(pair).collect()
-}
-
-fn parse_secret(text: &str) -> anyhow::Result<(String, Secret)> {
-    let wrong = |what: &str| {
-        anyhow::Error::from(Hinted::new(
-            format!("--secret {text} {what}"),
-            "write id=ID,src=FILE or id=ID,env=NAME",
-        ))
-    };
-    let (mut id, mut source, mut env) = (None, None, None);
-    for field in text.split(',') {
-        match field.split_once('=') {
-            Some(("id", value)) => id = Some(value.to_owned()),
-            Some(("src" | "source", value)) => source = Some(PathBuf::from(value)),
-            Some(("env", value)) => env = Some(value.to_owned()),
-            Some(("type", "file" | "env")) => {}
-            _ => return Err(wrong(&format!("has '{field}', which is not known"))),
-        }
-    }
-    let id = id.filter(|id| !id.is_empty()).ok_or_else(|| wrong("has no id"))?;
-    if let Some(path) = source {
-        if !path.is_file() {
-            return Err(wrong(&format!("names '{}', which is no file", path.display())));
-        }
-        return Ok((id, Secret::File(path)));
-    }
-    let name = env.unwrap_or_else(|| id.clone());
-    match std::env::var(&name) {
-        Ok(value) => Ok((id, Secret::Value(value.into_bytes()))),
-        Err(_) => Err(wrong("has no src, and the environment has no variable of that name")),
-    }
 }

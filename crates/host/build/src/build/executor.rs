@@ -17,7 +17,7 @@ use super::{
     contexts::{Prepared, named},
     plan::{Plan, PlannedStage, Step, Wishes, plan},
     remote_step::Remotes,
-    request::{BuildRequest, BuildResult, Builder, Context, DockerfileSource, StepReport},
+    request::{BuildRequest, BuildResult, Builder, Context, DockerfileSource, Pull, StepReport},
     settings::PROXY_ARGS,
     stage::StageRun,
     state::{State, parts_of},
@@ -114,7 +114,7 @@ fn build_text(
         .hint("repair what the warnings say, or leave '# check=error=true' out")
         .at(first.place));
     }
-    let image = |name: &str| image_state(builder, name, listener);
+    let image = |name: &str| image_state(builder, name, request.pull, listener);
     let wishes = Wishes {
         target: request.target.as_deref(),
         args: &request.args,
@@ -357,12 +357,23 @@ fn read_ignore(source: &DockerfileSource, context: &Path) -> Result<Ignore> {
 }
 
 /// The start of a stage on the image `name`.
-pub(crate) fn image_state(builder: &Builder, name: &str, listener: Listener<'_>) -> Result<State> {
+pub(crate) fn image_state(
+    builder: &Builder,
+    name: &str,
+    pull_always: bool,
+    listener: Listener<'_>,
+) -> Result<State> {
     let found = match (builder.images.find(name), &builder.pull) {
-        (Err(wharf_image::Error::NoImage { .. }), Some(pull)) => {
-            listener(Progress::Note { text: format!("pulling {name}") });
-            let reference: wharf_image::Reference = name.parse()?;
-            pull(&reference)
+        (Err(error @ wharf_image::Error::NoImage { .. }), Some(pull)) => {
+            pull_image(pull, name, listener).map_err(|refused| {
+                // Most of the time the name is wrong, and the store knows what may be meant.
+                let hint = error.hint().unwrap_or_else(|| refused.hint().to_owned());
+                Error::host(format!("{error}, and it cannot be pulled: {refused}")).hint(hint)
+            })?;
+            builder.images.find(name)
+        }
+        (Ok(_), Some(pull)) if pull_always => {
+            pull_image(pull, name, listener)
                 .map_err(|e| Error::host(format!("cannot pull '{name}': {e}")).hint(e.hint().to_owned()))?;
             builder.images.find(name)
         }
@@ -371,6 +382,13 @@ pub(crate) fn image_state(builder: &Builder, name: &str, listener: Listener<'_>)
     let (_, target) = found?;
     let (layers, config) = parts_of(builder.images.resolve_descriptor(&target)?);
     Ok(State::of(layers, config))
+}
+
+fn pull_image(pull: &Pull, name: &str, listener: Listener<'_>) -> Result<(), wharf_base::Hinted> {
+    listener(Progress::Note { text: format!("pulling {name}") });
+    let reference: wharf_image::Reference =
+        name.parse().map_err(|error: wharf_image::Error| wharf_base::Hinted::new(error, "correct the name"))?;
+    pull(&reference)
 }
 
 impl Build<'_> {

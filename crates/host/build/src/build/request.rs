@@ -126,6 +126,8 @@ pub struct BuildRequest {
     pub tags: Vec<Reference>,
     /// Labels the image gets besides its own.
     pub labels: BTreeMap<String, String>,
+    /// Asks for newer base images even where they are here.
+    pub pull: bool,
     /// Runs every step, whatever the cache knows.
     pub no_cache: bool,
     /// Stages whose steps run, whatever the cache knows.
@@ -168,6 +170,7 @@ impl BuildRequest {
             target: None,
             tags: Vec::new(),
             labels: BTreeMap::new(),
+            pull: false,
             no_cache: false,
             no_cache_stages: Vec::new(),
             secrets: BTreeMap::new(),
@@ -243,6 +246,11 @@ impl Builder {
     pub fn with_pull(mut self, pull: Pull) -> Self {
         self.pull = Some(pull);
         self
+    }
+
+    /// The store it builds into.
+    pub fn images(&self) -> &Arc<Store> {
+        &self.images
     }
 
     /// Lets builds fetch files over HTTP.

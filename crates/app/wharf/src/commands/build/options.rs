@@ -1,0 +1,280 @@
+//! Options of `wharf build` in docker's words: `--output type=local,dest=DIR`, `--secret id=ID,src=FILE` and the like.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use wharf_base::Hinted;
+use wharf_build::{Allowed, CacheTarget, NamedContext, Secret};
+
+/// The fields of `key=value,key=value`, quoted where a value has commas.
+fn fields(text: &str) -> Vec<(String, String)> {
+    let mut parts = vec![String::new()];
+    let mut quoted = false;
+    for c in text.chars() {
+        match c {
+            '"' => quoted = !quoted,
+            ',' if !quoted => parts.push(String::new()),
+            c => {
+                if let Some(part) = parts.last_mut() {
+                    part.push(c);
+                }
+            }
+        }
+    }
+    let pair = |part: String| match part.split_once('=') {
+        Some((key, value)) => (key.trim().to_ascii_lowercase(), value.to_owned()),
+        None => (part.trim().to_owned(), String::new()),
+    };
+    parts.into_iter().map(pair).collect()
+}
+
+fn wrong(flag: &str, text: &str, what: &str, hint: &str) -> anyhow::Error {
+    Hinted::new(format!("{flag} {text} {what}"), hint).into()
+}
+
+/// Where a result goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Output {
+    /// The image store, under these names besides the tags; to the registry too.
+    Image { names: Vec<String>, push: bool },
+    /// An archive that docker and every OCI tool read; standard output where no file is named.
+    Archive { names: Vec<String>, dest: Option<PathBuf>, folder: bool },
+    /// Files in a folder.
+    Local(PathBuf),
+    /// Files in a tar stream; standard output where no file is named.
+    Tar(Option<PathBuf>),
+}
+
+impl std::str::FromStr for Output {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        const HINT: &str = "write a folder, '-' for a tar stream, or type=image|oci|docker|tar|local with dest=PATH";
+        if text == "-" {
+            return Ok(Self::Tar(None));
+        }
+        if !text.contains('=') && !text.contains(',') {
+            return Ok(Self::Local(PathBuf::from(text)));
+        }
+        let (mut kind, mut dest, mut names, mut push, mut tar) = (String::new(), None, Vec::new(), false, true);
+        for (key, value) in fields(text) {
+            match key.as_str() {
+                "type" => kind = value,
+                "dest" | "destination" => dest = Some(value).filter(|dest| dest != "-").map(PathBuf::from),
+                "name" => names.extend(value.split(',').filter(|name| !name.is_empty()).map(str::to_owned)),
+                "push" => push = value != "false",
+                "tar" => tar = value != "false",
+                // Times are clamped to SOURCE_DATE_EPOCH wherever it is given; layers are gzip.
+                "rewrite-timestamp" | "store" => {}
+                "compression" if value == "gzip" => {}
+                _ => return Err(wrong("--output", text, &format!("has '{key}={value}', which is not supported"), HINT)),
+            }
+        }
+        Ok(match kind.as_str() {
+            "image" => Self::Image { names, push },
+            "registry" => Self::Image { names, push: true },
+            "oci" | "docker" if tar || dest.is_some() => Self::Archive { names, dest, folder: !tar },
+            "local" => Self::Local(dest.ok_or_else(|| wrong("--output", text, "has no dest", HINT))?),
+            "tar" => Self::Tar(dest),
+            other => return Err(wrong("--output", text, &format!("has the type '{other}', which is not known"), HINT)),
+        })
+    }
+}
+
+/// `--cache-from`: the folder.
+pub(super) fn cache_from(text: &str) -> anyhow::Result<PathBuf> {
+    const HINT: &str = "write type=local,src=DIR";
+    let (mut kind, mut source) = (String::new(), None);
+    for (key, value) in fields(text) {
+        match key.as_str() {
+            "type" => kind = value,
+            "src" | "source" => source = Some(PathBuf::from(value)),
+            // The one form there is, and the one cache of a folder.
+            "digest" | "tag" | "ref" => return Err(wrong("--cache-from", text, "has a name; a folder has one cache", HINT)),
+            _ => return Err(wrong("--cache-from", text, &format!("has '{key}', which is not known"), HINT)),
+        }
+    }
+    match (kind.as_str(), source) {
+        ("local", Some(source)) => Ok(source),
+        ("local", None) => Err(wrong("--cache-from", text, "has no src", HINT)),
+        _ => Err(wrong("--cache-from", text, "is no cache this builder reads", HINT)),
+    }
+}
+
+/// `--cache-to`.
+pub(super) fn cache_to(text: &str) -> anyhow::Result<CacheTarget> {
+    const HINT: &str = "write type=local,dest=DIR, and mode=max for the results of all stages";
+    let (mut kind, mut folder, mut all_stages) = (String::new(), None, false);
+    for (key, value) in fields(text) {
+        match (key.as_str(), value.as_str()) {
+            ("type", _) => kind = value,
+            ("dest", _) => folder = Some(PathBuf::from(value)),
+            ("mode", "min" | "max") => all_stages = value == "max",
+            _ => return Err(wrong("--cache-to", text, &format!("has '{key}={value}', which is not supported"), HINT)),
+        }
+    }
+    match (kind.as_str(), folder) {
+        ("local", Some(folder)) => Ok(CacheTarget { folder, all_stages }),
+        ("local", None) => Err(wrong("--cache-to", text, "has no dest", HINT)),
+        _ => Err(wrong("--cache-to", text, "is no cache this builder writes", HINT)),
+    }
+}
+
+/// `--build-context NAME=VALUE`.
+pub(super) fn context(text: &str) -> anyhow::Result<(String, NamedContext)> {
+    const HINT: &str = "write NAME=FOLDER, NAME=docker-image://IMAGE, NAME=oci-layout://FOLDER or NAME=URL";
+    let Some((name, value)) = text.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty())
+    else {
+        return Err(wrong("--build-context", text, "is not NAME=VALUE", HINT));
+    };
+    let context = if let Some(image) = value.strip_prefix("docker-image://") {
+        NamedContext::Image(image.to_owned())
+    } else if let Some(folder) = value.strip_prefix("oci-layout://") {
+        NamedContext::Layout(PathBuf::from(folder))
+    } else if is_address(value) {
+        NamedContext::Remote(value.to_owned())
+    } else if Path::new(value).is_dir() {
+        NamedContext::Folder(PathBuf::from(value))
+    } else {
+        return Err(wrong("--build-context", text, "names no folder", HINT));
+    };
+    Ok((name.to_owned(), context))
+}
+
+/// Whether a context is an address and no path.
+pub(super) fn is_address(text: &str) -> bool {
+    let schemes = ["http://", "https://", "git://", "ssh://", "git@"];
+    schemes.iter().any(|scheme| text.starts_with(scheme))
+}
+
+/// `--secret`.
+pub(super) fn secret(text: &str) -> anyhow::Result<(String, Secret)> {
+    let wrong = |what: &str| wrong("--secret", text, what, "write id=ID,src=FILE or id=ID,env=NAME");
+    let (mut id, mut source, mut env) = (None, None, None);
+    for (key, value) in fields(text) {
+        match (key.as_str(), value.as_str()) {
+            ("id", _) => id = Some(value),
+            ("src" | "source", _) => source = Some(PathBuf::from(value)),
+            ("env", _) => env = Some(value),
+            ("type", "file" | "env") => {}
+            _ => return Err(wrong(&format!("has '{key}', which is not known"))),
+        }
+    }
+    let id = id.filter(|id| !id.is_empty()).ok_or_else(|| wrong("has no id"))?;
+    if let Some(path) = source {
+        if !path.is_file() {
+            return Err(wrong(&format!("names '{}', which is no file", path.display())));
+        }
+        return Ok((id, Secret::File(path)));
+    }
+    let name = env.unwrap_or_else(|| id.clone());
+    match std::env::var(&name) {
+        Ok(value) => Ok((id, Secret::Value(value.into_bytes()))),
+        Err(_) => Err(wrong("has no src, and the environment has no variable of that name")),
+    }
+}
+
+/// `--ssh default`, `--ssh ID=SOCKET`.
+pub(super) fn ssh(text: &str) -> anyhow::Result<(String, PathBuf)> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let (id, socket) = match text.split_once('=') {
+        Some((id, path)) => (id, Some(PathBuf::from(path))),
+        None => (text, std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from)),
+    };
+    let Some(socket) = socket else {
+        return Err(wrong("--ssh", text, "needs an agent, and SSH_AUTH_SOCK is not set", "start one: eval $(ssh-agent)"));
+    };
+    match std::fs::metadata(&socket) {
+        Ok(meta) if meta.file_type().is_socket() => Ok((id.to_owned(), socket)),
+        Ok(_) => Err(wrong(
+            "--ssh",
+            text,
+            "names a file that is no socket; keys themselves are not read",
+            "add the key to an agent with ssh-add, and name the agent's socket",
+        )),
+        Err(error) => Err(wrong("--ssh", text, &format!("names '{}': {error}", socket.display()), "name the socket of an agent")),
+    }
+}
+
+/// `--allow`.
+pub(super) fn allowed(given: &[String]) -> anyhow::Result<Allowed> {
+    let mut allowed = Allowed::default();
+    for name in given.iter().flat_map(|names| names.split(',')) {
+        match name {
+            "security.insecure" => allowed.insecure = true,
+            "network.host" => allowed.host_network = true,
+            other => {
+                return Err(wrong("--allow", other, "is not known", "use security.insecure or network.host"));
+            }
+        }
+    }
+    Ok(allowed)
+}
+
+/// `--add-host NAME:ADDRESS`; `host-gateway` is not known here.
+pub(super) fn host(text: &str) -> anyhow::Result<(String, String)> {
+    let cut = text.find(['=', ':']).filter(|cut| *cut > 0);
+    let (name, address) = cut.map_or((text, ""), |cut| (&text[..cut], &text[cut + 1..]));
+    let bare = address.trim_start_matches('[').trim_end_matches(']');
+    match bare.parse::<std::net::IpAddr>() {
+        Ok(address) => Ok((name.to_owned(), address.to_string())),
+        Err(_) => Err(wrong("--add-host", text, "has no address", "write NAME:ADDRESS")),
+    }
+}
+
+/// A size with a unit: `64m`.
+pub(super) fn size(text: &str) -> anyhow::Result<u64> {
+    let lower = text.to_ascii_lowercase();
+    let plain = lower.trim_end_matches('b');
+    let (digits, shift) = match plain.as_bytes().last() {
+        Some(b'k') => (&plain[..plain.len() - 1], 10),
+        Some(b'm') => (&plain[..plain.len() - 1], 20),
+        Some(b'g') => (&plain[..plain.len() - 1], 30),
+        _ => (plain, 0),
+    };
+    match digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift)) {
+        Some(bytes) if bytes > 0 => Ok(bytes),
+        _ => bail!("--shm-size {text} is no size; write it as 64m or 1g"),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_are_read_as_dockers() {
+        let read = |text: &str| text.parse::<Output>().ok();
+        assert_eq!(read("-"), Some(Output::Tar(None)));
+        assert_eq!(read("out/x"), Some(Output::Local("out/x".into())));
+        assert_eq!(read("type=local,dest=o"), Some(Output::Local("o".into())));
+        assert_eq!(read("type=tar,dest=-"), Some(Output::Tar(None)));
+        let names = vec!["a".to_owned(), "b".to_owned()];
+        assert_eq!(read("type=image,\"name=a,b\",push=true"), Some(Output::Image { names, push: true }));
+        let oci = Output::Archive { names: vec![], dest: Some("d".into()), folder: true };
+        assert_eq!(read("type=oci,dest=d,tar=false"), Some(oci));
+        for bad in ["type=local", "type=x", "dest=a", "type=image,compression=estargz", "type=oci,tar=false"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn caches_contexts_and_hosts_are_read() {
+        assert_eq!(cache_from("type=local,src=/c").unwrap(), PathBuf::from("/c"));
+        assert!(cache_to("type=local,dest=/c,mode=max").unwrap().all_stages);
+        for bad in ["type=gha", "type=local", "type=registry,ref=x", "/c"] {
+            assert!(cache_from(bad).is_err() && cache_to(bad).is_err(), "{bad}");
+        }
+        let image = ("a".to_owned(), NamedContext::Image("b:c".into()));
+        assert_eq!(context("a=docker-image://b:c").unwrap(), image);
+        assert!(context("a=/no/such").is_err() && context("a").is_err());
+        assert_eq!(host("a:10.0.0.1").unwrap(), ("a".into(), "10.0.0.1".into()));
+        assert_eq!(host("a=[::1]").unwrap(), ("a".into(), "::1".into()));
+        assert!(host("a:host").is_err() && host(":1.2.3.4").is_err());
+        assert_eq!(size("64m").unwrap(), 64 << 20);
+        assert!(size("m").is_err() && size("0").is_err() && size("é").is_err());
+        assert!(allowed(&["security.insecure,network.host".into()]).unwrap().insecure);
+        assert!(allowed(&["all".into()]).is_err());
+    }
+}
