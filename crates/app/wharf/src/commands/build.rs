@@ -169,15 +169,17 @@ impl Args {
         if outputs.is_empty() || self.push || self.load {
             outputs.push(Output::Image { names: Vec::new(), push: self.push });
         }
-        let to_stdout = |output: &&Output| {
-            matches!(output, Output::Tar(None) | Output::Archive { dest: None, .. })
-        };
+        let to_stdout =
+            |output: &&Output| matches!(output, Output::Tar(None) | Output::Archive { dest: None, .. });
         let streams = outputs.iter().filter(to_stdout).count();
         if streams > 1 {
             bail!("only one output can go to standard output");
         }
         if streams == 1 && std::io::stdout().is_terminal() {
-            bail!(Hinted::new("an archive is not for a terminal", "name a file with dest=FILE, or redirect the output"));
+            bail!(Hinted::new(
+                "an archive is not for a terminal",
+                "name a file with dest=FILE, or redirect the output"
+            ));
         }
         Ok(outputs)
     }
@@ -208,11 +210,14 @@ impl Args {
         request.no_cache_stages =
             self.no_cache_filter.iter().flat_map(|names| names.split(',')).map(str::to_owned).collect();
         request.pull = self.pull;
-        request.cache_from = self.cache_from.iter().map(|text| options::cache_from(text)).collect::<Result<_, _>>()?;
-        request.cache_to = self.cache_to.iter().map(|text| options::cache_to(text)).collect::<Result<_, _>>()?;
+        request.cache_from =
+            self.cache_from.iter().map(|text| options::cache_from(text)).collect::<Result<_, _>>()?;
+        request.cache_to =
+            self.cache_to.iter().map(|text| options::cache_to(text)).collect::<Result<_, _>>()?;
         request.secrets = self.secret.iter().map(|text| options::secret(text)).collect::<Result<_, _>>()?;
         request.ssh = self.ssh.iter().map(|text| options::ssh(text)).collect::<Result<_, _>>()?;
-        request.contexts = self.build_context.iter().map(|text| options::context(text)).collect::<Result<_, _>>()?;
+        request.contexts =
+            self.build_context.iter().map(|text| options::context(text)).collect::<Result<_, _>>()?;
         request.hosts = self.add_host.iter().map(|text| options::host(text)).collect::<Result<_, _>>()?;
         request.shm_bytes = self.shm_size.as_deref().map(options::size).transpose()?;
         request.allowed = options::allowed(&self.allow)?;

@@ -1,5 +1,7 @@
 //! Builds as people run them: from the cache, wrong ones, killed ones, and on a full disk.
 
+mod front;
+
 use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader},

@@ -67,9 +67,12 @@ impl Build<'_> {
                 let ignore = Arc::new(read_ignore_of(&folder)?);
                 Ok(Prepared::Files(Tree::context(&folder, ignore, shown)?))
             }
-            NamedContext::Image(image) => {
-                Ok(Prepared::Image(Box::new(image_state(self.builder, image, self.request.pull, self.listener)?)))
-            }
+            NamedContext::Image(image) => Ok(Prepared::Image(Box::new(image_state(
+                self.builder,
+                image,
+                self.request.pull,
+                self.listener,
+            )?))),
             NamedContext::Layout(folder) => Ok(Prepared::Image(Box::new(self.layout(folder)?))),
             NamedContext::Remote(url) => self.remote_context(url, shown).map(Prepared::Files),
         }

@@ -386,8 +386,9 @@ pub(crate) fn image_state(
 
 fn pull_image(pull: &Pull, name: &str, listener: Listener<'_>) -> Result<(), wharf_base::Hinted> {
     listener(Progress::Note { text: format!("pulling {name}") });
-    let reference: wharf_image::Reference =
-        name.parse().map_err(|error: wharf_image::Error| wharf_base::Hinted::new(error, "correct the name"))?;
+    let reference: wharf_image::Reference = name
+        .parse()
+        .map_err(|error: wharf_image::Error| wharf_base::Hinted::new(error, "correct the name"))?;
     pull(&reference)
 }
 

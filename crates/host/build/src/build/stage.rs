@@ -123,7 +123,8 @@ impl<'a> StageRun<'a> {
             (None, Some(number)) => ((*self.build.wait_for(number)?).clone(), format!("the stage '{from}'")),
             (None, None) if from == "scratch" => (State::scratch(), "the empty image".into()),
             (None, None) => {
-                let state = super::executor::image_state(self.build.builder, from, false, self.build.listener)?;
+                let state =
+                    super::executor::image_state(self.build.builder, from, false, self.build.listener)?;
                 (state, format!("the image '{from}'"))
             }
         };

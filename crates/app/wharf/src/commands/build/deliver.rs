@@ -59,9 +59,7 @@ pub(super) fn all(
 
 /// In the words of docker's `--metadata-file`, and the steps besides.
 fn metadata(args: &Args, result: &BuildResult) -> serde_json::Value {
-    let step = |step: &wharf_build::StepReport| {
-        serde_json::json!({ "name": step.name, "cached": step.cached, "seconds": step.elapsed.as_secs_f64() })
-    };
+    let step = |step: &wharf_build::StepReport| serde_json::json!({ "name": step.name, "cached": step.cached, "seconds": step.elapsed.as_secs_f64() });
     serde_json::json!({
         "containerimage.digest": result.manifest.digest,
         "containerimage.config.digest": result.id,
@@ -76,7 +74,10 @@ fn push(args: &Args, images: &Arc<Store>, names: &[String]) -> anyhow::Result<()
     let names = args.tag.iter().chain(names).map(|name| reference(name));
     let names = names.collect::<anyhow::Result<Vec<Reference>>>()?;
     if names.is_empty() {
-        bail!(Hinted::new("there is no name to push the image to", "give one with -t, or name=… of the output"));
+        bail!(Hinted::new(
+            "there is no name to push the image to",
+            "give one with -t, or name=… of the output"
+        ));
     }
     let client = Client::with_credentials(DockerConfig::load().map_err(|error| anyhow!(error))?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -119,9 +120,8 @@ fn write(dest: Option<&Path>, work: impl FnOnce(&mut dyn Write) -> anyhow::Resul
     let mut part = dest.as_os_str().to_owned();
     part.push(".writing");
     let part = PathBuf::from(part);
-    let written = File::create(&part)
-        .with_context(|| format!("cannot write {}", part.display()))
-        .and_then(|file| {
+    let written =
+        File::create(&part).with_context(|| format!("cannot write {}", part.display())).and_then(|file| {
             let mut out = BufWriter::with_capacity(256 << 10, file);
             work(&mut out)?;
             out.flush()?;

@@ -80,7 +80,8 @@ async fn follow(request: &FetchRequest) -> Result<Response<Body>, Failure> {
 /// Where a redirect leads.
 fn target(from: &Uri, location: &str) -> Result<Uri, Failure> {
     let location = location.split('#').next().unwrap_or(location);
-    let (scheme, host) = (from.scheme_str().unwrap_or("https"), from.authority().map_or("", |host| host.as_str()));
+    let (scheme, host) =
+        (from.scheme_str().unwrap_or("https"), from.authority().map_or("", |host| host.as_str()));
     let absolute = match location {
         full if full.contains("://") => full.to_owned(),
         other if other.starts_with("//") => format!("{scheme}:{other}"),
@@ -100,7 +101,8 @@ fn target(from: &Uri, location: &str) -> Result<Uri, Failure> {
 fn split(response: Response<Body>) -> (Head, Body) {
     let (parts, body) = response.into_parts();
     let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
-    let headers = parts.headers.iter().filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?)));
+    let headers =
+        parts.headers.iter().filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?)));
     ((parts.status.as_u16(), headers.collect()), body)
 }
 

@@ -49,14 +49,16 @@ impl std::str::FromStr for Output {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
-        const HINT: &str = "write a folder, '-' for a tar stream, or type=image|oci|docker|tar|local with dest=PATH";
+        const HINT: &str =
+            "write a folder, '-' for a tar stream, or type=image|oci|docker|tar|local with dest=PATH";
         if text == "-" {
             return Ok(Self::Tar(None));
         }
         if !text.contains('=') && !text.contains(',') {
             return Ok(Self::Local(PathBuf::from(text)));
         }
-        let (mut kind, mut dest, mut names, mut push, mut tar) = (String::new(), None, Vec::new(), false, true);
+        let (mut kind, mut dest, mut names, mut push, mut tar) =
+            (String::new(), None, Vec::new(), false, true);
         for (key, value) in fields(text) {
             match key.as_str() {
                 "type" => kind = value,
@@ -67,7 +69,14 @@ impl std::str::FromStr for Output {
                 // Times are clamped to SOURCE_DATE_EPOCH wherever it is given; layers are gzip.
                 "rewrite-timestamp" | "store" => {}
                 "compression" if value == "gzip" => {}
-                _ => return Err(wrong("--output", text, &format!("has '{key}={value}', which is not supported"), HINT)),
+                _ => {
+                    return Err(wrong(
+                        "--output",
+                        text,
+                        &format!("has '{key}={value}', which is not supported"),
+                        HINT,
+                    ));
+                }
             }
         }
         Ok(match kind.as_str() {
@@ -76,7 +85,14 @@ impl std::str::FromStr for Output {
             "oci" | "docker" if tar || dest.is_some() => Self::Archive { names, dest, folder: !tar },
             "local" => Self::Local(dest.ok_or_else(|| wrong("--output", text, "has no dest", HINT))?),
             "tar" => Self::Tar(dest),
-            other => return Err(wrong("--output", text, &format!("has the type '{other}', which is not known"), HINT)),
+            other => {
+                return Err(wrong(
+                    "--output",
+                    text,
+                    &format!("has the type '{other}', which is not known"),
+                    HINT,
+                ));
+            }
         })
     }
 }
@@ -90,7 +106,9 @@ pub(super) fn cache_from(text: &str) -> anyhow::Result<PathBuf> {
             "type" => kind = value,
             "src" | "source" => source = Some(PathBuf::from(value)),
             // The one form there is, and the one cache of a folder.
-            "digest" | "tag" | "ref" => return Err(wrong("--cache-from", text, "has a name; a folder has one cache", HINT)),
+            "digest" | "tag" | "ref" => {
+                return Err(wrong("--cache-from", text, "has a name; a folder has one cache", HINT));
+            }
             _ => return Err(wrong("--cache-from", text, &format!("has '{key}', which is not known"), HINT)),
         }
     }
@@ -110,7 +128,14 @@ pub(super) fn cache_to(text: &str) -> anyhow::Result<CacheTarget> {
             ("type", _) => kind = value,
             ("dest", _) => folder = Some(PathBuf::from(value)),
             ("mode", "min" | "max") => all_stages = value == "max",
-            _ => return Err(wrong("--cache-to", text, &format!("has '{key}={value}', which is not supported"), HINT)),
+            _ => {
+                return Err(wrong(
+                    "--cache-to",
+                    text,
+                    &format!("has '{key}={value}', which is not supported"),
+                    HINT,
+                ));
+            }
         }
     }
     match (kind.as_str(), folder) {
@@ -123,7 +148,8 @@ pub(super) fn cache_to(text: &str) -> anyhow::Result<CacheTarget> {
 /// `--build-context NAME=VALUE`.
 pub(super) fn context(text: &str) -> anyhow::Result<(String, NamedContext)> {
     const HINT: &str = "write NAME=FOLDER, NAME=docker-image://IMAGE, NAME=oci-layout://FOLDER or NAME=URL";
-    let Some((name, value)) = text.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty())
+    let Some((name, value)) =
+        text.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty())
     else {
         return Err(wrong("--build-context", text, "is not NAME=VALUE", HINT));
     };
@@ -182,7 +208,12 @@ pub(super) fn ssh(text: &str) -> anyhow::Result<(String, PathBuf)> {
         None => (text, std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from)),
     };
     let Some(socket) = socket else {
-        return Err(wrong("--ssh", text, "needs an agent, and SSH_AUTH_SOCK is not set", "start one: eval $(ssh-agent)"));
+        return Err(wrong(
+            "--ssh",
+            text,
+            "needs an agent, and SSH_AUTH_SOCK is not set",
+            "start one: eval $(ssh-agent)",
+        ));
     };
     match std::fs::metadata(&socket) {
         Ok(meta) if meta.file_type().is_socket() => Ok((id.to_owned(), socket)),
@@ -192,7 +223,12 @@ pub(super) fn ssh(text: &str) -> anyhow::Result<(String, PathBuf)> {
             "names a file that is no socket; keys themselves are not read",
             "add the key to an agent with ssh-add, and name the agent's socket",
         )),
-        Err(error) => Err(wrong("--ssh", text, &format!("names '{}': {error}", socket.display()), "name the socket of an agent")),
+        Err(error) => Err(wrong(
+            "--ssh",
+            text,
+            &format!("names '{}': {error}", socket.display()),
+            "name the socket of an agent",
+        )),
     }
 }
 
@@ -254,7 +290,8 @@ mod tests {
         assert_eq!(read("type=image,\"name=a,b\",push=true"), Some(Output::Image { names, push: true }));
         let oci = Output::Archive { names: vec![], dest: Some("d".into()), folder: true };
         assert_eq!(read("type=oci,dest=d,tar=false"), Some(oci));
-        for bad in ["type=local", "type=x", "dest=a", "type=image,compression=estargz", "type=oci,tar=false"] {
+        for bad in ["type=local", "type=x", "dest=a", "type=image,compression=estargz", "type=oci,tar=false"]
+        {
             assert_eq!(read(bad), None, "{bad}");
         }
     }
