@@ -153,7 +153,7 @@ impl StageRun<'_> {
     /// A key of all that is not in the files.
     fn describe(&self, job: &Job) -> Digest {
         let copy = &job.copy;
-        let mut key = self.build.key("copy-1");
+        let mut key = self.build.key("copy-2");
         let by_name =
             copy.chown.as_deref().is_some_and(|o| o.contains(|c: char| !c.is_ascii_digit() && c != ':'));
         if copy.link && !by_name {
@@ -183,7 +183,7 @@ impl StageRun<'_> {
         found: &Found,
         fetched: &[Fetched],
     ) -> Result<Digest> {
-        let mut key = self.build.key("copy-content-1");
+        let mut key = self.build.key("copy-content-2");
         key.digest(described);
         for item in &found.items {
             key.text(&item.name.to_string_lossy())
@@ -266,7 +266,27 @@ impl Put<'_> {
                 return self.unpack(content);
             }
         }
+        if self.job.copy.parents {
+            self.parents(tree, item)?;
+        }
         self.placer.copy(tree, item, &place, &self.job.exclude)
+    }
+
+    /// Folders that `--parents` keeps are as their sources.
+    fn parents(&self, tree: &Tree, item: &Item) -> Result<()> {
+        let skipped = item.name.components().count().saturating_sub(item.kept.components().count());
+        let mut kept = PathBuf::new();
+        for part in item.kept.components() {
+            kept.push(part);
+            let source: PathBuf = item.name.components().take(skipped).collect::<PathBuf>().join(&kept);
+            if kept == item.kept {
+                break;
+            }
+            if let Some(node) = tree.node(&source)?.filter(|node| node.dir.is_some()) {
+                self.placer.folder_like(tree, &self.target.join(&kept), &node)?;
+            }
+        }
+        Ok(())
     }
 
     /// A tree that is not looked into for archives.

@@ -131,10 +131,7 @@ impl StageRun<'_> {
         let changes = Changes::default();
         let placer = Placer::new(place, None, &changes)?;
         let name = Path::new("content");
-        if item.is_dir() {
-            placer.folder(name)?;
-        }
-        placer.copy(&source.tree, item, name, &Ignore::default())?;
+        placer.mirror(&source.tree, item, name)?;
         placer.finish()?;
         ready.mounts.push(bind(&wanted.target, &place.join(name), wanted.mount.readonly)?);
         Ok(())

@@ -15,6 +15,16 @@ pub(crate) struct Changes {
     pub(crate) mode: Option<Mode>,
 }
 
+impl Changes {
+    /// The mode of folders that are made on the way. As BuildKit's, but for one that nobody could enter.
+    pub(crate) fn new_folder(&self) -> u32 {
+        match self.mode {
+            Some(Mode::Bits(bits)) if bits & 0o100 != 0 => bits,
+            _ => 0o755,
+        }
+    }
+}
+
 /// `--chmod`: bits, or changes to them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mode {

@@ -64,13 +64,26 @@ impl<'a> Placer<'a> {
         Ok((found.path, found.node.is_some_and(|node| node.dir.is_some())))
     }
 
-    /// Copies `item` to `target`, a path without links: a folder's content into it, a file as it.
+    /// Copies `item` to `target`, a path without links: a folder's content into it, a file as it. As BuildKit has it, the
+    /// target itself is a folder like any other that is made; those in it are as their sources, were they there or not.
     pub(crate) fn copy(&self, tree: &Tree, item: &Item, target: &Path, exclude: &Ignore) -> Result<()> {
         if !item.is_dir() {
             self.folder(target.parent().unwrap_or(Path::new("")))?;
             return self.leaf(tree, target, &item.node);
         }
-        self.folder_like(tree, target, &item.node)?;
+        self.folder(target)?;
+        self.content(tree, item, target, exclude)
+    }
+
+    /// As [`Placer::copy`], and a folder that is the target is as its source.
+    pub(crate) fn mirror(&self, tree: &Tree, item: &Item, target: &Path) -> Result<()> {
+        if item.is_dir() {
+            self.folder_like(tree, target, &item.node)?;
+        }
+        self.copy(tree, item, target, &Ignore::default())
+    }
+
+    fn content(&self, tree: &Tree, item: &Item, target: &Path, exclude: &Ignore) -> Result<()> {
         tree.walk(item, exclude, &mut |path, node| match &node.dir {
             Some(_) => self.folder_like(tree, &target.join(path), node),
             None => self.leaf(tree, &target.join(path), node),
@@ -132,7 +145,7 @@ impl<'a> Placer<'a> {
                 Some(_) => return Err(not_a_folder(&current)),
                 None => {
                     let dir = self.open(&current)?;
-                    fchmod_path(&dir, 0o755).at("set the mode of", &current)?;
+                    fchmod_path(&dir, self.changes.new_folder()).at("set the mode of", &current)?;
                     if let Some(owner) = self.changes.owner {
                         self.own(&parent, name.as_bytes(), owner, &current)?;
                     }
@@ -159,16 +172,11 @@ impl<'a> Placer<'a> {
         Ok(())
     }
 
-    fn folder_like(&self, tree: &Tree, target: &Path, node: &Node) -> Result<()> {
+    pub(crate) fn folder_like(&self, tree: &Tree, target: &Path, node: &Node) -> Result<()> {
         if target.as_os_str().is_empty() {
             return Ok(());
         }
-        let existed = self.node_below(target)?.is_some();
         self.folder(target)?;
-        // As Docker does: a folder that was there keeps its owner and mode, a new one takes the source's.
-        if existed {
-            return Ok(());
-        }
         let (parent, name) = self.parent_of(target)?;
         let dir = self.open(target)?;
         self.own(&parent, &name, self.changes.owner.unwrap_or_else(|| tree.owner(node)), target)?;

@@ -77,6 +77,11 @@ impl Tree {
         if self.is_context { (0, 0) } else { (node.stat.st_uid, node.stat.st_gid) }
     }
 
+    /// What is at a path, links followed.
+    pub(crate) fn node(&self, path: &Path) -> Result<Option<Node>> {
+        Ok(self.view.find(path, true)?.node)
+    }
+
     /// What `pattern` means, in sorted order. A plain path must be there; a pattern may mean nothing, as Docker has it.
     /// With `deep`, `**` means any number of folders.
     pub(crate) fn find(&self, pattern: &str, deep: bool) -> Result<Vec<Item>> {

@@ -326,7 +326,7 @@ fn results_leave_as_folders_and_streams() {
         told.iter().map(|entry| entry.0.trim_end_matches('/')).collect::<Vec<_>>(),
         ["d", "d/f", "d/l"]
     );
-    assert_eq!((told[0].1, told[0].2, told[1].1), (5, 0o751, 5));
+    assert_eq!((told[0].1, told[0].2, told[1].1), (5, 0o755, 5));
 }
 
 #[test]
@@ -357,4 +357,37 @@ fn annotations_are_the_manifests() {
     let (made, _) = build(&lab, &lab.builder, "FROM base/busybox\n", wish).unwrap();
     let manifest = lab.images.manifest(&made.manifest).unwrap().1;
     assert_eq!(manifest.other["annotations"]["a"], "b");
+}
+
+/// As BuildKit does: the target is made as any folder, those in it are as their sources, also where they were there.
+#[test]
+fn folders_are_as_their_sources_but_for_the_target() {
+    let lab = Lab::new();
+    let dockerfile = "FROM base/busybox AS s
+RUN mkdir -p /p/q && chmod 700 /p && chmod 711 /p/q && chown 3:4 /p /p/q && echo f > /p/q/f
+FROM base/busybox
+RUN mkdir -p /there/q && chmod 705 /there /there/q
+COPY --from=s /p /new/n
+COPY --from=s /p /there
+COPY --from=s --chmod=750 --chown=8:9 /p /moded
+COPY --from=s --chmod=644 /p/q/f /plain/f
+COPY --from=s --parents /p/./q/f /kept/
+RUN --mount=type=bind,from=s,source=/p,target=/m stat -c %a:%u /m > /mounted
+";
+    let image = lab.image(&lab.context(&[("Dockerfile", dockerfile)]));
+    for (path, expect) in [
+        ("new", (0, 0, 0o755)),
+        ("new/n", (0, 0, 0o755)),
+        ("new/n/q", (3, 4, 0o711)),
+        ("there", (0, 0, 0o705)),
+        ("there/q", (3, 4, 0o711)),
+        ("moded", (8, 9, 0o750)),
+        ("moded/q", (8, 9, 0o750)),
+        ("plain", (0, 0, 0o755)),
+        ("kept", (0, 0, 0o755)),
+        ("kept/q", (3, 4, 0o711)),
+    ] {
+        assert_eq!(owner(&image, path), expect, "{path}");
+    }
+    assert_eq!(read(&image, "mounted").as_deref(), Some("700:3\n"));
 }
