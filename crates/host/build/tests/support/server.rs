@@ -13,12 +13,14 @@ use std::{
 use wharf_base::Hinted;
 use wharf_build::{FetchRequest, FetchResponse};
 
+/// Path, status and the authorization given.
+pub(crate) type Asked = (String, u16, Option<String>);
+
 /// Files by path, with a tag by their content, and what was asked for.
 pub(crate) struct WebServer {
     pub(crate) address: String,
     pub(crate) files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
-    /// Path, status and the authorization given.
-    pub(crate) asked: Arc<Mutex<Vec<(String, u16, Option<String>)>>>,
+    pub(crate) asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl WebServer {
@@ -45,11 +47,7 @@ impl WebServer {
     }
 }
 
-fn serve(
-    client: TcpStream,
-    files: &BTreeMap<String, Vec<u8>>,
-    asked: &mut Vec<(String, u16, Option<String>)>,
-) {
+fn serve(client: TcpStream, files: &BTreeMap<String, Vec<u8>>, asked: &mut Vec<Asked>) {
     let mut lines = BufReader::new(&client).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
     let first = lines.next().unwrap_or_default();
     let headers: BTreeMap<String, String> = lines

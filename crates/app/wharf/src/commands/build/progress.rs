@@ -37,12 +37,37 @@ struct Model {
     done: usize,
     running: BTreeMap<StepId, Step>,
     /// Lines that stay, not printed yet.
-    settled: Vec<String>,
+    settled: Vec<Row>,
     /// How many lines the last drawing took.
     drawn: usize,
     is_over: bool,
     /// The output of the step that failed.
     failed: Option<Step>,
+}
+
+/// A line, with a time at its right edge where there is one.
+struct Row {
+    text: String,
+    time: Option<Duration>,
+}
+
+impl Row {
+    fn plain(text: String) -> Self {
+        Self { text, time: None }
+    }
+
+    fn timed(text: String, time: Duration) -> Self {
+        Self { text, time: Some(time) }
+    }
+
+    fn drawn(&self, width: usize) -> String {
+        let Some(time) = self.time else { return fit(&self.text, width) };
+        let time = format!(" {:.1}s", time.as_secs_f64());
+        let room = width.saturating_sub(time.len());
+        let text = fit(&self.text, room);
+        let gap = room.saturating_sub(text.chars().count() + 1);
+        format!("{text}{}{time}", " ".repeat(gap))
+    }
 }
 
 struct Step {
@@ -157,25 +182,26 @@ impl Model {
                     }
                 }
             }
-            Progress::Cached { step } => self.settle(step, |name, _| format!(" => CACHED {name}")),
+            Progress::Cached { step } => {
+                self.settle(step, |name| Row::timed(format!(" => CACHED {name}"), Duration::ZERO));
+            }
             Progress::Done { step, elapsed } => {
-                self.settle(step, |name, _| format!(" => {name} {:.1}s", elapsed.as_secs_f64()));
+                self.settle(step, |name| Row::timed(format!(" => {name}"), elapsed));
             }
             Progress::Failed { step, .. } => {
                 self.failed = self.running.remove(&step);
                 if let Some(step) = &self.failed {
-                    let line = format!(" => ERROR {} {:.1}s", step.name, step.begun.elapsed().as_secs_f64());
-                    self.settled.push(line);
+                    self.settled.push(Row::timed(format!(" => ERROR {}", step.name), step.begun.elapsed()));
                 }
             }
-            Progress::Note { text } => self.settled.push(text),
+            Progress::Note { text } => self.settled.push(Row::plain(text)),
         }
     }
 
-    fn settle(&mut self, step: StepId, line: impl FnOnce(&str, &Step) -> String) {
+    fn settle(&mut self, step: StepId, row: impl FnOnce(&str) -> Row) {
         if let Some(step) = self.running.remove(&step) {
             self.done += 1;
-            self.settled.push(line(&step.name, &step));
+            self.settled.push(row(&step.name));
         }
     }
 
@@ -187,23 +213,24 @@ impl Model {
         let mut live = Vec::new();
         if !over {
             for step in self.running.values() {
-                live.push(format!(" => {} {:.1}s", step.name, step.begun.elapsed().as_secs_f64()));
+                live.push(Row::timed(format!(" => {}", step.name), step.begun.elapsed()));
                 let first = step.output.len().saturating_sub(SHOWN_OUTPUT);
-                live.extend(step.output.iter().skip(first).map(|line| format!(" => => # {line}")));
+                let lines = step.output.iter().skip(first).map(|line| format!(" => => # {line}"));
+                live.extend(lines.map(Row::plain));
             }
             // What does not fit would scroll away and could not be drawn over.
             live.truncate(height - 2);
         }
-        let title =
-            format!("[+] Building {:.1}s ({}/{})", self.begun.elapsed().as_secs_f64(), self.done, self.steps);
-        live.push(title);
+        let end = if over && self.failed.is_none() { " FINISHED" } else { "" };
+        let count = format!("({}/{}){end}", self.done, self.steps);
+        live.push(Row::plain(format!("[+] Building {:.1}s {count}", self.begun.elapsed().as_secs_f64())));
         let mut picture = String::new();
         if self.drawn > 0 {
             picture.push_str(&format!("\x1b[{}A", self.drawn));
         }
         picture.push_str("\r\x1b[J");
-        for line in self.settled.drain(..).chain(live.iter().cloned()) {
-            picture.push_str(&fit(&line, width));
+        for row in std::mem::take(&mut self.settled).iter().chain(&live) {
+            picture.push_str(&row.drawn(width));
             picture.push('\n');
         }
         self.drawn = if over { 0 } else { live.len() };
@@ -240,10 +267,12 @@ mod tests {
         }
         let mut model = display.shared.model();
         let first = model.picture(false);
-        assert!(
-            first.contains(" => CACHED [1/2] FROM a\n => [2/2] RUN b 0.0s\n => => # line 4[1m\n"),
-            "{first:?}"
-        );
+        let lines: Vec<&str> = first.trim_start_matches("\r\x1b[J").lines().collect();
+        assert!(lines[0].starts_with(" => CACHED [1/2] FROM a ") && lines[0].ends_with(" 0.0s"), "{first:?}");
+        assert!(lines[1].starts_with(" => [2/2] RUN b ") && lines[1].ends_with(" 0.0s"), "{first:?}");
+        // Times stand in one column.
+        assert_eq!(lines[0].len(), lines[1].len());
+        assert_eq!(lines[2], " => => # line 4[1m");
         assert!(first.contains("(1/2)"), "{first:?}");
         let second = model.picture(true);
         assert!(second.starts_with("\x1b[7A\r\x1b[J") && !second.contains("FROM"), "{second:?}");
