@@ -9,7 +9,8 @@ use std::{
 use wharf_image::{Compression, Reference, UnpackOptions, pack_directory, unpack_into};
 
 use super::{
-    executor::{Build, image_state, lock, read_ignore_of},
+    executor::{Build, image_state, lock},
+    inputs::read_ignore_of,
     request::NamedContext,
     state::{State, parts_of},
 };

@@ -13,7 +13,8 @@ use wharf_image::{Descriptor, Reference, Store};
 use wharf_runtime::Runtime;
 
 use super::{
-    executor::{self, CheckReport},
+    check::{self, CheckReport},
+    executor,
     transfer::CacheTarget,
 };
 use crate::{
@@ -276,7 +277,7 @@ impl Builder {
 
     /// Reads the Dockerfile of a build and checks it. Builds nothing.
     pub fn check(&self, request: BuildRequest) -> Result<CheckReport> {
-        executor::check(self, request)
+        check::check(self, request)
     }
 
     /// Blobs and layers the cache needs, for [`wharf_image::GcOptions::keep`].

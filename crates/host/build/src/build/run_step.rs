@@ -3,13 +3,12 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::{fd::AsFd, fd::OwnedFd, unix::ffi::OsStrExt},
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, openat2, statat, unlinkat},
     io::Errno,
 };
 use wharf_base::random_hex;
@@ -24,11 +23,11 @@ use super::{
     run_mounts::{Ready, bind},
     settings::PROXY_ARGS,
     stage::StageRun,
+    stubs::Stubs,
 };
 use crate::{
     dockerfile::{Network, Run},
     error::{Error, ErrorKind, IoContext, Result},
-    ignore::clean,
     progress::{Progress, StepId},
     workspace::{Temp, end_pod},
 };
@@ -423,72 +422,6 @@ impl Stream {
         tell(String::from_utf8_lossy(&self.pending).into_owned());
         self.pending.clear();
     }
-}
-
-/// Places the runtime makes to mount on. They are not the step's doing and do not belong into its layer.
-struct Stubs {
-    /// Places that were not there, the deepest first.
-    missing: Vec<PathBuf>,
-    /// Folders that were there, with owner and mode, the deepest first: overlayfs copies them up for a stub in them.
-    touched: Vec<(PathBuf, (u32, u32, u32))>,
-}
-
-impl Stubs {
-    fn before(view: &View, mounts: &[oci::Mount]) -> Result<Self> {
-        let mut stubs = Self { missing: Vec::new(), touched: Vec::new() };
-        let given = mounts.iter().map(|mount| mount.destination().to_string_lossy().into_owned());
-        for target in ["/proc", "/dev", "/sys"].into_iter().map(str::to_owned).chain(given) {
-            let place = view.find(Path::new(&clean(&target)), true)?.path;
-            for path in place.ancestors().filter(|path| !path.as_os_str().is_empty()) {
-                match view.find(path, false)?.node {
-                    None => stubs.missing.push(path.to_owned()),
-                    Some(node) if node.dir.is_some() => {
-                        let mode = node.stat.st_mode & 0o7777;
-                        stubs.touched.push((path.to_owned(), (node.stat.st_uid, node.stat.st_gid, mode)));
-                    }
-                    Some(_) => {}
-                }
-            }
-        }
-        stubs.missing.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
-        stubs.missing.dedup();
-        stubs.touched.sort_by_key(|(path, _)| std::cmp::Reverse(path.components().count()));
-        Ok(stubs)
-    }
-
-    /// Takes away from `upper` what is empty and was made for a mount.
-    fn remove(&self, upper: &Path) -> Result<()> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(upper, flags, Mode::empty()).at("open folder", upper)?;
-        let all = self.missing.iter().map(|path| (path, None));
-        let all = all.chain(self.touched.iter().map(|(path, was)| (path, Some(*was))));
-        for (path, was) in all {
-            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-            // The step may have put anything there; only what is plainly a stub goes.
-            let Ok(parent) = openat2(&root, parent, flags, Mode::empty(), resolve) else { continue };
-            let Ok(stat) = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-            let same = was.is_none_or(|was| was == (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777));
-            match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory if same && !is_opaque(&parent, name.as_bytes()) => {
-                    let _ = unlinkat(&parent, name, AtFlags::REMOVEDIR);
-                }
-                FileType::RegularFile if was.is_none() && stat.st_size == 0 => {
-                    let _ = unlinkat(&parent, name, AtFlags::empty());
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-}
-
-fn is_opaque(parent: &OwnedFd, name: &[u8]) -> bool {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut value = [0u8; 8];
-    rustix::fs::openat(parent, name, flags, Mode::empty())
-        .is_ok_and(|dir| rustix::fs::fgetxattr(&dir, "trusted.overlay.opaque", &mut value).is_ok())
 }
 
 /// Moves a step's changes to where layers are made.

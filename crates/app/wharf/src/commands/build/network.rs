@@ -45,10 +45,25 @@ impl Steps {
         block_on(async { Ok(open_network(&self.data).await?.detach(id).await?) })
     }
 
+    fn release_left_over(&self) -> anyhow::Result<()> {
+        if left_over(&self.data)?.is_empty() {
+            return Ok(());
+        }
+        let _lock = bridge::lock(&self.data)?;
+        let left = left_over(&self.data)?;
+        block_on(async {
+            let network = open_network(&self.data).await?;
+            for id in left {
+                network.detach(&id).await?;
+            }
+            Ok(())
+        })
+    }
+
     /// Removes the network unless containers or the platform use it.
     pub(super) fn finish(&self) {
         // The next command on containers does it, when this one cannot.
-        let _ = bridge::release_ended(&self.data);
+        let _ = self.release_left_over().and_then(|()| bridge::release_ended(&self.data));
     }
 }
 
