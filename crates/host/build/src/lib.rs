@@ -19,8 +19,8 @@ mod remote;
 mod workspace;
 
 pub use build::{
-    Allowed, BuildRequest, BuildResult, Builder, CacheTarget, CheckReport, Context, DockerfileSource,
-    NamedContext, Pull, Secret, StepNetwork, StepReport,
+    Allowed, BuildRequest, BuildResult, Builder, CachePlace, CacheTarget, CheckReport, Context,
+    DockerfileSource, NamedContext, Pull, Secret, StepNetwork, StepReport,
 };
 pub use error::{Error, ErrorKind, Place, Result};
 pub use ignore::Ignore;

@@ -51,10 +51,10 @@ pub(crate) struct Args {
     /// Run every step of this stage, whatever the cache knows
     #[arg(long, value_name = "STAGE")]
     no_cache_filter: Vec<String>,
-    /// Take results from a cache: type=local,src=DIR
+    /// Take results from a cache: type=local,src=DIR, type=registry,ref=IMAGE
     #[arg(long, value_name = "CACHE")]
     cache_from: Vec<String>,
-    /// Write results to a cache: type=local,dest=DIR[,mode=max]
+    /// Write results to a cache: type=local,dest=DIR, type=registry,ref=IMAGE or type=inline, [mode=max]
     #[arg(long, value_name = "CACHE")]
     cache_to: Vec<String>,
     /// Ask registries for newer base images
@@ -153,13 +153,16 @@ impl Args {
         // Before any thread is started, so that an interrupt ends the build's containers too.
         let signals = Signals::take_over(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP])?;
         cancel_on(signals, request.cancel.clone());
-        let epoch = request.source_date_epoch;
+        let (epoch, caches) = (request.source_date_epoch, request.cache_to.clone());
         let display = Display::new(self.style());
         let result = builder.build(request, |progress| display.take(progress));
         display.finish(result.as_ref().err());
         steps.finish();
         match result {
-            Ok(result) => deliver::all(&self, &builder, &outputs, &result, epoch),
+            Ok(result) => {
+                deliver::caches(builder.images(), &caches)?;
+                deliver::all(&self, &builder, &outputs, &result, epoch)
+            }
             Err(error) => Ok(told::failure(&self, error)),
         }
     }
@@ -212,8 +215,12 @@ impl Args {
         request.pull = self.pull;
         request.cache_from =
             self.cache_from.iter().map(|text| options::cache_from(text)).collect::<Result<_, _>>()?;
-        request.cache_to =
-            self.cache_to.iter().map(|text| options::cache_to(text)).collect::<Result<_, _>>()?;
+        for text in &self.cache_to {
+            match options::cache_to(text)? {
+                Some(target) => request.cache_to.push(target),
+                None => request.cache_inline = true,
+            }
+        }
         request.secrets = self.secret.iter().map(|text| options::secret(text)).collect::<Result<_, _>>()?;
         request.ssh = self.ssh.iter().map(|text| options::ssh(text)).collect::<Result<_, _>>()?;
         request.contexts =

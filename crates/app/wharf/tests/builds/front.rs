@@ -170,6 +170,21 @@ fn outputs(front: &Front<'_>) {
     let cache = ["-q", "--cache-to", "type=local,dest=cache,mode=max", "--build-context", "named=named", "o"];
     front.built(&cache, b"");
     assert!(front.folder.join("cache/index.json").is_file());
+    // Over another platform's registry, and over the own one, which has the same store.
+    let other = Platform::control_plane();
+    for registry in [other.address("registry"), front.platform.address("registry")] {
+        let cached = format!("type=registry,ref={registry}/front/cache");
+        front.built(&["-q", "--cache-to", &cached, "--build-context", "named=named", "o"], b"");
+        let told = front.built(&["--cache-from", &cached, "--build-context", "named=named", "o"], b"");
+        assert!(!lossy(&told.stderr).contains("no cache is taken"), "{}", lossy(&told.stderr));
+    }
+    let told =
+        front.built(&["--cache-from", "nowhere.invalid/x", "--build-context", "named=named", "o"], b"");
+    assert!(
+        lossy(&told.stderr).contains("no cache is taken from 'nowhere.invalid/x"),
+        "{}",
+        lossy(&told.stderr)
+    );
     let registry = format!("{}/front/pushed", front.platform.address("registry"));
     front.built(&["-q", "-t", &registry, "--push", "--build-context", "named=named", "o"], b"");
     output_of(front.platform.wharf().args(["image", "pull", &registry]));

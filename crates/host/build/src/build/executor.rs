@@ -20,7 +20,7 @@ use super::{
     settings::PROXY_ARGS,
     stage::StageRun,
     state::{State, parts_of},
-    transfer::Imported,
+    transfer::{CachePlace, FIELD, Imported},
 };
 use crate::{
     cache::{KeyMaker, Record},
@@ -30,6 +30,9 @@ use crate::{
     progress::{Listener, Progress},
     workspace::Temp,
 };
+
+/// Build arguments that are for the builder.
+const OWN_ARGS: [&str; 2] = ["BUILDKIT_CONTEXT_KEEP_GIT_DIR", "BUILDKIT_DOCKERFILE_CHECK"];
 
 /// A build that runs.
 pub(crate) struct Build<'a> {
@@ -118,7 +121,7 @@ fn build_text(
     };
     let plan = plan(&file, &wishes)?;
     listener(Progress::Planned { steps: plan.steps });
-    let imports = imports(request, listener);
+    let imports = imports(builder, request, listener);
     let build = Build {
         builder,
         request,
@@ -144,12 +147,23 @@ fn build_text(
     build.result(manifest, warnings)
 }
 
-fn imports(request: &BuildRequest, listener: Listener<'_>) -> Vec<Imported> {
-    let open = |folder: &PathBuf| match Imported::open(folder) {
+fn imports(builder: &Builder, request: &BuildRequest, listener: Listener<'_>) -> Vec<Imported> {
+    let read = |place: &CachePlace| match place {
+        CachePlace::Folder(folder) => Imported::open(folder),
+        CachePlace::Image(name) => {
+            let pulled = builder.pull.as_ref().map(|pull| pull_image(pull, &name.to_string(), listener));
+            // What is here already may do when there is nothing newer.
+            Imported::of_image(&builder.images, name).map_err(|error| match pulled {
+                Some(Err(refused)) => Error::host(refused.to_string()),
+                _ => error,
+            })
+        }
+    };
+    let open = |place: &CachePlace| match read(place) {
         Ok(imported) => Some(imported),
         // A cache is a help, not a need.
         Err(error) => {
-            warn(listener, &format!("no cache is taken from '{}': {error}", folder.display()));
+            warn(listener, &format!("no cache is taken from '{place}': {error}"));
             None
         }
     };
@@ -307,7 +321,7 @@ impl Build<'_> {
 
     /// Notes a result that was used, for the caches this build writes.
     pub(crate) fn note_result(&self, key: Digest, record: &Record) {
-        if !self.request.cache_to.is_empty() {
+        if !self.request.cache_to.is_empty() || self.request.cache_inline {
             lock(&self.notes).results.insert(key.hex(), (key, record.clone()));
         }
     }
@@ -330,6 +344,11 @@ impl Build<'_> {
             Some(_) => Some(self.now()),
             None => state.created.clone(),
         };
+        if self.request.cache_inline {
+            let image: Vec<Digest> = state.layers.iter().map(|layer| layer.descriptor.digest).collect();
+            let results = serde_json::to_value(&self.results_of(false, &image).0);
+            config.other.insert(FIELD.into(), results.at("write the results of", "the image")?);
+        }
         let images = &self.builder.images;
         let manifest = self.annotated(images.put_image(config, &state.layers)?)?;
         if !self.request.tags.is_empty() {
@@ -359,7 +378,7 @@ impl Build<'_> {
                 || self.plan.used_args.contains(name)
                 || PROXY_ARGS.contains(&name.as_str())
                 || name == "SOURCE_DATE_EPOCH"
-                || name.starts_with("BUILDKIT_")
+                || OWN_ARGS.contains(&name.as_str())
         };
         let tell =
             |name| format!("the build argument {name} is not used: no stage that was built declares it");

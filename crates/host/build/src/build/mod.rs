@@ -24,4 +24,4 @@ pub use request::{
     Allowed, BuildRequest, BuildResult, Builder, Context, DockerfileSource, NamedContext, Pull, Secret,
     StepNetwork, StepReport,
 };
-pub use transfer::CacheTarget;
+pub use transfer::{CachePlace, CacheTarget};

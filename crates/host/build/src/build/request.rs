@@ -15,7 +15,7 @@ use wharf_runtime::Runtime;
 use super::{
     check::{self, CheckReport},
     executor,
-    transfer::CacheTarget,
+    transfer::{CachePlace, CacheTarget},
 };
 use crate::{
     cache::{FileDigests, Records},
@@ -145,8 +145,10 @@ pub struct BuildRequest {
     pub hosts: Vec<(String, String)>,
     /// Size of every step's /dev/shm in bytes.
     pub shm_bytes: Option<u64>,
-    /// Folders with caches that other builds wrote. One that is not there is told and passed over.
-    pub cache_from: Vec<PathBuf>,
+    /// Caches that other builds wrote. One that is not there is told and passed over.
+    pub cache_from: Vec<CachePlace>,
+    /// Puts the results the image is made of into its own configuration.
+    pub cache_inline: bool,
     /// Where the results of this build go besides the own cache.
     pub cache_to: Vec<CacheTarget>,
     /// Annotations of the manifest.
@@ -181,6 +183,7 @@ impl BuildRequest {
             hosts: Vec::new(),
             shm_bytes: None,
             cache_from: Vec::new(),
+            cache_inline: false,
             cache_to: Vec::new(),
             annotations: BTreeMap::new(),
             network: Network::Default,

@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command, sync::Arc};
 
-use wharf_build::{BuildRequest, Builder, Context, NamedContext, Secret};
+use wharf_build::{BuildRequest, Builder, CachePlace, CacheTarget, Context, NamedContext, Secret};
 
 use super::support::{
     Lab, owner, ran, read,
@@ -268,22 +268,25 @@ fn caches_are_carried_in_folders() {
         FROM base/busybox\nCOPY --from=tools /tool /\nRUN true\nCOPY seen /\n";
     let (all, own) = (lab.folder.path().join("all"), lab.folder.path().join("own"));
     let targets = [(&all, true), (&own, false)];
-    let targets =
-        targets.map(|(folder, all_stages)| wharf_build::CacheTarget { folder: folder.clone(), all_stages });
+    let targets = targets
+        .map(|(folder, all_stages)| CacheTarget { place: CachePlace::Folder(folder.clone()), all_stages });
     let (made, _) =
         build(&lab, &lab.builder, dockerfile, |request| request.cache_to = targets.to_vec()).unwrap();
     assert!(wharf_image::Index::parse(&fs::read(all.join("index.json")).unwrap()).is_ok());
     // Without the stage the image does not hold, that stage is made anew, and gives another file but the same copy.
     let (partly, _) =
-        build(&other, &other.builder, dockerfile, |r| r.cache_from = vec![own.clone()]).unwrap();
+        build(&other, &other.builder, dockerfile, |r| r.cache_from = vec![CachePlace::Folder(own.clone())])
+            .unwrap();
     assert_eq!(
         ran(&partly),
         ["[tools 2/2] RUN echo tool > /tool && cat /proc/sys/kernel/random/uuid > /once"]
     );
     let third = Lab::new();
     let missing = third.folder.path().join("missing");
-    let (carried, _) =
-        build(&third, &third.builder, dockerfile, |r| r.cache_from = vec![missing, all.clone()]).unwrap();
+    let (carried, _) = build(&third, &third.builder, dockerfile, |r| {
+        r.cache_from = [missing, all.clone()].map(CachePlace::Folder).to_vec()
+    })
+    .unwrap();
     assert_eq!((ran(&carried), carried.id), (vec![], made.id));
     // A layer that is not what its digest says is made anew.
     for entry in fs::read_dir(all.join("blobs/sha256")).unwrap().flatten() {
@@ -293,7 +296,8 @@ fn caches_are_carried_in_folders() {
     }
     let fourth = Lab::new();
     let (repaired, _) =
-        build(&fourth, &fourth.builder, dockerfile, |r| r.cache_from = vec![all.clone()]).unwrap();
+        build(&fourth, &fourth.builder, dockerfile, |r| r.cache_from = vec![CachePlace::Folder(all.clone())])
+            .unwrap();
     assert!(!ran(&repaired).is_empty());
 }
 
@@ -390,4 +394,33 @@ RUN --mount=type=bind,from=s,source=/p,target=/m stat -c %a:%u /m > /mounted
         assert_eq!(owner(&image, path), expect, "{path}");
     }
     assert_eq!(read(&image, "mounted").as_deref(), Some("700:3\n"));
+}
+
+#[test]
+fn caches_travel_as_images() {
+    let (lab, other) = (Lab::new(), Lab::new());
+    let dockerfile = "FROM base/busybox\nRUN cat /proc/sys/kernel/random/uuid > /once\nCOPY seen /\n";
+    let name: wharf_image::Reference = "cache/of:it".parse().unwrap();
+    let target = CacheTarget { place: CachePlace::Image(name.clone()), all_stages: true };
+    let (made, _) = build(&lab, &lab.builder, dockerfile, |r| r.cache_to = vec![target]).unwrap();
+    let inline: wharf_image::Reference = "with/results".parse().unwrap();
+    let wish = |request: &mut BuildRequest| {
+        request.cache_inline = true;
+        request.tags.push(inline.clone());
+    };
+    build(&lab, &lab.builder, dockerfile, wish).unwrap();
+    for name in [name, inline] {
+        let (_, target) = lab.images.find(&name.to_string()).unwrap();
+        let mut archive = Vec::new();
+        let image = wharf_image::Archived { names: vec![name.clone()], target };
+        lab.images.save(std::slice::from_ref(&image), &mut archive).unwrap();
+        let there = Lab::new();
+        there.images.load(&archive[..]).unwrap();
+        let wish = |request: &mut BuildRequest| request.cache_from = vec![CachePlace::Image(name.clone())];
+        let (carried, _) = build(&there, &there.builder, dockerfile, wish).unwrap();
+        assert_eq!((ran(&carried), carried.id), (vec![], made.id), "{name}");
+    }
+    let wish = |r: &mut BuildRequest| r.cache_from = vec![CachePlace::Image("base/busybox".parse().unwrap())];
+    let (alone, _) = build(&other, &other.builder, dockerfile, wish).unwrap();
+    assert!(alone.warnings.is_empty() && ran(&alone).len() == 2);
 }

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use wharf_base::Hinted;
-use wharf_build::{BuildResult, Builder};
+use wharf_build::{BuildResult, Builder, CachePlace, CacheTarget};
 use wharf_engineapi::client::{Client, DockerConfig, Silent};
 use wharf_image::{Archived, Reference, Store, UnpackOptions, unpack_into};
 
@@ -79,10 +79,29 @@ fn push(args: &Args, images: &Arc<Store>, names: &[String]) -> anyhow::Result<()
             "give one with -t, or name=… of the output"
         ));
     }
+    push_all(images, &names)
+}
+
+fn push_all(images: &Arc<Store>, names: &[Reference]) -> anyhow::Result<()> {
     let client = Client::with_credentials(DockerConfig::load().map_err(|error| anyhow!(error))?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    for name in &names {
+    for name in names {
         runtime.block_on(client.push(images, name, &Silent)).map_err(hinted)?;
+    }
+    Ok(())
+}
+
+/// Pushes caches that go to registries; here they need no name, since the own cache has what they hold.
+pub(super) fn caches(images: &Arc<Store>, targets: &[CacheTarget]) -> anyhow::Result<()> {
+    for target in targets {
+        let CachePlace::Image(name) = &target.place else { continue };
+        // The platform's own registry serves this very store.
+        if images.local_name(name).map_err(hinted)? != *name {
+            continue;
+        }
+        let pushed = push_all(images, std::slice::from_ref(name));
+        images.untag(name).map_err(hinted)?;
+        pushed.with_context(|| format!("cannot push the cache to {name}"))?;
     }
     Ok(())
 }

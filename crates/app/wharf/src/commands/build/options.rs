@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use wharf_base::Hinted;
-use wharf_build::{Allowed, CacheTarget, NamedContext, Secret};
+use wharf_build::{Allowed, CachePlace, CacheTarget, NamedContext, Secret};
 
 /// The fields of `key=value,key=value`, quoted where a value has commas.
 fn fields(text: &str) -> Vec<(String, String)> {
@@ -57,17 +57,21 @@ impl std::str::FromStr for Output {
         if !text.contains('=') && !text.contains(',') {
             return Ok(Self::Local(PathBuf::from(text)));
         }
-        let (mut kind, mut dest, mut names, mut push, mut tar) =
-            (String::new(), None, Vec::new(), false, true);
+        let (mut kind, mut dest, mut names) = (String::new(), None, Vec::new());
+        let (mut push, mut tar, mut to_stdout) = (false, true, false);
         for (key, value) in fields(text) {
             match key.as_str() {
                 "type" => kind = value,
-                "dest" | "destination" => dest = Some(value).filter(|dest| dest != "-").map(PathBuf::from),
+                "dest" | "destination" => {
+                    to_stdout = value == "-";
+                    dest = Some(value).filter(|dest| dest != "-").map(PathBuf::from);
+                }
                 "name" => names.extend(value.split(',').filter(|name| !name.is_empty()).map(str::to_owned)),
                 "push" => push = value != "false",
                 "tar" => tar = value != "false",
                 // Times are clamped to SOURCE_DATE_EPOCH wherever it is given; layers are gzip.
-                "rewrite-timestamp" | "store" => {}
+                "rewrite-timestamp" => {}
+                "oci-mediatypes" | "store" if value != "false" => {}
                 "compression" if value == "gzip" => {}
                 _ => {
                     return Err(wrong(
@@ -82,6 +86,8 @@ impl std::str::FromStr for Output {
         Ok(match kind.as_str() {
             "image" => Self::Image { names, push },
             "registry" => Self::Image { names, push: true },
+            // As docker has it: without a file, the store is meant.
+            "docker" if dest.is_none() && !to_stdout => Self::Image { names, push },
             "oci" | "docker" if tar || dest.is_some() => Self::Archive { names, dest, folder: !tar },
             "local" => Self::Local(dest.ok_or_else(|| wrong("--output", text, "has no dest", HINT))?),
             "tar" => Self::Tar(dest),
@@ -97,52 +103,56 @@ impl std::str::FromStr for Output {
     }
 }
 
-/// `--cache-from`: the folder.
-pub(super) fn cache_from(text: &str) -> anyhow::Result<PathBuf> {
-    const HINT: &str = "write type=local,src=DIR";
-    let (mut kind, mut source) = (String::new(), None);
+/// `--cache-from`; a bare name is an image, as docker has it.
+pub(super) fn cache_from(text: &str) -> anyhow::Result<CachePlace> {
+    const HINT: &str = "write type=local,src=DIR or type=registry,ref=IMAGE";
+    if !text.contains('=') {
+        return Ok(CachePlace::Image(super::reference(text)?));
+    }
+    let (mut kind, mut source, mut image) = (String::new(), None, None);
     for (key, value) in fields(text) {
         match key.as_str() {
             "type" => kind = value,
             "src" | "source" => source = Some(PathBuf::from(value)),
-            // The one form there is, and the one cache of a folder.
-            "digest" | "tag" | "ref" => {
-                return Err(wrong("--cache-from", text, "has a name; a folder has one cache", HINT));
-            }
+            "ref" => image = Some(super::reference(&value)?),
             _ => return Err(wrong("--cache-from", text, &format!("has '{key}', which is not known"), HINT)),
         }
     }
-    match (kind.as_str(), source) {
-        ("local", Some(source)) => Ok(source),
-        ("local", None) => Err(wrong("--cache-from", text, "has no src", HINT)),
+    match (kind.as_str(), source, image) {
+        ("local", Some(source), None) => Ok(CachePlace::Folder(source)),
+        ("registry", None, Some(image)) => Ok(CachePlace::Image(image)),
+        ("local" | "registry", ..) => Err(wrong("--cache-from", text, "does not say where it is", HINT)),
         _ => Err(wrong("--cache-from", text, "is no cache this builder reads", HINT)),
     }
 }
 
-/// `--cache-to`.
-pub(super) fn cache_to(text: &str) -> anyhow::Result<CacheTarget> {
-    const HINT: &str = "write type=local,dest=DIR, and mode=max for the results of all stages";
-    let (mut kind, mut folder, mut all_stages) = (String::new(), None, false);
+/// `--cache-to`; none for `type=inline`, whose place is the image itself.
+pub(super) fn cache_to(text: &str) -> anyhow::Result<Option<CacheTarget>> {
+    const HINT: &str =
+        "write type=local,dest=DIR, type=registry,ref=IMAGE or type=inline, and mode=max for all stages";
+    let (mut kind, mut folder, mut image, mut all_stages) = (String::new(), None, None, false);
     for (key, value) in fields(text) {
         match (key.as_str(), value.as_str()) {
             ("type", _) => kind = value,
             ("dest", _) => folder = Some(PathBuf::from(value)),
+            ("ref", _) => image = Some(super::reference(&value)?),
             ("mode", "min" | "max") => all_stages = value == "max",
             _ => {
-                return Err(wrong(
-                    "--cache-to",
-                    text,
-                    &format!("has '{key}={value}', which is not supported"),
-                    HINT,
-                ));
+                let what = format!("has '{key}={value}', which is not supported");
+                return Err(wrong("--cache-to", text, &what, HINT));
             }
         }
     }
-    match (kind.as_str(), folder) {
-        ("local", Some(folder)) => Ok(CacheTarget { folder, all_stages }),
-        ("local", None) => Err(wrong("--cache-to", text, "has no dest", HINT)),
-        _ => Err(wrong("--cache-to", text, "is no cache this builder writes", HINT)),
-    }
+    let place = match (kind.as_str(), folder, image) {
+        ("inline", None, None) => return Ok(None),
+        ("local", Some(folder), None) => CachePlace::Folder(folder),
+        ("registry", None, Some(image)) => CachePlace::Image(image),
+        ("local" | "registry", ..) => {
+            return Err(wrong("--cache-to", text, "does not say where it goes", HINT));
+        }
+        _ => return Err(wrong("--cache-to", text, "is no cache this builder writes", HINT)),
+    };
+    Ok(Some(CacheTarget { place, all_stages }))
 }
 
 /// `--build-context NAME=VALUE`.
@@ -290,17 +300,32 @@ mod tests {
         assert_eq!(read("type=image,\"name=a,b\",push=true"), Some(Output::Image { names, push: true }));
         let oci = Output::Archive { names: vec![], dest: Some("d".into()), folder: true };
         assert_eq!(read("type=oci,dest=d,tar=false"), Some(oci));
-        for bad in ["type=local", "type=x", "dest=a", "type=image,compression=estargz", "type=oci,tar=false"]
-        {
+        assert_eq!(read("type=docker"), Some(Output::Image { names: vec![], push: false }));
+        let piped = Output::Archive { names: vec![], dest: None, folder: false };
+        assert_eq!(read("type=docker,dest=-"), Some(piped));
+        for bad in [
+            "type=image,store=false",
+            "type=local",
+            "type=x",
+            "dest=a",
+            "type=image,compression=estargz",
+            "type=oci,tar=false",
+        ] {
             assert_eq!(read(bad), None, "{bad}");
         }
     }
 
     #[test]
     fn caches_contexts_and_hosts_are_read() {
-        assert_eq!(cache_from("type=local,src=/c").unwrap(), PathBuf::from("/c"));
-        assert!(cache_to("type=local,dest=/c,mode=max").unwrap().all_stages);
-        for bad in ["type=gha", "type=local", "type=registry,ref=x", "/c"] {
+        assert_eq!(cache_from("type=local,src=/c").unwrap(), CachePlace::Folder("/c".into()));
+        let image = CachePlace::Image("a/b:c".parse().unwrap());
+        assert_eq!(
+            (cache_from("type=registry,ref=a/b:c").unwrap(), cache_from("a/b:c").unwrap()),
+            (image.clone(), image)
+        );
+        assert!(cache_to("type=local,dest=/c,mode=max").unwrap().unwrap().all_stages);
+        assert_eq!(cache_to("type=inline").unwrap(), None);
+        for bad in ["type=gha", "type=local", "type=registry", "type=local,ref=x"] {
             assert!(cache_from(bad).is_err() && cache_to(bad).is_err(), "{bad}");
         }
         let image = ("a".to_owned(), NamedContext::Image("b:c".into()));
