@@ -40,11 +40,6 @@ impl Steps {
         })
     }
 
-    fn leave(&self, id: &str) -> anyhow::Result<()> {
-        let _lock = bridge::lock(&self.data)?;
-        block_on(async { Ok(open_network(&self.data).await?.detach(id).await?) })
-    }
-
     fn release_left_over(&self) -> anyhow::Result<()> {
         if left_over(&self.data)?.is_empty() {
             return Ok(());
@@ -67,7 +62,7 @@ impl Steps {
     }
 }
 
-/// Addresses of steps whose build was killed: its folder is gone, swept by the build that came next.
+/// Addresses of steps that are over: their folders are gone, by themselves or swept by the build that came next.
 fn left_over(data: &Path) -> anyhow::Result<Vec<String>> {
     let folder = network_folder(data);
     if !PodNetwork::exists(&folder) {
@@ -85,10 +80,8 @@ impl StepNetwork for Steps {
         self.connect(id, namespace).map_err(|error| Hinted::new(format!("{error:#}"), hint))
     }
 
-    fn detach(&self, id: &str) {
-        // What stays is taken back by the next step of a build.
-        let _ = self.leave(id);
-    }
+    /// Its link goes with the pod, and its address with the next step or the end of the build, which open the network anyway.
+    fn detach(&self, _id: &str) {}
 
     fn resolver(&self) -> Vec<u8> {
         let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();

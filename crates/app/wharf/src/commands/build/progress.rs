@@ -207,7 +207,8 @@ impl Model {
 
     /// What to write: the cursor up over the last drawing, what stays, then what runs.
     fn picture(&mut self, over: bool) -> String {
-        let size = tcgetwinsize(std::io::stderr()).ok();
+        // Some terminals tell no size.
+        let size = tcgetwinsize(std::io::stderr()).ok().filter(|size| size.ws_col > 0 && size.ws_row > 0);
         let width = size.map_or(80, |size| usize::from(size.ws_col)).max(20);
         let height = size.map_or(24, |size| usize::from(size.ws_row)).max(6);
         let mut live = Vec::new();
