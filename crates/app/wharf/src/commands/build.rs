@@ -67,7 +67,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<String>,
     /// Give RUN --mount=type=ssh an agent: default, or ID=SOCKET
-    #[arg(long, value_name = "SSH", num_args = 0..=1, default_missing_value = "default")]
+    #[arg(long, value_name = "SSH")]
     ssh: Vec<String>,
     /// Allow steps what could harm this machine: security.insecure, network.host
     #[arg(long, value_name = "RIGHT")]

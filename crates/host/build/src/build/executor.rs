@@ -98,6 +98,9 @@ fn build_text(
     let ignore = Arc::new(read_ignore(&request.dockerfile, &context_dir)?);
     let (checks, found) = findings(builder, request, &file, &ignore)?;
     let mut warnings: Vec<String> = found.iter().map(|warning| told(name, warning)).collect();
+    let stages = |name: &&String| file.stage(name, file.stages.len()).is_none();
+    let unknown = request.no_cache_stages.iter().filter(stages);
+    warnings.extend(unknown.map(|name| format!("there is no stage '{name}' to run without the cache")));
     // Before anything is run: what they tell of may be why the build fails.
     warnings.iter().for_each(|text| warn(listener, text));
     if checks.error

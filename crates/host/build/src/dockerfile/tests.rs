@@ -165,7 +165,13 @@ fn one_error_with_place_and_hint() {
         ("FROM a\nONBUILD FROM b", 2, "ONBUILD FROM is not allowed", ""),
         ("FROM a\nHEALTHCHECK --interval=5 CMD x", 2, "not a duration", "30s"),
         ("FROM a\nRUN --mount=type=bnid,target=/a b", 2, "the type 'bnid'", "did you mean bind?"),
-        ("FROM a\nRUN --mount=type=ssh b", 2, "ssh is not supported", "secret"),
+        (
+            "FROM a\nRUN --mount=type=cache,target=/c,source=/x b",
+            2,
+            "source of a cache needs from",
+            "from=STAGE",
+        ),
+        ("FROM a\nRUN --security=all b", 2, "--security=all is not known", "sandbox or insecure"),
         ("# escape=x\nFROM a", 1, "escape character", ""),
         ("# escape=`\n# escape=`\nFROM a", 2, "given twice", ""),
     ] {

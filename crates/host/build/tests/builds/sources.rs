@@ -424,3 +424,14 @@ fn caches_travel_as_images() {
     let (alone, _) = build(&other, &other.builder, dockerfile, wish).unwrap();
     assert!(alone.warnings.is_empty() && ran(&alone).len() == 2);
 }
+
+#[test]
+fn the_cache_can_be_passed_over_for_one_stage() {
+    let lab = Lab::new();
+    let dockerfile = "FROM base/busybox AS a\nRUN echo a > /a\nFROM base/busybox AS b\nRUN echo b > /b\nCOPY --from=a /a /\n";
+    build(&lab, &lab.builder, dockerfile, |_| {}).unwrap();
+    let wish = |request: &mut BuildRequest| request.no_cache_stages = vec!["A".into(), "c".into()];
+    let (again, _) = build(&lab, &lab.builder, dockerfile, wish).unwrap();
+    assert_eq!(ran(&again), ["[a 2/2] RUN echo a > /a"]);
+    assert_eq!(again.warnings, ["there is no stage 'c' to run without the cache"]);
+}
