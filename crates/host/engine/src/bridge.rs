@@ -105,6 +105,51 @@ impl Bridge {
         })
     }
 
+    /// Connects something that is no container, under a name of its own, after those of `over` have gone.
+    ///
+    /// # Errors
+    /// When no address is free, or the kernel refuses.
+    pub fn attach_other(&self, name: &str, namespace: &Path, over: &[String]) -> Result<Ipv4Addr> {
+        let _locked = self.lock()?;
+        let namespace = File::open(namespace).at("open the network namespace", namespace)?;
+        block_on(async {
+            let network = self.open().await?;
+            for name in over {
+                network.detach(name).await?;
+            }
+            Ok(network.attach(name, &namespace).await?)
+        })
+    }
+
+    /// Takes back what something that is no container had.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn detach_others(&self, names: &[String]) -> Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let _locked = self.lock()?;
+        block_on(async {
+            let network = self.open().await?;
+            for name in names {
+                network.detach(name).await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Names of all that is connected: containers, pods and others.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn connected(&self) -> Result<Vec<String>> {
+        match PodNetwork::exists(&self.config.data) {
+            true => Ok(PodNetwork::attached(&self.config.data)?.into_iter().collect()),
+            false => Ok(Vec::new()),
+        }
+    }
+
     /// Takes back addresses and ports of containers that have ended; removes the network when nobody needs it any more, nor
     /// waits to.
     pub fn release_ended(&self) -> Result<()> {
@@ -266,7 +311,7 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 /// What a container reads as /etc/resolv.conf: this machine's, without servers it cannot reach from its own loopback.
-pub(crate) fn resolver(of_machine: &str) -> String {
+pub fn resolver(of_machine: &str) -> String {
     let reachable = |line: &&str| {
         let mut words = line.split_ascii_whitespace();
         let server = (words.next() == Some("nameserver")).then(|| words.next().unwrap_or_default());

@@ -19,7 +19,7 @@ mod start;
 pub mod volumes;
 pub mod watch;
 
-pub use bridge::{Bridge, Joined};
+pub use bridge::{Bridge, Joined, resolver};
 pub use containers::{Container, Engine, EngineConfig};
 pub use error::{Error, ErrorKind, Result};
 pub use image::{Image, leaseholder};

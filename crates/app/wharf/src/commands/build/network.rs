@@ -1,94 +1,51 @@
 //! The network of build steps: that of containers (`wharf run`), for as long as a step runs.
 
-use std::{
-    fs::{self, File},
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use wharf_base::Hinted;
 use wharf_build::StepNetwork;
-use wharf_network::PodNetwork;
-
-use crate::{
-    commands::containers::bridge,
-    platform::{network_folder, open_network},
-};
+use wharf_engine::{Engine, Result, resolver};
 
 const PREFIX: &str = "build-";
 
 /// Connects steps to the bridge network of a data folder.
-pub(super) struct Steps {
-    data: PathBuf,
+pub(crate) struct Steps {
+    engine: Engine,
 }
 
 impl Steps {
-    pub(super) fn new(data: PathBuf) -> Self {
-        Self { data }
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self { engine }
     }
 
-    fn connect(&self, id: &str, namespace: &Path) -> anyhow::Result<()> {
-        let _lock = bridge::lock(&self.data)?;
-        let left = left_over(&self.data)?;
-        let namespace = File::open(namespace)?;
-        block_on(async {
-            let network = open_network(&self.data).await?;
-            for id in left {
-                network.detach(&id).await?;
-            }
-            network.attach(id, &namespace).await?;
-            Ok(())
-        })
-    }
-
-    fn release_left_over(&self) -> anyhow::Result<()> {
-        if left_over(&self.data)?.is_empty() {
-            return Ok(());
-        }
-        let _lock = bridge::lock(&self.data)?;
-        let left = left_over(&self.data)?;
-        block_on(async {
-            let network = open_network(&self.data).await?;
-            for id in left {
-                network.detach(&id).await?;
-            }
-            Ok(())
-        })
+    /// Addresses of steps that are over: their folders are gone, by themselves or swept by the build that came next.
+    fn over(&self) -> Result<Vec<String>> {
+        let of_builds = |id: &String| {
+            let temp = id.strip_prefix(PREFIX);
+            temp.is_some_and(|temp| !self.engine.data().join("build-cache/tmp").join(temp).exists())
+        };
+        Ok(self.engine.bridge().connected()?.into_iter().filter(of_builds).collect())
     }
 
     /// Removes the network unless containers or the platform use it.
-    pub(super) fn finish(&self) {
+    pub(crate) fn finish(&self) {
+        let bridge = self.engine.bridge();
+        let released = self.over().and_then(|over| bridge.detach_others(&over));
         // The next command on containers does it, when this one cannot.
-        let _ = self.release_left_over().and_then(|()| bridge::release_ended(&self.data));
+        let _ = released.and_then(|()| bridge.release_ended());
     }
-}
-
-/// Addresses of steps that are over: their folders are gone, by themselves or swept by the build that came next.
-fn left_over(data: &Path) -> anyhow::Result<Vec<String>> {
-    let folder = network_folder(data);
-    if !PodNetwork::exists(&folder) {
-        return Ok(Vec::new());
-    }
-    let of_builds = |id: &String| {
-        id.strip_prefix(PREFIX).is_some_and(|temp| !data.join("build-cache/tmp").join(temp).exists())
-    };
-    Ok(PodNetwork::attached(&folder)?.into_iter().filter(of_builds).collect())
 }
 
 impl StepNetwork for Steps {
-    fn attach(&self, id: &str, namespace: &Path) -> Result<(), Hinted> {
-        let hint = "use --network none or --network host";
-        self.connect(id, namespace).map_err(|error| Hinted::new(format!("{error:#}"), hint))
+    fn attach(&self, id: &str, namespace: &Path) -> std::result::Result<(), Hinted> {
+        let joined = self.over().and_then(|over| self.engine.bridge().attach_other(id, namespace, &over));
+        joined.map(drop).map_err(|error| Hinted::new(error, "use --network none or --network host"))
     }
 
     /// Its link goes with the pod, and its address with the next step or the end of the build, which open the network anyway.
     fn detach(&self, _id: &str) {}
 
     fn resolver(&self) -> Vec<u8> {
-        let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        bridge::resolver(&text).into_bytes()
+        resolver(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default()).into_bytes()
     }
-}
-
-fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
