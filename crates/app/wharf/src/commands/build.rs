@@ -137,7 +137,7 @@ impl Args {
         let request = self.request(&outputs)?;
         let data = globals.data_dir()?;
         let images = Arc::new(Store::open(data.join("images"))?);
-        let steps = Arc::new(network::Steps::new(containers::engine(&data)));
+        let steps = Arc::new(network::Steps::new(super::containers::engine(&data)));
         let builder =
             Builder::open(images.clone(), data.join("build-cache"), Arc::new(ShimRuntime::default()))?
                 .with_pull(puller(images))
