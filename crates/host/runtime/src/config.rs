@@ -92,7 +92,8 @@ pub enum WhenIdle {
 pub struct ContainerConfig {
     /// The container's name, unique in its pod: letters, digits, `-`, `_`, `.`.
     pub name: String,
-    /// The container in the words of the OCI runtime specification. `root.path` is not read: see `root`.
+    /// The container in the words of the OCI runtime specification. Its `root.path` counts only when `root` names no layer, its
+    /// `linux.seccomp` takes the place of `seccomp`.
     pub spec: Spec,
     /// The root file system.
     pub root: RootFs,
@@ -117,7 +118,8 @@ pub struct ContainerConfig {
 /// A container's root file system: an overlay of read-only folders and a writable one in the container's own folder.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct RootFs {
-    /// The read-only folders, the topmost first. At least one.
+    /// The read-only folders, the topmost first. Without one the folder at the specification's `root.path` is the root itself, and
+    /// what the container writes stays in it.
     pub lower: Vec<PathBuf>,
     /// Never write anything back at unmount: for containers whose changes are thrown away with them.
     #[serde(default)]

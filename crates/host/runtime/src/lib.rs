@@ -11,6 +11,7 @@
     reason = "this room makes the system calls no safe library has; each block says why it is sound"
 )]
 
+mod bundle;
 mod cgroup;
 mod client;
 mod config;
@@ -19,6 +20,7 @@ mod error;
 mod launch;
 mod log;
 mod pod_dir;
+mod prepare;
 mod recover;
 mod runtime;
 mod seccomp;

@@ -20,7 +20,7 @@ pub(crate) enum Cloned {
     Parent(Pid, OwnedFd),
 }
 
-/// `clone3` as a fork with new namespaces, a pidfd, and on cgroup v2 the child born in `cgroup`.
+/// `clone3` as a fork with new namespaces (or CLONE_PARENT), a pidfd, and on cgroup v2 the child born in `cgroup`.
 ///
 /// # Safety
 /// The calling process must have a single thread: the child goes on with a copy of this one's memory and may take locks.
@@ -30,7 +30,8 @@ pub(crate) unsafe fn clone(namespaces: i32, cgroup: Option<BorrowedFd<'_>>) -> i
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = (namespaces | libc::CLONE_PIDFD) as u64;
     args.pidfd = ptr::from_mut(&mut pidfd) as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
+    // A child of the caller's parent takes over what the caller itself sends.
+    args.exit_signal = if namespaces & libc::CLONE_PARENT == 0 { libc::SIGCHLD as u64 } else { 0 };
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
@@ -57,7 +58,21 @@ pub(crate) fn mount_setattr(
     clear: u64,
     propagation: u64,
 ) -> io::Result<()> {
-    let attr = libc::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 };
+    set_attributes(
+        fd,
+        recursive,
+        libc::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 },
+    )
+}
+
+/// Shows the owners of files on the detached mount `fd`, and on all below it when `recursive`, as `users` maps them.
+pub(crate) fn mount_map_users(fd: BorrowedFd<'_>, recursive: bool, users: BorrowedFd<'_>) -> io::Result<()> {
+    let userns_fd = users.as_raw_fd() as u64;
+    let attr = libc::mount_attr { attr_set: libc::MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd };
+    set_attributes(fd, recursive, attr)
+}
+
+fn set_attributes(fd: BorrowedFd<'_>, recursive: bool, attr: libc::mount_attr) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a NUL-terminated string and `attr` a mount_attr of the size given; both outlive the call.
     check(unsafe {
@@ -90,16 +105,23 @@ pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
 }
 
+/// The kind of namespace an open namespace file names, as a flag of `clone`.
+pub(crate) fn namespace_kind(fd: BorrowedFd<'_>) -> io::Result<i32> {
+    const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+    // SAFETY: the call takes no argument.
+    let kind = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE as _) };
+    check(i64::from(kind)).map(|()| kind)
+}
+
 /// Installs a compiled filter for good.
-pub(crate) fn load_seccomp(program: &[seccompiler::sock_filter]) -> io::Result<()> {
+pub(crate) fn load_seccomp(program: &[libc::sock_filter], flags: u64) -> io::Result<()> {
     let program = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?,
-        // seccompiler's instruction has the C layout of the kernel's.
-        filter: program.as_ptr().cast_mut().cast(),
+        filter: program.as_ptr().cast_mut(),
     };
     // SAFETY: `program` points to `len` instructions that outlive the call; the kernel copies them.
     check(unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, ptr::from_ref(&program))
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, ptr::from_ref(&program))
     })
 }
 
@@ -206,11 +228,31 @@ pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()>
     })
 }
 
-/// Sets one resource limit of this process.
-pub(crate) fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
+/// Sets one resource limit of a process, this one by default.
+pub(crate) fn set_limit(pid: Option<Pid>, resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
-    // SAFETY: reads one rlimit that outlives the call.
-    check(i64::from(unsafe { libc::setrlimit(resource, &limit) }))
+    let pid = pid.map_or(0, |pid| pid.as_raw_nonzero().get());
+    // SAFETY: reads one rlimit that outlives the call, and writes none.
+    check(i64::from(unsafe { libc::prlimit(pid, resource as _, &limit, ptr::null_mut()) }))
+}
+
+/// Sets how this thread is scheduled.
+pub(crate) fn set_scheduler(attributes: &libc::sched_attr) -> io::Result<()> {
+    // SAFETY: reads one sched_attr, whose size is in it and which outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, ptr::from_ref(attributes), 0) })
+}
+
+/// Sets the I/O priority of this process, class and level in the kernel's one number.
+pub(crate) fn set_io_priority(value: i32) -> io::Result<()> {
+    const PROCESS: i32 = 1;
+    // SAFETY: takes plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, PROCESS, 0, value) })
+}
+
+/// Sets the execution domain of this process.
+pub(crate) fn set_personality(domain: u32) -> io::Result<()> {
+    // SAFETY: takes a plain number.
+    check(i64::from(unsafe { libc::personality(libc::c_ulong::from(domain)) }))
 }
 
 fn check(result: i64) -> io::Result<()> {
@@ -229,8 +271,8 @@ pub(crate) fn close_from(first: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) })
 }
 
-/// The line to the shim, once [`put_at`] has placed it at 3.
-pub(crate) fn adopt_line() -> OwnedFd {
-    // SAFETY: descriptor 3 was placed by the caller and has no other owner.
-    unsafe { OwnedFd::from_raw_fd(3) }
+/// Descriptor `number`, once [`put_at`] has placed it there.
+pub(crate) fn adopt(number: i32) -> OwnedFd {
+    // SAFETY: the caller has just placed it and nobody else owns that number.
+    unsafe { OwnedFd::from_raw_fd(number) }
 }

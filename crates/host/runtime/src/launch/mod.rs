@@ -9,12 +9,20 @@
 //!  recv   ◀──── end of file ─── the program runs              or: error, and the child ends
 //! ```
 
+mod capabilities;
 mod child;
+mod copy_up;
 mod devices;
 mod files;
+mod fork;
+mod hooks;
 mod mounts;
+mod namespaces;
+mod options;
 mod process;
+mod protect;
 mod root;
+mod schedule;
 mod user;
 
 use std::{
@@ -24,6 +32,7 @@ use std::{
     time::Duration,
 };
 
+use oci_spec::runtime::LinuxNamespaceType as Kind;
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
     io::Errno,
@@ -33,12 +42,12 @@ use rustix::{
     },
     process::Pid,
 };
-use seccompiler::BpfProgram;
 
 use crate::{
     cgroup::Doors,
     config::{ContainerConfig, Size},
     error::{Context, Error, ErrorKind, Result},
+    seccomp::Filter,
     sys::{self, Cloned},
 };
 
@@ -60,8 +69,16 @@ pub(crate) struct Launch<'a> {
     pub(crate) doors: &'a Doors,
     /// Standard input, output and error; nothing means the null device, or a terminal when the process has one.
     pub(crate) stdio: [Option<OwnedFd>; 3],
-    /// Compiled system call filters, installed in this order.
-    pub(crate) seccomp: &'a [BpfProgram],
+    /// How many descriptors from 3 on the program is given besides.
+    pub(crate) keep: u32,
+    /// A socket on which somebody else will say go; without one the word comes from whoever launches.
+    pub(crate) start: Option<OwnedFd>,
+    /// The system call filter.
+    pub(crate) seccomp: Option<&'a Filter>,
+    /// The namespaces of the container.
+    pub(crate) namespaces: &'a Namespaces,
+    /// Its hooks, for a new container.
+    pub(crate) told: Option<Told<'a>>,
 }
 
 /// A new container, or a running one.
@@ -72,8 +89,23 @@ pub(crate) enum Into<'a> {
     Running { init: BorrowedFd<'a> },
 }
 
-pub(crate) use mounts::write_sysctls;
+pub(crate) use capabilities::CAPABILITIES;
+pub(crate) use hooks::{Told, When};
+pub(crate) use namespaces::{Namespaces, Owner};
+pub(crate) use options::known as known_mount_options;
 pub(crate) use process::{Plan, TerminalPlan};
+pub(crate) use protect::write_sysctls;
+
+/// What is taken hold of outside, for a container with a user namespace, whose own process could not.
+struct Before<'a> {
+    sources: Option<Vec<mounts::Prepared<'a>>>,
+    root: Option<root::Unmounted>,
+}
+
+/// Somebody to be told of what could not be done as asked.
+trait Warn {
+    fn warn(&self, text: &str);
+}
 
 /// A process that is set up and waits for the word.
 pub(crate) struct Launched {
@@ -89,26 +121,31 @@ pub(crate) struct Launched {
 enum Word {
     Terminal(OwnedFd),
     Warning(String),
+    /// The process behind one that only went ahead into its user namespace.
+    Process(Pid, OwnedFd),
+    /// The container is built, for the hooks to see.
+    Hooks,
     Ready,
     Failed(Error),
     End,
 }
 
 /// Forks and waits until the child is ready. On failure the child is gone, and reaped.
-pub(crate) fn launch(plan: Launch<'_>) -> Result<Launched> {
+pub(crate) fn launch(mut plan: Launch<'_>) -> Result<Launched> {
     let flags = SocketFlags::CLOEXEC;
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).step("make", "a socket pair")?;
-    let (pid, pidfd) = match fork(&plan)? {
+    let before = fork::before(&plan)?;
+    let (pid, pidfd) = match fork::fork(&plan, &theirs)? {
         Cloned::Child => {
             drop(ours);
-            child::run(plan, theirs)
+            child::run(plan, before, theirs)
         }
         Cloned::Parent(pid, pidfd) => (pid, pidfd),
     };
-    drop(theirs);
+    drop((theirs, before, plan.start.take()));
     let mut launched = Launched { pid, pidfd, terminal: None, warnings: Vec::new(), line: ours };
-    match launched.wait_ready() {
+    match launched.wait_ready(&plan) {
         Ok(()) => Ok(launched),
         Err(error) => {
             launched.abandon();
@@ -117,32 +154,23 @@ pub(crate) fn launch(plan: Launch<'_>) -> Result<Launched> {
     }
 }
 
-fn fork(plan: &Launch<'_>) -> Result<Cloned> {
-    let own_pids = match &plan.into {
-        Into::New { .. } => {
-            libc::CLONE_NEWNS | if mounts::shares_pids(&plan.config.spec) { 0 } else { libc::CLONE_NEWPID }
-        }
-        Into::Running { init } => {
-            sys::setns(*init, libc::CLONE_NEWPID).step("enter the container's process ids", "")?;
-            0
-        }
-    };
-    // SAFETY: the shim has one thread.
-    let cloned = unsafe { sys::clone(own_pids, plan.doors.birthplace().map(AsFd::as_fd)) };
-    if !matches!(cloned, Ok(Cloned::Child)) && matches!(plan.into, Into::Running { .. }) {
-        // The shim's next children belong to the machine again.
-        let own = std::fs::File::open("/proc/self/ns/pid").step("open", "/proc/self/ns/pid")?;
-        sys::setns(own.as_fd(), libc::CLONE_NEWPID).step("return to", "the machine's process ids")?;
-    }
-    cloned.step("start a process in new namespaces", &plan.config.name)
-}
-
 impl Launched {
-    fn wait_ready(&mut self) -> Result<()> {
+    fn wait_ready(&mut self, plan: &Launch<'_>) -> Result<()> {
+        if plan.namespaces.makes(Kind::User) {
+            let (uids, gids) = namespaces::mappings_of(&plan.config.spec);
+            namespaces::map_users(self.pid, uids, gids)?;
+            self.say(b"M")?;
+        }
         loop {
             match self.hear()? {
+                Word::Process(pid, pidfd) => {
+                    let _ = rustix::process::waitpid(Some(self.pid), rustix::process::WaitOptions::empty());
+                    (self.pid, self.pidfd) = (pid, pidfd);
+                }
+                Word::Hooks => self.run_hooks(plan)?,
                 Word::Terminal(fd) => self.terminal = Some(fd),
                 Word::Warning(text) => self.warnings.push(text),
+                Word::Ready if plan.namespaces.maps_users() => return self.set_from_outside(plan),
                 Word::Ready => return Ok(()),
                 Word::Failed(error) => return Err(error),
                 Word::End => {
@@ -157,53 +185,35 @@ impl Launched {
         }
     }
 
+    /// Does for a process in a user namespace what it can no longer do itself.
+    fn set_from_outside(&mut self, plan: &Launch<'_>) -> Result<()> {
+        let warnings = Warnings::default();
+        process::set_limits(Some(self.pid), &plan.process.process, &warnings)?;
+        process::set_oom_score_of(self.pid, &plan.process, &warnings)?;
+        self.warnings.extend(warnings.0.take());
+        Ok(())
+    }
+
+    fn run_hooks(&self, plan: &Launch<'_>) -> Result<()> {
+        let pid = Some(self.pid.as_raw_nonzero().get());
+        if let Some(told) = plan.told {
+            told.run(When::Prestart, "creating", pid)?;
+            told.run(When::CreateRuntime, "creating", pid)?;
+        }
+        self.say(b"C")
+    }
+
+    fn say(&self, word: &[u8]) -> Result<()> {
+        send(&self.line, word, SendFlags::NOSIGNAL).map(drop).step("talk to", "the container's first process")
+    }
+
     /// Says go, and waits until the program runs.
     pub(crate) fn go(&mut self) -> Result<()> {
-        send(&self.line, b"G", SendFlags::NOSIGNAL).step("start the program", "")?;
-        match self.hear()? {
-            Word::Failed(error) => Err(error),
-            _ => Ok(()),
-        }
+        go(&self.line)
     }
 
     fn hear(&self) -> Result<Word> {
-        let timeout = Timespec::try_from(SETUP_DEADLINE).ok();
-        let mut polled = [PollFd::new(&self.line, PollFlags::IN)];
-        while let Err(error) = rustix::event::poll(&mut polled, timeout.as_ref()) {
-            if error != Errno::INTR {
-                return Err(error).step("wait for", "the container's first process");
-            }
-        }
-        if polled[0].revents().is_empty() {
-            return Err(Error::new(
-                ErrorKind::Failed,
-                "set the container up",
-                "",
-                "it took longer than a minute",
-            ));
-        }
-        let mut buffer = vec![0; MESSAGE];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let mut iov = [rustix::io::IoSliceMut::new(&mut buffer)];
-        let received = match recvmsg(&self.line, &mut iov, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-            Err(Errno::CONNRESET) => return Ok(Word::End),
-            received => received.step("hear from", "the container's first process")?,
-        };
-        let fd = ancillary.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        });
-        let text = &buffer[1.min(received.bytes)..received.bytes];
-        Ok(match (buffer[..received.bytes].first(), fd) {
-            (None, _) => Word::End,
-            (Some(b'T'), Some(fd)) => Word::Terminal(fd),
-            (Some(b'R'), _) => Word::Ready,
-            (Some(b'W'), _) => Word::Warning(String::from_utf8_lossy(text).into_owned()),
-            _ => Word::Failed(serde_json::from_slice(text).unwrap_or_else(|_| {
-                Error::new(ErrorKind::Failed, "set the container up", "", String::from_utf8_lossy(text))
-            })),
-        })
+        hear(&self.line, Some(SETUP_DEADLINE))
     }
 
     /// Kills the child and takes its exit status, so that nothing is left.
@@ -212,6 +222,63 @@ impl Launched {
         let _ = sys::pidfd_signal(self.pidfd.as_fd(), libc::SIGKILL);
         let _ = rustix::process::waitpid(Some(self.pid), rustix::process::WaitOptions::empty());
     }
+}
+
+/// Tells a process that waits at the other end of `line` to go, and waits until its program runs.
+pub(crate) fn go(line: &OwnedFd) -> Result<()> {
+    send(line, b"G", SendFlags::NOSIGNAL).step("start the program", "")?;
+    // Hooks may take their time; each has its own bound.
+    match hear(line, None)? {
+        Word::Failed(error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn hear(line: &OwnedFd, deadline: Option<Duration>) -> Result<Word> {
+    let timeout = deadline.and_then(|deadline| Timespec::try_from(deadline).ok());
+    let mut polled = [PollFd::new(line, PollFlags::IN)];
+    while let Err(error) = rustix::event::poll(&mut polled, timeout.as_ref()) {
+        if error != Errno::INTR {
+            return Err(error).step("wait for", "the container's first process");
+        }
+    }
+    if polled[0].revents().is_empty() {
+        return Err(Error::new(
+            ErrorKind::Failed,
+            "set the container up",
+            "",
+            "it took longer than a minute",
+        ));
+    }
+    let mut buffer = vec![0; MESSAGE];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut iov = [rustix::io::IoSliceMut::new(&mut buffer)];
+    let received = match recvmsg(line, &mut iov, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+        Err(Errno::CONNRESET) => return Ok(Word::End),
+        received => received.step("hear from", "the container's first process")?,
+    };
+    let fd = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    let text = &buffer[1.min(received.bytes)..received.bytes];
+    Ok(match (buffer[..received.bytes].first(), fd) {
+        (None, _) => Word::End,
+        (Some(b'T'), Some(fd)) => Word::Terminal(fd),
+        (Some(b'P'), Some(fd)) => {
+            match std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).and_then(Pid::from_raw) {
+                Some(pid) => Word::Process(pid, fd),
+                None => Word::End,
+            }
+        }
+        (Some(b'H'), _) => Word::Hooks,
+        (Some(b'R'), _) => Word::Ready,
+        (Some(b'W'), _) => Word::Warning(String::from_utf8_lossy(text).into_owned()),
+        _ => Word::Failed(serde_json::from_slice(text).unwrap_or_else(|_| {
+            Error::new(ErrorKind::Failed, "set the container up", "", String::from_utf8_lossy(text))
+        })),
+    })
 }
 
 /// The child's side of the line.
@@ -229,28 +296,67 @@ impl Line {
         sys::exit_now(1)
     }
 
+    fn send_terminal(&self, terminal: BorrowedFd<'_>) -> Result<()> {
+        self.send_with(b"T", terminal).step("hand over", "the terminal")
+    }
+
+    fn send_with(&self, text: &[u8], fd: BorrowedFd<'_>) -> Result<(), Errno> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fds = [fd];
+        ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+        let iov = [rustix::io::IoSlice::new(text)];
+        sendmsg(&self.0, &iov, &mut ancillary, SendFlags::NOSIGNAL).map(drop)
+    }
+
+    /// Waits for a word. A shim that is gone means never.
+    fn wait_for(&self, word: u8) {
+        let mut buffer = [0; 1];
+        match rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::empty()) {
+            Ok((1.., _)) if buffer[0] == word => {}
+            _ => sys::exit_now(1),
+        }
+    }
+
+    /// Waits for the word to go, on this line or from whoever connects to `start`. Gives the line to be answered on.
+    fn wait_for_go(self, start: Option<OwnedFd>) -> Self {
+        let Some(start) = start else {
+            self.wait_for(b'G');
+            return self;
+        };
+        // Whoever made the container knows now that it is ready, by the end of this.
+        drop(self);
+        loop {
+            match rustix::net::accept_with(&start, SocketFlags::CLOEXEC) {
+                Ok(socket) => {
+                    let line = Self(socket);
+                    let mut buffer = [0; 1];
+                    // Somebody who has gone without a word has not said go.
+                    let heard = rustix::net::recv(&line.0, &mut buffer[..], RecvFlags::empty());
+                    if matches!(heard, Ok((1.., _)) if buffer[0] == b'G') {
+                        return line;
+                    }
+                }
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(_) => sys::exit_now(1),
+            }
+        }
+    }
+}
+
+impl Warn for Line {
     fn warn(&self, text: &str) {
         self.say(b'W', text.as_bytes());
     }
+}
 
-    fn send_terminal(&self, terminal: BorrowedFd<'_>) -> Result<()> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let fds = [terminal];
-        ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-        let iov = [rustix::io::IoSlice::new(b"T")];
-        sendmsg(&self.0, &iov, &mut ancillary, SendFlags::NOSIGNAL)
-            .map(drop)
-            .step("hand over", "the terminal")
-    }
+/// Warnings on this side of the line.
+#[derive(Default)]
+struct Warnings(std::cell::RefCell<Vec<String>>);
 
-    /// Waits for the word to go. A shim that is gone means never.
-    fn wait_for_go(&self) {
-        let mut buffer = [0; 1];
-        match rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::empty()) {
-            Ok((1.., _)) => {}
-            _ => sys::exit_now(1),
-        }
+impl Warn for Warnings {
+    fn warn(&self, text: &str) {
+        self.0.borrow_mut().push(text.to_owned());
     }
 }
 

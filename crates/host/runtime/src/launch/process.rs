@@ -1,4 +1,4 @@
-//! The process itself: limits, user, capabilities, filter, working directory, program.
+//! The process itself: limits, user, working directory, program.
 
 use std::{
     ffi::{CString, OsStr},
@@ -10,13 +10,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use oci_spec::runtime::{Capabilities, LinuxCapabilities, PosixRlimitType, Process};
+use oci_spec::runtime::{PosixRlimitType, Process};
 use rustix::{
     fs::{FileType, Gid, Uid},
-    thread::{CapabilitySet, CapabilitySets},
+    io::Errno,
+    process::Pid,
 };
 
-use super::{Launch, Line, user};
+use super::{Launch, Line, Warn, capabilities::Sets, schedule, user};
 use crate::{
     config::Size,
     error::{Context, Error, ErrorKind, Result},
@@ -40,96 +41,82 @@ pub(crate) struct TerminalPlan {
     pub(crate) size: Option<Size>,
 }
 
-/// A process that only has to be replaced by its program.
+/// A process that only has to drop its privileges and be replaced by its program.
 pub(super) struct Ready {
     program: PathBuf,
     args: Vec<CString>,
     env: Vec<CString>,
+    sets: Sets,
 }
-
-/// Numbers of the capabilities, by place.
-const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
 
 /// Told to the kernel while the machine's `/proc` is still there.
 pub(super) fn set_oom_score(plan: &Plan, line: &Line) -> Result<()> {
+    write_oom_score("/proc/self/oom_score_adj", plan, line)
+}
+
+/// As [`set_oom_score`], for a process that may not itself.
+pub(super) fn set_oom_score_of(pid: Pid, plan: &Plan, warn: &impl Warn) -> Result<()> {
+    write_oom_score(&format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero()), plan, warn)
+}
+
+fn write_oom_score(path: &str, plan: &Plan, warn: &impl Warn) -> Result<()> {
     let Some(score) = plan.process.oom_score_adj() else { return Ok(()) };
-    match std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
+    match std::fs::write(path, score.to_string()) {
         // Lowering it takes a capability some machines withhold even from root.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            line.warn(&format!("the machine does not allow oom_score_adj {score}: {error}"));
+            warn.warn(&format!("the machine does not allow oom_score_adj {score}: {error}"));
             Ok(())
         }
         other => other.step("set oom_score_adj to", score),
     }
 }
 
-/// Takes on everything the program is to run with, and finds the program.
+/// Takes on what the program is to run with, and finds the program. Privileges it still needs to install a filter are dropped at the end.
 pub(super) fn become_user(plan: &Launch<'_>, line: &Line) -> Result<Ready> {
     let process = &plan.process.process;
-    set_limits(process, line)?;
+    if !plan.namespaces.maps_users() {
+        set_limits(None, process, line)?;
+    }
+    schedule::set(process)?;
+    schedule::set_personality(&plan.config.spec)?;
     let identity = identity(&plan.process)?;
     enter_cwd(process.cwd())?;
     own_stdio(identity.uid)?;
-    let capabilities = process.capabilities().clone().unwrap_or_default();
-    drop_bounding(&bits(capabilities.bounding()))?;
-    let no_new_privileges = process.no_new_privileges() == Some(true);
-    if no_new_privileges {
+    let sets = Sets::of(process.capabilities().as_ref())?;
+    sets.drop_bounding()?;
+    if process.no_new_privileges() == Some(true) {
         rustix::thread::set_no_new_privs(true).step("set", "no_new_privs")?;
-    } else {
-        // Without no_new_privs this takes a capability that is about to go.
-        load_filters(plan)?;
     }
-    set_user(&identity, process.user().umask())?;
-    set_capabilities(&capabilities, identity.uid == 0, line)?;
-    if no_new_privileges {
-        load_filters(plan)?;
-    }
+    sets.warn(identity.uid == 0, line);
+    plan.seccomp.iter().flat_map(|filter| &filter.warnings).for_each(|text| line.warn(text));
+    set_user(&identity, process.user().umask(), plan.namespaces.maps_users())?;
     let env = environment(process, identity.home.as_deref())?;
     let args = process.args().as_deref().unwrap_or_default();
     let program = find_program(args.first().map_or("", String::as_str), &env)?;
-    Ok(Ready { program, args: c_strings(args, "argument")?, env })
+    Ok(Ready { program, args: c_strings(args, "argument")?, env, sets })
+}
+
+/// Becomes root of the user namespace this process is in, without groups from outside.
+pub(super) fn become_root(drop_groups: bool) -> Result<()> {
+    let (uid, gid) = (Uid::ROOT, Gid::ROOT);
+    rustix::thread::set_thread_res_gid(gid, gid, gid)
+        .step("become", "the group of root in the user namespace")?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).step("become", "root in the user namespace")?;
+    if drop_groups {
+        match rustix::thread::set_thread_groups(&[]) {
+            // Whoever made the namespace without being root may not.
+            Ok(()) | Err(Errno::PERM) => {}
+            Err(error) => return Err(error).step("drop", "additional groups"),
+        }
+    }
+    Ok(())
+}
+
+/// Restricts a further process of a container to processors: for the way into its cgroup, and from then on.
+pub(super) fn set_affinity(process: &Process, entered: bool) -> Result<()> {
+    let Some(wanted) = process.exec_cpu_affinity() else { return Ok(()) };
+    let list = if entered { wanted.cpu_affinity_final() } else { wanted.initial() };
+    list.as_deref().map_or(Ok(()), schedule::set_affinity)
 }
 
 fn identity(plan: &Plan) -> Result<user::Identity> {
@@ -149,7 +136,8 @@ fn identity(plan: &Plan) -> Result<user::Identity> {
     }
 }
 
-fn set_limits(process: &Process, line: &Line) -> Result<()> {
+/// Sets the limits of this process, or of the one named.
+pub(super) fn set_limits(pid: Option<Pid>, process: &Process, warn: &impl Warn) -> Result<()> {
     for limit in process.rlimits().iter().flatten() {
         let resource = match limit.typ() {
             PosixRlimitType::RlimitCpu => libc::RLIMIT_CPU,
@@ -170,9 +158,9 @@ fn set_limits(process: &Process, line: &Line) -> Result<()> {
             PosixRlimitType::RlimitRttime => libc::RLIMIT_RTTIME,
         };
         let subject = format!("{:?} = {}:{}", limit.typ(), limit.soft(), limit.hard());
-        match sys::set_limit(resource, limit.soft(), limit.hard()) {
+        match sys::set_limit(pid, resource, limit.soft(), limit.hard()) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                line.warn(&format!("the machine does not allow the limit {subject}: {error}"));
+                warn.warn(&format!("the machine does not allow the limit {subject}: {error}"));
             }
             other => other.step("set the limit", subject)?,
         }
@@ -209,6 +197,11 @@ fn enter_cwd(cwd: &Path) -> Result<()> {
     }
 }
 
+fn load_filter(plan: &Launch<'_>) -> Result<()> {
+    let Some(filter) = plan.seccomp else { return Ok(()) };
+    sys::load_seccomp(&filter.program, filter.flags).step("install", "the system call filter")
+}
+
 /// Lets the user reopen its own pipes and terminal through `/dev/stdout`.
 fn own_stdio(uid: u32) -> Result<()> {
     let owner = Some(Uid::from_raw(uid));
@@ -224,43 +217,13 @@ fn own_stdio(uid: u32) -> Result<()> {
     Ok(())
 }
 
-fn bits(set: &Option<Capabilities>) -> u64 {
-    set.iter().flatten().filter_map(|one| number(&one.to_string())).fold(0, |all, number| all | 1 << number)
-}
-
-fn number(name: &str) -> Option<usize> {
-    let name = name.strip_prefix("CAP_").unwrap_or(name);
-    CAPABILITIES.iter().position(|known| *known == name)
-}
-
-fn drop_bounding(keep: &u64) -> Result<()> {
-    for number in (0..64).take_while(|number| number <= &last_capability()) {
-        if keep & 1 << number == 0 {
-            let one = CapabilitySet::from_bits_retain(1 << number);
-            rustix::thread::remove_capability_from_bounding_set(one).step("drop the capability", number)?;
-        }
-    }
-    Ok(())
-}
-
-/// The highest capability this kernel knows: those beyond it cannot be dropped and are not held.
-fn last_capability() -> u32 {
-    let known = |number: &u32| {
-        rustix::thread::capability_is_in_bounding_set(CapabilitySet::from_bits_retain(1 << number)).is_ok()
-    };
-    (41..63).take_while(known).last().unwrap_or(40)
-}
-
-fn load_filters(plan: &Launch<'_>) -> Result<()> {
-    plan.seccomp
-        .iter()
-        .try_for_each(|program| sys::load_seccomp(program))
-        .step("install", "the system call filter")
-}
-
-fn set_user(identity: &user::Identity, umask: Option<u32>) -> Result<()> {
+fn set_user(identity: &user::Identity, umask: Option<u32>, mapped: bool) -> Result<()> {
     let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    rustix::thread::set_thread_groups(&groups).step("set", "additional groups")?;
+    match rustix::thread::set_thread_groups(&groups) {
+        // In a user namespace made by somebody who is not root nobody can; there are none then either.
+        Err(Errno::PERM) if mapped && groups.is_empty() => {}
+        other => other.step("set", "additional groups")?,
+    }
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     if identity.uid != 0 {
         rustix::thread::set_keep_capabilities(true).step("keep", "capabilities")?;
@@ -268,39 +231,6 @@ fn set_user(identity: &user::Identity, umask: Option<u32>) -> Result<()> {
     rustix::thread::set_thread_res_gid(gid, gid, gid).step("become group", identity.gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).step("become user", identity.uid)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask.unwrap_or(0o022)));
-    Ok(())
-}
-
-/// A user other than root keeps only what is ambient: its program would not get the rest at `execve` either.
-fn set_capabilities(capabilities: &LinuxCapabilities, root: bool, line: &Line) -> Result<()> {
-    let held = rustix::thread::capabilities(None).step("read", "capabilities")?.permitted.bits();
-    let wanted = bits(capabilities.permitted());
-    let missing = wanted & !held;
-    if missing != 0 && root {
-        let names: Vec<&str> = CAPABILITIES
-            .iter()
-            .enumerate()
-            .filter(|(n, _)| missing & 1 << n != 0)
-            .map(|(_, name)| *name)
-            .collect();
-        line.warn(&format!("the machine does not have the capabilities {}", names.join(", ")));
-    }
-    let set = |bits: u64| CapabilitySet::from_bits_retain(bits & held);
-    let ambient = set(bits(capabilities.ambient()));
-    let sets = CapabilitySets {
-        effective: set(bits(capabilities.effective())),
-        permitted: set(wanted),
-        inheritable: set(bits(capabilities.inheritable())),
-    };
-    rustix::thread::set_capabilities(None, sets).step("set", "capabilities")?;
-    rustix::thread::clear_ambient_capability_set().step("clear", "ambient capabilities")?;
-    for number in 0..64 {
-        if ambient.bits() & 1 << number != 0 {
-            let one = CapabilitySet::from_bits_retain(1 << number);
-            rustix::thread::configure_capability_in_ambient_set(one, true)
-                .step("raise the capability", number)?;
-        }
-    }
     Ok(())
 }
 
@@ -381,8 +311,13 @@ fn check_program(path: &Path) -> Result<()> {
 }
 
 impl Ready {
-    /// Becomes the program. Returns only why it could not.
-    pub(super) fn exec(&self) -> Error {
+    /// Drops what the program is not to have, and becomes the program. Returns only why it could not.
+    pub(super) fn exec(&self, plan: &Launch<'_>) -> Error {
+        let no_new_privileges = plan.process.process.no_new_privileges() == Some(true);
+        let dropped = self.sets.drop(|| load_filter(plan), no_new_privileges);
+        if let Err(error) = dropped {
+            return error;
+        }
         let subject = self.program.display();
         let Ok(program) = CString::new(self.program.as_os_str().as_bytes()) else {
             return Error::invalid("start the program", subject, "its name has a NUL");

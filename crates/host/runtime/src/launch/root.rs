@@ -10,13 +10,15 @@ use rustix::{
     fs::{CWD, Mode, OFlags},
     io::Errno,
     mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
-        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+        UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change,
+        move_mount, unmount,
     },
 };
 
+use super::mounts;
 use crate::{
-    config::RootFs,
+    config::{ContainerConfig, RootFs},
     error::{Context, Error, Result},
     sys,
 };
@@ -24,29 +26,80 @@ use crate::{
 /// The container's root, mounted and open.
 pub(super) struct Root(pub(super) OwnedFd);
 
-/// Mounts the overlay of `config` with its writable layer in `folder`.
-pub(super) fn mount(config: &RootFs, folder: &Path) -> Result<Root> {
-    let open = |path: &Path| {
-        rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .step("open the layer", path.display())
-    };
-    if config.lower.is_empty() {
-        return Err(Error::invalid("mount the root file system", "", "no layer is given"));
+/// A root file system that is mounted nowhere yet; nothing where the kernel is too old for that.
+pub(super) struct Unmounted(Option<OwnedFd>);
+
+/// Makes the overlay of the container with its writable layer in `folder`, or a copy of the mount of its plain root folder.
+pub(super) fn open(config: &ContainerConfig, folder: &Path) -> Result<Unmounted> {
+    if config.root.lower.is_empty() {
+        return open_plain(&config.spec).map(Some).map(Unmounted);
     }
-    let lower: Vec<OwnedFd> = config.lower.iter().map(|path| open(path)).collect::<Result<_>>()?;
-    let (upper, work) = (open(&folder.join("upper"))?, open(&folder.join("work"))?);
-    let target = folder.join("rootfs");
-    let subject = config.lower.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(":");
-    match overlay(&lower, &upper, &work, config.volatile) {
-        Ok(mount) => move_mount(&mount, "", CWD, &target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH),
+    let layers = Layers::open(&config.root, folder)?;
+    match overlay(&layers, config.root.volatile) {
+        Ok(mount) => Ok(Unmounted(Some(mount))),
         // Kernels before 6.5 have no `lowerdir+`.
-        Err(Errno::INVAL) => overlay_at_once(&lower, &upper, &work, config.volatile, &target),
-        Err(error) => Err(error),
+        Err(Errno::INVAL) => Ok(Unmounted(None)),
+        Err(error) => Err(error).step("mount the root file system of", subject(&config.root)),
     }
-    .step("mount the root file system of", subject)?;
-    let root = rustix::fs::open(&target, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .step("open the root file system", target.display())?;
-    Ok(Root(root))
+}
+
+fn open_plain(spec: &Spec) -> Result<OwnedFd> {
+    let path = spec.root().as_ref().map_or(Path::new(""), |root| root.path().as_path());
+    if !path.is_absolute() {
+        return Err(Error::invalid("mount the root file system", path.display(), "no layer is given"));
+    }
+    let copy = mounts::clone_of(path, true)?;
+    // A mount that others see the changes of cannot become the root.
+    let kind = match mounts::propagation(spec)? {
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::UNBINDABLE => libc::MS_PRIVATE,
+        _ => libc::MS_SLAVE,
+    };
+    sys::mount_setattr(copy.as_fd(), true, 0, 0, kind).step("cut off", path.display())?;
+    Ok(copy)
+}
+
+/// Attaches the root in this process's mounts.
+pub(super) fn attach(made: Unmounted, config: &ContainerConfig, folder: &Path, mapped: bool) -> Result<Root> {
+    let step =
+        |result: Result<(), Errno>| result.step("mount the root file system of", subject(&config.root));
+    let target = folder.join("rootfs");
+    match made.0 {
+        Some(mount) => {
+            // A process in a user namespace of its own may not get as far as the folder; and a plain root has none.
+            let plain = mapped || config.root.lower.is_empty();
+            let at = if plain { Path::new("/") } else { &target };
+            step(move_mount(&mount, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH))?;
+            Ok(Root(mount))
+        }
+        None if mapped => step(Err(Errno::NOSYS)).and_then(|()| Root::at(&target)),
+        None => {
+            let layers = Layers::open(&config.root, folder)?;
+            step(overlay_at_once(&layers, config.root.volatile, &target))?;
+            Root::at(&target)
+        }
+    }
+}
+
+fn subject(root: &RootFs) -> String {
+    root.lower.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(":")
+}
+
+/// The folders of an overlay, open.
+struct Layers {
+    lower: Vec<OwnedFd>,
+    upper: OwnedFd,
+    work: OwnedFd,
+}
+
+impl Layers {
+    fn open(root: &RootFs, folder: &Path) -> Result<Self> {
+        let open = |path: &Path| {
+            rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .step("open the layer", path.display())
+        };
+        let lower = root.lower.iter().map(|path| open(path)).collect::<Result<_>>()?;
+        Ok(Self { lower, upper: open(&folder.join("upper"))?, work: open(&folder.join("work"))? })
+    }
 }
 
 /// A short name for an open folder: layer paths may be longer than the kernel's 255 bytes for an option.
@@ -54,13 +107,13 @@ fn name_of(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-fn overlay(lower: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd, volatile: bool) -> Result<OwnedFd, Errno> {
+fn overlay(layers: &Layers, volatile: bool) -> Result<OwnedFd, Errno> {
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for layer in lower {
+    for layer in &layers.lower {
         fsconfig_set_string(fs.as_fd(), "lowerdir+", name_of(layer))?;
     }
-    fsconfig_set_string(fs.as_fd(), "upperdir", name_of(upper))?;
-    fsconfig_set_string(fs.as_fd(), "workdir", name_of(work))?;
+    fsconfig_set_string(fs.as_fd(), "upperdir", name_of(&layers.upper))?;
+    fsconfig_set_string(fs.as_fd(), "workdir", name_of(&layers.work))?;
     if volatile {
         fsconfig_set_flag(fs.as_fd(), "volatile")?;
     }
@@ -68,22 +121,22 @@ fn overlay(lower: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd, volatile: bool) -
     fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
 
-fn overlay_at_once(
-    lower: &[OwnedFd],
-    upper: &OwnedFd,
-    work: &OwnedFd,
-    volatile: bool,
-    target: &Path,
-) -> Result<(), Errno> {
-    let layers = lower.iter().map(name_of).collect::<Vec<_>>().join(":");
+fn overlay_at_once(layers: &Layers, volatile: bool, target: &Path) -> Result<(), Errno> {
+    let lower = layers.lower.iter().map(name_of).collect::<Vec<_>>().join(":");
     let volatile = if volatile { ",volatile" } else { "" };
-    let options =
-        format!("lowerdir={layers},upperdir={},workdir={}{volatile}", name_of(upper), name_of(work));
+    let (upper, work) = (name_of(&layers.upper), name_of(&layers.work));
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}{volatile}");
     let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
     rustix::mount::mount("overlay", target, "overlay", MountFlags::empty(), options.as_c_str())
 }
 
 impl Root {
+    fn at(target: &Path) -> Result<Self> {
+        rustix::fs::open(target, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map(Self)
+            .step("open the root file system", target.display())
+    }
+
     /// Makes it the root of this process and drops the machine's.
     pub(super) fn pivot(&self, spec: &Spec) -> Result<()> {
         rustix::process::fchdir(&self.0).step("enter", "the root file system")?;
@@ -91,6 +144,11 @@ impl Root {
         // The old root now lies on top of the new one.
         unmount(".", UnmountFlags::DETACH).step("drop", "the machine's file systems")?;
         rustix::process::chdir("/").step("enter", "the root file system")?;
+        if let Some(kind @ (MountPropagationFlags::SHARED | MountPropagationFlags::UNBINDABLE)) =
+            mounts::propagation(spec).ok()
+        {
+            mount_change("/", kind).step("set the root's propagation", "/")?;
+        }
         if spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)) {
             let root =
                 rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step("open", "/")?;

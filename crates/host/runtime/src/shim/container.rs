@@ -7,11 +7,11 @@ use std::{
         unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use oci_spec::runtime::Process;
 use rustix::{pipe::PipeFlags, process::WaitStatus};
-use seccompiler::BpfProgram;
 use wharf_base::{Clock, SystemClock};
 
 use super::{Polled, code_of, output::Output};
@@ -19,9 +19,11 @@ use crate::{
     cgroup::{Cgroup, Doors},
     config::{ContainerConfig, ExecConfig, Size, Stdin},
     error::{Context, Error, Result},
-    launch::{self, Launch, Launched, Plan, TerminalPlan},
+    launch::{self, Launch, Launched, Namespaces, Owner, Plan, TerminalPlan, Told, When},
     log::{LogWriter, Stream},
     pod_dir::write_json,
+    prepare::{self, Shares},
+    seccomp::Filter,
     status::{Exit, Phase, Status},
     sys,
 };
@@ -37,6 +39,9 @@ pub(super) struct Container {
     input: Option<OwnedFd>,
     outputs: Vec<Output>,
     log: Option<LogWriter>,
+    filter: Option<Rc<Filter>>,
+    /// Its last hooks have run.
+    stopped: bool,
     /// Its end has been told to those who wait.
     pub(super) announced: bool,
 }
@@ -50,13 +55,17 @@ struct Streams {
 
 impl Container {
     /// Sets everything up, and leaves nothing behind when that fails.
-    pub(super) fn create(config: ContainerConfig, folder: PathBuf, filters: &[BpfProgram]) -> Result<Self> {
-        let process = check(&config)?;
-        let cgroup = cgroup_of(&config)?;
-        let resources =
-            config.spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
-        cgroup.create(&resources)?;
-        let made = Self::build(config, process, folder.clone(), &cgroup, filters);
+    pub(super) fn create(
+        config: ContainerConfig,
+        folder: PathBuf,
+        filter: Option<Rc<Filter>>,
+        shares: Shares,
+    ) -> Result<Self> {
+        let process = prepare::check(&config.name, &config.spec, Owner::Pod, shares)?;
+        told(&config, &folder.to_string_lossy()).check()?;
+        let cgroup = prepare::cgroup(&config.spec)?;
+        cgroup.create(&prepare::resources(&config.spec))?;
+        let made = Self::build(config, process, folder.clone(), &cgroup, filter);
         if made.is_err() {
             cgroup.remove_quietly();
             clear(&folder);
@@ -69,7 +78,7 @@ impl Container {
         process: Process,
         folder: PathBuf,
         cgroup: &Cgroup,
-        filters: &[BpfProgram],
+        filter: Option<Rc<Filter>>,
     ) -> Result<Self> {
         make_layers(&config, &folder)?;
         let log = match config.log.clone() {
@@ -88,13 +97,18 @@ impl Container {
         let mut streams = if terminal.is_some() { no_streams() } else { pipes(config.stdin)? };
         let doors = cgroup.doors()?;
         let plan = Plan { process, user: config.user.clone(), terminal };
+        let bundle = folder.to_string_lossy();
         let mut launched = launch::launch(Launch {
             config: &config,
             process: plan,
             into: launch::Into::New { folder: &folder },
             doors: &doors,
             stdio: streams.theirs,
-            seccomp: filters,
+            keep: 0,
+            start: None,
+            seccomp: filter.as_deref(),
+            namespaces: &Namespaces::of(&config.spec, Owner::Pod)?,
+            told: config.spec.hooks().is_some().then(|| told(&config, &bundle)),
         })?;
         let terminal = launched.terminal.take();
         if let Some(terminal) = &terminal {
@@ -121,7 +135,9 @@ impl Container {
             input: streams.input,
             outputs: streams.outputs,
             log,
+            filter,
             announced: false,
+            stopped: false,
         };
         container.save().inspect_err(|_| container.abandon())?;
         Ok(container)
@@ -161,7 +177,20 @@ impl Container {
         launched.go()?;
         self.status.phase = Phase::Running;
         self.status.started_at = Some(SystemClock.now());
-        self.save()
+        self.save()?;
+        let bundle = self.folder.to_string_lossy();
+        told(&self.config, &bundle)
+            .run(When::Poststart, "running", self.status.pid)
+            .inspect_err(|_| self.kill_everything())
+    }
+
+    /// Runs what is to run once the container is no more.
+    pub(super) fn run_last_hooks(&mut self) {
+        if !std::mem::replace(&mut self.stopped, true) {
+            // The specification wants a warning at most, and there is nobody left to warn.
+            let _ =
+                told(&self.config, &self.folder.to_string_lossy()).run_all(When::Poststop, "stopped", None);
+        }
     }
 
     pub(super) fn kill(&mut self, signal: i32, all: bool) -> Result<()> {
@@ -209,7 +238,6 @@ impl Container {
         &mut self,
         wanted: &ExecConfig,
         stdio: [Option<OwnedFd>; 3],
-        filters: &[BpfProgram],
     ) -> Result<(Launched, Option<OwnedFd>)> {
         if self.status.phase == Phase::Paused {
             return Err(Error::state("run a command in", &self.status.name, "the container is paused"));
@@ -224,7 +252,11 @@ impl Container {
             into: launch::Into::Running { init: init.as_fd() },
             doors: &self.doors,
             stdio,
-            seccomp: if wanted.privileged { &[] } else { filters },
+            keep: 0,
+            start: None,
+            seccomp: if wanted.privileged { None } else { self.filter.as_deref() },
+            namespaces: &Namespaces::named(&self.config.spec, Owner::Pod),
+            told: None,
         })?;
         if let Err(error) = launched.go() {
             launched.abandon();
@@ -329,68 +361,20 @@ impl Container {
     }
 }
 
-/// Refuses what would not take effect, and gives the process to start.
-fn check(config: &ContainerConfig) -> Result<Process> {
-    let spec = &config.spec;
-    let refuse = |what: &str| {
-        Err(Error::invalid("create the container", &config.name, format_args!("{what} is not supported")))
-    };
-    let process = spec.process().clone().ok_or_else(|| {
-        Error::invalid("create the container", &config.name, "its specification names no process")
-    })?;
-    if spec.hooks().is_some() {
-        return refuse("'hooks'");
+fn told<'a>(config: &'a ContainerConfig, bundle: &'a str) -> Told<'a> {
+    Told {
+        hooks: config.spec.hooks().as_ref(),
+        id: &config.name,
+        bundle,
+        annotations: config.spec.annotations().as_ref(),
     }
-    if process.apparmor_profile().is_some() || process.selinux_label().is_some() {
-        return refuse("a security label");
-    }
-    if process.io_priority().is_some()
-        || process.scheduler().is_some()
-        || process.exec_cpu_affinity().is_some()
-    {
-        return refuse("a scheduling policy");
-    }
-    if spec.uid_mappings().is_some() || spec.gid_mappings().is_some() {
-        return refuse("an id-mapped root");
-    }
-    let Some(linux) = spec.linux() else { return Ok(process) };
-    if linux.uid_mappings().is_some() || linux.gid_mappings().is_some() {
-        return refuse("a user namespace");
-    }
-    if linux.seccomp().is_some() {
-        return refuse("a system call filter of its own");
-    }
-    if linux.intel_rdt().is_some()
-        || linux.personality().is_some()
-        || linux.time_offsets().is_some()
-        || linux.memory_policy().is_some()
-    {
-        return refuse("one of 'intelRdt', 'personality', 'timeOffsets', 'memoryPolicy'");
-    }
-    use oci_spec::runtime::LinuxNamespaceType as Ns;
-    for namespace in linux.namespaces().iter().flatten() {
-        if namespace.path().is_some() {
-            return refuse("joining a namespace by path (networks are joined by the sandbox)");
-        }
-        if matches!(namespace.typ(), Ns::User | Ns::Time) {
-            return refuse("a user or time namespace");
-        }
-    }
-    Ok(process)
-}
-
-fn cgroup_of(config: &ContainerConfig) -> Result<Cgroup> {
-    let path = config
-        .spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.cgroups_path().as_deref())
-        .unwrap_or(Path::new(""));
-    Cgroup::at(&path.to_string_lossy())
 }
 
 /// The writable layer. Its root looks like the topmost layer's.
 fn make_layers(config: &ContainerConfig, folder: &Path) -> Result<()> {
+    if config.root.lower.is_empty() {
+        return Ok(());
+    }
     for name in ["upper", "work", "rootfs"] {
         let path = folder.join(name);
         match fs::DirBuilder::new().mode(0o755).create(&path) {

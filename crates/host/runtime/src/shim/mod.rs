@@ -11,6 +11,7 @@ use std::{
     ffi::OsStr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
+    rc::Rc,
 };
 
 use rustix::{
@@ -26,6 +27,7 @@ use crate::{
     config::{Network, SandboxConfig, Share, WhenIdle},
     error::{Context, Error, Result},
     pod_dir::{PodDir, ShimFile, write_json},
+    seccomp::Filter,
     sys,
     wire::{Channel, Response},
 };
@@ -71,7 +73,8 @@ struct Shim {
     connections: Vec<Connection>,
     containers: BTreeMap<String, Container>,
     execs: Vec<Exec>,
-    filters: Option<[seccompiler::BpfProgram; 2]>,
+    /// The default system call filter, compiled once.
+    filter: Option<Rc<Filter>>,
     stopping: bool,
     /// The network this process was started in, kept for what runs at the end.
     outside: Option<OwnedFd>,
@@ -125,7 +128,7 @@ fn start(dir: PodDir) -> Result<Shim> {
         connections: Vec::new(),
         containers: BTreeMap::new(),
         execs: Vec::new(),
-        filters: None,
+        filter: None,
         stopping: false,
         outside,
         _lock: lock,
@@ -293,7 +296,8 @@ impl Shim {
         (self.stopping && flushed) || (idle && self.config.when_idle != WhenIdle::Stay)
     }
 
-    fn leave(&self) {
+    fn leave(&mut self) {
+        self.containers.values_mut().for_each(Container::run_last_hooks);
         if let Some(pod) = &self.config.cgroup
             && let Ok(cgroup) = Cgroup::at(&pod.path)
         {

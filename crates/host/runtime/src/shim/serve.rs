@@ -9,9 +9,10 @@ use rustix::event::PollFlags;
 
 use super::{Shim, container::Container, exec::Exec};
 use crate::{
-    config::{ExecConfig, Seccomp},
-    error::{Context, Error, Result},
+    config::ExecConfig,
+    error::{Error, Result},
     pod_dir::check_name,
+    prepare::{self, Shares},
     status::{Event, Exit, Phase},
     wire::{Channel, Request, Response},
 };
@@ -138,6 +139,7 @@ impl Shim {
             Request::Shutdown => {
                 self.end_execs();
                 self.containers.values_mut().for_each(Container::destroy);
+                self.containers.values_mut().for_each(Container::run_last_hooks);
                 self.stopping = true;
             }
         }
@@ -173,19 +175,10 @@ impl Shim {
             ));
         }
         let config = self.dir.container_config(name)?;
-        if config.seccomp == Seccomp::Default {
-            self.prepare_filters()?;
-        }
-        let filters = filters_of(&self.filters, config.seccomp);
-        let container = Container::create(config, self.dir.container(name), filters)?;
+        let filter = prepare::filter(&config.spec, config.seccomp, &mut self.filter)?;
+        let shares = Shares::of_pod(&self.config);
+        let container = Container::create(config, self.dir.container(name), filter, shares)?;
         self.containers.insert(name.to_owned(), container);
-        Ok(())
-    }
-
-    fn prepare_filters(&mut self) -> Result<()> {
-        if self.filters.is_none() {
-            self.filters = Some(crate::seccomp::default_profile().step("compile", "the system call filter")?);
-        }
         Ok(())
     }
 
@@ -201,8 +194,7 @@ impl Shim {
         let stdio = given.map(|given| if given { fds.next() } else { None });
         let connection = self.connections.get(index).map_or(u64::MAX, |connection| connection.id);
         let container = self.containers.get_mut(name).ok_or_else(|| Error::not_found(name))?;
-        let filters = filters_of(&self.filters, container.config.seccomp);
-        let (launched, terminal) = container.exec(wanted, stdio, filters)?;
+        let (launched, terminal) = container.exec(wanted, stdio)?;
         let pid = launched.pid.as_raw_nonzero().get();
         self.execs.push(Exec { pid, connection, exit: None });
         Ok(Answer::Now(Response::Started { pid }, terminal.into_iter().collect()))
@@ -227,6 +219,7 @@ impl Shim {
             return Err(Error::state("remove container", name, "it runs; stop it first"));
         }
         container.destroy();
+        container.run_last_hooks();
         container.remove_files()?;
         self.containers.remove(name);
         Ok(())
@@ -275,12 +268,5 @@ impl Shim {
         for connection in self.connections.iter_mut().filter(|connection| connection.subscribed) {
             connection.say(&Response::Event(event.clone()), Vec::new());
         }
-    }
-}
-
-fn filters_of(filters: &Option<[seccompiler::BpfProgram; 2]>, wanted: Seccomp) -> &[seccompiler::BpfProgram] {
-    match (filters, wanted) {
-        (Some(filters), Seccomp::Default) => filters,
-        _ => &[],
     }
 }

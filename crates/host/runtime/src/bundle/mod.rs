@@ -1,0 +1,2 @@
+//! x
+pub(crate) const OCI_VERSION: &str = "1.2.1";
