@@ -80,7 +80,7 @@ impl ShimRuntime {
 
 /// The program through a read-only mount of its own, so that nothing in a container can write to it through `/proc/PID/exe`
 /// (CVE-2019-5736).
-fn sealed(program: &Path) -> Result<OwnedFd> {
+pub(crate) fn sealed(program: &Path) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let mount = open_tree(CWD, program, flags).step("open the program", program.display())?;
     sys::mount_setattr(mount.as_fd(), false, libc::MOUNT_ATTR_RDONLY, 0, 0)

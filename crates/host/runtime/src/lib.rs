@@ -30,6 +30,7 @@ mod status;
 mod sys;
 mod wire;
 
+pub use bundle::main as oci_main;
 pub use cgroup::Cgroup;
 pub use client::{Ending, Events, Exec, ShimRuntime, ShimSandbox};
 pub use config::{

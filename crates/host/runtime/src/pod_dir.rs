@@ -151,10 +151,19 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 /// Writes `value` so that a reader sees the old file or the new one. What it describes does not outlive a power cut, so nothing is
 /// forced to the disk.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let draft = path.with_extension("tmp");
     let bytes = serde_json::to_vec(value).map_err(|error| Error::invalid("write", path.display(), error))?;
+    write_bytes(path, &bytes)
+}
+
+/// As [`write_json`], for text.
+pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
+    write_bytes(path, text.as_bytes())
+}
+
+fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    let draft = path.with_extension("tmp");
     fs::File::create(&draft)
-        .and_then(|mut file| file.write_all(&bytes))
+        .and_then(|mut file| file.write_all(bytes))
         .and_then(|()| fs::rename(&draft, path))
         .step("write", path.display())
 }

@@ -271,6 +271,12 @@ pub(crate) fn close_from(first: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) })
 }
 
+/// Whether descriptor `number` is open.
+pub(crate) fn is_open(number: i32) -> bool {
+    // SAFETY: only asks for a flag of whatever the number names.
+    unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
+}
+
 /// Descriptor `number`, once [`put_at`] has placed it there.
 pub(crate) fn adopt(number: i32) -> OwnedFd {
     // SAFETY: the caller has just placed it and nobody else owns that number.

@@ -212,6 +212,14 @@ impl Cgroup {
         }
     }
 
+    /// Whether its processes are frozen, or about to be.
+    pub(crate) fn is_frozen(&self) -> bool {
+        match self.version {
+            Version::V1 => matches!(self.read("freezer.state").trim(), "FROZEN" | "FREEZING"),
+            Version::V2 => self.read("cgroup.freeze").trim() == "1",
+        }
+    }
+
     /// What it uses. Zeroes for what the kernel does not offer.
     pub fn stats(&self) -> Result<Stats> {
         if !self.folders().iter().any(|(_, folder)| folder.exists()) {
