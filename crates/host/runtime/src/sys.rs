@@ -271,6 +271,43 @@ pub(crate) fn close_from(first: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) })
 }
 
+/// Loads a program that is asked about every use of a device, and attaches it to a cgroup of version 2 for good.
+pub(crate) fn guard_devices(cgroup: BorrowedFd<'_>, program: &[u64]) -> io::Result<()> {
+    const LOAD: i32 = 5;
+    const ATTACH: i32 = 8;
+    const PROGRAM: u32 = 15;
+    const PLACE: u32 = 6;
+    const BESIDE_OTHERS: u32 = 2;
+    /// The beginning of the kernel's structure for a new program; the rest is not needed.
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        length: u32,
+        instructions: u64,
+        license: u64,
+        log: [u64; 2],
+        kernel: u32,
+        flags: u32,
+    }
+    let load = Load {
+        kind: PROGRAM,
+        length: program.len() as u32,
+        instructions: program.as_ptr() as u64,
+        license: c"Apache-2.0".as_ptr() as u64,
+        log: [0; 2],
+        kernel: 0,
+        flags: 0,
+    };
+    // SAFETY: `load` has the layout the kernel reads, of the size given; what it points to outlives the call.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, LOAD, ptr::from_ref(&load), size_of::<Load>()) };
+    check(fd)?;
+    // SAFETY: the kernel has just made the descriptor, which nobody else owns.
+    let loaded = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    let attach = [cgroup.as_raw_fd() as u32, loaded.as_raw_fd() as u32, PLACE, BESIDE_OTHERS];
+    // SAFETY: reads four numbers that outlive the call.
+    check(unsafe { libc::syscall(libc::SYS_bpf, ATTACH, attach.as_ptr(), size_of_val(&attach)) })
+}
+
 /// Whether descriptor `number` is open.
 pub(crate) fn is_open(number: i32) -> bool {
     // SAFETY: only asks for a flag of whatever the number names.

@@ -1,9 +1,11 @@
 //! Control groups: limits, accounting, and knowing every process of a container. Version 1 and version 2 of the kernel's interface.
 
+mod devices;
 mod v1;
 mod v2;
 
 use std::{
+    borrow::Cow,
     fs,
     io::{self, ErrorKind as Io, Write},
     os::fd::OwnedFd,
@@ -11,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxNetwork, LinuxResources};
 use rustix::fs::{Mode, OFlags};
 
 use crate::{
@@ -83,7 +85,7 @@ impl Cgroup {
                     existed |= !v1::make(controller, &self.path)?;
                 }
             }
-            Version::V2 => existed = !v2::make(&self.path)?,
+            Version::V2 => existed = !v2::make(&self.path, resources)?,
         }
         if existed && !self.processes().is_empty() {
             return Err(Error::new(
@@ -96,13 +98,14 @@ impl Cgroup {
         self.limit(resources)?;
         match self.version {
             Version::V1 => v1::limit_devices(&self.path, resources),
-            Version::V2 => Ok(()),
+            Version::V2 => v2::limit_devices(&self.path, resources),
         }
     }
 
     /// Changes its limits; what `resources` leaves out stays.
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
         check_supported(resources)?;
+        self.check_usage(resources)?;
         self.limit(resources)
     }
 
@@ -111,7 +114,26 @@ impl Cgroup {
             Version::V1 => v1::settings(resources),
             Version::V2 => v2::settings(resources),
         };
-        settings.into_iter().try_for_each(|(file, value)| write_file(&self.file(file), &value))
+        let mut again = Vec::new();
+        for (file, value) in settings {
+            if write_file(&self.file(&file), &value).is_err() {
+                again.push((file, value));
+            }
+        }
+        // One limit may have to wait for another: memory is raised above what it is with swap only after that.
+        again.into_iter().try_for_each(|(file, value)| write_file(&self.file(&file), &value))
+    }
+
+    /// Refuses limits below what is used, where the specification asks for that.
+    fn check_usage(&self, resources: &LinuxResources) -> Result<()> {
+        let memory = resources.memory().unwrap_or_default();
+        let (Some(true), Some(limit)) = (memory.check_before_update(), memory.limit()) else { return Ok(()) };
+        let used = self.stats()?.memory_usage;
+        if limit > 0 && (limit as u64) < used {
+            let why = format_args!("{used} bytes are in use, and 'checkBeforeUpdate' is set");
+            return Err(Error::invalid("limit the memory to", limit, why));
+        }
+        Ok(())
     }
 
     /// Where its file `name` (`memory.max`, `pids.max`) is.
@@ -302,25 +324,52 @@ impl Doors {
 fn check_supported(resources: &LinuxResources) -> Result<()> {
     let refuse = |what: &str| Err(Error::invalid("limit", what, "this limit is not supported"));
     let memory = resources.memory().unwrap_or_default();
-    if memory.kernel_tcp().is_some() {
-        return refuse("memory.kernelTCP");
+    if version() == Version::V1 {
+        if resources.unified().as_ref().is_some_and(|all| !all.is_empty()) {
+            return refuse("unified");
+        }
+        return match v1::missing(resources) {
+            Some(name) => Err(Error::invalid("limit", name, "the machine does not have this controller")),
+            None => Ok(()),
+        };
     }
-    if memory.disable_oom_killer() == Some(true) {
-        return refuse("memory.disableOOMKiller");
+    let block = resources.block_io().clone().unwrap_or_default();
+    let cpu = resources.cpu().clone().unwrap_or_default();
+    let leaf = block.weight_device().iter().flatten().any(|device| device.leaf_weight().is_some());
+    for (name, asked) in [
+        ("memory.kernelTCP", memory.kernel_tcp().is_some_and(|limit| limit != 0)),
+        ("memory.disableOOMKiller", memory.disable_oom_killer() == Some(true)),
+        ("memory.swappiness", memory.swappiness().is_some()),
+        ("cpu.realtimeRuntime", cpu.realtime_runtime().is_some_and(|time| time != 0)),
+        ("cpu.realtimePeriod", cpu.realtime_period().is_some_and(|time| time != 0)),
+        ("blockIO.leafWeight", leaf || block.leaf_weight().is_some_and(|weight| weight != 0)),
+        ("network", resources.network().as_ref().is_some_and(|network| *network != LinuxNetwork::default())),
+    ] {
+        if asked {
+            return Err(Error::invalid(
+                "limit",
+                name,
+                "version 2 of the kernel's cgroups has nothing like it",
+            ));
+        }
     }
-    if resources.hugepage_limits().as_ref().is_some_and(|l| !l.is_empty()) {
-        return refuse("hugepageLimits");
+    let mut own = resources.unified().iter().flatten();
+    match own.find(|(file, _)| file.contains('/') || !file.contains('.')) {
+        Some((file, _)) => Err(Error::invalid("limit", file, "expected the name of a cgroup's file")),
+        None => Ok(()),
     }
-    if resources.network().is_some() {
-        return refuse("network");
-    }
-    if resources.rdma().as_ref().is_some_and(|l| !l.is_empty()) {
-        return refuse("rdma");
-    }
-    if resources.unified().as_ref().is_some_and(|l| !l.is_empty()) && version() == Version::V1 {
-        return refuse("unified");
-    }
-    Ok(())
+}
+
+/// A file and what is written to it.
+type Setting = (Cow<'static, str>, String);
+
+/// The same in both versions.
+fn rdma_settings(resources: &LinuxResources) -> impl Iterator<Item = Setting> {
+    resources.rdma().iter().flatten().map(|(device, limit)| {
+        let handles = limit.hca_handles().map(|count| format!(" hca_handle={count}")).unwrap_or_default();
+        let objects = limit.hca_objects().map(|count| format!(" hca_object={count}")).unwrap_or_default();
+        ("rdma.max".into(), format!("{device}{handles}{objects}"))
+    })
 }
 
 fn write_file(path: &Path, value: &str) -> Result<()> {

@@ -4,43 +4,74 @@ use std::{
     fs,
     io::{ErrorKind as Io, Write},
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
-use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 
-use super::{ROOT, keyed, limit_of, number};
+use super::{
+    ROOT, Setting,
+    devices::{Rule, Rules},
+    keyed, limit_of, number,
+};
 use crate::{
     error::{Context, Result},
     status::Stats,
 };
 
 /// Every controller that may be used.
-const ALL: [&str; 8] = ["cpu", "cpuacct", "memory", "pids", "devices", "freezer", "cpuset", "blkio"];
-
-/// The devices every container may use: to make any node, and to open the harmless ones.
-const DEVICES: [&str; 10] = [
-    "c *:* m",
-    "b *:* m",
-    "c 1:3 rwm",
-    "c 1:5 rwm",
-    "c 1:7 rwm",
-    "c 1:8 rwm",
-    "c 1:9 rwm",
-    "c 5:0 rwm",
-    "c 5:2 rwm",
-    "c 136:* rwm",
+const ALL: [&str; 12] = [
+    "cpu", "cpuacct", "memory", "pids", "devices", "freezer", "cpuset", "blkio", "hugetlb", "net_cls",
+    "net_prio", "rdma",
 ];
+
+/// Those this machine has, looked up once.
+fn mounted() -> &'static [&'static str] {
+    static MOUNTED: OnceLock<Vec<&'static str>> = OnceLock::new();
+    MOUNTED.get_or_init(|| {
+        let found: Vec<_> =
+            fs::read_dir(ROOT).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
+        ALL.into_iter().filter(|name| found.iter().any(|found| found == name)).collect()
+    })
+}
 
 /// The controllers a container joins: those that account and guard, and those for which a limit was asked. Each costs a folder
 /// to make, enter and remove.
 pub(super) fn wanted(resources: &LinuxResources) -> impl Iterator<Item = &'static str> {
-    let cpuset = resources.cpu().as_ref().is_some_and(|cpu| cpu.cpus().is_some() || cpu.mems().is_some());
-    let blkio = resources.block_io().is_some();
+    let asked = asked(resources);
     ALL.into_iter().filter(move |name| match *name {
-        "cpuset" => cpuset,
-        "blkio" => blkio,
-        name => Path::new(ROOT).join(name).exists(),
+        "cpu" | "cpuacct" | "memory" | "pids" | "devices" | "freezer" => mounted().contains(name),
+        name => asked.contains(&name),
     })
+}
+
+/// The controllers that are joined only for a limit.
+fn asked(resources: &LinuxResources) -> Vec<&'static str> {
+    let cpu = resources.cpu().as_ref();
+    let network = resources.network().as_ref();
+    [
+        ("cpuset", cpu.is_some_and(|cpu| given(cpu.cpus()) || given(cpu.mems()))),
+        ("blkio", resources.block_io().as_ref().is_some_and(|block| *block != LinuxBlockIo::default())),
+        ("hugetlb", resources.hugepage_limits().as_ref().is_some_and(|all| !all.is_empty())),
+        ("net_cls", network.is_some_and(|network| network.class_id().is_some())),
+        (
+            "net_prio",
+            network.is_some_and(|network| network.priorities().as_ref().is_some_and(|all| !all.is_empty())),
+        ),
+        ("rdma", resources.rdma().as_ref().is_some_and(|all| !all.is_empty())),
+    ]
+    .into_iter()
+    .filter_map(|(name, asked)| asked.then_some(name))
+    .collect()
+}
+
+fn given(text: &Option<String>) -> bool {
+    text.as_deref().is_some_and(|text| !text.is_empty())
+}
+
+/// The first limit whose controller this machine does not have.
+pub(super) fn missing(resources: &LinuxResources) -> Option<&'static str> {
+    asked(resources).into_iter().find(|name| !mounted().contains(name))
 }
 
 /// The controller whose file `name` is.
@@ -53,7 +84,7 @@ pub(super) fn folder(controller: &str, path: &str) -> PathBuf {
 }
 
 pub(super) fn existing(path: &str) -> Vec<(&'static str, PathBuf)> {
-    ALL.into_iter().map(|name| (name, folder(name, path))).filter(|(_, folder)| folder.exists()).collect()
+    mounted().iter().map(|name| (*name, folder(name, path))).filter(|(_, folder)| folder.exists()).collect()
 }
 
 /// Makes the folder. False when it was there.
@@ -92,50 +123,109 @@ fn inherit_cpuset(path: &str) -> Result<()> {
     Ok(())
 }
 
-/// The files to write for the limits asked, in an order the kernel accepts.
-pub(super) fn settings(resources: &LinuxResources) -> Vec<(&'static str, String)> {
+/// The files to write for the limits asked, in an order the kernel accepts for a new cgroup.
+pub(super) fn settings(resources: &LinuxResources) -> Vec<Setting> {
     let mut files = Vec::new();
-    let mut set = |file, value: Option<String>| files.extend(value.map(|value| (file, value)));
     if let Some(memory) = resources.memory() {
-        set("memory.limit_in_bytes", memory.limit().map(|n| n.to_string()));
-        set("memory.memsw.limit_in_bytes", memory.swap().map(|n| n.to_string()));
-        set("memory.soft_limit_in_bytes", memory.reservation().map(|n| n.to_string()));
-        set("memory.swappiness", memory.swappiness().map(|n| n.to_string()));
+        memory_settings(memory, &mut files);
     }
     if let Some(cpu) = resources.cpu() {
-        set("cpu.shares", cpu.shares().filter(|n| *n > 0).map(|n| n.to_string()));
-        set("cpu.cfs_period_us", cpu.period().filter(|n| *n > 0).map(|n| n.to_string()));
-        set("cpu.cfs_quota_us", cpu.quota().map(|n| n.to_string()));
-        set("cpuset.cpus", cpu.cpus().clone());
-        set("cpuset.mems", cpu.mems().clone());
+        cpu_settings(cpu, &mut files);
     }
+    let mut set =
+        |file: &'static str, value: Option<String>| files.extend(value.map(|value| (file.into(), value)));
     if let Some(pids) = resources.pids() {
         set("pids.max", Some(if pids.limit() > 0 { pids.limit().to_string() } else { "max".into() }));
     }
-    if let Some(block) = resources.block_io() {
-        set("blkio.weight", block.weight().map(|n| n.to_string()));
+    if let Some(network) = resources.network() {
+        set("net_cls.classid", network.class_id().map(|class| class.to_string()));
+        for priority in network.priorities().iter().flatten() {
+            set("net_prio.ifpriomap", Some(format!("{} {}", priority.name(), priority.priority())));
+        }
     }
+    if let Some(block) = resources.block_io() {
+        block_settings(block, &mut files);
+    }
+    for limit in resources.hugepage_limits().iter().flatten() {
+        let file = format!("hugetlb.{}.limit_in_bytes", limit.page_size());
+        files.push((file.into(), limit.limit().to_string()));
+    }
+    files.extend(super::rdma_settings(resources));
     files
 }
 
-/// Allows the standard devices and those of `resources`; nothing else.
+fn memory_settings(memory: &LinuxMemory, files: &mut Vec<Setting>) {
+    let mut set = |file: &'static str, value: Option<i64>| {
+        // As everywhere, 0 stands for no word about it.
+        files.extend(value.filter(|value| *value != 0).map(|value| (file.into(), value.to_string())));
+    };
+    set("memory.limit_in_bytes", memory.limit());
+    set("memory.memsw.limit_in_bytes", memory.swap());
+    set("memory.soft_limit_in_bytes", memory.reservation());
+    set("memory.kmem.tcp.limit_in_bytes", memory.kernel_tcp());
+    set("memory.oom_control", memory.disable_oom_killer().filter(|off| *off).map(|_| 1));
+    files.extend(memory.swappiness().map(|value| ("memory.swappiness".into(), value.to_string())));
+}
+
+fn cpu_settings(cpu: &LinuxCpu, files: &mut Vec<Setting>) {
+    let mut set =
+        |file: &'static str, value: Option<String>| files.extend(value.map(|value| (file.into(), value)));
+    set("cpu.shares", cpu.shares().filter(|n| *n > 0).map(|n| n.to_string()));
+    set("cpu.cfs_period_us", cpu.period().filter(|n| *n > 0).map(|n| n.to_string()));
+    set("cpu.cfs_quota_us", cpu.quota().filter(|n| *n != 0).map(|n| n.to_string()));
+    set("cpu.cfs_burst_us", cpu.burst().map(|n| n.to_string()));
+    set("cpu.rt_period_us", cpu.realtime_period().filter(|n| *n > 0).map(|n| n.to_string()));
+    set("cpu.rt_runtime_us", cpu.realtime_runtime().filter(|n| *n != 0).map(|n| n.to_string()));
+    set("cpu.idle", cpu.idle().map(|n| n.to_string()));
+    set("cpuset.cpus", cpu.cpus().clone().filter(|list| !list.is_empty()));
+    set("cpuset.mems", cpu.mems().clone().filter(|list| !list.is_empty()));
+}
+
+fn block_settings(block: &LinuxBlockIo, files: &mut Vec<Setting>) {
+    // Of the kernel's two schedulers that know weights it has at most one.
+    let bfq = !Path::new(ROOT).join("blkio/blkio.weight").exists();
+    let named = |old: &'static str, new: &'static str| if bfq { new } else { old };
+    let mut set =
+        |file: &'static str, value: Option<String>| files.extend(value.map(|value| (file.into(), value)));
+    let weight = |weight: Option<u16>| weight.filter(|weight| *weight > 0).map(|weight| weight.to_string());
+    set(named("blkio.weight", "blkio.bfq.weight"), weight(block.weight()));
+    set("blkio.leaf_weight", weight(block.leaf_weight()));
+    for device in block.weight_device().iter().flatten() {
+        let of = |weight: Option<u16>| {
+            weight.map(|weight| format!("{}:{} {weight}", device.major(), device.minor()))
+        };
+        set(named("blkio.weight_device", "blkio.bfq.weight_device"), of(device.weight()));
+        set("blkio.leaf_weight_device", of(device.leaf_weight()));
+    }
+    for (file, devices) in [
+        ("blkio.throttle.read_bps_device", block.throttle_read_bps_device()),
+        ("blkio.throttle.write_bps_device", block.throttle_write_bps_device()),
+        ("blkio.throttle.read_iops_device", block.throttle_read_iops_device()),
+        ("blkio.throttle.write_iops_device", block.throttle_write_iops_device()),
+    ] {
+        for device in devices.iter().flatten() {
+            set(file, Some(format!("{}:{} {}", device.major(), device.minor(), device.rate())));
+        }
+    }
+}
+
+/// Allows what the rules allow; nothing else.
 pub(super) fn limit_devices(path: &str, resources: &LinuxResources) -> Result<()> {
     let folder = folder("devices", path);
     if !folder.exists() {
         return Ok(());
     }
-    let rules = resources.devices().as_deref().unwrap_or_default();
-    let everything = rules.iter().any(|rule| rule.allow() && matches_all(rule));
-    if everything {
-        return Ok(());
+    let Rules { everything, rules } = Rules::of(resources);
+    // A new cgroup allows what its parent does.
+    if !everything {
+        write_rules(&folder.join("devices.deny"), &["a".to_owned()])?;
     }
-    write_rules(&folder.join("devices.deny"), &["a".to_owned()])?;
-    let standard = DEVICES.iter().map(|rule| (*rule).to_owned());
-    let allowed = rules.iter().filter(|rule| rule.allow()).map(rule_text);
-    write_rules(&folder.join("devices.allow"), &standard.chain(allowed).collect::<Vec<_>>())?;
-    let denied: Vec<String> =
-        rules.iter().filter(|rule| !rule.allow() && !matches_all(rule)).map(rule_text).collect();
-    if denied.is_empty() { Ok(()) } else { write_rules(&folder.join("devices.deny"), &denied) }
+    for same in rules.chunk_by(|one, next| one.allow == next.allow) {
+        let file = if same.first().is_some_and(|rule| rule.allow) { "devices.allow" } else { "devices.deny" };
+        let texts: Vec<String> = same.iter().flat_map(Rule::texts).collect();
+        write_rules(&folder.join(file), &texts)?;
+    }
+    Ok(())
 }
 
 /// The kernel reads one rule per call.
@@ -144,21 +234,6 @@ fn write_rules(path: &Path, rules: &[String]) -> Result<()> {
     rules.iter().try_for_each(|rule| {
         file.write_all(rule.as_bytes()).step("set a device rule", format_args!("{} = {rule}", path.display()))
     })
-}
-
-fn matches_all(rule: &LinuxDeviceCgroup) -> bool {
-    matches!(rule.typ(), None | Some(LinuxDeviceType::A)) && rule.major().is_none() && rule.minor().is_none()
-}
-
-fn rule_text(rule: &LinuxDeviceCgroup) -> String {
-    let kind = match rule.typ() {
-        Some(LinuxDeviceType::B) => "b",
-        Some(LinuxDeviceType::C | LinuxDeviceType::U) => "c",
-        _ => "a",
-    };
-    let number = |n: Option<i64>| n.filter(|n| *n >= 0).map_or_else(|| "*".to_owned(), |n| n.to_string());
-    let access = rule.access().as_deref().unwrap_or("rwm");
-    format!("{kind} {}:{} {access}", number(rule.major()), number(rule.minor()))
 }
 
 pub(super) fn stats(read: impl Fn(&str) -> String) -> Stats {

@@ -1,5 +1,4 @@
-//! cgroup version 2: one hierarchy. Device rules would need a BPF program here and are not enforced: containers have no way to
-//! make a device node all the same unless they are given CAP_MKNOD.
+//! cgroup version 2: one hierarchy. Device rules are a program the kernel asks.
 
 use std::{
     fs,
@@ -7,9 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxBlockIo, LinuxResources};
 
-use super::{ROOT, keyed, limit_of, number};
+use super::{ROOT, Setting, devices, keyed, limit_of, number};
 use crate::{
     error::{Context, Result},
     status::Stats,
@@ -17,12 +16,25 @@ use crate::{
 
 const CONTROLLERS: [&str; 5] = ["cpu", "memory", "pids", "io", "cpuset"];
 
+/// Guards the devices. Whoever is not root cannot, and cannot make device nodes either.
+pub(super) fn limit_devices(path: &str, resources: &LinuxResources) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    devices::guard(&Path::new(ROOT).join(path), &devices::Rules::of(resources))
+}
+
 /// Makes the folder and hands the controllers down to it on every level. False when it was there.
-pub(super) fn make(path: &str) -> Result<bool> {
+pub(super) fn make(path: &str, resources: &LinuxResources) -> Result<bool> {
+    let more = [
+        ("hugetlb", resources.hugepage_limits().as_ref().is_some_and(|all| !all.is_empty())),
+        ("rdma", resources.rdma().as_ref().is_some_and(|all| !all.is_empty())),
+    ];
+    let more: Vec<&str> = more.into_iter().filter(|(_, asked)| *asked).map(|(name, _)| name).collect();
     let mut current = PathBuf::from(ROOT);
     let mut made = false;
     for part in path.split('/') {
-        hand_down(&current);
+        hand_down(&current, &more);
         current.push(part);
         made = match fs::create_dir(&current) {
             Ok(()) => true,
@@ -34,42 +46,77 @@ pub(super) fn make(path: &str) -> Result<bool> {
 }
 
 /// A controller that cannot be handed down shows when a limit of it is set.
-fn hand_down(folder: &Path) {
+fn hand_down(folder: &Path, more: &[&str]) {
     let enabled = fs::read_to_string(folder.join("cgroup.subtree_control")).unwrap_or_default();
-    for controller in CONTROLLERS {
-        if !enabled.split_whitespace().any(|name| name == controller) {
+    for controller in CONTROLLERS.iter().chain(more) {
+        if !enabled.split_whitespace().any(|name| name == *controller) {
             let _ = fs::write(folder.join("cgroup.subtree_control"), format!("+{controller}"));
         }
     }
 }
 
 /// The files to write for the limits asked.
-pub(super) fn settings(resources: &LinuxResources) -> Vec<(&'static str, String)> {
-    let mut files = Vec::new();
-    let mut set = |file, value: Option<String>| files.extend(value.map(|value| (file, value)));
+pub(super) fn settings(resources: &LinuxResources) -> Vec<Setting> {
+    let mut files: Vec<Setting> = Vec::new();
+    let mut set =
+        |file: &'static str, value: Option<String>| files.extend(value.map(|value| (file.into(), value)));
     if let Some(memory) = resources.memory() {
-        set("memory.max", memory.limit().map(or_max));
-        set("memory.swap.max", swap_alone(memory.limit(), memory.swap()));
-        set("memory.low", memory.reservation().map(or_max));
+        let given = |value: Option<i64>| value.filter(|value| *value != 0);
+        set("memory.max", given(memory.limit()).map(or_max));
+        set("memory.swap.max", swap_alone(given(memory.limit()), given(memory.swap())));
+        set("memory.low", given(memory.reservation()).map(or_max));
     }
     if let Some(cpu) = resources.cpu() {
         set("cpu.weight", cpu.shares().filter(|n| *n > 0).map(|n| weight(n).to_string()));
-        let period = cpu.period().filter(|n| *n > 0).unwrap_or(100_000);
-        let quota = cpu.quota().map(|quota| format!("{} {period}", or_max(quota)));
-        set("cpu.max", quota.or_else(|| cpu.period().map(|period| format!("max {period}"))));
-        set("cpuset.cpus", cpu.cpus().clone());
-        set("cpuset.mems", cpu.mems().clone());
+        let period = cpu.period().filter(|n| *n > 0);
+        let quota = cpu.quota().filter(|n| *n != 0);
+        let both = quota.map(|quota| format!("{} {}", or_max(quota), period.unwrap_or(100_000)));
+        set("cpu.max", both.or_else(|| period.map(|period| format!("max {period}"))));
+        set("cpu.max.burst", cpu.burst().map(|n| n.to_string()));
+        set("cpu.idle", cpu.idle().map(|n| n.to_string()));
+        set("cpuset.cpus", cpu.cpus().clone().filter(|list| !list.is_empty()));
+        set("cpuset.mems", cpu.mems().clone().filter(|list| !list.is_empty()));
     }
     if let Some(pids) = resources.pids() {
         set("pids.max", Some(or_max(pids.limit())));
     }
     if let Some(block) = resources.block_io() {
-        set(
-            "io.weight",
-            block.weight().map(|weight| (1 + (u32::from(weight) - 10) * 9999 / 990).to_string()),
-        );
+        io_settings(block, &mut files);
     }
+    for limit in resources.hugepage_limits().iter().flatten() {
+        files.push((format!("hugetlb.{}.max", limit.page_size()).into(), limit.limit().to_string()));
+    }
+    files.extend(super::rdma_settings(resources));
+    // Last: whoever names a file of the kernel's own knows best.
+    let own = resources.unified().iter().flatten();
+    files.extend(own.map(|(file, value)| (file.clone().into(), value.clone())));
     files
+}
+
+fn io_settings(block: &LinuxBlockIo, files: &mut Vec<Setting>) {
+    let weight = |weight: u16| 1 + u32::from(weight.clamp(10, 1000) - 10) * 9999 / 990;
+    if let Some(all) = block.weight().filter(|all| *all > 0) {
+        files.push(("io.weight".into(), weight(all).to_string()));
+    }
+    for device in block.weight_device().iter().flatten() {
+        if let Some(own) = device.weight() {
+            files
+                .push(("io.weight".into(), format!("{}:{} {}", device.major(), device.minor(), weight(own))));
+        }
+    }
+    for (key, devices) in [
+        ("rbps", block.throttle_read_bps_device()),
+        ("wbps", block.throttle_write_bps_device()),
+        ("riops", block.throttle_read_iops_device()),
+        ("wiops", block.throttle_write_iops_device()),
+    ] {
+        for device in devices.iter().flatten() {
+            files.push((
+                "io.max".into(),
+                format!("{}:{} {key}={}", device.major(), device.minor(), device.rate()),
+            ));
+        }
+    }
 }
 
 fn or_max(limit: i64) -> String {

@@ -6,7 +6,7 @@ use oci_spec::runtime::LinuxNamespaceType as Kind;
 use rustix::fs::{Mode, OFlags};
 
 use super::{
-    Before, Into, Launch, Line, devices, hooks::When, mounts, namespaces::Owner, process, protect, root,
+    Before, Into, Launch, Line, Warn, devices, hooks::When, mounts, namespaces::Owner, process, protect, root,
 };
 use crate::{
     error::{Context, Error, Result},
@@ -83,6 +83,7 @@ fn build(
         Some(sources) => sources,
         None => mounts::open_sources(spec, plan.config, plan.namespaces)?,
     };
+    sources.iter().filter_map(mounts::Prepared::warning).for_each(|text| line.warn(&text));
     mounts::cut_off(spec)?;
     let made = match before.root {
         Some(root) => root,

@@ -39,6 +39,10 @@ pub(super) fn make(root: &Root, spec: &Spec, mapped: bool) -> Result<()> {
         make_standard(root, mapped)?;
     }
     for device in spec.linux().iter().flat_map(|linux| linux.devices().iter().flatten()) {
+        // That of the container's own terminals is not the machine's.
+        if device.path() == Path::new("/dev/ptmx") {
+            continue;
+        }
         if mapped {
             show(root, device.path(), kind_of(device), numbers(device))?;
         } else {

@@ -34,7 +34,19 @@ use crate::{
 pub(super) struct Prepared<'a> {
     mount: &'a Mount,
     options: Options,
+    owner: Owner,
     sources: Vec<(&'static str, OwnedFd)>,
+}
+
+impl Prepared<'_> {
+    /// What the kernel does not look at, for the author of the specification.
+    pub(super) fn warning(&self) -> Option<String> {
+        let unknown = self.options.data.first().filter(|_| self.options.bind)?;
+        Some(format!(
+            "the option '{unknown}' of the mount at {} has no effect",
+            self.mount.destination().display()
+        ))
+    }
 }
 
 /// Takes hold of everything that is mounted from the machine.
@@ -69,7 +81,7 @@ fn prepare<'a>(
         return refuse(format_args!("only a mount of a folder or file can be id-mapped"));
     }
     if options.bind {
-        if let Some(unknown) = options.data.first() {
+        if let (Some(unknown), Owner::Pod) = (options.data.first(), namespaces.owner) {
             return refuse(format_args!("unknown option '{unknown}'"));
         }
         let source = mount
@@ -97,7 +109,7 @@ fn prepare<'a>(
             create(kind, None, &options).step("create the file system for", destination.display())?,
         ));
     }
-    Ok(Prepared { mount, options, sources })
+    Ok(Prepared { mount, options, owner: namespaces.owner, sources })
 }
 
 /// Whether the namespace that file systems of this kind show belongs to those outside the container's user namespace.
@@ -244,7 +256,10 @@ fn attach_new(root: &Root, prepared: &Prepared<'_>) -> Result<()> {
     if let Some((_, made)) = prepared.sources.first() {
         return put(made.as_fd(), target.as_fd()).step("mount at", destination.display());
     }
-    let made = create(kind, prepared.mount.source().as_deref(), &prepared.options)
+    // File systems of nothing but memory have no use for it: a call that a pod's containers are spared.
+    let plain = prepared.owner == Owner::Pod && MEMORY.contains(&kind);
+    let source = prepared.mount.source().as_deref().filter(|_| !plain);
+    let made = create(kind, source, &prepared.options)
         .step("create the file system for", format_args!("{} ({kind})", destination.display()))?;
     if prepared.options.copy_up {
         copy_up::copy(&target, &made, prepared.options.deep).step("copy to", destination.display())?;
@@ -256,11 +271,12 @@ fn attach_new(root: &Root, prepared: &Prepared<'_>) -> Result<()> {
     put(made.as_fd(), target.as_fd()).step("mount at", destination.display())
 }
 
+/// File systems of nothing but memory.
+const MEMORY: [&str; 5] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue"];
+
 /// A new file system as a mount's options say, mounted nowhere yet.
 fn create(kind: &str, source: Option<&Path>, options: &Options) -> Result<OwnedFd, Errno> {
     let data: Vec<&str> = options.data.iter().map(String::as_str).collect();
-    // File systems of nothing but memory have no use for it.
-    let source = source.filter(|_| !matches!(kind, "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue"));
     // A copy of what was there has to be written first.
     let set = if options.copy_up { options.deep.set & !libc::MOUNT_ATTR_RDONLY } else { options.deep.set };
     make(kind, source, &data, set)

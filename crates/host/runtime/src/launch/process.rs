@@ -81,7 +81,7 @@ pub(super) fn become_user(plan: &Launch<'_>, line: &Line) -> Result<Ready> {
     schedule::set_personality(&plan.config.spec)?;
     let identity = identity(&plan.process)?;
     enter_cwd(process.cwd())?;
-    own_stdio(identity.uid)?;
+    own_stdio(identity.uid, plan.namespaces.maps_users())?;
     let sets = Sets::of(process.capabilities().as_ref())?;
     sets.drop_bounding()?;
     if process.no_new_privileges() == Some(true) {
@@ -203,7 +203,7 @@ fn load_filter(plan: &Launch<'_>) -> Result<()> {
 }
 
 /// Lets the user reopen its own pipes and terminal through `/dev/stdout`.
-fn own_stdio(uid: u32) -> Result<()> {
+fn own_stdio(uid: u32, mapped: bool) -> Result<()> {
     let owner = Some(Uid::from_raw(uid));
     let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
     for fd in [input.as_fd(), output.as_fd(), error.as_fd()] {
@@ -211,7 +211,11 @@ fn own_stdio(uid: u32) -> Result<()> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         let terminal = kind == FileType::CharacterDevice && rustix::termios::isatty(fd);
         if stat.st_uid != uid && (kind == FileType::Fifo || terminal) {
-            rustix::fs::fchown(fd, owner, None).step("give to the user", "a standard stream")?;
+            match rustix::fs::fchown(fd, owner, None) {
+                // What belongs to somebody outside the user namespace stays theirs.
+                Err(Errno::PERM | Errno::INVAL) if mapped => {}
+                other => other.step("give to the user", "a standard stream")?,
+            }
         }
     }
     Ok(())
