@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod bundle;
+
 use std::{
     fs,
     io::Read,
@@ -45,7 +47,8 @@ pub fn busybox_root(folder: &Path) {
     for name in [
         "sh", "true", "false", "cat", "echo", "ls", "id", "pwd", "env", "sleep", "mount", "stat", "dd",
         "head", "tail", "kill", "hostname", "stty", "touch", "mkdir", "grep", "test", "tr", "wc", "readlink",
-        "printf", "mknod", "nproc", "unshare", "seq", "ps",
+        "printf", "mknod", "nproc", "unshare", "seq", "ps", "uname", "rmdir", "nice", "mv", "ln", "umount",
+        "uptime", "chmod",
     ] {
         symlink("busybox", folder.join("bin").join(name)).unwrap();
     }
