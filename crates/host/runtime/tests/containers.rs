@@ -4,7 +4,11 @@
 
 mod support;
 
-use std::{fs, os::unix::fs::symlink, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, symlink},
+    path::Path,
+};
 
 use support::*;
 use wharf_runtime::{ErrorKind, SignalTo, oci};
@@ -256,4 +260,52 @@ fn what_is_not_supported_is_refused_by_name() {
     assert_eq!(cgroups_of(&pod.id), Vec::<std::path::PathBuf>::new());
     assert!(pod.sandbox.list().unwrap().is_empty());
     assert_eq!(fs::read_dir(pod.dir().join("containers")).unwrap().count(), 0);
+}
+
+#[test]
+fn users_of_a_pod_are_mapped_with_their_layers() {
+    let pod = Pod::new();
+    let map = |spec: &mut serde_json::Value| {
+        let mappings = serde_json::json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+        spec["linux"]["uidMappings"] = mappings.clone();
+        spec["linux"]["gidMappings"] = mappings;
+        spec["linux"]["namespaces"].as_array_mut().unwrap().push(serde_json::json!({"type": "user"}));
+    };
+    let script = "id -u; stat -c %u /etc/passwd; touch /made && stat -c %u /made; cat /sys/class/net/lo/flags; \
+                  echo x >/dev/null && echo null; while :; do sleep 0.01; done";
+    pod.container("main", script).spec(map).start().unwrap();
+    until("it has said all", || pod.said("main").ends_with("null\n"));
+    assert_eq!(pod.said("main"), "0\n0\n0\n0x9\nnull\n");
+    let pid = pod.sandbox.status("main").unwrap().pid.unwrap();
+    assert_eq!(fs::metadata(format!("/proc/{pid}")).unwrap().uid(), 100_000);
+    let made = fs::metadata(pod.dir().join("containers/main/upper/made")).unwrap();
+    assert_eq!(made.uid(), 100_000);
+    let (_, said) = pod.exec("main", &shell("cat /proc/self/uid_map; id -u"));
+    assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["0", "100000", "65536", "0"]);
+}
+
+#[test]
+fn a_filter_and_hooks_of_the_specification_count_in_pods_too() {
+    let pod = Pod::new();
+    let log = pod.folder.path().join("hooks");
+    let hook = |when: &str| {
+        let script = format!("read -r state; echo {when} >>{}", log.display());
+        serde_json::json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}])
+    };
+    let hooks = serde_json::json!({ "prestart": hook("first"), "poststart": hook("running"), "poststop": hook("last") });
+    pod.container("main", "mkdir /x 2>/dev/null || echo refused; mount 2>/dev/null >&2 || true")
+        .spec(move |spec| {
+            spec["hooks"] = hooks;
+            spec["linux"]["seccomp"] = serde_json::json!({
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}],
+            });
+        })
+        .start()
+        .unwrap();
+    pod.sandbox.wait("main").unwrap();
+    assert_eq!(pod.said("main"), "refused\n");
+    assert_eq!(fs::read_to_string(&log).unwrap(), "first\nrunning\n");
+    pod.sandbox.delete("main").unwrap();
+    assert_eq!(fs::read_to_string(&log).unwrap(), "first\nrunning\nlast\n");
 }

@@ -10,6 +10,7 @@ use std::{
     io::{self, ErrorKind as Io, Write},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -32,12 +33,14 @@ enum Version {
     V2,
 }
 
+/// The machine's, looked up once.
 fn version() -> Version {
     const CGROUP2: u64 = 0x6367_7270;
-    match rustix::fs::statfs(ROOT) {
+    static VERSION: OnceLock<Version> = OnceLock::new();
+    *VERSION.get_or_init(|| match rustix::fs::statfs(ROOT) {
         Ok(stat) if stat.f_type as u64 == CGROUP2 => Version::V2,
         _ => Version::V1,
-    }
+    })
 }
 
 /// One cgroup: the same path in every hierarchy of version 1, or the path in the one of version 2.

@@ -114,9 +114,14 @@ impl Sets {
 
     /// Drops everything else, and installs the filter when it can be: before, while the right to do so is there, or after, when
     /// `no_new_privileges` is all that it takes.
-    pub(super) fn drop(&self, load_filter: impl Fn() -> Result<()>, no_new_privileges: bool) -> Result<()> {
+    pub(super) fn drop(
+        &self,
+        load_filter: impl Fn() -> Result<()>,
+        no_new_privileges: bool,
+        root: bool,
+    ) -> Result<()> {
         if !no_new_privileges {
-            if rustix::process::geteuid().as_raw() != 0 {
+            if !root {
                 self.raise()?;
             }
             load_filter()?;

@@ -87,7 +87,7 @@ fn build(
     mounts::cut_off(spec)?;
     let made = match before.root {
         Some(root) => root,
-        None => root::open(plan.config, folder)?,
+        None => root::open(plan.config, folder, None)?,
     };
     let root = root::attach(made, plan.config, folder, mapped)?;
     mounts::attach_all(&root, sources)?;

@@ -1,12 +1,15 @@
 //! The fork itself, and what has to be done before it.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
 
 use oci_spec::runtime::LinuxNamespaceType as Kind;
 
 use super::{
     Before, Into, Launch, Line, mounts,
-    namespaces::{Home, prepare_time},
+    namespaces::{Home, for_mount, mappings_of, prepare_time},
     root,
 };
 use crate::{
@@ -23,9 +26,22 @@ pub(super) fn before<'a>(plan: &Launch<'a>) -> Result<Before<'a>> {
         before.sources = Some(mounts::open_sources(&config.spec, config, plan.namespaces)?);
     }
     if mapped {
-        before.root = Some(root::open(config, folder)?);
+        before.root = Some(open_root(plan, folder)?);
     }
     Ok(before)
+}
+
+/// The layers of a pod's container belong to the machine's root; a plain root folder belongs to whoever made it so.
+fn open_root(plan: &Launch<'_>, folder: &Path) -> Result<root::Unmounted> {
+    let (config, joined) = (plan.config, plan.namespaces.path(Kind::User));
+    let made = if joined.is_none() && !config.root.lower.is_empty() {
+        let (uids, gids) = mappings_of(&config.spec);
+        Some(for_mount(uids, gids)?)
+    } else {
+        None
+    };
+    let users = made.as_ref().or(joined).filter(|_| !config.root.lower.is_empty());
+    root::open(config, folder, users.map(AsFd::as_fd))
 }
 
 /// Forks into the namespaces of the plan. Namespaces a process only hands to its children are the caller's own again afterwards.

@@ -211,6 +211,17 @@ pub(super) fn mappings_of(spec: &Spec) -> (&[LinuxIdMapping], &[LinuxIdMapping])
     spec.linux().as_ref().map_or((&[], &[]), mappings)
 }
 
+/// Who a user and a group of the container are outside its user namespace. Those without a mapping stay who they are.
+pub(crate) fn outside(spec: &Spec, uid: u32, gid: u32) -> (u32, u32) {
+    let (uids, gids) = mappings_of(spec);
+    let map = |mappings: &[LinuxIdMapping], id: u32| {
+        let offset =
+            |one: &LinuxIdMapping| id.checked_sub(one.container_id()).filter(|offset| *offset < one.size());
+        mappings.iter().find_map(|one| one.host_id().checked_add(offset(one)?)).unwrap_or(id)
+    };
+    (map(uids, uid), map(gids, gid))
+}
+
 /// Tells the kernel the mappings of the new user namespace `pid` is in.
 pub(super) fn map_users(pid: Pid, uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<()> {
     let write = |name: &str, text: &str| {

@@ -47,6 +47,7 @@ pub(super) struct Ready {
     args: Vec<CString>,
     env: Vec<CString>,
     sets: Sets,
+    root: bool,
 }
 
 /// Told to the kernel while the machine's `/proc` is still there.
@@ -93,7 +94,7 @@ pub(super) fn become_user(plan: &Launch<'_>, line: &Line) -> Result<Ready> {
     let env = environment(process, identity.home.as_deref())?;
     let args = process.args().as_deref().unwrap_or_default();
     let program = find_program(args.first().map_or("", String::as_str), &env)?;
-    Ok(Ready { program, args: c_strings(args, "argument")?, env, sets })
+    Ok(Ready { program, args: c_strings(args, "argument")?, env, sets, root: identity.uid == 0 })
 }
 
 /// Becomes root of the user namespace this process is in, without groups from outside.
@@ -318,7 +319,7 @@ impl Ready {
     /// Drops what the program is not to have, and becomes the program. Returns only why it could not.
     pub(super) fn exec(&self, plan: &Launch<'_>) -> Error {
         let no_new_privileges = plan.process.process.no_new_privileges() == Some(true);
-        let dropped = self.sets.drop(|| load_filter(plan), no_new_privileges);
+        let dropped = self.sets.drop(|| load_filter(plan), no_new_privileges, self.root);
         if let Err(error) = dropped {
             return error;
         }

@@ -1,7 +1,7 @@
 //! The root file system: an overlay, attached in the container's own mount namespace only, so that it goes with its last process.
 
 use std::{
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -30,11 +30,16 @@ pub(super) struct Root(pub(super) OwnedFd);
 pub(super) struct Unmounted(Option<OwnedFd>);
 
 /// Makes the overlay of the container with its writable layer in `folder`, or a copy of the mount of its plain root folder.
-pub(super) fn open(config: &ContainerConfig, folder: &Path) -> Result<Unmounted> {
+/// With `users` what lies in the layers is shown with the owners as that user namespace has them, so that its root is root there.
+pub(super) fn open(
+    config: &ContainerConfig,
+    folder: &Path,
+    users: Option<BorrowedFd<'_>>,
+) -> Result<Unmounted> {
     if config.root.lower.is_empty() {
         return open_plain(&config.spec).map(Some).map(Unmounted);
     }
-    let layers = Layers::open(&config.root, folder)?;
+    let layers = Layers::open(&config.root, folder, users)?;
     match overlay(&layers, config.root.volatile) {
         Ok(mount) => Ok(Unmounted(Some(mount))),
         // Kernels before 6.5 have no `lowerdir+`.
@@ -73,7 +78,7 @@ pub(super) fn attach(made: Unmounted, config: &ContainerConfig, folder: &Path, m
         }
         None if mapped => step(Err(Errno::NOSYS)).and_then(|()| Root::at(&target)),
         None => {
-            let layers = Layers::open(&config.root, folder)?;
+            let layers = Layers::open(&config.root, folder, None)?;
             step(overlay_at_once(&layers, config.root.volatile, &target))?;
             Root::at(&target)
         }
@@ -92,12 +97,21 @@ struct Layers {
 }
 
 impl Layers {
-    fn open(root: &RootFs, folder: &Path) -> Result<Self> {
+    fn open(root: &RootFs, folder: &Path, users: Option<BorrowedFd<'_>>) -> Result<Self> {
         let open = |path: &Path| {
             rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 .step("open the layer", path.display())
         };
-        let lower = root.lower.iter().map(|path| open(path)).collect::<Result<_>>()?;
+        let shown = |path: &Path| match users {
+            Some(users) => {
+                let copy = mounts::clone_of(path, false)?;
+                sys::mount_map_users(copy.as_fd(), false, users).step("id-map the layer", path.display())?;
+                Ok(copy)
+            }
+            None => open(path),
+        };
+        let lower = root.lower.iter().map(|path| shown(path)).collect::<Result<_>>()?;
+        // The kernel wants the writable folders below an attached mount: what is written there has the owners it has.
         Ok(Self { lower, upper: open(&folder.join("upper"))?, work: open(&folder.join("work"))? })
     }
 }

@@ -387,7 +387,10 @@ fn make_layers(config: &ContainerConfig, folder: &Path) -> Result<()> {
         let found = fs::metadata(top).step("open the layer", top.display())?;
         let upper = folder.join("upper");
         fs::set_permissions(&upper, fs::Permissions::from_mode(found.mode() & 0o7777))
-            .and_then(|()| std::os::unix::fs::chown(&upper, Some(found.uid()), Some(found.gid())))
+            .and_then(|()| {
+                let (uid, gid) = launch::outside(&config.spec, found.uid(), found.gid());
+                std::os::unix::fs::chown(&upper, Some(uid), Some(gid))
+            })
             .step("prepare the folder", upper.display())?;
     }
     Ok(())

@@ -124,6 +124,7 @@ impl Pod {
             user: None,
             stdin: Stdin::Null,
             seccomp: Seccomp::Default,
+            changes: Vec::new(),
         }
     }
 
@@ -186,11 +187,20 @@ pub struct Container<'a> {
     pub user: Option<String>,
     pub stdin: Stdin,
     pub seccomp: Seccomp,
+    changes: Vec<SpecChange>,
 }
+
+type SpecChange = Box<dyn FnOnce(&mut serde_json::Value)>;
 
 impl Container<'_> {
     pub fn options(mut self, change: impl FnOnce(&mut SpecOptions)) -> Self {
         change(&mut self.options);
+        self
+    }
+
+    /// Changes the finished specification.
+    pub fn spec(mut self, change: impl FnOnce(&mut serde_json::Value) + 'static) -> Self {
+        self.changes.push(Box::new(change));
         self
     }
 
@@ -206,11 +216,13 @@ impl Container<'_> {
 
     pub fn create(self) -> Result<()> {
         let log = LogConfig::new(self.pod.log_path(&self.name));
+        let mut spec = serde_json::to_value(self.options.build()?).unwrap();
+        self.changes.into_iter().for_each(|change| change(&mut spec));
         self.pod
             .sandbox
             .create_container(&ContainerConfig {
                 name: self.name,
-                spec: self.options.build()?,
+                spec: serde_json::from_value(spec).unwrap(),
                 root: RootFs { lower: vec![self.pod.root.clone()], volatile: true },
                 user: self.user,
                 seccomp: self.seccomp,
