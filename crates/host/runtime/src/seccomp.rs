@@ -19,7 +19,7 @@ pub(crate) use spec::{actions, from_spec, operators};
 pub(crate) struct Filter {
     pub(crate) program: filter::Program,
     /// The kernel's `SECCOMP_FILTER_FLAG_…`.
-    pub(crate) flags: u64,
+    pub(crate) flags: libc::c_ulong,
     /// What its author should know.
     pub(crate) warnings: Vec<String>,
 }

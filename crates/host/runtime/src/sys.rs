@@ -114,7 +114,7 @@ pub(crate) fn namespace_kind(fd: BorrowedFd<'_>) -> io::Result<i32> {
 }
 
 /// Installs a compiled filter for good.
-pub(crate) fn load_seccomp(program: &[libc::sock_filter], flags: u64) -> io::Result<()> {
+pub(crate) fn load_seccomp(program: &[libc::sock_filter], flags: libc::c_ulong) -> io::Result<()> {
     let program = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?,
         filter: program.as_ptr().cast_mut(),

@@ -42,6 +42,19 @@ fn a_container_lives_by_commands() {
 }
 
 #[test]
+fn what_a_killed_create_leaves_can_be_deleted() {
+    let bundle = Bundle::new("true");
+    bundle.create();
+    let pid = bundle.state()["pid"].as_i64().unwrap();
+    fs::remove_file(bundle.folder.path().join("state").join(&bundle.id).join("state.json")).unwrap();
+    assert!(bundle.error(&["delete"]).contains("does not exist"));
+    bundle.ok(&["delete", "--force"]);
+    assert!(cgroups_of(&bundle.id).is_empty());
+    until("its process has ended", || fs::read_link(format!("/proc/{pid}/cwd")).is_err());
+    bundle.create();
+}
+
+#[test]
 fn run_gives_the_exit_code_and_leaves_nothing() {
     let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap();
     let bundle = Bundle::new("echo out; echo err >&2; exit 7");
@@ -310,7 +323,7 @@ fn the_filter_is_the_specifications() {
         assert!(said.ends_with(expected) || said.replace("Bad system call\n", "") == expected, "{said}");
     }
     let user =
-        Bundle::new(script).set("/linux/seccomp", filter.clone()).set("/process/user/uid", json!(1000));
+        Bundle::new(script).set("/linux/seccomp", filter).set("/process/user/uid", json!(1000));
     assert!(user.run().1.contains("No space left"));
     let notify = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]});
     let (_, said) = Bundle::new("true").set("/linux/seccomp", notify).run();

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use oci_spec::runtime::{Process, Root, Spec};
+use oci_spec::runtime::{Process, Spec};
 use wharf_base::{Clock, SystemClock};
 
 use super::{
@@ -200,13 +200,9 @@ fn settle_root(spec: &mut Spec, bundle: &Path) -> Result<()> {
     if !path.is_dir() {
         return Err(Error::invalid("use the root file system", path.display(), "it is not a folder"));
     }
-    set_path(&mut root, path);
+    root.set_path(path);
     spec.set_root(Some(root));
     Ok(())
-}
-
-fn set_path(root: &mut Root, path: PathBuf) {
-    root.set_path(path);
 }
 
 /// A container without a named cgroup has one of its id.

@@ -17,6 +17,7 @@ use crate::{
     error::{Context, Error, ErrorKind, Result},
     launch::{self, When},
     pod_dir::read_json,
+    prepare,
 };
 
 fn open(cli: &Cli, command: &str, args: &[String], flags: &[Flag]) -> Result<(Args, Folder, Record)> {
@@ -157,9 +158,7 @@ pub(super) fn delete(cli: &Cli, args: &[String]) -> Result<i32> {
     let (folder, record) = match open(cli, "delete", args, &[Flag("force", "f", false)]) {
         Ok((_, folder, record)) => (folder, record),
         Err(error) if force && error.kind == ErrorKind::NotFound => {
-            // What a killed `create` has left.
-            let _ = fs::remove_dir_all(Folder::of(&cli.root, parsed.id("delete")?)?.0);
-            return Ok(0);
+            return remove_half_made(&Folder::of(&cli.root, parsed.id("delete")?)?).map(|()| 0);
         }
         Err(error) => return Err(error),
     };
@@ -169,6 +168,19 @@ pub(super) fn delete(cli: &Cli, args: &[String]) -> Result<i32> {
         return Err(Error::state("delete", &record.id, why));
     }
     remove(cli, &folder, &record).map(|()| 0)
+}
+
+/// Removes what a killed `create` has left: its process is in the cgroup, if it has one.
+fn remove_half_made(folder: &Folder) -> Result<()> {
+    if let Ok(spec) = folder.spec() {
+        prepare::cgroup(&spec)?.remove()?;
+    }
+    match fs::remove_dir_all(&folder.0) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).step("remove", folder.0.display())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Ends what is left of a container and removes it. Its last hooks run whatever happens to each.

@@ -158,9 +158,8 @@ impl Root {
         // The old root now lies on top of the new one.
         unmount(".", UnmountFlags::DETACH).step("drop", "the machine's file systems")?;
         rustix::process::chdir("/").step("enter", "the root file system")?;
-        if let Some(kind @ (MountPropagationFlags::SHARED | MountPropagationFlags::UNBINDABLE)) =
-            mounts::propagation(spec).ok()
-        {
+        let kind = mounts::propagation(spec)?;
+        if matches!(kind, MountPropagationFlags::SHARED | MountPropagationFlags::UNBINDABLE) {
             mount_change("/", kind).step("set the root's propagation", "/")?;
         }
         if spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)) {

@@ -59,8 +59,8 @@ pub(crate) fn from_spec(seccomp: &LinuxSeccomp) -> io::Result<Filter> {
     Ok(Filter { program, flags, warnings: warnings(seccomp) })
 }
 
-fn flags(seccomp: &LinuxSeccomp) -> io::Result<u64> {
-    let named = seccomp.flags().iter().flatten().map(|flag| match flag {
+fn flags(seccomp: &LinuxSeccomp) -> io::Result<libc::c_ulong> {
+    let mut named = seccomp.flags().iter().flatten().map(|flag| match flag {
         Flag::SeccompFilterFlagLog => Ok(libc::SECCOMP_FILTER_FLAG_LOG),
         Flag::SeccompFilterFlagTsync => Ok(libc::SECCOMP_FILTER_FLAG_TSYNC),
         Flag::SeccompFilterFlagSpecAllow => Ok(libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW),
@@ -68,7 +68,7 @@ fn flags(seccomp: &LinuxSeccomp) -> io::Result<u64> {
             "the flag SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, which goes with SCMP_ACT_NOTIFY,",
         )),
     });
-    named.map(|flag| flag.map(|flag: libc::c_ulong| flag as u64)).try_fold(0, |all, flag| Ok(all | flag?))
+    named.try_fold(0, |all, flag: io::Result<libc::c_ulong>| Ok(all | flag?))
 }
 
 fn unsupported(what: &str) -> io::Error {
@@ -234,7 +234,7 @@ mod tests {
         ] {
             assert_eq!(answer(&filter, Isa::NATIVE, name, NONE), expected, "{name}");
         }
-        assert_eq!(filter.flags, libc::SECCOMP_FILTER_FLAG_LOG as u64);
+        assert_eq!(filter.flags, libc::SECCOMP_FILTER_FLAG_LOG);
         assert_eq!(filter.warnings.len(), 1, "{:?}", filter.warnings);
     }
 
