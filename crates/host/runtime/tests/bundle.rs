@@ -164,7 +164,7 @@ fn hooks_run_in_their_places_and_are_told_the_state() {
         assert_eq!(state["id"], bundle.id.as_str());
         assert_eq!(state["annotations"]["key"], "value");
         let status = match when {
-            "startContainer" => "created",
+            "prestart" | "startContainer" => "created",
             "poststart" => "running",
             "poststop" => "stopped",
             _ => "creating",
@@ -322,8 +322,7 @@ fn the_filter_is_the_specifications() {
         let (_, said) = bundle.run();
         assert!(said.ends_with(expected) || said.replace("Bad system call\n", "") == expected, "{said}");
     }
-    let user =
-        Bundle::new(script).set("/linux/seccomp", filter).set("/process/user/uid", json!(1000));
+    let user = Bundle::new(script).set("/linux/seccomp", filter).set("/process/user/uid", json!(1000));
     assert!(user.run().1.contains("No space left"));
     let notify = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]});
     let (_, said) = Bundle::new("true").set("/linux/seccomp", notify).run();

@@ -197,7 +197,8 @@ impl Launched {
     fn run_hooks(&self, plan: &Launch<'_>) -> Result<()> {
         let pid = Some(self.pid.as_raw_nonzero().get());
         if let Some(told) = plan.told {
-            told.run(When::Prestart, "creating", pid)?;
+            // As the specification's validation wants it, whose steps call it created from here on; runc tells the later hooks this.
+            told.run(When::Prestart, "created", pid)?;
             told.run(When::CreateRuntime, "creating", pid)?;
         }
         self.say(b"C")
