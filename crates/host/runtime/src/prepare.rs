@@ -84,9 +84,6 @@ pub(crate) fn check(name: &str, spec: &Spec, owner: Owner, shares: Shares) -> Re
             return refuse(&format!("'linux.{key}'"));
         }
     }
-    if linux.seccomp().as_ref().is_some_and(|filter| filter.listener_path().is_some()) {
-        return refuse("a system call filter with 'listenerPath'");
-    }
     check_settings(linux.sysctl().iter().flatten().map(|(name, _)| name.as_str()), shares)?;
     Ok(process)
 }

@@ -113,16 +113,23 @@ pub(crate) fn namespace_kind(fd: BorrowedFd<'_>) -> io::Result<i32> {
     check(i64::from(kind)).map(|()| kind)
 }
 
-/// Installs a compiled filter for good.
-pub(crate) fn load_seccomp(program: &[libc::sock_filter], flags: libc::c_ulong) -> io::Result<()> {
+/// Installs a compiled filter for good. Gives the descriptor the kernel asks through, when `flags` wants one.
+pub(crate) fn load_seccomp(
+    program: &[libc::sock_filter],
+    flags: libc::c_ulong,
+) -> io::Result<Option<OwnedFd>> {
     let program = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?,
         filter: program.as_ptr().cast_mut(),
     };
     // SAFETY: `program` points to `len` instructions that outlive the call; the kernel copies them.
-    check(unsafe {
+    let fd = unsafe {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, ptr::from_ref(&program))
-    })
+    };
+    check(fd)?;
+    let listens = flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0;
+    // SAFETY: with that flag the result is a new descriptor nobody else owns.
+    Ok(listens.then(|| unsafe { OwnedFd::from_raw_fd(fd as i32) }))
 }
 
 /// Replaces the process. Returns only an error.

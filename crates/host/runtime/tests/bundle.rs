@@ -330,6 +330,40 @@ fn the_filter_is_the_specifications() {
 }
 
 #[test]
+fn an_agent_decides_about_system_calls() {
+    let bundle = Bundle::new("mkdir /x 2>&1; mkdir /y 2>&1; echo over; while :; do sleep 0.01; done");
+    let path = bundle.folder.path().join("agent");
+    let listener = UnixListener::bind(&path).unwrap();
+    let bundle = bundle.set(
+        "/linux/seccomp",
+        json!({
+            "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "listenerMetadata": "mine",
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}],
+        }),
+    );
+    let output = bundle.create();
+    bundle.ok(&["start"]);
+    let (socket, _) = listener.accept().unwrap();
+    let mut text = [0; 4096];
+    let (filter, length) = receive_with(&socket.into(), &mut text);
+    let state: Value = serde_json::from_slice(&text[..length]).unwrap();
+    assert_eq!((&state["fds"], &state["metadata"]), (&json!(["seccompFd"]), &json!("mine")));
+    assert_eq!((&state["pid"], &state["state"]["id"]), (&bundle.state()["pid"], &json!(bundle.id)));
+    for _ in 0..2 {
+        support::refuse_one_call(&filter, libc::EDOM);
+    }
+    until("it has said all", || fs::read_to_string(&output).unwrap().contains("over"));
+    let said = fs::read_to_string(&output).unwrap();
+    assert_eq!(said.matches("argument out of domain").count(), 2, "{said}");
+    // An agent that is not there: the program does not run without it.
+    drop(listener);
+    let alone = Bundle::new("touch /ran").set("/linux/seccomp", bundle.spec["linux"]["seccomp"].clone());
+    let (code, said) = alone.run();
+    assert!(code == 1 && said.contains("agent"), "{said}");
+    assert!(!alone.root().join("ran").exists());
+}
+
+#[test]
 fn a_terminal_is_handed_over() {
     let bundle = Bundle::new("stty size; tty; test -c /dev/console && echo console; exit 6")
         .set("/process/terminal", json!(true))
@@ -351,19 +385,20 @@ fn a_terminal_is_handed_over() {
 }
 
 fn receive(socket: &OwnedFd) -> OwnedFd {
+    receive_with(socket, &mut [0; 64]).0
+}
+
+fn receive_with(socket: &OwnedFd, buffer: &mut [u8]) -> (OwnedFd, usize) {
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut buffer = [0; 64];
-    let mut iov = [std::io::IoSliceMut::new(&mut buffer)];
-    recvmsg(socket, &mut iov, &mut ancillary, RecvFlags::CMSG_CLOEXEC).unwrap();
-    ancillary
-        .drain()
-        .find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        })
-        .unwrap()
+    let mut iov = [std::io::IoSliceMut::new(buffer)];
+    let length = recvmsg(socket, &mut iov, &mut ancillary, RecvFlags::CMSG_CLOEXEC).unwrap().bytes;
+    let fd = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    (fd.unwrap(), length)
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::{
     cgroup::Cgroup,
     config::{ContainerConfig, RootFs, Seccomp, Size, Stdin},
     error::{Context, Error, Result},
-    launch::{self, Into, Launch, Launched, Namespaces, Owner, Plan, TerminalPlan, When},
+    launch::{self, Agent, Into, Launch, Launched, Namespaces, Owner, Plan, TerminalPlan, When},
     pod_dir::read_json,
     prepare::{self, Shares},
 };
@@ -55,7 +55,7 @@ pub(super) fn run(cli: &Cli, args: &[String]) -> Result<i32> {
     let spec = folder.spec()?;
     let bundle = record.bundle.to_string_lossy();
     let started = launched
-        .go()
+        .go(&Agent::of(&spec, record.told(&spec, &bundle), record.pid))
         .and_then(|()| record.told(&spec, &bundle).run(When::Poststart, "running", Some(record.pid)));
     if let Err(error) = started {
         launched.abandon();

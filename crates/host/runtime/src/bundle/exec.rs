@@ -14,7 +14,7 @@ use super::{
 use crate::{
     config::{ContainerConfig, RootFs, Seccomp, Stdin},
     error::{Error, Result},
-    launch::{self, Into, Launch, Namespaces, Owner, Plan},
+    launch::{self, Agent, Into, Launch, Namespaces, Owner, Plan},
     pod_dir::read_json,
     prepare,
 };
@@ -90,7 +90,9 @@ pub(super) fn exec(cli: &Cli, args: &[String]) -> Result<i32> {
         _ => Ok(()),
     };
     let pid = launched.pid.as_raw_nonzero().get();
-    let started = ready.and_then(|()| super::write_pid(&args, pid)).and_then(|()| launched.go());
+    let bundle = record.bundle.to_string_lossy();
+    let agent = Agent::of(&config.spec, record.told(&config.spec, &bundle), pid);
+    let started = ready.and_then(|()| super::write_pid(&args, pid)).and_then(|()| launched.go(&agent));
     if let Err(error) = started {
         launched.abandon();
         return Err(error);

@@ -20,7 +20,12 @@ pub(super) fn features() -> Result<i32> {
     } else {
         &["SCMP_ARCH_AARCH64"][..]
     });
-    let flags = ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"];
+    let flags = [
+        "SECCOMP_FILTER_FLAG_TSYNC",
+        "SECCOMP_FILTER_FLAG_LOG",
+        "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+    ];
     let text = serde_json::json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": super::OCI_VERSION,

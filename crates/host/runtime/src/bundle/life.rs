@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     error::{Context, Error, ErrorKind, Result},
-    launch::{self, When},
+    launch::{self, Agent, When},
     pod_dir::read_json,
     prepare,
 };
@@ -38,9 +38,10 @@ pub(super) fn start(cli: &Cli, args: &[String]) -> Result<i32> {
         folder.with_socket(|path| UnixStream::connect(path)).step("reach the process of", &record.id)?.into();
     // It can be told only once.
     fs::remove_file(folder.start_socket()).step("remove", folder.start_socket().display())?;
-    launch::go(&line)?;
     let spec = folder.spec()?;
     let bundle = record.bundle.to_string_lossy();
+    let agent = Agent::of(&spec, record.told(&spec, &bundle), record.pid);
+    launch::go(&line, &agent).inspect_err(|_| drop(record.signal(libc::SIGKILL)))?;
     let started = record.told(&spec, &bundle).run(When::Poststart, "running", Some(record.pid));
     if let Err(error) = started {
         remove(cli, &folder, &record)?;

@@ -25,7 +25,7 @@ pub(super) fn run(plan: Launch<'_>, before: Before<'_>, line: OwnedFd) -> ! {
         told.run(When::StartContainer, "created", Some(std::process::id() as i32))
             .unwrap_or_else(|error| line.fail(&error));
     }
-    line.fail(&ready.exec(&plan))
+    line.fail(&ready.exec(&plan, &line))
 }
 
 /// Builds the container, or joins it, and takes its streams in place. Gives the line, moved, and the socket to be started by.

@@ -9,6 +9,7 @@
 //!  recv   ◀──── end of file ─── the program runs              or: error, and the child ends
 //! ```
 
+mod agent;
 mod capabilities;
 mod child;
 mod copy_up;
@@ -89,6 +90,7 @@ pub(crate) enum Into<'a> {
     Running { init: BorrowedFd<'a> },
 }
 
+pub(crate) use agent::Agent;
 pub(crate) use capabilities::CAPABILITIES;
 pub(crate) use hooks::{Told, When};
 pub(crate) use namespaces::{Namespaces, Owner, outside};
@@ -125,6 +127,8 @@ enum Word {
     Process(Pid, OwnedFd),
     /// The container is built, for the hooks to see.
     Hooks,
+    /// The filter is in force, and asks through this.
+    Listener(OwnedFd),
     Ready,
     Failed(Error),
     End,
@@ -168,6 +172,8 @@ impl Launched {
                     (self.pid, self.pidfd) = (pid, pidfd);
                 }
                 Word::Hooks => self.run_hooks(plan)?,
+                // Comes only after the word to go.
+                Word::Listener(_) => {}
                 Word::Terminal(fd) => self.terminal = Some(fd),
                 Word::Warning(text) => self.warnings.push(text),
                 Word::Ready if plan.namespaces.maps_users() => return self.set_from_outside(plan),
@@ -209,8 +215,11 @@ impl Launched {
     }
 
     /// Says go, and waits until the program runs.
-    pub(crate) fn go(&mut self) -> Result<()> {
-        go(&self.line)
+    pub(crate) fn go(&mut self, agent: &Agent<'_>) -> Result<()> {
+        go(&self.line, agent).inspect_err(|_| {
+            // It may be on its way, without those who were to watch it.
+            let _ = sys::pidfd_signal(self.pidfd.as_fd(), libc::SIGKILL);
+        })
     }
 
     fn hear(&self) -> Result<Word> {
@@ -226,12 +235,15 @@ impl Launched {
 }
 
 /// Tells a process that waits at the other end of `line` to go, and waits until its program runs.
-pub(crate) fn go(line: &OwnedFd) -> Result<()> {
+pub(crate) fn go(line: &OwnedFd, agent: &Agent<'_>) -> Result<()> {
     send(line, b"G", SendFlags::NOSIGNAL).step("start the program", "")?;
-    // Hooks may take their time; each has its own bound.
-    match hear(line, None)? {
-        Word::Failed(error) => Err(error),
-        _ => Ok(()),
+    loop {
+        // Hooks may take their time; each has its own bound.
+        match hear(line, None)? {
+            Word::Failed(error) => return Err(error),
+            Word::Listener(listener) => agent.tell(&listener)?,
+            _ => return Ok(()),
+        }
     }
 }
 
@@ -273,6 +285,7 @@ fn hear(line: &OwnedFd, deadline: Option<Duration>) -> Result<Word> {
                 None => Word::End,
             }
         }
+        (Some(b'N'), Some(fd)) => Word::Listener(fd),
         (Some(b'H'), _) => Word::Hooks,
         (Some(b'R'), _) => Word::Ready,
         (Some(b'W'), _) => Word::Warning(String::from_utf8_lossy(text).into_owned()),

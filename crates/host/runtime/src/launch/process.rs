@@ -198,9 +198,12 @@ fn enter_cwd(cwd: &Path) -> Result<()> {
     }
 }
 
-fn load_filter(plan: &Launch<'_>) -> Result<()> {
+fn load_filter(plan: &Launch<'_>, line: &Line) -> Result<()> {
     let Some(filter) = plan.seccomp else { return Ok(()) };
-    sys::load_seccomp(&filter.program, filter.flags).step("install", "the system call filter")
+    match sys::load_seccomp(&filter.program, filter.flags).step("install", "the system call filter")? {
+        Some(listener) => line.send_with(b"N", listener.as_fd()).step("hand over", "the system call filter"),
+        None => Ok(()),
+    }
 }
 
 /// Lets the user reopen its own pipes and terminal through `/dev/stdout`.
@@ -317,9 +320,9 @@ fn check_program(path: &Path) -> Result<()> {
 
 impl Ready {
     /// Drops what the program is not to have, and becomes the program. Returns only why it could not.
-    pub(super) fn exec(&self, plan: &Launch<'_>) -> Error {
+    pub(super) fn exec(&self, plan: &Launch<'_>, line: &Line) -> Error {
         let no_new_privileges = plan.process.process.no_new_privileges() == Some(true);
-        let dropped = self.sets.drop(|| load_filter(plan), no_new_privileges, self.root);
+        let dropped = self.sets.drop(|| load_filter(plan, line), no_new_privileges, self.root);
         if let Err(error) = dropped {
             return error;
         }

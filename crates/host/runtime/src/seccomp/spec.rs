@@ -21,13 +21,14 @@ use super::{
 };
 
 /// The actions a specification may name.
-pub(crate) fn actions() -> [&'static str; 8] {
+pub(crate) fn actions() -> [&'static str; 9] {
     [
         "SCMP_ACT_KILL",
         "SCMP_ACT_KILL_THREAD",
         "SCMP_ACT_KILL_PROCESS",
         "SCMP_ACT_TRAP",
         "SCMP_ACT_ERRNO",
+        "SCMP_ACT_NOTIFY",
         "SCMP_ACT_TRACE",
         "SCMP_ACT_LOG",
         "SCMP_ACT_ALLOW",
@@ -50,7 +51,7 @@ pub(crate) fn operators() -> [&'static str; 7] {
 /// Compiles the filter of a specification.
 pub(crate) fn from_spec(seccomp: &LinuxSeccomp) -> io::Result<Filter> {
     let flags = flags(seccomp)?;
-    let default = action(seccomp.default_action(), seccomp.default_errno_ret())?;
+    let default = action(seccomp.default_action(), seccomp.default_errno_ret());
     let architectures: io::Result<Vec<Architecture>> = groups(seccomp)
         .into_iter()
         .map(|(audit, isas)| architecture(seccomp, audit, &isas, default))
@@ -60,24 +61,52 @@ pub(crate) fn from_spec(seccomp: &LinuxSeccomp) -> io::Result<Filter> {
 }
 
 fn flags(seccomp: &LinuxSeccomp) -> io::Result<libc::c_ulong> {
-    let mut named = seccomp.flags().iter().flatten().map(|flag| match flag {
-        Flag::SeccompFilterFlagLog => Ok(libc::SECCOMP_FILTER_FLAG_LOG),
-        Flag::SeccompFilterFlagTsync => Ok(libc::SECCOMP_FILTER_FLAG_TSYNC),
-        Flag::SeccompFilterFlagSpecAllow => Ok(libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW),
-        Flag::SeccompFilterFlagWaitKillableRecv => Err(unsupported(
-            "the flag SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, which goes with SCMP_ACT_NOTIFY,",
-        )),
-    });
-    named.try_fold(0, |all, flag: io::Result<libc::c_ulong>| Ok(all | flag?))
+    let asks = asks(seccomp)?;
+    let mut flags = if asks { libc::SECCOMP_FILTER_FLAG_NEW_LISTENER } else { 0 };
+    for flag in seccomp.flags().iter().flatten() {
+        flags |= match flag {
+            Flag::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
+            // Says nothing about a process with one thread, and the kernel does not take it with a listener.
+            Flag::SeccompFilterFlagTsync if asks => 0,
+            Flag::SeccompFilterFlagTsync => libc::SECCOMP_FILTER_FLAG_TSYNC,
+            Flag::SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+            Flag::SeccompFilterFlagWaitKillableRecv if asks => libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+            Flag::SeccompFilterFlagWaitKillableRecv => {
+                return Err(invalid("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV goes only with SCMP_ACT_NOTIFY"));
+            }
+        };
+    }
+    Ok(flags)
 }
 
-fn unsupported(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, format!("{what} is not supported"))
+/// Whether an agent is asked about calls.
+fn asks(seccomp: &LinuxSeccomp) -> io::Result<bool> {
+    let asked = |action: Action| action == Action::ScmpActNotify;
+    if asked(seccomp.default_action()) {
+        return Err(invalid(
+            "SCMP_ACT_NOTIFY cannot be the default: the agent would be asked about its own start",
+        ));
+    }
+    let mut named = seccomp.syscalls().iter().flatten().filter(|group| asked(group.action())).peekable();
+    if named.peek().is_none() {
+        return Ok(false);
+    }
+    if seccomp.listener_path().is_none() {
+        return Err(invalid("SCMP_ACT_NOTIFY needs a 'listenerPath', where an agent answers"));
+    }
+    if named.flat_map(|group| group.names()).any(|name| name == "sendmsg") {
+        return Err(invalid("SCMP_ACT_NOTIFY cannot be about 'sendmsg', by which the agent is told"));
+    }
+    Ok(true)
 }
 
-fn action(action: Action, number: Option<u32>) -> io::Result<u32> {
+fn invalid(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why)
+}
+
+fn action(action: Action, number: Option<u32>) -> u32 {
     let data = |base: u32| base | number.unwrap_or(libc::EPERM as u32) & libc::SECCOMP_RET_DATA;
-    Ok(match action {
+    match action {
         Action::ScmpActKill | Action::ScmpActKillThread => libc::SECCOMP_RET_KILL_THREAD,
         Action::ScmpActKillProcess => libc::SECCOMP_RET_KILL_PROCESS,
         Action::ScmpActTrap => libc::SECCOMP_RET_TRAP,
@@ -85,8 +114,8 @@ fn action(action: Action, number: Option<u32>) -> io::Result<u32> {
         Action::ScmpActTrace => data(libc::SECCOMP_RET_TRACE),
         Action::ScmpActLog => libc::SECCOMP_RET_LOG,
         Action::ScmpActAllow => libc::SECCOMP_RET_ALLOW,
-        Action::ScmpActNotify => return Err(unsupported("the action SCMP_ACT_NOTIFY")),
-    })
+        Action::ScmpActNotify => libc::SECCOMP_RET_USER_NOTIF,
+    }
 }
 
 /// The architectures asked for whose programs can run here, by the kernel's number. The machine's own always is.
@@ -145,7 +174,7 @@ fn calls(
 ) -> io::Result<BTreeMap<u32, Leaf>> {
     let mut calls: BTreeMap<u32, Leaf> = BTreeMap::new();
     for group in seccomp.syscalls().iter().flatten() {
-        let action = action(group.action(), group.errno_ret())?;
+        let action = action(group.action(), group.errno_ret());
         let rules = rules(group.args().as_deref().unwrap_or_default(), action)?;
         for number in group.names().iter().filter_map(|name| numbers.get(name.as_str())) {
             let leaf = calls.entry(*number).or_insert_with(|| Leaf { rules: Vec::new(), otherwise: default });

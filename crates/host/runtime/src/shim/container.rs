@@ -19,7 +19,7 @@ use crate::{
     cgroup::{Cgroup, Doors},
     config::{ContainerConfig, ExecConfig, Size, Stdin},
     error::{Context, Error, Result},
-    launch::{self, Launch, Launched, Namespaces, Owner, Plan, TerminalPlan, Told, When},
+    launch::{self, Agent, Launch, Launched, Namespaces, Owner, Plan, TerminalPlan, Told, When},
     log::{LogWriter, Stream},
     pod_dir::write_json,
     prepare::{self, Shares},
@@ -174,7 +174,9 @@ impl Container {
         let Some(launched) = self.launched.as_mut().filter(|_| self.status.phase == Phase::Created) else {
             return Err(Error::state("start", &self.status.name, "the container has been started before"));
         };
-        launched.go()?;
+        let bundle = self.folder.to_string_lossy();
+        let pid = launched.pid.as_raw_nonzero().get();
+        launched.go(&Agent::of(&self.config.spec, told(&self.config, &bundle), pid))?;
         self.status.phase = Phase::Running;
         self.status.started_at = Some(SystemClock.now());
         self.save()?;
@@ -258,7 +260,9 @@ impl Container {
             namespaces: &Namespaces::named(&self.config.spec, Owner::Pod),
             told: None,
         })?;
-        if let Err(error) = launched.go() {
+        let bundle = self.folder.to_string_lossy();
+        let pid = launched.pid.as_raw_nonzero().get();
+        if let Err(error) = launched.go(&Agent::of(&self.config.spec, told(&self.config, &bundle), pid)) {
             launched.abandon();
             return Err(error);
         }

@@ -247,6 +247,23 @@ impl Container<'_> {
     }
 }
 
+/// Waits until a filter asks about a call, and lets the call fail.
+#[allow(unsafe_code, reason = "no safe library speaks to filters")]
+pub fn refuse_one_call(filter: &OwnedFd, errno: i32) {
+    use std::os::fd::AsRawFd;
+    const RECEIVE: libc::c_ulong = 0xc050_2100;
+    const ANSWER: libc::c_ulong = 0xc018_2101;
+    // SAFETY: both are plain data of the sizes in the numbers, for which zeroes are valid, and outlive the calls.
+    unsafe {
+        let mut asked: libc::seccomp_notif = std::mem::zeroed();
+        let got = libc::ioctl(filter.as_raw_fd(), RECEIVE as _, &mut asked);
+        assert_eq!(got, 0, "{}", std::io::Error::last_os_error());
+        let mut answer = libc::seccomp_notif_resp { id: asked.id, val: 0, error: -errno, flags: 0 };
+        let sent = libc::ioctl(filter.as_raw_fd(), ANSWER as _, &mut answer);
+        assert_eq!(sent, 0, "{}", std::io::Error::last_os_error());
+    }
+}
+
 /// A mount of the machine's `source`.
 pub fn bind(source: &Path, destination: &str, options: &[&str]) -> Mount {
     let all: Vec<&str> = ["rbind"].iter().chain(options).copied().collect();
