@@ -41,7 +41,8 @@ pub(super) fn start(cli: &Cli, args: &[String]) -> Result<i32> {
     let spec = folder.spec()?;
     let bundle = record.bundle.to_string_lossy();
     let agent = Agent::of(&spec, record.told(&spec, &bundle), record.pid);
-    launch::go(&line, &agent).inspect_err(|_| drop(record.signal(libc::SIGKILL)))?;
+    // Hooks may take their time; each has its own bound.
+    launch::go(&line, &agent, None).inspect_err(|_| drop(record.signal(libc::SIGKILL)))?;
     let started = record.told(&spec, &bundle).run(When::Poststart, "running", Some(record.pid));
     if let Err(error) = started {
         remove(cli, &folder, &record)?;

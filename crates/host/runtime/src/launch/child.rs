@@ -31,11 +31,10 @@ pub(super) fn run(plan: Launch<'_>, before: Before<'_>, line: OwnedFd) -> ! {
 /// Builds the container, or joins it, and takes its streams in place. Gives the line, moved, and the socket to be started by.
 fn enter(plan: &Launch<'_>, before: Before<'_>, line: &Line) -> Result<(Line, Option<OwnedFd>)> {
     sys::reset_signals();
-    if plan.namespaces.makes(Kind::User) {
-        // Nobody is anybody in there before the mappings are told.
+    let mapped = plan.namespaces.makes(Kind::User) || plan.namespaces.path(Kind::User).is_some();
+    if mapped && !matches!(plan.into, Into::Running { .. }) {
+        // Nobody is anybody in there before the mappings are told, and nobody knows this process before it has been named.
         line.wait_for(b'M');
-        process::become_root(true)?;
-    } else if plan.namespaces.path(Kind::User).is_some() && !matches!(plan.into, Into::Running { .. }) {
         process::become_root(true)?;
     }
     // Until it is the container's own program, nobody in the container may look into this process or at its executable.

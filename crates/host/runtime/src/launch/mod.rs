@@ -170,6 +170,7 @@ impl Launched {
                 Word::Process(pid, pidfd) => {
                     let _ = rustix::process::waitpid(Some(self.pid), rustix::process::WaitOptions::empty());
                     (self.pid, self.pidfd) = (pid, pidfd);
+                    self.say(b"M")?;
                 }
                 Word::Hooks => self.run_hooks(plan)?,
                 // Comes only after the word to go.
@@ -216,7 +217,8 @@ impl Launched {
 
     /// Says go, and waits until the program runs.
     pub(crate) fn go(&mut self, agent: &Agent<'_>) -> Result<()> {
-        go(&self.line, agent).inspect_err(|_| {
+        // Whoever holds a whole pod does not wait for ever.
+        go(&self.line, agent, Some(SETUP_DEADLINE)).inspect_err(|_| {
             // It may be on its way, without those who were to watch it.
             let _ = sys::pidfd_signal(self.pidfd.as_fd(), libc::SIGKILL);
         })
@@ -235,13 +237,15 @@ impl Launched {
 }
 
 /// Tells a process that waits at the other end of `line` to go, and waits until its program runs.
-pub(crate) fn go(line: &OwnedFd, agent: &Agent<'_>) -> Result<()> {
+pub(crate) fn go(line: &OwnedFd, agent: &Agent<'_>, deadline: Option<Duration>) -> Result<()> {
     send(line, b"G", SendFlags::NOSIGNAL).step("start the program", "")?;
     loop {
-        // Hooks may take their time; each has its own bound.
-        match hear(line, None)? {
+        match hear(line, deadline)? {
             Word::Failed(error) => return Err(error),
-            Word::Listener(listener) => agent.tell(&listener)?,
+            Word::Listener(listener) => {
+                agent.tell(&listener)?;
+                send(line, b"A", SendFlags::NOSIGNAL).step("start the program", "")?;
+            }
             _ => return Ok(()),
         }
     }

@@ -201,7 +201,12 @@ fn enter_cwd(cwd: &Path) -> Result<()> {
 fn load_filter(plan: &Launch<'_>, line: &Line) -> Result<()> {
     let Some(filter) = plan.seccomp else { return Ok(()) };
     match sys::load_seccomp(&filter.program, filter.flags).step("install", "the system call filter")? {
-        Some(listener) => line.send_with(b"N", listener.as_fd()).step("hand over", "the system call filter"),
+        Some(listener) => {
+            line.send_with(b"N", listener.as_fd()).step("hand over", "the system call filter")?;
+            // Nothing runs before there is an agent to ask.
+            line.wait_for(b'A');
+            Ok(())
+        }
         None => Ok(()),
     }
 }

@@ -94,8 +94,12 @@ fn asks(seccomp: &LinuxSeccomp) -> io::Result<bool> {
     if seccomp.listener_path().is_none() {
         return Err(invalid("SCMP_ACT_NOTIFY needs a 'listenerPath', where an agent answers"));
     }
-    if named.flat_map(|group| group.names()).any(|name| name == "sendmsg") {
-        return Err(invalid("SCMP_ACT_NOTIFY cannot be about 'sendmsg', by which the agent is told"));
+    if let Some(name) =
+        named.flat_map(|group| group.names()).find(|name| *name == "sendmsg" || *name == "recvfrom")
+    {
+        return Err(invalid(&format!(
+            "SCMP_ACT_NOTIFY cannot be about '{name}', by which the agent is told"
+        )));
     }
     Ok(true)
 }
