@@ -68,7 +68,7 @@ fn open(folder: &Path, number: usize) -> Box<dyn Sandbox> {
 fn one(sandbox: &dyn Sandbox, name: &str, root: &Path) {
     let spec = SpecOptions {
         args: vec!["/bin/true".into()],
-        cgroup: format!("wharf-bench/{}-{name}", std::process::id()),
+        cgroup: format!("wharf-bench-{}-{name}", std::process::id()),
         ..SpecOptions::default()
     };
     let config = ContainerConfig {
