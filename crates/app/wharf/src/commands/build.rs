@@ -137,11 +137,8 @@ impl Args {
         let request = self.request(&outputs)?;
         let data = globals.data_dir()?;
         let images = Arc::new(Store::open(data.join("images"))?);
-        let steps = Arc::new(network::Steps::new(super::containers::engine(&data)));
-        let builder =
-            Builder::open(images.clone(), data.join("build-cache"), Arc::new(ShimRuntime::default()))?
-                .with_pull(puller(images))
-                .with_fetch(fetch::fetcher());
+        let builder = reaching(&data, images)?;
+        let steps = steps_of(&data);
         if self.check {
             return Ok(told::check(&self, &builder, request));
         }
@@ -320,6 +317,26 @@ fn reference(name: &str) -> anyhow::Result<Reference> {
         let hint = error.hint().unwrap_or_default();
         Hinted::new(error, hint).into()
     })
+}
+
+/// A builder of `data` that reaches what lies elsewhere: registries, web servers, repositories.
+fn reaching(data: &Path, images: Arc<Store>) -> anyhow::Result<Builder> {
+    let builder = Builder::open(images.clone(), data.join("build-cache"), Arc::new(ShimRuntime::default()))?;
+    Ok(builder.with_pull(puller(images)).with_fetch(fetch::fetcher()))
+}
+
+/// As [`reaching`], and its steps have the network of containers. What they leave is [`release_steps`]'s to take back.
+pub(crate) fn builder(data: &Path, images: Arc<Store>) -> anyhow::Result<Builder> {
+    Ok(reaching(data, images)?.with_network(steps_of(data)))
+}
+
+fn steps_of(data: &Path) -> Arc<network::Steps> {
+    Arc::new(network::Steps::new(super::containers::engine(data)))
+}
+
+/// Takes back the addresses of steps that are over.
+pub(crate) fn release_steps(data: &Path) {
+    steps_of(data).finish();
 }
 
 /// Brings base images from registries.

@@ -1,6 +1,6 @@
 //! The command line: one file per subcommand, one row here for each.
 
-mod build;
+pub(crate) mod build;
 mod completion;
 mod console;
 pub(crate) mod containers;

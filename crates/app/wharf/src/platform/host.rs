@@ -63,7 +63,11 @@ pub(crate) async fn release_containers(data: PathBuf) {
     loop {
         again.tick().await;
         let data = data.clone();
-        let released = tokio::task::spawn_blocking(move || engine(&data).bridge().release_ended()).await;
+        let released = tokio::task::spawn_blocking(move || {
+            crate::commands::build::release_steps(&data);
+            engine(&data).bridge().release_ended()
+        });
+        let released = released.await;
         if let Ok(Err(error)) = released {
             tracing::warn!(error = format!("{error:#}"), "an ended container keeps its address");
         }

@@ -41,7 +41,7 @@ use wharf_state::{Embedded, Options, Store};
 use wharf_telemetryapi::{loki::Loki, otlp::Otlp, prometheus::Prometheus, tempo::Tempo};
 
 use crate::{
-    commands::containers::engine,
+    commands::{build, containers::engine},
     loops::{self, Loops, measure::Measure},
 };
 
@@ -320,8 +320,7 @@ impl Parts {
     }
 
     fn builder(&self) -> Result<Arc<Builder>> {
-        let (images, cache) = (Arc::clone(&self.images), self.data.join("build-cache"));
-        Ok(Arc::new(Builder::open(images, cache, Arc::new(ShimRuntime::default()))?))
+        Ok(Arc::new(build::builder(&self.data, Arc::clone(&self.images))?))
     }
 
     /// The Docker Engine API on a socket of the data folder, for whoever may enter that.
