@@ -128,3 +128,22 @@ async fn blocking<T: Send + 'static>(
     let ended = tokio::task::spawn_blocking(work).await;
     ended.unwrap_or_else(|error| Err(Failure::internal(format!("the request was not finished: {error}"))))
 }
+
+/// Everything that is read of a request before anything is done, for fuzzing.
+#[doc(hidden)]
+pub fn fuzz_request(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (path, query) = text.split_once('?').unwrap_or((&text, ""));
+    let _ = route::parts(path);
+    let query = Query::parse(Some(query));
+    if let Ok(filters) = query.filters() {
+        let _ = filters.labels(&Default::default());
+    }
+    for name in ["since", "until"] {
+        let _ = containers::time(&query, name);
+    }
+    let _ = containers::size(&query);
+    if let Ok(body) = serde_json::from_slice(bytes) {
+        let _ = create::read(&body);
+    }
+}
