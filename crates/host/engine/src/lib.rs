@@ -18,6 +18,7 @@ mod spec;
 mod start;
 pub mod volumes;
 pub mod watch;
+pub mod words;
 
 pub use bridge::{Bridge, Joined, resolver};
 pub use containers::{Container, Engine, EngineConfig};

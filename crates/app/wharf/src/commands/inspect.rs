@@ -9,7 +9,6 @@ use wharf_engine::{Container, Engine, MAIN, by_port};
 use super::{
     Globals,
     containers::{self, complain, hinted},
-    ps,
 };
 
 #[derive(clap::Args)]
@@ -105,7 +104,7 @@ fn state(container: &Container) -> Value {
     let never = "0001-01-01T00:00:00Z".to_owned();
     let time = |time: Option<Timestamp>| time.map_or(never.clone(), Timestamp::to_nano);
     json!({
-        "Status": ps::state(container),
+        "Status": wharf_engine::words::state(container),
         "Running": container.is_running(),
         "Paused": container.status.phase == wharf_runtime::Phase::Paused,
         "OOMKilled": exit.is_some_and(|exit| exit.oom_killed),

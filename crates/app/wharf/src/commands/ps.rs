@@ -3,9 +3,8 @@
 use std::process::ExitCode;
 
 use serde_json::json;
-use wharf_base::{Clock, SystemClock, Timestamp};
-use wharf_engine::{Container, MAIN, Publish};
-use wharf_runtime::Phase;
+use wharf_base::{Clock, SystemClock};
+use wharf_engine::{Container, MAIN, Publish, words};
 
 use super::{
     Globals,
@@ -57,34 +56,16 @@ fn facts(container: &Container) -> serde_json::Value {
     let exit = container.status.exit.as_ref();
     json!({
         "id": container.id, "name": container.name(), "image": container.image(), "command": command(container),
-        "createdAt": container.status.created_at, "state": state(container), "ports": ports(container), "status": status(container),
+        "createdAt": container.status.created_at, "state": words::state(container), "ports": ports(container), "status": status(container),
         "pid": container.status.pid, "exitCode": exit.map(|exit| exit.code), "oomKilled": exit.is_some_and(|exit| exit.oom_killed),
     })
 }
 
-/// Docker's word for a phase.
-pub(super) fn state(container: &Container) -> &'static str {
-    match container.status.phase {
-        Phase::Created => "created",
-        Phase::Running => "running",
-        Phase::Paused => "paused",
-        Phase::Exited => "exited",
-    }
-}
-
+/// As docker lists it, and whether it ran out of memory.
 fn status(container: &Container) -> String {
-    let now = SystemClock.now();
-    let since = |time: Option<Timestamp>| time.map_or("a moment".to_owned(), |time| span(now, time));
-    match (container.status.phase, &container.status.exit) {
-        (Phase::Created, _) => "Created".to_owned(),
-        (Phase::Running, _) => format!("Up {}", since(container.status.started_at)),
-        (Phase::Paused, _) => format!("Up {} (Paused)", since(container.status.started_at)),
-        (Phase::Exited, Some(exit)) => {
-            let why = if exit.oom_killed { " (out of memory)" } else { "" };
-            format!("Exited ({}) {} ago{why}", exit.code, span(now, exit.finished_at))
-        }
-        (Phase::Exited, None) => "Exited".to_owned(),
-    }
+    let exit = container.status.exit.as_ref().filter(|_| !container.is_running());
+    let why = if exit.is_some_and(|exit| exit.oom_killed) { " (out of memory)" } else { "" };
+    format!("{}{why}", words::status(container))
 }
 
 fn command(container: &Container) -> Vec<String> {
@@ -106,7 +87,7 @@ fn row(container: &Container, short: bool) -> [String; 7] {
         id.to_owned(),
         container.image().to_owned(),
         format!("\"{command}\""),
-        format!("{} ago", span(SystemClock.now(), container.status.created_at)),
+        format!("{} ago", words::span(SystemClock.now(), container.status.created_at)),
         status(container),
         ports(container).join(", "),
         container.name().to_owned(),
@@ -126,22 +107,4 @@ fn table(rows: &[[String; 7]]) {
     };
     line(&HEADINGS);
     rows.iter().for_each(|row| line(&row.iter().map(String::as_str).collect::<Vec<_>>()));
-}
-
-/// A span of time in the words docker uses.
-pub(super) fn span(now: Timestamp, then: Timestamp) -> String {
-    let seconds = now.since(then).as_secs();
-    match seconds {
-        0 => "Less than a second".to_owned(),
-        1 => "1 second".to_owned(),
-        2..60 => format!("{seconds} seconds"),
-        60..120 => "About a minute".to_owned(),
-        120..3600 => format!("{} minutes", seconds / 60),
-        3600..7200 => "About an hour".to_owned(),
-        7200..172_800 => format!("{} hours", seconds / 3600),
-        172_800..1_209_600 => format!("{} days", seconds / 86_400),
-        1_209_600..5_184_000 => format!("{} weeks", seconds / 604_800),
-        5_184_000..63_072_000 => format!("{} months", seconds / 2_592_000),
-        _ => format!("{} years", seconds / 31_536_000),
-    }
 }

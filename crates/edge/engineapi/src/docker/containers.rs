@@ -106,7 +106,7 @@ impl Docker {
                 let fits = filters.fits("id", |id| container.id.as_str().starts_with(id))
                     && filters
                         .fits("name", |name| container.name().contains(name.trim_matches(['^', '$', '/'])))
-                    && filters.fits("status", |status| describe::state(&container) == status)
+                    && filters.fits("status", |status| wharf_engine::words::state(&container) == status)
                     && filters.fits("exited", |code| {
                         let exit = container.status.exit.as_ref().filter(|_| !container.is_running());
                         exit.is_some_and(|exit| exit.code.to_string() == code)

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use wharf_base::{Clock as _, SystemClock, Timestamp};
+use wharf_base::Timestamp;
 use wharf_engine::{
-    Container, Engine, InputMode, MAIN, MountPoint, MountSource, Publish, Restart, by_port, networks, volumes,
+    Container, Engine, InputMode, MAIN, MountPoint, MountSource, Publish, Restart, by_port, networks,
+    volumes, words,
 };
 use wharf_image::{ImageConfig, Store};
 use wharf_runtime::Phase;
@@ -15,52 +16,12 @@ use super::answer::{Failure, merged};
 /// A time that has not come.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
-/// Docker's word for how a container is.
-pub(super) fn state(container: &Container) -> &'static str {
-    match container.status.phase {
-        Phase::Created => "created",
-        Phase::Running => "running",
-        Phase::Paused => "paused",
-        Phase::Exited => "exited",
-    }
-}
-
 /// The code it ended with, or could not be started with.
 fn exit_code(container: &Container) -> i32 {
     match (&container.status.exit, &container.record.error) {
         (Some(exit), _) if !container.is_running() => exit.code,
         (None, Some(error)) => error.code,
         _ => 0,
-    }
-}
-
-fn status(container: &Container) -> String {
-    let now = SystemClock.now();
-    let since = |time: Option<Timestamp>| time.map_or("a moment".to_owned(), |time| span(now, time));
-    match (container.status.phase, &container.status.exit) {
-        (Phase::Created, _) => "Created".to_owned(),
-        (Phase::Running, _) => format!("Up {}", since(container.status.started_at)),
-        (Phase::Paused, _) => format!("Up {} (Paused)", since(container.status.started_at)),
-        (Phase::Exited, Some(exit)) => format!("Exited ({}) {} ago", exit.code, span(now, exit.finished_at)),
-        (Phase::Exited, None) => "Exited".to_owned(),
-    }
-}
-
-/// A span of time in the words docker uses.
-fn span(now: Timestamp, then: Timestamp) -> String {
-    let seconds = now.since(then).as_secs();
-    match seconds {
-        0 => "Less than a second".to_owned(),
-        1 => "1 second".to_owned(),
-        2..60 => format!("{seconds} seconds"),
-        60..120 => "About a minute".to_owned(),
-        120..3600 => format!("{} minutes", seconds / 60),
-        3600..7200 => "About an hour".to_owned(),
-        7200..172_800 => format!("{} hours", seconds / 3600),
-        172_800..1_209_600 => format!("{} days", seconds / 86_400),
-        1_209_600..5_184_000 => format!("{} weeks", seconds / 604_800),
-        5_184_000..63_072_000 => format!("{} months", seconds / 2_592_000),
-        _ => format!("{} years", seconds / 31_536_000),
     }
 }
 
@@ -124,9 +85,9 @@ pub(super) fn row(engine: &Engine, container: &Container, with_size: bool) -> Va
         "Created": unix(container.record.created_at),
         "Ports": port_rows(&ports, &exposed),
         "Labels": labels(engine, container),
-        "State": state(container),
-        "Status": status(container),
-        "HostConfig": { "NetworkMode": mode(&spec.network) },
+        "State": words::state(container),
+        "Status": words::status(container),
+        "HostConfig": { "NetworkMode": spec.network },
         "NetworkSettings": { "Networks": endpoints(engine, container) },
         "Mounts": mounts(engine, container),
     });
@@ -139,27 +100,12 @@ pub(super) fn row(engine: &Engine, container: &Container, with_size: bool) -> Va
 
 /// Bytes a container has written to its root file system.
 pub(super) fn written(container: &Container) -> u64 {
-    let mut open = vec![container.dir.container(MAIN).join("upper")];
-    let mut bytes = 0;
-    while let Some(folder) = open.pop() {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            match entry.metadata() {
-                Ok(found) if found.is_dir() => open.push(entry.path()),
-                Ok(found) => bytes += found.len(),
-                Err(_) => {}
-            }
-        }
-    }
-    bytes
+    super::volumes::size(&container.dir.container(MAIN).join("upper"))
 }
 
 pub(super) fn unix(time: Timestamp) -> i64 {
     let begin = Timestamp::from_unix(0, 0);
     i64::try_from(time.since(begin).as_secs()).unwrap_or_default()
-}
-
-fn mode(network: &str) -> String {
-    network.to_owned()
 }
 
 /// The image's labels and the container's own.
@@ -247,7 +193,7 @@ fn state_object(container: &Container) -> Value {
     let time = |time: Option<Timestamp>| time.map_or(NEVER.to_owned(), Timestamp::to_nano);
     let error = container.record.error.as_ref().map(|error| error.message.clone());
     json!({
-        "Status": state(container),
+        "Status": words::state(container),
         "Running": container.is_running(),
         "Paused": container.status.phase == Phase::Paused,
         "Restarting": false,
@@ -268,7 +214,7 @@ fn host_config(container: &Container) -> Value {
     let mut config = merged([
         json!({
         "Binds": null, "ContainerIDFile": "", "LogConfig": { "Type": "json-file", "Config": {} },
-        "NetworkMode": mode(&spec.network), "PortBindings": by_port(&spec.publish, ""),
+        "NetworkMode": spec.network, "PortBindings": by_port(&spec.publish, ""),
         "RestartPolicy": restart_policy(spec.restart), "AutoRemove": spec.auto_remove, "VolumeDriver": "", "VolumesFrom": null,
         "ConsoleSize": [0, 0], "CapAdd": null, "CapDrop": null, "CgroupnsMode": "private", "Dns": [], "DnsOptions": [],
         "DnsSearch": [], "ExtraHosts": null, "GroupAdd": null }),

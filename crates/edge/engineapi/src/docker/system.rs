@@ -59,7 +59,7 @@ impl Docker {
         let (engine, images) = (self.engine.clone(), Arc::clone(&self.images));
         blocking(move || {
             let all = engine.all()?;
-            let count = |state: &str| all.iter().filter(|container| describe::state(container) == state).count();
+            let count = |state: &str| all.iter().filter(|container| wharf_engine::words::state(container) == state).count();
             let machine = rustix::system::sysinfo();
             let memory = (machine.totalram as u64).saturating_mul(machine.mem_unit.into());
             let name = rustix::system::uname().nodename().to_string_lossy().into_owned();

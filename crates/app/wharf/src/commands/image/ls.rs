@@ -7,7 +7,7 @@ use wharf_base::{Clock, Digest, SystemClock, Timestamp};
 use wharf_image::{ImageConfig, Index, Platform, RefEntry, Store, media_type};
 
 use super::{Globals, hinted, human, open, table};
-use crate::commands::{platform::Form, ps};
+use crate::commands::platform::Form;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -76,7 +76,8 @@ impl Args {
         }
         let now = SystemClock.now();
         let cells = rows.iter().map(|row| {
-            let created = row.created.map_or("N/A".into(), |at| format!("{} ago", ps::span(now, at)));
+            let created =
+                row.created.map_or("N/A".into(), |at| format!("{} ago", wharf_engine::words::span(now, at)));
             let tag = row.entry.reference.tag().unwrap_or("<none>").to_owned();
             let mut cells = vec![repository(&row.entry), tag, self.id(row), created, human(row.size)];
             if wide {
