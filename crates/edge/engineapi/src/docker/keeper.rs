@@ -324,7 +324,9 @@ impl Keeper {
             let record = &container.record;
             let ended = container.status.exit.as_ref().map(|exit| exit.code);
             let wants = match record.spec.restart {
-                Restart::Always | Restart::UnlessStopped => !record.stopped,
+                // As docker: also one that a person stopped.
+                Restart::Always => true,
+                Restart::UnlessStopped => !record.stopped,
                 Restart::OnFailure(_) => ended.is_some_and(|code| wants_restart(record, code)),
                 Restart::No => false,
             };
