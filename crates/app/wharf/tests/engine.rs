@@ -90,6 +90,9 @@ fn a_life(docker: &Docker) {
     assert_eq!(docker.said(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "two"]), "exited 137");
     docker.said(&["start", "two"]);
     assert_eq!(docker.said(&["inspect", "-f", "{{.State.Running}} {{.Name}}", "two"]), "true /two");
+    for _ in 0..5 {
+        docker.said(&["restart", "-t", "0", "two"]);
+    }
     assert!(docker.refused(&["rm", "two"]).1.contains("is running"));
     docker.said(&["kill", "two"]);
     assert_eq!(docker.said(&["wait", "two"]), "137");

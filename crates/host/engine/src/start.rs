@@ -5,6 +5,7 @@ use std::{
     fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use wharf_base::ContainerId;
@@ -31,6 +32,9 @@ use crate::{
 /// Names every container knows.
 const LOCAL_HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A shim that has nothing left to hold is gone after so long.
+const SHIM_ENDS: Duration = Duration::from_secs(5);
 
 /// A container whose program has been started.
 pub struct Started<T> {
@@ -61,8 +65,14 @@ impl Engine {
             if status.is_ok_and(|status| status.phase != wharf_runtime::Phase::Exited) {
                 return Err(Error::conflict(format!("container {} runs already", record.name)));
             }
-            // It has ended, and somebody is still connected.
-            self.runtime.open(&folder)?.shutdown()?;
+            // It has ended; its shim is about to, or stays for somebody who is still connected.
+            if let Ok(sandbox) = self.runtime.open(&folder) {
+                sandbox.shutdown()?;
+            }
+            let deadline = Instant::now() + SHIM_ENDS;
+            while dir.has_shim() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
         self.runtime.clean_up(&folder)?;
         let image = match (image, &record.spec.rootfs) {
