@@ -164,6 +164,8 @@ fn names(docker: &Docker) {
     ]);
     docker.said(&["run", "-d", "--name", "other", IMAGE, "sleep", "1000"]);
     let address = docker.said(&["inspect", "-f", "{{.NetworkSettings.Networks.shop.IPAddress}}", "web"]);
+    let gateway = docker.said(&["inspect", "-f", "{{.NetworkSettings.Networks.shop.Gateway}}", "web"]);
+    assert!(gateway.ends_with(".1"), "{gateway}");
     let known = |name: &str| {
         let code = format!("import socket; print(socket.gethostbyname('{name}'))");
         docker.end(&["run", "--rm", "--network", "shop", IMAGE, "python3", "-c", &code], "")

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, Write as _},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
@@ -25,6 +26,11 @@ use crate::{
 
 /// The file of the ports a container has now, with those that were chosen for it.
 pub(crate) const PORTS: &str = "ports";
+
+/// How often a folder is removed in which somebody writes meanwhile.
+const REMOVALS: usize = 100;
+/// The file of this machine's address in the network of a container.
+pub(crate) const GATEWAY: &str = "gateway";
 
 /// What an engine works with.
 #[derive(Debug, Clone)]
@@ -176,9 +182,15 @@ impl Engine {
     /// When a file cannot be removed.
     pub fn forget(&self, id: &ContainerId, name: &str) -> Result<()> {
         let folder = self.folder(id);
-        match fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).at("remove", &folder),
-            _ => {}
+        // Whoever puts an ended container in order may write there meanwhile, once.
+        for attempt in 0.. {
+            match fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && attempt < REMOVALS => {}
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).at("remove", &folder);
+                }
+                _ => break,
+            }
         }
         if !name.is_empty() {
             names::release(&self.root, id, name)?;
@@ -315,6 +327,12 @@ impl Container {
         }
         let ports = fs::read_to_string(self.dir.path().join(PORTS)).unwrap_or_default();
         ports.split_whitespace().filter_map(|port| port.parse().ok()).collect()
+    }
+
+    /// This machine's address in its network, while it runs.
+    pub fn gateway(&self) -> Option<Ipv4Addr> {
+        let text = self.is_running().then(|| fs::read_to_string(self.dir.path().join(GATEWAY)).ok())??;
+        text.parse().ok()
     }
 
     /// Whether its program runs.

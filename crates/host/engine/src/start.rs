@@ -21,7 +21,7 @@ use wharf_runtime::{
 use crate::{
     GROUP, MAIN, archive,
     bridge::resolver,
-    containers::{Engine, PORTS, log_of},
+    containers::{Engine, GATEWAY, PORTS, log_of},
     error::{Error, ErrorKind, IoContext as _, Result},
     image::{self, Image},
     networks,
@@ -170,6 +170,8 @@ impl New<'_> {
             let file = self.folder.join(PORTS);
             fs::write(&file, text.join(" ")).at("write", &file)?;
         }
+        let gateway = self.folder.join(GATEWAY);
+        fs::write(&gateway, joined.gateway.to_string()).at("write", &gateway)?;
         let hosts = self.folder.join("etc/hosts");
         let text = format!(
             "{LOCAL_HOSTS}{}\t{}\n{}",

@@ -128,6 +128,11 @@ fn exposed(engine: &Engine, container: &Container) -> Vec<String> {
     ports
 }
 
+/// This machine as the container sees it.
+fn gateway(container: &Container) -> String {
+    container.gateway().map_or_else(String::new, |address| address.to_string())
+}
+
 /// The networks of a container with its address there.
 fn endpoints(engine: &Engine, container: &Container) -> Value {
     let spec = &container.record.spec;
@@ -142,7 +147,7 @@ fn endpoints(engine: &Engine, container: &Container) -> Value {
         json!({
             "IPAMConfig": null, "Links": null, "Aliases": if given { json!(names) } else { Value::Null },
             "MacAddress": "", "DriverOpts": null, "NetworkID": id, "EndpointID": if address.is_some() { container.id.as_str() } else { "" },
-            "Gateway": "", "IPAddress": address.map_or(String::new(), |a| a.to_string()), "IPPrefixLen": if address.is_some() { 32 } else { 0 },
+            "Gateway": gateway(container), "IPAddress": address.map_or(String::new(), |a| a.to_string()), "IPPrefixLen": if address.is_some() { 32 } else { 0 },
             "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "DNSNames": [container.name(), container.id.short()],
         })
     };
@@ -339,7 +344,7 @@ pub(super) fn inspect(engine: &Engine, container: &Container, with_size: bool) -
             "NetworkSettings": {
                 "Bridge": "", "SandboxID": if container.is_running() { container.id.as_str() } else { "" },
                 "SandboxKey": container.status.pid.map_or(String::new(), |pid| format!("/proc/{pid}/ns/net")),
-                "Ports": ports, "IPAddress": address, "IPPrefixLen": if address.is_empty() { 0 } else { 32 }, "Gateway": "",
+                "Ports": ports, "IPAddress": address, "IPPrefixLen": if address.is_empty() { 0 } else { 32 }, "Gateway": gateway(container),
                 "MacAddress": "", "Networks": endpoints(engine, container),
             },
         }),
