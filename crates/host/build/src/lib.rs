@@ -25,5 +25,5 @@ pub use build::{
 pub use error::{Error, ErrorKind, Place, Result};
 pub use ignore::Ignore;
 pub use pack::{PackReport, PackRequest, pack};
-pub use progress::{Cancel, Progress, StepId};
+pub use progress::{Cancel, CancelOnDrop, Progress, StepId};
 pub use remote::{Fetch, FetchRequest, FetchResponse, is_archive};

@@ -70,6 +70,16 @@ pub(crate) type Listener<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Arc<AtomicBool>);
 
+/// Ends a build when it is dropped: when nobody waits for it any more.
+#[derive(Debug)]
+pub struct CancelOnDrop(pub Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
 impl Cancel {
     /// Asks the build to end soon.
     pub fn cancel(&self) {

@@ -1,8 +1,7 @@
 //! The containers of a data folder: found by name and id, put in order when their shim was killed.
 
 use std::{
-    fs,
-    io::{self, Write as _},
+    fs, io,
     net::Ipv4Addr,
     path::{Path, PathBuf},
 };
@@ -17,7 +16,7 @@ use wharf_runtime::{
 use crate::{
     MAIN,
     bridge::Bridge,
-    error::{Error, IoContext as _, Result},
+    error::{Error, IoContext as _, Result, write_json},
     image::{self, Image, leaseholder},
     names, networks,
     ports::Publish,
@@ -145,13 +144,7 @@ impl Engine {
     /// # Errors
     /// When the disk is full.
     pub fn write(&self, record: &Record) -> Result<()> {
-        let path = self.folder(&record.id).join("container.json");
-        let draft = path.with_extension("new");
-        let bytes = serde_json::to_vec(record).map_err(|error| Error::host(error.to_string()))?;
-        fs::File::create(&draft)
-            .and_then(|mut file| file.write_all(&bytes))
-            .and_then(|()| fs::rename(&draft, &path))
-            .at("write", &path)
+        write_json(&self.folder(&record.id).join("container.json"), record)
     }
 
     /// Changes what is known of a container.

@@ -36,12 +36,16 @@ pub(crate) fn locked(root: &Path) -> Result<File> {
     Ok(lock)
 }
 
+/// Whether a text can be the name of a container, a network or a volume, and thereby of a file.
+pub(crate) fn is_name(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && text.len() <= 200
+        && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
 fn check(name: &str) -> Result<()> {
-    let mut bytes = name.bytes();
-    let ok = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
-        && name.len() <= 200
-        && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-    if ok {
+    if is_name(name) {
         return Ok(());
     }
     Err(Error::invalid(format!("'{name}' cannot be a container's name"))

@@ -15,7 +15,8 @@ use wharf_base::{Clock as _, ContainerId, SystemClock, Timestamp, closest, rando
 
 use crate::{
     containers::{Container, Engine},
-    error::{Error, IoContext as _, Result},
+    error::{Error, IoContext as _, Result, write_json},
+    names,
 };
 
 /// The network everyone is on who asks for none.
@@ -64,14 +65,11 @@ pub fn is_predefined(name: &str) -> bool {
 /// # Errors
 /// When the name is taken or cannot be one.
 pub fn create(data: &Path, name: &str, labels: BTreeMap<String, String>) -> Result<UserNetwork> {
-    let mut bytes = name.bytes();
-    let good = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
-        && name.len() <= 200
-        && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-    if !good {
+    if !names::is_name(name) {
         let error = Error::invalid(format!("'{name}' cannot be a network's name"));
         return Err(error.hint("begin with a letter or digit and use letters, digits, '_', '.' and '-'"));
     }
+    let _lock = names::locked(&data.join("containers"))?;
     if is_predefined(name) || path(data, name).exists() {
         return Err(Error::conflict(format!("network with name {name} already exists")));
     }
@@ -91,10 +89,7 @@ pub fn create(data: &Path, name: &str, labels: BTreeMap<String, String>) -> Resu
 fn write(data: &Path, network: &UserNetwork) -> Result<()> {
     let folder = folder(data);
     fs::create_dir_all(&folder).at("make the folder", &folder)?;
-    let path = path(data, &network.name);
-    let draft = path.with_extension("new");
-    let bytes = serde_json::to_vec(network).map_err(|error| Error::host(error.to_string()))?;
-    fs::write(&draft, bytes).and_then(|()| fs::rename(&draft, &path)).at("write", &path)
+    write_json(&path(data, &network.name), network)
 }
 
 /// All networks people made, by name.
@@ -143,6 +138,7 @@ impl Engine {
     /// # Errors
     /// When there is no such network, or the container has no address to be found at.
     pub fn join(&self, network: &str, container: &Container, aliases: Vec<String>) -> Result<()> {
+        let _lock = names::locked(&self.root)?;
         let mut network = find(self.data(), network)?;
         if matches!(container.record.spec.network.as_str(), HOST | NONE) {
             let error = format!("container {} has no address of its own", container.name());
@@ -158,6 +154,7 @@ impl Engine {
     /// # Errors
     /// When there is no such network, or it is not on it.
     pub fn leave(&self, network: &str, container: &Container) -> Result<()> {
+        let _lock = names::locked(&self.root)?;
         let mut network = find(self.data(), network)?;
         if network.aliases(container).is_none() {
             let error =
@@ -174,12 +171,12 @@ impl Engine {
     /// # Errors
     /// When the containers cannot be read.
     pub fn members(&self, network: &UserNetwork) -> Result<Vec<(Container, Option<Ipv4Addr>)>> {
-        let mut members = Vec::new();
-        for container in self.all()?.into_iter().filter(|container| network.aliases(container).is_some()) {
-            let address = if container.is_running() { self.bridge().address(&container.id)? } else { None };
-            members.push((container, address));
-        }
-        Ok(members)
+        let all = self.all()?.into_iter().filter(|container| network.aliases(container).is_some());
+        all.map(|container| Ok((container.clone(), self.address_of(&container)?))).collect()
+    }
+
+    fn address_of(&self, container: &Container) -> Result<Option<Ipv4Addr>> {
+        if container.is_running() { self.bridge().address(&container.id) } else { Ok(None) }
     }
 
     /// Removes a network.
@@ -210,18 +207,23 @@ impl Engine {
         if networks.is_empty() {
             return Ok(found);
         }
-        for network in &networks {
-            let members = self.members(network)?;
-            if !members.iter().any(|(_, address)| *address == Some(source)) {
-                continue;
-            }
-            for (container, address) in members {
-                let aliases = network.aliases(&container).unwrap_or_default();
+        let mut running = Vec::new();
+        for container in self.all()? {
+            running.extend(self.address_of(&container)?.map(|address| (container, address)));
+        }
+        let Some((asking, _)) = running.iter().find(|(_, address)| *address == source) else {
+            return Ok(found);
+        };
+        for network in networks.iter().filter(|network| network.aliases(asking).is_some()) {
+            for (container, address) in &running {
+                let Some(aliases) = network.aliases(container) else { continue };
                 let known = container.name().eq_ignore_ascii_case(name)
                     || container.id.short() == name
                     || container.record.spec.hostname.as_deref() == Some(name)
                     || aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name));
-                found.extend(address.filter(|address| known && !found.contains(address)));
+                if known && !found.contains(address) {
+                    found.push(*address);
+                }
             }
         }
         Ok(found)

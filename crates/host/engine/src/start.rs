@@ -359,7 +359,7 @@ impl New<'_> {
             }
             MountSource::Volume(name) => {
                 let folder = volumes::get_or_make(self.engine.data(), name)?;
-                if is_empty(&folder) {
+                if is_empty(&folder) && !options.contains(&"nocopy") {
                     archive::fill(&folder, &self.image.lower_dirs, &mount.target)?;
                 }
                 let options: Vec<&str> = options.into_iter().filter(|option| *option != "nocopy").collect();

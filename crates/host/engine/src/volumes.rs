@@ -11,7 +11,8 @@ use wharf_base::{Clock as _, SystemClock, Timestamp, closest};
 
 use crate::{
     containers::Engine,
-    error::{Error, IoContext as _, Result},
+    error::{Error, IoContext as _, Result, write_json},
+    names,
     spec::MountSource,
 };
 
@@ -38,11 +39,7 @@ pub fn files(data: &Path, name: &str) -> PathBuf {
 }
 
 fn check(name: &str) -> Result<()> {
-    let mut bytes = name.bytes();
-    let good = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
-        && name.len() <= 200
-        && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-    if good {
+    if names::is_name(name) {
         return Ok(());
     }
     Err(Error::invalid(format!("'{name}' cannot be a volume's name")).hint(
@@ -62,9 +59,7 @@ pub fn create(data: &Path, name: &str, labels: BTreeMap<String, String>) -> Resu
     let volume = Volume { name: name.to_owned(), created_at: SystemClock.now(), labels };
     let (folder, files) = (folder(data, name), files(data, name));
     fs::create_dir_all(&files).at("make the folder", &files)?;
-    let (path, draft) = (folder.join("volume.json"), folder.join("volume.json.new"));
-    let bytes = serde_json::to_vec(&volume).map_err(|error| Error::host(error.to_string()))?;
-    fs::write(&draft, bytes).and_then(|()| fs::rename(&draft, &path)).at("write", &path)?;
+    write_json(&folder.join("volume.json"), &volume)?;
     Ok(volume)
 }
 

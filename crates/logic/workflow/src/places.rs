@@ -7,16 +7,23 @@ use crate::{
     yaml::syntax,
 };
 
-/// Values below this depth have the place of what holds them.
-const MAX_DEPTH: usize = 64;
-
 /// Where the values of each document stand. Documents without a value are left out.
 #[derive(Debug, Clone, Default)]
-pub struct Places(Vec<Vec<(String, Position)>>);
+pub struct Places(Vec<Vec<Value>>);
+
+/// A value of a document; the first is its root.
+#[derive(Debug, Clone)]
+struct Value {
+    /// The value that holds it, by its place in the list.
+    parent: usize,
+    /// Its key, or `[0]` in a list.
+    name: String,
+    at: Position,
+}
 
 /// A collection under way.
 struct Open {
-    path: String,
+    value: usize,
     /// The index of the next item; nothing in a mapping.
     next: Option<usize>,
     /// The key whose value comes next.
@@ -30,15 +37,24 @@ impl Places {
     /// Where it stops being YAML, and why.
     pub fn read(file: &str, text: &str) -> Result<Self, Problem> {
         let mut documents = Vec::new();
-        let mut places = Vec::new();
+        let mut values = Vec::new();
         let mut open: Vec<Open> = Vec::new();
         for event in Parser::new_from_str(text) {
             let (event, span) = event.map_err(|error| syntax(file, text, &error))?;
             let at = Position { line: span.start.line(), column: span.start.col() + 1 };
-            match event {
-                Event::DocumentStart(..) => places.clear(),
-                Event::DocumentEnd if !places.is_empty() => documents.push(std::mem::take(&mut places)),
-                Event::SequenceEnd | Event::MappingEnd => drop(open.pop()),
+            let next = match event {
+                Event::DocumentStart(..) => {
+                    values.clear();
+                    continue;
+                }
+                Event::DocumentEnd if !values.is_empty() => {
+                    documents.push(std::mem::take(&mut values));
+                    continue;
+                }
+                Event::SequenceEnd | Event::MappingEnd => {
+                    open.pop();
+                    continue;
+                }
                 Event::Scalar(text, style, ..) => {
                     // A key waits for its value.
                     if let Some(Open { next: None, key: key @ None, .. }) = open.last_mut() {
@@ -47,20 +63,20 @@ impl Places {
                     }
                     let nothing = style == ScalarStyle::Plain && matches!(&*text, "" | "~" | "null");
                     if !(open.is_empty() && nothing) {
-                        note(&mut places, &mut open, at);
+                        note(&mut values, &mut open, at);
                     }
+                    continue;
                 }
-                Event::Alias(..) => drop(note(&mut places, &mut open, at)),
-                Event::SequenceStart(..) => {
-                    let path = note(&mut places, &mut open, at);
-                    open.push(Open { path, next: Some(0), key: None });
+                Event::Alias(..) => {
+                    note(&mut values, &mut open, at);
+                    continue;
                 }
-                Event::MappingStart(..) => {
-                    let path = note(&mut places, &mut open, at);
-                    open.push(Open { path, next: None, key: None });
-                }
-                _ => {}
-            }
+                Event::SequenceStart(..) => Some(0),
+                Event::MappingStart(..) => None,
+                _ => continue,
+            };
+            let value = note(&mut values, &mut open, at);
+            open.push(Open { value, next, key: None });
         }
         Ok(Self(documents))
     }
@@ -68,38 +84,38 @@ impl Places {
     /// Where a value of a document stands (`spec.containers[0].image`): its key, or its own place in a list. When it
     /// is not there, the place of the innermost value that holds it.
     pub fn find(&self, document: usize, path: &str) -> Position {
-        let Some(places) = self.0.get(document) else { return Position { line: 1, column: 1 } };
-        let mut path = path.trim_start_matches('.');
-        loop {
-            if let Some((_, at)) = places.iter().find(|(known, _)| known == path) {
-                return *at;
-            }
-            path = path.rfind(['.', '[']).map_or("", |end| &path[..end]);
+        let values = self.0.get(document).map_or(&[][..], Vec::as_slice);
+        let Some(root) = values.first() else { return Position { line: 1, column: 1 } };
+        let (mut found, mut at, mut path) = (0, root.at, path.trim_start_matches('.'));
+        while !path.is_empty() {
+            // Keys may have dots of their own.
+            let child = values.iter().enumerate().skip(1).find_map(|(index, value)| {
+                let rest = (value.parent == found).then(|| path.strip_prefix(value.name.as_str()))??;
+                (rest.is_empty() || rest.starts_with(['.', '['])).then_some((index, value.at, rest))
+            });
+            let Some((index, place, rest)) = child else { break };
+            (found, at, path) = (index, place, rest.trim_start_matches('.'));
         }
+        at
     }
 }
 
-/// Notes the place of a value; gives its path.
-fn note(places: &mut Vec<(String, Position)>, open: &mut [Open], at: Position) -> String {
-    let depth = open.len();
-    let (path, at) = match open.last_mut() {
-        None => (String::new(), at),
-        Some(Open { path, next: Some(next), .. }) => {
+/// Notes the place of a value; gives its own in the list.
+fn note(values: &mut Vec<Value>, open: &mut [Open], at: Position) -> usize {
+    let (parent, name, at) = match open.last_mut() {
+        None => (0, String::new(), at),
+        Some(Open { value, next: Some(next), .. }) => {
             *next += 1;
-            (format!("{path}[{}]", *next - 1), at)
+            (*value, format!("[{}]", *next - 1), at)
         }
-        Some(Open { path, next: None, key }) => match key.take() {
-            Some((key, at)) if path.is_empty() => (key, at),
-            Some((key, at)) => (format!("{path}.{key}"), at),
-            // A key that is itself a collection.
-            None => (format!("{path}.?"), at),
-        },
+        // A key that is itself a collection has no name.
+        Some(Open { value, key, .. }) => {
+            let (name, at) = key.take().unwrap_or((String::new(), at));
+            (*value, name, at)
+        }
     };
-    if depth > MAX_DEPTH {
-        return String::new();
-    }
-    places.push((path.clone(), at));
-    path
+    values.push(Value { parent, name, at });
+    values.len() - 1
 }
 
 #[cfg(test)]
@@ -121,6 +137,7 @@ mod tests {
             (0, "status.x.y", 2, 1),
             (1, "metadata.labels", 12, 3),
             (1, "metadata.labels[a]", 12, 3),
+            (1, "metadata.labels.a.b/c", 12, 12),
             (2, "kind", 1, 1),
         ] {
             assert_eq!(places.find(document, path), Position { line, column }, "{document} {path}");

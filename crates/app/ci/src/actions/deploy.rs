@@ -52,9 +52,8 @@ fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
         let mut tell = |manifest: &Manifest, warnings: Vec<String>| {
             for warning in warnings {
                 let line = format!("warning: {}: {warning}", manifest.place());
-                if !told.contains(&line) {
+                if told.insert(line.clone()) {
                     call.say(&line);
-                    told.insert(line);
                 }
             }
         };

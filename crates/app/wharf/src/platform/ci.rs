@@ -9,7 +9,9 @@ use anyhow::{Context, Result, anyhow};
 use futures_util::future::BoxFuture;
 use tokio::task::spawn_blocking;
 use wharf_base::Hinted;
-use wharf_build::{BuildRequest, Builder, Cancel, Context as BuildContext, DockerfileSource, Progress};
+use wharf_build::{
+    BuildRequest, Builder, Cancel, CancelOnDrop, Context as BuildContext, DockerfileSource, Progress,
+};
 use wharf_ci::{
     sandbox::{JobNetwork, NetworkFiles},
     services::{Build, BuildOrder, Built, Finding, Pull, Say, Scan},
@@ -24,15 +26,6 @@ use super::host::{Puller, Wiring};
 pub(crate) struct Images {
     pub(crate) images: Arc<Store>,
     pub(crate) builder: Arc<Builder>,
-}
-
-/// Ends a build nobody waits for any more.
-struct CancelOnDrop(Cancel);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
 }
 
 impl Build for Images {

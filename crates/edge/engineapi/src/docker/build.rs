@@ -1,29 +1,23 @@
 //! `POST /build`: the classic build, a tar of the context in and lines of JSON out.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use wharf_build::{BuildRequest, Cancel, Context, DockerfileSource, Progress};
+use wharf_build::{BuildRequest, Cancel, CancelOnDrop, Context, DockerfileSource, Progress};
 use wharf_image::Reference;
 
 use super::{
     Call, Docker,
-    answer::{Failure, Reply, streaming},
+    answer::{Failure, Reply, json_of, streaming},
     archive::reader_of,
-    containers::body_of,
+    blocking,
     route::Query,
 };
-
-/// Ends a build nobody waits for any more.
-struct CancelOnDrop(Cancel);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
-}
 
 impl Docker {
     pub(super) async fn build(&self, call: Call) -> Reply {
@@ -89,28 +83,25 @@ impl Docker {
             }
         });
         let guard = CancelOnDrop(cancel);
-        let body = body_of(async move { receiver });
-        Ok(streaming(guarded(body, guard), "application/json"))
+        let lines = futures_util::stream::unfold((receiver, guard), |(mut receiver, guard)| async move {
+            let line = receiver.recv().await?;
+            Some((Ok::<_, std::io::Error>(line), (receiver, guard)))
+        });
+        Ok(streaming(wharf_http::stream(lines), "application/json"))
     }
-}
 
-/// A body that keeps something as long as somebody reads it.
-fn guarded<T: Send + 'static>(body: wharf_http::Body, guard: T) -> wharf_http::Body {
-    use http_body_util::BodyExt as _;
-    let frames = futures_util::stream::unfold((body, guard), |(mut body, guard)| async move {
-        loop {
-            let frame = body.frame().await?;
-            let bytes = match frame {
-                Ok(frame) => match frame.into_data() {
-                    Ok(bytes) => Ok(bytes),
-                    Err(_) => continue,
-                },
-                Err(error) => Err(std::io::Error::other(error.to_string())),
-            };
-            return Some((bytes, (body, guard)));
-        }
-    });
-    wharf_http::stream(frames)
+    /// Forgets the results of steps that no build under way needs.
+    pub(super) async fn prune_builds(&self) -> Reply {
+        let builder = self.builder.clone();
+        let removed = blocking(move || {
+            let removed = builder.map_or(Ok(0), |builder| builder.prune(Duration::ZERO));
+            removed.map_err(|error| Failure::internal(error.to_string()))
+        })
+        .await?;
+        tracing::info!(removed, "results of builds were forgotten");
+        // Their layers go with the next collection of images.
+        Ok(json_of(&json!({ "CachesDeleted": [], "SpaceReclaimed": 0 })))
+    }
 }
 
 /// Parameters that would change what is built and cannot be done.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use wharf_base::{Digest, Timestamp};
 use wharf_engine::Engine;
-use wharf_image::{GcOptions, ImageConfig, Index, Platform, RefEntry, Reference, Store, media_type};
+use wharf_image::{GcOptions, ImageConfig, Index, RefEntry, Reference, Store, media_type};
 
 use crate::client::{Client, DockerConfig, Progress, Step};
 
@@ -212,7 +212,7 @@ impl Docker {
     }
 
     async fn load(&self, call: Call) -> Reply {
-        let (images, quiet) = (Arc::clone(&self.images), call.query.flag("quiet"));
+        let images = Arc::clone(&self.images);
         let input = reader_of(call.body);
         let lines = blocking(move || {
             let mut lines = String::new();
@@ -237,7 +237,6 @@ impl Docker {
             Ok(lines)
         })
         .await?;
-        let _ = quiet;
         Ok(streaming(wharf_http::full(lines), "application/json"))
     }
 
@@ -255,7 +254,7 @@ impl Docker {
         tokio::spawn(async move {
             let lines = Lines::new(out, Way::In);
             let tag = reference.selector();
-            lines.say(json!({ "status": format!("Pulling from {}", reference.path()), "id": tag }));
+            lines.say(json!({ "status": format!("Pulling from {}", reference.path()), "id": tag })).await;
             let before = images.lookup(&reference).ok().map(|target| target.digest);
             match Client::with_credentials(credentials).pull(&images, &reference, &lines).await {
                 Ok(target) => {
@@ -263,10 +262,10 @@ impl Docker {
                         true => "Image is up to date for",
                         false => "Downloaded newer image for",
                     };
-                    lines.say(json!({ "status": format!("Digest: {}", target.digest) }));
-                    lines.say(json!({ "status": format!("Status: {newer} {}", reference.familiar()) }));
+                    lines.say(json!({ "status": format!("Digest: {}", target.digest) })).await;
+                    lines.say(json!({ "status": format!("Status: {newer} {}", reference.familiar()) })).await;
                 }
-                Err(error) => lines.fail(&Failure::from(error)),
+                Err(error) => lines.fail(&Failure::from(error)).await,
             }
         });
         Ok(streaming(body_of(async { receiver }), "application/json"))
@@ -283,16 +282,16 @@ impl Docker {
             let lines = Lines::new(out, Way::Out);
             lines.say(
                 json!({ "status": format!("The push refers to repository [{}]", reference.repository()) }),
-            );
+            ).await;
             match Client::with_credentials(credentials).push(&images, &reference, &lines).await {
                 Ok(pushed) => {
                     let tag = reference.tag().unwrap_or("latest");
-                    lines.say(json!({ "status": format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size) }));
+                    lines.say(json!({ "status": format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size) })).await;
                     lines.say(json!({
                         "progressDetail": {}, "aux": { "Tag": tag, "Digest": pushed.digest, "Size": pushed.size },
-                    }));
+                    })).await;
                 }
-                Err(error) => lines.fail(&Failure::from(error)),
+                Err(error) => lines.fail(&Failure::from(error)).await,
             }
         });
         Ok(streaming(body_of(async { receiver }), "application/json"))
@@ -455,14 +454,15 @@ impl Lines {
         Self { out, way, told: Mutex::default() }
     }
 
-    fn say(&self, line: Value) {
-        // Progress that a slow reader misses is told by the next.
-        let _ = self.out.try_send(Bytes::from(format!("{line}\n")));
+    /// Waits for the reader.
+    async fn say(&self, line: Value) {
+        // Who went away is told nothing.
+        let _ = self.out.send(Bytes::from(format!("{line}\n"))).await;
     }
 
-    fn fail(&self, failure: &Failure) {
+    async fn fail(&self, failure: &Failure) {
         let message = failure.message();
-        self.say(json!({ "errorDetail": { "message": message }, "error": message }));
+        self.say(json!({ "errorDetail": { "message": message }, "error": message })).await;
     }
 }
 
@@ -492,11 +492,8 @@ impl Progress for Lines {
             told.insert(id.to_owned(), now);
         }
         let detail = detail.map_or(json!({}), |(done, total)| json!({ "current": done, "total": total }));
-        self.say(json!({ "status": status, "progressDetail": detail, "id": id }));
+        let line = json!({ "status": status, "progressDetail": detail, "id": id });
+        // Progress that a slow reader misses is told by the next.
+        let _ = self.out.try_send(Bytes::from(format!("{line}\n")));
     }
-}
-
-/// The platform images are for.
-pub(super) fn platform() -> Platform {
-    Platform::host()
 }

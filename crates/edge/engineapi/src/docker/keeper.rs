@@ -207,7 +207,8 @@ impl Keeper {
         locked(&self.owned).insert(record.id.clone());
         self.engine.change(&record.id, |record| record.stopped = false)?;
         let started = self.engine.start(record, None, None, |sandbox| {
-            for sender in locked(&live.waiting).drain(..) {
+            let waiting = std::mem::take(&mut *locked(&live.waiting));
+            for sender in waiting {
                 // It may have gone away.
                 let _ = sender.send(sandbox.attach(MAIN)?);
             }
@@ -253,7 +254,11 @@ impl Keeper {
         if record.spec.auto_remove {
             return self.removed_by_itself(&record).await;
         }
-        self.restart_later(&record.id, exit.code, Some(began.elapsed()));
+        let (keeper, code, ran) = (Arc::clone(&self), exit.code, began.elapsed());
+        let asked = tokio::task::spawn_blocking(move || keeper.restart_later(&record.id, code, Some(ran)));
+        if let Err(error) = asked.await {
+            tracing::error!(%error, "whether a container is to be restarted is not known");
+        }
     }
 
     /// Its shim removes the folder of a container that removes itself; the rest is done here.
@@ -287,7 +292,7 @@ impl Keeper {
         self.gone(&record.id);
     }
 
-    /// Starts a container again after a pause, if it is to be.
+    /// Starts a container again after a pause, if it is to be. Blocks for a moment.
     fn restart_later(self: &Arc<Self>, id: &ContainerId, code: i32, ran: Option<Duration>) {
         let Ok(container) = self.engine.load(id) else { return };
         if !wants_restart(&container.record, code) {
@@ -343,7 +348,7 @@ impl Keeper {
         }
     }
 
-    /// How a container ends. Without `next`, one that does not run has ended already.
+    /// How a container ends from now on, and how often it has.
     pub(super) fn ends(&self, container: &Container) -> (watch::Receiver<Ends>, Ends) {
         let receiver = self.live(&container.id).ends.subscribe();
         let now = receiver.borrow().clone();

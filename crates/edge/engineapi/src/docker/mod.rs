@@ -105,9 +105,7 @@ impl Docker {
             (_, ["volumes", rest @ ..]) => self.volumes(&method, rest, call).await,
             ("POST", ["commit"]) => self.commit(call).await,
             ("POST", ["build"]) => self.build(call).await,
-            ("POST", ["build", "prune"]) => {
-                Ok(answer::json_of(&serde_json::json!({ "CachesDeleted": [], "SpaceReclaimed": 0 })))
-            }
+            ("POST", ["build", "prune"]) => self.prune_builds().await,
             (_, ["session" | "grpc"]) => Err(Failure::not_supported(
                 "BuildKit sessions are not supported: set DOCKER_BUILDKIT=0, or use 'wharf build'",
             )),

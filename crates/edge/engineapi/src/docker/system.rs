@@ -35,7 +35,7 @@ pub(super) fn ping() -> Response<Body> {
 }
 
 fn architecture() -> String {
-    images::platform().architecture
+    wharf_image::Platform::host().architecture
 }
 
 fn kernel() -> String {
