@@ -146,13 +146,12 @@ fn now() -> u64 {
 fn nothing_acknowledged_is_lost_in_ten_kills() {
     let mut platform = Platform::start();
     let kubectl = platform.kubectl();
-    let address = format!("10.96.{}.9", 16 + std::process::id() % 200);
     kubectl.apply_object(&server("web", 2));
     kubectl.apply_object(&server("busy", 1));
     kubectl.apply_object(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
-        "spec": {"clusterIP": address, "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}}));
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}}));
     kubectl.run(&["rollout", "status", "deployment/web", "--timeout=80s"]);
-    let at = format!("{address}:80");
+    let at = kubectl.cluster_address("web");
     until("the service answers", || get(&at, "web", "/"));
     let (before, pod) =
         (running(&kubectl), text(&kubectl.list(&["pods", "-l", "app=web"])[0], "/metadata/name").to_owned());

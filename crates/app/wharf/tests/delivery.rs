@@ -151,17 +151,12 @@ fn rollout(version: &str) -> Value {
 fn a_rollout_goes_on_after_each_kill() {
     let mut platform = Platform::start();
     let kubectl = platform.kubectl();
-    let address = format!("10.96.{}.11", 16 + std::process::id() % 200);
-    for (name, address) in [("web", Some(&address)), ("web-canary", None)] {
-        let mut service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
-            "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}});
-        if let Some(address) = address {
-            service["spec"]["clusterIP"] = json!(address);
-        }
-        kubectl.apply_object(&service);
+    for name in ["web", "web-canary"] {
+        kubectl.apply_object(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+            "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}}));
     }
     kubectl.apply_object(&rollout("one"));
-    let at = format!("{address}:80");
+    let at = kubectl.cluster_address("web");
     until("the first version answers", || get(&at, "web", "/"));
     let state = || kubectl.get(&["rollout.argoproj.io", "web"]);
     until("it is healthy", || match state() {

@@ -42,13 +42,7 @@ print("serving", flush=True)
 server.serve_forever()
 "#;
 
-/// An address nobody else on this machine is likely to have: the machine itself can reach only one platform under each.
-fn cluster_address(version: &str) -> String {
-    let minor: u32 = version.split('.').nth(1).unwrap().parse().unwrap();
-    format!("10.96.{}.{}", 16 + std::process::id() % 200, 16 + minor)
-}
-
-fn manifests(address: &str) -> String {
+fn manifests() -> String {
     let settings = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"},
         "data": {"server.py": SERVER, "color": "green"}});
     let container = json!({"name": "main", "image": IMAGE, "command": ["python3", "/app/server.py"],
@@ -63,7 +57,7 @@ fn manifests(address: &str) -> String {
                 "spec": {"containers": [container],
                     "volumes": [{"name": "app", "configMap": {"name": "settings"}}]}}}});
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
-        "spec": {"clusterIP": address, "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]}});
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]}});
     let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
     let ingress = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "web"},
         "spec": {"rules": [{"host": "web.test",
@@ -251,10 +245,9 @@ fn updates_under_load(kubectl: &Kubectl, platform: &Platform, address: &str) {
 fn a_service_lives(version: &str) {
     let platform = Platform::start();
     let kubectl = platform.kubectl_of(version);
-    let address = cluster_address(version);
-    let at = format!("{address}:80");
-    let objects = manifests(&address);
+    let objects = manifests();
     kubectl.apply(&objects);
+    let at = kubectl.cluster_address("web");
     rolled_out(&kubectl);
     assert!(kubectl.apply(&objects).lines().all(|line| line.ends_with("unchanged")));
     kubectl.run(&["scale", "deployment/web", "--replicas=3"]);

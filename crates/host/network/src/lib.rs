@@ -4,8 +4,8 @@
 //! per instance translates service addresses and host ports. [`ServiceRules`] holds that table as it is told; it does not
 //! know the API. [`ServiceProxy`] and [`DnsServer`] read the API and tell.
 //!
-//! Several instances on one machine have the same service addresses. Each counts them for its own pods only; what the
-//! host itself sends to such an address goes to the instance that has it, and to any one of them when several do.
+//! Several instances on one machine have networks of their own, for pods and for service addresses. They share the host's
+//! ports: a node port that several have leads to any one of them.
 
 mod dns;
 mod engine;

@@ -18,6 +18,10 @@ use crate::{
 
 /// Instances on one machine choose their ranges one after another.
 const MACHINE_LOCK: &str = "/run/wharf-network.lock";
+/// The size of an instance's network of service addresses.
+const SERVICES_PREFIX: u8 = 16;
+/// Which of the service addresses is cluster DNS, as kubeadm has it.
+const DNS: u32 = 10;
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 /// Routes of the host itself win over those to services.
 const FIRST_METRIC: u32 = 10_000;
@@ -31,10 +35,23 @@ pub struct NetworkConfig {
     pub data: PathBuf,
     /// Where this node's /24 is taken from.
     pub pods: Ipv4Net,
-    /// The addresses of services.
+    /// Where this instance's network of service addresses is taken from: a /16, or all of it when it is smaller.
     pub services: Ipv4Net,
-    /// The address of cluster DNS, one of `services`.
-    pub dns: Ipv4Addr,
+}
+
+impl NetworkConfig {
+    /// The network of service addresses that was chosen for this folder, or the one that would be on a machine without
+    /// other instances.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn services(&self) -> Result<Ipv4Net> {
+        Ok(Store::open(&self.data)?.services()?.unwrap_or(self.first_services()))
+    }
+
+    fn first_services(&self) -> Ipv4Net {
+        Ipv4Net::new(self.services.address(), self.services.prefix().max(SERVICES_PREFIX))
+    }
 }
 
 /// The pod network of one instance.
@@ -62,7 +79,7 @@ impl PodNetwork {
         let firewall = Box::new(Nftables::open(format!("wharf-{}", config.instance))?);
         let rules = ServiceRules::open(firewall, store.clone(), Table::new(layout)).await?;
         let network = Self { links, gateway, rules, store, instance: config.instance };
-        network.rules.set_platform("dns", network.dns_rules(config.dns)).await?;
+        network.rules.set_platform("dns", network.dns_rules()).await?;
         Ok(network)
     }
 
@@ -74,6 +91,17 @@ impl PodNetwork {
     /// The host's own address in it: the pods' gateway, and where cluster DNS listens.
     pub fn gateway(&self) -> Ipv4Addr {
         self.gateway.pods.gateway()
+    }
+
+    /// The network of service addresses.
+    pub fn service_range(&self) -> Ipv4Net {
+        self.gateway.services
+    }
+
+    /// Where pods find cluster DNS: the tenth address of services.
+    pub fn dns(&self) -> Ipv4Addr {
+        let services = self.gateway.services;
+        services.nth(DNS).unwrap_or(services.address())
     }
 
     /// Service load balancing.
@@ -171,8 +199,8 @@ impl PodNetwork {
         self.publish(id, Vec::new()).await
     }
 
-    /// Gateway links of other instances on this machine. They share the addresses of Services: from the host, these lead
-    /// to the Services of one of them.
+    /// Gateway links of other instances on this machine. They share the node ports of Services: one that two of them have
+    /// leads to one of the two.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -242,10 +270,10 @@ impl PodNetwork {
         Port { link: format!("{}{last}", link_prefix(&self.instance)), address }
     }
 
-    fn dns_rules(&self, address: Ipv4Addr) -> Vec<ServicePortRule> {
+    fn dns_rules(&self) -> Vec<ServicePortRule> {
         let rule = |protocol: Protocol| ServicePortRule {
             name: protocol.lower().to_owned(),
-            cluster_ips: vec![address],
+            cluster_ips: vec![self.dns()],
             port: 53,
             protocol,
             node_port: None,
@@ -281,33 +309,58 @@ fn check(config: &NetworkConfig) -> Result<()> {
         let (pods, services) = (config.pods, config.services);
         return Err(Error::Input(format!("pod network {pods} and service network {services} overlap")));
     }
-    if !config.services.contains(config.dns) {
-        let (dns, services) = (config.dns, config.services);
-        return Err(Error::Input(format!("DNS address {dns} is not in the service network {services}")));
+    if config.services.nth(DNS).is_none() {
+        let services = config.services;
+        return Err(Error::Input(format!(
+            "service network {services} is too small: DNS is its address {DNS}"
+        )));
     }
     Ok(())
 }
 
-/// Chooses this node's range, once and for all, and makes the gateway while no other instance chooses.
+/// Chooses this node's ranges, once and for all, and makes the gateway while no other instance chooses.
 async fn make_gateway(config: &NetworkConfig, store: &Store, links: &dyn Links) -> Result<Gateway> {
     let _machine = lock(Path::new(MACHINE_LOCK))?;
     let name = format!("{GATEWAY_PREFIX}{}", config.instance);
     let exists = links.exists(&name).await?;
     let used = if exists { Vec::new() } else { links.networks().await? };
+    let services = choose_services(config, store, exists, &used)?;
     let range = store.change(|saved| {
         // Without a gateway no pod lives: the range may change when somebody else took it meanwhile.
         let kept = saved.range.filter(|range| config.pods.contains(range.address()));
-        let kept = kept.filter(|range| exists || free_range(*range, &used).is_some());
+        let kept = kept.filter(|range| exists || free_range(*range, 24, &used).is_some());
         if kept.is_none() {
-            saved.range = free_range(config.pods, &used);
+            saved.range = free_range(config.pods, 24, &used);
             (saved.last, saved.pods) = (None, Default::default());
         }
         saved.range.ok_or(Error::NoFreeRange(config.pods))
     })?;
     let metric = FIRST_METRIC + ((range.address().to_bits() >> 8) & 0xff);
-    let gateway = Gateway { link: name, pods: range, services: config.services, metric };
+    let gateway = Gateway { link: name, pods: range, services, metric };
     links.ensure_gateway(&gateway).await?;
     Ok(gateway)
+}
+
+/// Two instances with the same service addresses would break each other's connections from the host: these leave with
+/// the address of one instance's gateway, which goes when that one does.
+fn choose_services(config: &NetworkConfig, store: &Store, exists: bool, used: &[Ipv4Net]) -> Result<Ipv4Net> {
+    let (first, saved) = (config.first_services(), store.services()?);
+    let Some(kept) = saved.filter(|kept| config.services.contains(kept.address())) else {
+        // What was made before there was a choice has the first.
+        let free = || free_range(config.services, SERVICES_PREFIX, used);
+        let made = exists || store.read()?.range.is_some();
+        let chosen = if made { first } else { free().unwrap_or(first) };
+        store.keep_services(chosen)?;
+        return Ok(chosen);
+    };
+    if used.iter().any(|network| network.prefix() >= config.services.prefix() && network.overlaps(kept)) {
+        tracing::warn!(
+            services = %kept,
+            "something else on this machine has the addresses of Services: from the host they may lead there; pods \
+             reach their own"
+        );
+    }
+    Ok(kept)
 }
 
 fn forward() -> Result<()> {

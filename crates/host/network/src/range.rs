@@ -1,4 +1,4 @@
-//! IPv4 networks, and the choice of one for this node's pods.
+//! IPv4 networks, and the choice of one that is free.
 
 use std::{fmt, net::Ipv4Addr, str::FromStr};
 
@@ -94,13 +94,14 @@ impl TryFrom<String> for Ipv4Net {
     }
 }
 
-/// The first /24 of `pool` that touches no network in use. Networks wider than the pool do not count: a route to
-/// 10.0.0.0/8 is overruled by the narrower one of the pods.
-pub(crate) fn free_range(pool: Ipv4Net, used: &[Ipv4Net]) -> Option<Ipv4Net> {
+/// The first network of `prefix` bits in `pool` that touches no network in use. Networks wider than the pool do not
+/// count: a route to 10.0.0.0/8 is overruled by the narrower one made here.
+pub(crate) fn free_range(pool: Ipv4Net, prefix: u8, used: &[Ipv4Net]) -> Option<Ipv4Net> {
     let used: Vec<_> = used.iter().filter(|network| network.prefix >= pool.prefix).collect();
-    let count = 1_u32 << 24_u8.saturating_sub(pool.prefix);
+    let prefix = prefix.clamp(pool.prefix, 32);
+    let count = 1_u64 << (prefix - pool.prefix);
     (0..count)
-        .filter_map(|n| Some(Ipv4Net::new(pool.nth(n << 8)?, pool.prefix.max(24))))
+        .filter_map(|n| Some(Ipv4Net::new(pool.nth(u32::try_from(n << (32 - prefix)).ok()?)?, prefix)))
         .find(|range| !used.iter().any(|network| network.overlaps(*range)))
 }
 
@@ -135,12 +136,16 @@ mod tests {
         let pool = net("10.244.0.0/16");
         let check = |used: &[&str]| {
             let used: Vec<_> = used.iter().map(|text| net(text)).collect();
-            free_range(pool, &used).map(|range| range.to_string())
+            free_range(pool, 24, &used).map(|range| range.to_string())
         };
         assert_eq!(check(&[]).as_deref(), Some("10.244.0.0/24"));
         assert_eq!(check(&["10.244.0.0/24", "10.244.1.7/32"]).as_deref(), Some("10.244.2.0/24"));
         assert_eq!(check(&["10.0.0.0/8", "0.0.0.0/0"]).as_deref(), Some("10.244.0.0/24"));
         assert_eq!(check(&["10.244.0.0/16"]), None);
-        assert_eq!(free_range(net("10.1.2.0/24"), &[]).unwrap().to_string(), "10.1.2.0/24");
+        assert_eq!(free_range(net("10.1.2.0/24"), 24, &[]), Some(net("10.1.2.0/24")));
+        assert_eq!(free_range(net("10.1.2.0/25"), 24, &[]), Some(net("10.1.2.0/25")));
+        let services = |used: &[Ipv4Net]| free_range(net("10.96.0.0/12"), 16, used);
+        assert_eq!(services(&[net("10.96.0.0/16"), net("10.97.4.0/24")]), Some(net("10.98.0.0/16")));
+        assert_eq!(services(&[net("10.96.0.0/12")]), None);
     }
 }

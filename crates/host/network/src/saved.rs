@@ -1,12 +1,12 @@
-//! What must be the same after a restart: the pods' range, their addresses, and published ports.
+//! What must be the same after a restart: the pods' range, their addresses, published ports, and the network of services.
 //!
-//! One small file. Several processes may change it (`wharf up`, `wharf run`): each change is read, made and written
+//! One small file for what the network has. Several processes may change it (`wharf up`, `wharf run`): each change is read, made and written
 //! under a lock.
 
 use std::{
     collections::BTreeMap,
     fs::{File, OpenOptions},
-    io,
+    io::{self, Write as _},
     net::{Ipv4Addr, SocketAddrV4},
     path::{Path, PathBuf},
 };
@@ -91,6 +91,8 @@ impl Saved {
 }
 
 const FILE: &str = "network.json";
+/// Beside it, since it outlives the network: objects hold addresses of it.
+const SERVICES: &str = "services";
 
 /// The file.
 #[derive(Debug, Clone)]
@@ -123,6 +125,33 @@ impl Store {
             let hint = "remove the file to give pods new addresses";
             Error::Input(format!("{} is damaged: {error}; {hint}", path.display()))
         })
+    }
+
+    /// The network of service addresses, once it is chosen.
+    pub(crate) fn services(&self) -> Result<Option<Ipv4Net>> {
+        let path = self.folder.join(SERVICES);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(at(&path)(error)),
+        };
+        let damaged = |why| {
+            let hint = "write the network there that the addresses of Services are in";
+            Error::Input(format!("{} is damaged: {why}; {hint}", path.display()))
+        };
+        text.trim_end().parse().map(Some).map_err(damaged)
+    }
+
+    /// Keeps the network of service addresses for as long as the folder exists.
+    pub(crate) fn keep_services(&self, services: Ipv4Net) -> Result<()> {
+        let path = self.folder.join(SERVICES);
+        let temporary = path.with_extension("new");
+        let written = File::create(&temporary).and_then(|mut file| {
+            writeln!(file, "{services}")?;
+            file.sync_all()
+        });
+        written.map_err(at(&temporary))?;
+        std::fs::rename(&temporary, &path).map_err(at(&path))
     }
 
     /// Changes what is saved; nothing is written when `change` fails or changes nothing.

@@ -281,6 +281,45 @@ fn instances_stand_beside_each_other_and_leave_nothing() {
 }
 
 #[test]
+fn what_the_host_asks_one_instance_outlives_the_others() {
+    test(|world| async move {
+        let pool = |instance: &str| {
+            let mut config = world.config(instance);
+            config.services = "10.96.0.0/12".parse().unwrap();
+            config
+        };
+        // Whichever of the two comes first, its going must not take connections to the other along.
+        for (stays, goes, stays_first) in [("one", "two", true), ("three", "four", false)] {
+            let first = PodNetwork::open(pool(if stays_first { stays } else { goes })).await.unwrap();
+            let second = PodNetwork::open(pool(if stays_first { goes } else { stays })).await.unwrap();
+            assert!(!first.service_range().overlaps(second.service_range()));
+            let (stays, goes) = if stays_first { (first, second) } else { (second, first) };
+            let (_server, address) = pod(&stays, "server").await;
+            let web = stays.service_range().nth(1000).unwrap().to_string();
+            stays
+                .services()
+                .apply([("ns/web".to_owned(), vec![rule("ns/web", &web, &[(address, 1)])])])
+                .await
+                .unwrap();
+            let mut connection = world.host.connect(&format!("{web}:80"));
+            assert_eq!(line(&mut connection).unwrap(), "server");
+            goes.remove_all().await.unwrap();
+            connection.write_all(b"still\n").unwrap();
+            assert_eq!(line(&mut connection).unwrap(), "still");
+
+            // Objects hold addresses of it, so it stays the folder's, whoever comes meanwhile.
+            let range = stays.service_range();
+            stays.remove_all().await.unwrap();
+            let other = PodNetwork::open(pool("other")).await.unwrap();
+            let again = PodNetwork::open(pool(if stays_first { "one" } else { "three" })).await.unwrap();
+            assert_eq!(again.service_range(), range);
+            other.remove_all().await.unwrap();
+            again.remove_all().await.unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_pod_cannot_send_to_the_hosts_loopback() {
     test(|world| async move {
         let network = PodNetwork::open(world.config("a")).await.unwrap();

@@ -191,8 +191,10 @@ impl JobNetwork for Jobs {
     fn attach(&self, id: &str, namespace: &Path) -> Result<NetworkFiles> {
         self.0.attach(id, namespace)?;
         Ok(NetworkFiles {
-            resolv_conf: "nameserver 10.96.0.10\nsearch svc.cluster.local cluster.local\noptions ndots:5\n"
-                .into(),
+            resolv_conf: format!(
+                "nameserver {}\nsearch svc.cluster.local cluster.local\noptions ndots:5\n",
+                self.0.network.dns()
+            ),
             hosts: String::new(),
         })
     }

@@ -23,15 +23,13 @@ use wharf_network::{
 use wharf_node::{Failure, ImagePuller, NodeAgent, NodeConfig, Pull, PullSecret};
 use wharf_runtime::ShimRuntime;
 
-use super::{Endpoints, SERVICE_NETWORK, ports};
+use super::{Endpoints, ports};
 use crate::commands::containers::engine;
 
 /// The network pods of all instances on a machine take theirs from.
 const PODS: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 244, 0, 0), 16);
-/// Where pods find cluster DNS.
-const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
-/// Where pods find the API.
-const KUBERNETES: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+/// The network all instances on a machine take their service addresses from, a /16 each.
+const SERVICES: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 96, 0, 0), 12);
 /// How often ended containers of `wharf run` are looked for.
 const CONTAINERS: Duration = Duration::from_secs(2);
 const DOMAIN: &str = "cluster.local";
@@ -103,8 +101,7 @@ pub(crate) fn network_config(data: &Path) -> NetworkConfig {
         instance: instance(data),
         data: network_folder(data),
         pods: Ipv4Net::new(PODS.0, PODS.1),
-        services: Ipv4Net::new(SERVICE_NETWORK.0, SERVICE_NETWORK.1),
-        dns: DNS,
+        services: Ipv4Net::new(SERVICES.0, SERVICES.1),
     }
 }
 
@@ -128,11 +125,10 @@ impl Host {
         if let [first, ..] = network.neighbours().await?.as_slice() {
             tracing::warn!(
                 gateway = first,
-                "another wharf runs pods on this machine: from the host, addresses and node ports of Services lead to one of \
-                 the two; pods reach their own"
+                "another wharf runs pods on this machine: a node port that Services of both have leads to one of the two"
             );
         }
-        for (name, rules) in platform_rules(network.gateway(), endpoints) {
+        for (name, rules) in platform_rules(&network, endpoints) {
             network
                 .services()
                 .set_platform(name, rules)
@@ -145,8 +141,8 @@ impl Host {
             DnsConfig {
                 address: SocketAddrV4::new(network.gateway(), 53),
                 domain: DOMAIN.to_owned(),
-                networks: vec![network.range(), Ipv4Net::new(SERVICE_NETWORK.0, SERVICE_NETWORK.1)],
-                service_address: DNS,
+                networks: vec![network.range(), network.service_range()],
+                service_address: network.dns(),
                 forwarding: Forwarding::File("/etc/resolv.conf".into()),
                 private: Some(private(data)),
             },
@@ -162,9 +158,9 @@ impl Host {
             runtime: Arc::new(ShimRuntime::default()),
             network: Arc::new(Wiring { network: Arc::clone(&network), handle: Handle::current() }),
             puller: Arc::new(Puller { images: Arc::clone(images) }),
-            dns: Some(IpAddr::V4(DNS)),
+            dns: Some(IpAddr::V4(network.dns())),
             cluster_domain: DOMAIN.to_owned(),
-            api_address: SocketAddr::from((KUBERNETES, 443)),
+            api_address: SocketAddr::from((api_address(network.service_range()), 443)),
             address: Some(IpAddr::V4(network.gateway())),
             labels: Default::default(),
         })
@@ -209,8 +205,14 @@ pub(crate) fn node_name() -> String {
     if name.is_empty() { "node".to_owned() } else { name }
 }
 
+/// Where pods find the API: the first address of services.
+pub(crate) fn api_address(services: Ipv4Net) -> Ipv4Addr {
+    services.nth(1).unwrap_or(services.address())
+}
+
 /// What pods reach under fixed addresses though it listens on this machine's loopback, on whatever port.
-fn platform_rules(gateway: Ipv4Addr, endpoints: &Endpoints) -> Vec<(&'static str, Vec<ServicePortRule>)> {
+fn platform_rules(network: &PodNetwork, endpoints: &Endpoints) -> Vec<(&'static str, Vec<ServicePortRule>)> {
+    let (gateway, kubernetes) = (network.gateway(), api_address(network.service_range()));
     let rule = |name: &str, address: Ipv4Addr, port: u16, to: SocketAddr| {
         let SocketAddr::V4(to) = to else { return Vec::new() };
         vec![ServicePortRule {
@@ -225,7 +227,7 @@ fn platform_rules(gateway: Ipv4Addr, endpoints: &Endpoints) -> Vec<(&'static str
         }]
     };
     vec![
-        ("kubernetes", rule("https", KUBERNETES, 443, endpoints.api)),
+        ("kubernetes", rule("https", kubernetes, 443, endpoints.api)),
         ("registry", rule("registry", gateway, ports::REGISTRY, endpoints.registry)),
         ("ingress-http", rule("http", gateway, ports::INGRESS_HTTP, endpoints.ingress_http)),
         ("ingress-https", rule("https", gateway, ports::INGRESS_HTTPS, endpoints.ingress_https)),

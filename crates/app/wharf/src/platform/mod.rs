@@ -15,7 +15,7 @@ mod web;
 
 use std::{
     fs::{File, OpenOptions},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -34,7 +34,7 @@ use wharf_engineapi::{docker::Docker, registry::Registry};
 use wharf_gitserver::{GitServer, Repositories};
 use wharf_http::{Handler, Listener, tls_config};
 use wharf_image::Store as Images;
-use wharf_network::PodNetwork;
+use wharf_network::{Ipv4Net, PodNetwork};
 use wharf_proxy::{Proxy, ProxyConfig};
 use wharf_runtime::ShimRuntime;
 use wharf_state::{Embedded, Options, Store};
@@ -53,8 +53,6 @@ use host::open_network;
 pub(crate) use identity::Identities;
 pub(crate) use ports::Ports;
 
-/// The network service addresses are taken from.
-pub(crate) const SERVICE_NETWORK: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 96, 0, 0), 16);
 /// Spans of requests waiting to be kept.
 const SPANS: usize = 4096;
 /// Bytes of one git push at the most.
@@ -145,6 +143,8 @@ struct Parts {
     data: PathBuf,
     ports: Ports,
     identities: Identities,
+    /// The network of service addresses.
+    services: Ipv4Net,
     server: Arc<ApiServer>,
     client: Client,
     images: Arc<Images>,
@@ -265,14 +265,6 @@ impl Parts {
         let state = data.join("state.redb");
         let store: Arc<dyn Store> =
             Arc::new(tokio::task::spawn_blocking(move || Embedded::open(&state, Options::default())).await??);
-        let server = ApiServer::open(Config {
-            store,
-            clock: Arc::new(SystemClock),
-            signing_key: identities.signing_key()?,
-            ranges: Ranges::new(SERVICE_NETWORK.0, SERVICE_NETWORK.1, 30000..=32767),
-            authority: identities.authority().to_owned(),
-        })
-        .await?;
         let network = match role {
             Role::All => {
                 let joining = engine(&data).bridge().lock()?;
@@ -282,14 +274,27 @@ impl Parts {
             }
             Role::ControlPlane => None,
         };
+        let services = match &network {
+            Some(network) => network.service_range(),
+            None => network_config(&data).services()?,
+        };
+        let server = ApiServer::open(Config {
+            store,
+            clock: Arc::new(SystemClock),
+            signing_key: identities.signing_key()?,
+            ranges: Ranges::new(services.address(), services.prefix(), 30000..=32767),
+            authority: identities.authority().to_owned(),
+        })
+        .await?;
         let telemetry = Telemetry::open(&data)?;
         let images = Arc::new(Images::open(data.join("images")).context("the image store cannot be opened")?);
         let client = client::in_process(&server, "wharf");
-        Ok(Self { data, ports, identities, server, client, images, telemetry, network })
+        Ok(Self { data, ports, identities, services, server, client, images, telemetry, network })
     }
 
     async fn serve_api(&self, listeners: &mut Listeners) -> Result<SocketAddr> {
-        let certificate = self.identities.server(&["localhost", "127.0.0.1", "10.96.0.1"])?;
+        let inside = host::api_address(self.services).to_string();
+        let certificate = self.identities.server(&["localhost", "127.0.0.1", &inside])?;
         let authority = Some(self.identities.authority());
         let tls = tls_config(&certificate.certificate, &certificate.key, authority)?;
         let listener = Listener::tcp(self.ports.local(ports::API), Some(tls)).await?;

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{lossy, output_of, until};
+use super::{lossy, output_of, text, until};
 
 /// A kubectl program connected to a platform.
 pub struct Kubectl {
@@ -85,6 +85,12 @@ impl Kubectl {
 
     pub fn get(&self, args: &[&str]) -> Value {
         serde_json::from_str(&self.run(&[&["get", "-o", "json"], args].concat())).unwrap()
+    }
+
+    /// Address and port of a Service.
+    pub fn cluster_address(&self, service: &str) -> String {
+        let spec = &self.get(&["service", service])["spec"];
+        format!("{}:{}", text(spec, "/clusterIP"), spec["ports"][0]["port"])
     }
 
     pub fn list(&self, args: &[&str]) -> Vec<Value> {

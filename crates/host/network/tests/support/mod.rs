@@ -146,7 +146,6 @@ impl World {
             data: self.folder.path().join(instance),
             pods: "10.244.0.0/16".parse().unwrap(),
             services: "10.96.0.0/16".parse().unwrap(),
-            dns: Ipv4Addr::new(10, 96, 0, 10),
         }
     }
 }
