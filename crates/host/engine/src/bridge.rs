@@ -6,6 +6,7 @@
 //! it takes longer than a short run.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     future::Future,
     net::{Ipv4Addr, TcpListener, UdpSocket},
@@ -68,6 +69,15 @@ impl Bridge {
             return Ok(None);
         }
         Ok(PodNetwork::address_of(folder, id.as_str())?)
+    }
+
+    /// The addresses there are, by who has them.
+    pub fn addresses(&self) -> Result<BTreeMap<String, Ipv4Addr>> {
+        let folder = &self.config.data;
+        if !PodNetwork::exists(folder) {
+            return Ok(BTreeMap::new());
+        }
+        Ok(PodNetwork::addresses(folder)?)
     }
 
     /// Held while containers join or leave, and while the platform takes the network over.

@@ -107,7 +107,7 @@ impl Engine {
         name: Option<&str>,
         docker: Option<serde_json::Value>,
     ) -> Result<(Record, Image)> {
-        if !networks::is_predefined(&spec.network) {
+        if !networks::is_predefined(&spec.network) && networks::of_container(&spec.network).is_none() {
             networks::find(self.data(), &spec.network)?;
         }
         let id = ContainerId::random();
@@ -131,6 +131,7 @@ impl Engine {
                 restarts: 0,
             };
             self.write(&record)?;
+            self.fill_volumes(&record, &image)?;
             Ok((record, image))
         });
         if made.is_err() {
@@ -331,6 +332,11 @@ impl Container {
     /// Whether its program runs.
     pub fn is_running(&self) -> bool {
         matches!(self.status.phase, Phase::Running | Phase::Paused)
+    }
+
+    /// Its host name.
+    pub(crate) fn hostname(&self) -> String {
+        self.record.spec.hostname.clone().unwrap_or_else(|| self.id.short().to_owned())
     }
 
     /// Its log file.

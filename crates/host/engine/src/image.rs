@@ -42,6 +42,8 @@ pub struct Image {
     pub ports: Vec<String>,
     /// How its health is checked.
     pub healthcheck: Option<Healthcheck>,
+    /// What runs commands written as one text.
+    pub shell: Vec<String>,
 }
 
 /// A plain folder as an image without settings.
@@ -101,6 +103,7 @@ fn reduced(name: &str, found: wharf_image::ResolvedImage) -> Image {
         stop_signal: config.stop_signal,
         labels: config.labels,
         ports: config.exposed_ports.into_keys().collect(),
-        healthcheck: config.healthcheck.filter(checks),
+        healthcheck: config.healthcheck.filter(|check| checks(&check.test)),
+        shell: config.shell.unwrap_or_default(),
     }
 }

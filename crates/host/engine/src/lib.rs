@@ -8,6 +8,7 @@ pub mod archive;
 mod bridge;
 mod containers;
 mod error;
+mod health;
 mod image;
 mod life;
 mod logs;
@@ -23,12 +24,16 @@ pub mod words;
 pub use bridge::{Bridge, Joined, resolver};
 pub use containers::{Container, Engine, EngineConfig};
 pub use error::{Error, ErrorKind, Result};
+pub use health::{Check, CheckResult, Health, HealthStatus};
 pub use image::{Image, leaseholder};
 pub use life::signal_number;
 pub use logs::{LogEntry, LogQuery, LogReader};
 pub use ports::{Publish, by_port};
-pub use spec::{InputMode, MountPoint, MountSource, Record, Resources, Restart, Spec, StartError, checks};
+pub use spec::{
+    Device, InputMode, MountPoint, MountSource, Record, Resources, Restart, Spec, StartError, Whose,
+};
 pub use start::Started;
+pub use wharf_network::hardware;
 
 /// The name of the only container of a pod this room makes.
 pub const MAIN: &str = "main";

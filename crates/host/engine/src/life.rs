@@ -4,13 +4,15 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use wharf_base::closest;
-use wharf_runtime::{Ending, Exit, Phase, Runtime as _, SignalTo};
+use wharf_runtime::{Cgroup, Ending, Exit, Phase, Runtime as _, SignalTo};
 
 use crate::{
     MAIN,
     containers::{Container, Engine},
     error::{Error, IoContext as _, Result},
     image,
+    spec::{Resources, Spec},
+    start::resources,
 };
 
 /// Between the signal and the end, where nothing else is said.
@@ -60,6 +62,34 @@ impl Engine {
     pub fn kill(&self, container: &Container, signal: &str) -> Result<()> {
         let signal = signal_number(signal)?;
         Ok(container.connect(self)?.kill(MAIN, signal, SignalTo::First)?)
+    }
+
+    /// Changes a container's limits, of one that runs at once. What `change` leaves out stays.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or the disk is full; then nothing has changed.
+    pub fn limit(&self, container: &Container, change: &Resources) -> Result<()> {
+        if container.is_running() && *change != Resources::default() {
+            let given = Spec { resources: change.clone(), ..Spec::default() };
+            Cgroup::at(&container.status.cgroup)?.update(&resources(&given)?)?;
+        }
+        self.change(&container.id, |record| {
+            let (old, new) = (&mut record.spec.resources, change.clone());
+            *old = Resources {
+                memory: new.memory.or(old.memory),
+                memory_reservation: new.memory_reservation.or(old.memory_reservation),
+                memory_swap: new.memory_swap.or(old.memory_swap),
+                cpu_quota: new.cpu_quota.or(old.cpu_quota),
+                cpu_period: new.cpu_period.or(old.cpu_period),
+                cpu_shares: new.cpu_shares.or(old.cpu_shares),
+                cpuset_cpus: new.cpuset_cpus.or_else(|| old.cpuset_cpus.take()),
+                cpuset_mems: new.cpuset_mems.or_else(|| old.cpuset_mems.take()),
+                pids: new.pids.or(old.pids),
+                swappiness: new.swappiness.or(old.swappiness),
+                oom_kill_disable: new.oom_kill_disable || old.oom_kill_disable,
+            };
+        })?;
+        Ok(())
     }
 
     /// Removes a container with everything it wrote.

@@ -48,8 +48,9 @@ fn check(name: &str) -> Result<()> {
     if is_name(name) {
         return Ok(());
     }
-    Err(Error::invalid(format!("'{name}' cannot be a container's name"))
-        .hint("begin with a letter or digit and use only letters, digits, '_', '.' and '-'"))
+    Err(Error::invalid(format!(
+        "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+    )))
 }
 
 /// The container a name stands for, if its folder is still there.
@@ -87,11 +88,14 @@ pub(crate) fn reserve(root: &Path, id: &ContainerId, name: Option<&str>) -> Resu
     if let Some(name) = name {
         check(name)?;
         if !take(name)? {
-            let owner = look_up(root, name).map_or(String::new(), |id| id.short().to_owned());
+            let owner = look_up(root, name).map_or(String::new(), |id| id.to_string());
             let hint = format!("remove it with 'wharf rm {name}', or choose another name");
-            return Err(
-                Error::conflict(format!("the name '{name}' is in use by container {owner}")).hint(hint)
-            );
+            // Scripts and SDKs look for these words of docker's.
+            return Err(Error::conflict(format!(
+                "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". You have to \
+                 remove (or rename) that container to be able to reuse that name."
+            ))
+            .hint(hint));
         }
         return Ok(name.to_owned());
     }

@@ -12,6 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use wharf_base::{Clock as _, ContainerId, SystemClock, Timestamp, closest, random_hex};
+use wharf_runtime::Phase;
 
 use crate::{
     containers::{Container, Engine},
@@ -58,6 +59,11 @@ fn path(data: &Path, name: &str) -> PathBuf {
 /// Whether a name is one of the three networks that are always there.
 pub fn is_predefined(name: &str) -> bool {
     matches!(name, BRIDGE | HOST | NONE)
+}
+
+/// The container whose network a name stands for: `container:ID`.
+pub fn of_container(name: &str) -> Option<&str> {
+    name.strip_prefix("container:")
 }
 
 /// Makes a network.
@@ -207,21 +213,29 @@ impl Engine {
         if networks.is_empty() {
             return Ok(found);
         }
-        let mut running = Vec::new();
-        for container in self.all()? {
-            running.extend(self.address_of(&container)?.map(|address| (container, address)));
+        // Who has an address is asked, not who runs: a program may ask before anybody has written down that it does.
+        let mut there = Vec::new();
+        for (id, address) in self.bridge().addresses()? {
+            // What has ended or goes just now is of no use to anybody.
+            let Some(container) = id.parse().ok().and_then(|id| self.load(&id).ok()) else { continue };
+            if address == source || container.status.phase != Phase::Exited {
+                there.push((container, address));
+            }
         }
-        let Some((asking, _)) = running.iter().find(|(_, address)| *address == source) else {
+        let Some((asking, _)) = there.iter().find(|(_, address)| *address == source) else {
             return Ok(found);
         };
         for network in networks.iter().filter(|network| network.aliases(asking).is_some()) {
-            for (container, address) in &running {
+            // Also with the network's own name behind it.
+            let suffix = format!(".{}", network.name);
+            let name = name.strip_suffix(&suffix).unwrap_or(name);
+            for (container, address) in &there {
                 let Some(aliases) = network.aliases(container) else { continue };
                 let known = container.name().eq_ignore_ascii_case(name)
                     || container.id.short() == name
                     || container.record.spec.hostname.as_deref() == Some(name)
                     || aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name));
-                if known && !found.contains(address) {
+                if known && container.status.phase != Phase::Exited && !found.contains(address) {
                     found.push(*address);
                 }
             }

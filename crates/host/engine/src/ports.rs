@@ -92,7 +92,9 @@ pub fn by_port(ports: &[Publish], any: &str) -> BTreeMap<String, Vec<Value>> {
     let mut found: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for port in ports {
         let ip = port.host_ip.map_or_else(|| any.to_owned(), |ip| ip.to_string());
-        let binding = json!({ "HostIp": ip, "HostPort": port.host_port.to_string() });
+        // One that is left to choose has no number.
+        let number = Some(port.host_port).filter(|number| *number != 0).map(|number| number.to_string());
+        let binding = json!({ "HostIp": ip, "HostPort": number.unwrap_or_default() });
         found.entry(port.inside()).or_default().push(binding);
     }
     found

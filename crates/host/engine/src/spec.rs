@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use wharf_base::{ContainerId, Timestamp};
 use wharf_image::Healthcheck;
-use wharf_runtime::Stdin;
+use wharf_runtime::{Stdin, oci::LinuxSeccomp};
 
 use crate::ports::Publish;
 
@@ -28,10 +28,12 @@ pub struct Spec {
     pub workdir: Option<String>,
     /// User instead of the image's.
     pub user: Option<String>,
-    /// Further groups by number.
-    pub groups: Vec<u32>,
+    /// Further groups by number, or by a name the container's `/etc/group` knows.
+    pub groups: Vec<String>,
     /// Host name; the beginning of its id when absent.
     pub hostname: Option<String>,
+    /// The domain it is in.
+    pub domainname: Option<String>,
     /// A terminal.
     pub tty: bool,
     /// Standard input.
@@ -42,7 +44,7 @@ pub struct Spec {
     pub stop_signal: Option<String>,
     /// Seconds between that signal and the end; ten when absent.
     pub stop_timeout: Option<u64>,
-    /// `bridge`, `none`, `host`, or a network of [`crate::networks`].
+    /// `bridge`, `none`, `host`, a network of [`crate::networks`], or that of the container `container:ID`.
     pub network: String,
     /// Further names on its network.
     pub aliases: Vec<String>,
@@ -54,6 +56,8 @@ pub struct Spec {
     pub dns: Vec<String>,
     /// Domains names are looked for in.
     pub dns_search: Vec<String>,
+    /// Options of looking names up, as in `resolv.conf`.
+    pub dns_options: Vec<String>,
     /// Files and folders of this machine, and volumes.
     pub mounts: Vec<MountPoint>,
     /// Limits.
@@ -70,6 +74,14 @@ pub struct Spec {
     pub no_new_privileges: bool,
     /// No system call filter.
     pub seccomp_unconfined: bool,
+    /// A system call filter of its own.
+    pub seccomp: Option<Box<LinuxSeccomp>>,
+    /// Devices of this machine.
+    pub devices: Vec<Device>,
+    /// Files nobody inside sees, instead of the usual ones.
+    pub masked_paths: Option<Vec<String>>,
+    /// Files nobody inside writes to, instead of the usual ones.
+    pub readonly_paths: Option<Vec<String>>,
     /// Kernel settings.
     pub sysctls: BTreeMap<String, String>,
     /// Process limits: name, soft, hard.
@@ -78,16 +90,47 @@ pub struct Spec {
     pub shm_size: Option<u64>,
     /// How willingly the kernel kills it.
     pub oom_score_adj: Option<i32>,
-    /// Sees the machine's processes.
-    pub host_pids: bool,
-    /// Shares the machine's System V and POSIX queues.
-    pub host_ipc: bool,
+    /// Whose processes it sees.
+    pub pids: Whose,
+    /// Whose System V and POSIX queues it has.
+    pub ipc: Whose,
+    /// It has no `/dev/shm`.
+    pub no_shm: bool,
+    /// It has the machine's host name.
+    pub host_uts: bool,
+    /// What it says is not kept.
+    pub no_log: bool,
     /// Removes itself at its end.
     pub auto_remove: bool,
     /// What happens at its end.
     pub restart: Restart,
     /// How its health is checked, instead of the image's way.
     pub healthcheck: Option<Healthcheck>,
+}
+
+/// A namespace of a container's own, the machine's, or another container's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Whose {
+    /// Its own.
+    #[default]
+    Own,
+    /// The machine's.
+    Host,
+    /// That of the container with this id, which must run when this one starts.
+    Container(String),
+}
+
+/// A device of this machine, inside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Device {
+    /// Its path on this machine.
+    pub path: PathBuf,
+    /// Its path inside.
+    pub inside: PathBuf,
+    /// What is allowed: of `r`, `w` and `m`.
+    pub access: String,
 }
 
 /// Standard input.
@@ -165,6 +208,10 @@ pub struct Resources {
     pub cpuset_mems: Option<String>,
     /// Processes and threads.
     pub pids: Option<i64>,
+    /// How willingly memory is swapped out, from 0 to 100; cgroup v1 only.
+    pub swappiness: Option<u64>,
+    /// It waits for memory rather than be killed; cgroup v1 only.
+    pub oom_kill_disable: bool,
 }
 
 /// What happens when a container ends.
@@ -182,9 +229,9 @@ pub enum Restart {
     OnFailure(u32),
 }
 
-/// Whether a health check checks anything.
-pub fn checks(check: &Healthcheck) -> bool {
-    check.test.first().is_some_and(|kind| kind != "NONE")
+/// Whether a health check's words check anything.
+pub(crate) fn checks(test: &[String]) -> bool {
+    test.first().is_some_and(|kind| kind != "NONE")
 }
 
 /// What is kept of a container from its making to its removal.
@@ -228,15 +275,15 @@ pub struct StartError {
 }
 
 /// Times to the nanosecond, which [`Timestamp`]'s own text leaves out.
-mod nanos {
+pub(crate) mod nanos {
     use serde::{Deserialize as _, Deserializer, Serializer};
     use wharf_base::Timestamp;
 
-    pub(super) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&time.to_nano())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs,
     net::Ipv4Addr,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -13,24 +14,28 @@ use wharf_runtime::{
     ContainerConfig, LogConfig, Network, PodDir, RootFs, Runtime as _, Sandbox, SandboxConfig, Seccomp,
     Share, Size, SpecOptions, WhenIdle,
     oci::{
-        BoxBuilder, LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, Mount,
-        PosixRlimit, PosixRlimitBuilder,
+        BoxBuilder, LinuxCpuBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup,
+        LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemoryBuilder, LinuxNamespaceType, LinuxPidsBuilder,
+        LinuxResources, LinuxSeccomp, Mount, PosixRlimit, PosixRlimitBuilder, Spec as OciSpec,
     },
 };
 
 use crate::{
     GROUP, MAIN, archive,
     bridge::resolver,
-    containers::{Engine, GATEWAY, PORTS, log_of},
+    containers::{Container, Engine, GATEWAY, PORTS, log_of},
     error::{Error, ErrorKind, IoContext as _, Result},
     image::{self, Image},
     networks,
-    spec::{MountPoint, MountSource, Record, Spec, StartError},
+    spec::{Device, MountPoint, MountSource, Record, Spec, StartError, Whose},
     volumes,
 };
 
 /// Names every container knows.
-const LOCAL_HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+const LOCAL_HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
+    ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
+const DEV: &str = "/dev";
+const SHM: &str = "/dev/shm";
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A shim that has nothing left to hold is gone after so long.
@@ -116,7 +121,7 @@ impl New<'_> {
     ) -> Result<Started<T>> {
         self.make_room()?;
         let config = self.container(terminal)?;
-        let sandbox = self.engine.runtime.create(&self.folder, &self.sandbox())?;
+        let sandbox = self.engine.runtime.create(&self.folder, &self.sandbox()?)?;
         let joined = (|| {
             self.connect(&*sandbox)?;
             let status = sandbox.create_container(&config)?;
@@ -155,7 +160,26 @@ impl New<'_> {
 
     /// Whether it has an address of its own.
     fn bridged(&self) -> bool {
-        !matches!(self.spec.network.as_str(), networks::HOST | networks::NONE)
+        let network = self.spec.network.as_str();
+        !matches!(network, networks::HOST | networks::NONE) && networks::of_container(network).is_none()
+    }
+
+    /// Another container whose namespace this one is to have.
+    fn other(&self, id: &str) -> Result<Container> {
+        let container = self.engine.find(id)?;
+        if !container.is_running() {
+            let name = container.name();
+            return Err(Error::conflict(format!(
+                "cannot join a namespace of container {name}: container {name} is not running"
+            ))
+            .hint("start it first"));
+        }
+        Ok(container)
+    }
+
+    /// The container whose network this one has, if it has another's.
+    fn network_of(&self) -> Result<Option<Container>> {
+        networks::of_container(&self.spec.network).map(|id| self.other(id)).transpose()
     }
 
     /// Joins the bridge network, and tells the container its address.
@@ -176,7 +200,7 @@ impl New<'_> {
         let text = format!(
             "{LOCAL_HOSTS}{}\t{}\n{}",
             joined.address,
-            self.hostname(),
+            self.full_name(),
             self.extra_hosts(joined.gateway)
         );
         fs::write(&hosts, text).at("write", &hosts)?;
@@ -198,26 +222,57 @@ impl New<'_> {
         self.spec.extra_hosts.iter().map(line).collect()
     }
 
-    fn sandbox(&self) -> SandboxConfig {
+    fn sandbox(&self) -> Result<SandboxConfig> {
         let host = self.on_host_network();
         let spec = self.spec;
         let at_end = self.engine.at_end(&self.record.id, &self.record.name, self.bridged());
-        SandboxConfig {
+        let other = self.network_of()?;
+        let network = match &other {
+            Some(other) => Network::Path(namespace(other, "net")),
+            None if host => Network::Host,
+            None => Network::New,
+        };
+        let mut sysctls = BTreeMap::new();
+        if network == Network::New {
+            // Whoever is not root may listen on every port and send pings: nothing of the machine's is behind them.
+            sysctls.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
+            sysctls.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
+        }
+        sysctls.extend(spec.sysctls.clone());
+        if let Some(domain) = &spec.domainname {
+            sysctls.insert("kernel.domainname".to_owned(), domain.clone());
+        }
+        let of_machine = spec.host_uts || (host && spec.hostname.is_none() && spec.domainname.is_none());
+        Ok(SandboxConfig {
             id: self.record.id.to_string(),
-            hostname: (!host || spec.hostname.is_some()).then(|| self.hostname()),
-            network: if host { Network::Host } else { Network::New },
-            ipc: if spec.host_ipc { Share::Host } else { Share::Own },
-            uts: if host && spec.hostname.is_none() { Share::Host } else { Share::Own },
+            hostname: (!of_machine).then(|| self.hostname()),
+            network,
+            ipc: if spec.ipc == Whose::Host { Share::Host } else { Share::Own },
+            uts: if of_machine { Share::Host } else { Share::Own },
             cgroup: None,
-            sysctls: spec.sysctls.clone(),
+            sysctls,
             when_idle: if spec.auto_remove { WhenIdle::Remove } else { WhenIdle::Exit },
             at_end,
             labels: BTreeMap::new(),
-        }
+        })
     }
 
     fn hostname(&self) -> String {
-        self.spec.hostname.clone().unwrap_or_else(|| self.record.id.short().to_owned())
+        let own = || self.spec.hostname.clone().unwrap_or_else(|| self.record.id.short().to_owned());
+        match self.network_of() {
+            // Whoever has another's network has its name there.
+            Ok(Some(other)) => other.hostname(),
+            _ => own(),
+        }
+    }
+
+    /// The name with its domain, then without.
+    fn full_name(&self) -> String {
+        let name = self.hostname();
+        match &self.spec.domainname {
+            Some(domain) => format!("{name}.{domain} {name}"),
+            None => name,
+        }
     }
 
     fn container(&self, terminal: Option<Size>) -> Result<ContainerConfig> {
@@ -227,7 +282,6 @@ impl New<'_> {
             args: self.program()?,
             env: self.environment(),
             cwd: spec.workdir.clone().unwrap_or_else(|| self.image.workdir.clone()),
-            groups: spec.groups.clone(),
             terminal: spec.tty,
             readonly_root: spec.read_only,
             privileged,
@@ -239,12 +293,14 @@ impl New<'_> {
             resources: resources(spec)?,
             rlimits: spec.ulimits.iter().map(rlimit).collect::<Result<_>>()?,
             sysctls: HashMap::new(),
-            host_pids: spec.host_pids,
+            host_pids: spec.pids == Whose::Host,
+            devices: self.devices()?,
             oom_score_adj: spec.oom_score_adj,
             shm_bytes: spec.shm_size,
             ..SpecOptions::default()
         };
         let mut oci = options.build()?;
+        self.adjust(&mut oci)?;
         if let (Some(process), Some(size)) = (oci.process_mut(), terminal.filter(|_| spec.tty)) {
             let size = BoxBuilder::default().height(size.rows).width(size.columns).build();
             process.set_console_size(Some(size.map_err(described)?));
@@ -255,11 +311,68 @@ impl New<'_> {
             spec: oci,
             root: RootFs { lower: self.image.lower_dirs.clone(), volatile: spec.auto_remove },
             user: spec.user.clone().or_else(|| Some(self.image.user.clone())),
+            groups: spec.groups.clone(),
             seccomp: if unconfined { Seccomp::Unconfined } else { Seccomp::Default },
             stdin: spec.stdin.into(),
-            log: Some(LogConfig::new(log_of(&self.folder))),
+            log: (!spec.no_log).then(|| LogConfig::new(log_of(&self.folder))),
             labels: BTreeMap::new(),
         })
+    }
+
+    /// What differs from a usual container's specification.
+    fn adjust(&self, oci: &mut OciSpec) -> Result<()> {
+        let spec = self.spec;
+        if spec.no_shm
+            && let Some(mounts) = oci.mounts_mut()
+        {
+            mounts.retain(|mount| mount.destination() != Path::new(SHM));
+        }
+        let Some(linux) = oci.linux_mut() else { return Ok(()) };
+        if let (Some(filter), false) = (&spec.seccomp, spec.privileged) {
+            linux.set_seccomp(Some(LinuxSeccomp::clone(filter)));
+        }
+        if let Some(paths) = &spec.masked_paths {
+            linux.set_masked_paths(Some(paths.clone()));
+        }
+        if let Some(paths) = &spec.readonly_paths {
+            linux.set_readonly_paths(Some(paths.clone()));
+        }
+        for (whose, kind, name) in
+            [(&spec.pids, LinuxNamespaceType::Pid, "pid"), (&spec.ipc, LinuxNamespaceType::Ipc, "ipc")]
+        {
+            let Whose::Container(id) = whose else { continue };
+            let path = namespace(&self.other(id)?, name);
+            for one in linux.namespaces_mut().iter_mut().flatten().filter(|one| one.typ() == kind) {
+                one.set_path(Some(path.clone()));
+            }
+        }
+        let access: Vec<LinuxDeviceCgroup> = self
+            .spec
+            .devices
+            .iter()
+            .map(allowed)
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .flatten()
+            .collect();
+        if let Some(resources) =
+            linux.resources_mut().as_mut().filter(|_| !spec.privileged && !access.is_empty())
+        {
+            resources.set_devices(Some(access));
+        }
+        Ok(())
+    }
+
+    /// Devices of this machine that are there inside too; all of them for a privileged container.
+    fn devices(&self) -> Result<Vec<LinuxDevice>> {
+        let mut devices = Vec::new();
+        for device in &self.spec.devices {
+            devices.extend(nodes(&device.path, &device.inside)?);
+        }
+        if self.spec.privileged {
+            devices.extend(nodes(Path::new(DEV), Path::new(DEV))?);
+        }
+        Ok(devices)
     }
 
     fn program(&self) -> Result<Vec<String>> {
@@ -294,8 +407,18 @@ impl New<'_> {
         let of_machine = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let hosts = match self.on_host_network() {
             true => of_machine("/etc/hosts") + &self.extra_hosts(Ipv4Addr::LOCALHOST),
-            false => format!("{LOCAL_HOSTS}127.0.1.1\t{hostname}\n{}", self.extra_hosts(Ipv4Addr::LOCALHOST)),
+            false => format!("{LOCAL_HOSTS}{}", self.extra_hosts(Ipv4Addr::LOCALHOST)),
         };
+        if let Some(other) = self.network_of()? {
+            // The names of a network are one for all who have it.
+            let mut mounts = Vec::new();
+            for name in ["hosts", "hostname", "resolv.conf"] {
+                let file = other.dir.path().join("etc").join(name);
+                mounts.push(bind(&file, &format!("/etc/{name}"), &[])?);
+            }
+            mounts.extend(self.volumes()?);
+            return Ok(mounts);
+        }
         let mut mounts = Vec::new();
         for (name, text) in
             [("hosts", hosts), ("hostname", format!("{hostname}\n")), ("resolv.conf", self.resolver())]
@@ -304,9 +427,25 @@ impl New<'_> {
             fs::write(&file, text).at("write", &file)?;
             mounts.push(bind(&file, &format!("/etc/{name}"), &[])?);
         }
-        mounts.extend(self.image_volumes()?);
+        mounts.extend(self.volumes()?);
+        Ok(mounts)
+    }
+
+    fn volumes(&self) -> Result<Vec<Mount>> {
+        let mut mounts = self.image_volumes()?;
         for mount in &self.spec.mounts {
             mounts.push(self.mount(mount)?);
+        }
+        // Queues and shared memory go together.
+        let given = self.spec.mounts.iter().any(|mount| mount.target == SHM);
+        match &self.spec.ipc {
+            _ if given => {}
+            Whose::Host => mounts.push(bind(Path::new(SHM), SHM, &[])?),
+            Whose::Container(id) => {
+                let pid = self.other(id)?.status.pid.unwrap_or_default();
+                mounts.push(bind(Path::new(&format!("/proc/{pid}/root{SHM}")), SHM, &[])?);
+            }
+            Whose::Own => {}
         }
         Ok(mounts)
     }
@@ -323,7 +462,7 @@ impl New<'_> {
     /// The text, with what was asked for in its place.
     fn resolver_with(&self, text: String) -> String {
         let spec = self.spec;
-        if spec.dns.is_empty() && spec.dns_search.is_empty() {
+        if spec.dns.is_empty() && spec.dns_search.is_empty() && spec.dns_options.is_empty() {
             return text;
         }
         let own = |word: &str| -> String {
@@ -337,6 +476,10 @@ impl New<'_> {
         match spec.dns_search.is_empty() {
             true => lines.push_str(&own("search")),
             false => lines.push_str(&format!("search {}\n", spec.dns_search.join(" "))),
+        }
+        match spec.dns_options.is_empty() {
+            true => lines.push_str(&own("options")),
+            false => lines.push_str(&format!("options {}\n", spec.dns_options.join(" "))),
         }
         lines
     }
@@ -358,15 +501,13 @@ impl New<'_> {
                 bind(path, &mount.target, &options)
             }
             MountSource::Volume(name) => {
+                // Removed by somebody meanwhile, it begins anew.
                 let folder = volumes::get_or_make(self.engine.data(), name)?;
-                if is_empty(&folder) && !options.contains(&"nocopy") {
-                    archive::fill(&folder, &self.image.lower_dirs, &mount.target)?;
-                }
                 let options: Vec<&str> = options.into_iter().filter(|option| *option != "nocopy").collect();
                 bind(&folder, &mount.target, &options)
             }
             MountSource::Tmpfs => {
-                let mut all = vec!["nosuid", "nodev"];
+                let mut all = vec!["nosuid", "nodev", "noexec"];
                 all.extend(options);
                 Ok(wharf_runtime::mount(&mount.target, "tmpfs", "tmpfs", &all)?)
             }
@@ -404,8 +545,62 @@ impl Engine {
     }
 }
 
-fn is_empty(folder: &Path) -> bool {
-    fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
+/// A namespace of a container that runs.
+fn namespace(of: &Container, kind: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/ns/{kind}", of.status.pid.unwrap_or_default()))
+}
+
+/// Folders of `/dev` that are not of the machine's devices.
+const NOT_DEVICES: [&str; 5] = ["/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd", "/dev/console"];
+
+/// The device at `path`, or all below it where that is a folder, as they are to be inside.
+fn nodes(path: &Path, inside: &Path) -> Result<Vec<LinuxDevice>> {
+    let found = fs::metadata(path).map_err(|error| {
+        let error = format!("cannot add the device {}: {error}", path.display());
+        Error::invalid(error).hint("name a device of this machine: ls -l /dev")
+    })?;
+    if found.is_dir() {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(path).at("read", path)?.flatten() {
+            let (from, to) = (entry.path(), inside.join(entry.file_name()));
+            let kind = entry.file_type().at("look at", &from)?;
+            let skipped = NOT_DEVICES.iter().any(|skipped| from == Path::new(skipped));
+            if !skipped && (kind.is_dir() || kind.is_char_device() || kind.is_block_device()) {
+                all.extend(nodes(&from, &to)?);
+            }
+        }
+        return Ok(all);
+    }
+    let kind = match found.file_type() {
+        kind if kind.is_char_device() => LinuxDeviceType::C,
+        kind if kind.is_block_device() => LinuxDeviceType::B,
+        _ => return Err(Error::invalid(format!("{} is not a device", path.display()))),
+    };
+    let number = |part: u32| i64::from(part);
+    let built = LinuxDeviceBuilder::default()
+        .path(inside)
+        .typ(kind)
+        .major(number(rustix::fs::major(found.rdev())))
+        .minor(number(rustix::fs::minor(found.rdev())))
+        .file_mode(found.mode() & 0o7777)
+        .uid(found.uid())
+        .gid(found.gid())
+        .build();
+    Ok(vec![built.map_err(described)?])
+}
+
+/// Rules that let a container use a device as it was asked for.
+fn allowed(device: &Device) -> Result<Vec<LinuxDeviceCgroup>> {
+    let rule = |node: LinuxDevice| {
+        let rule = LinuxDeviceCgroupBuilder::default()
+            .allow(true)
+            .typ(node.typ())
+            .major(node.major())
+            .minor(node.minor())
+            .access(device.access.clone());
+        rule.build().map_err(described)
+    };
+    nodes(&device.path, &device.inside)?.into_iter().map(rule).collect()
 }
 
 /// Settings with each name once: the place of the first, the value of the last. A name without a value takes the
@@ -439,15 +634,18 @@ fn described(error: impl std::fmt::Display) -> Error {
     Error::invalid(error.to_string())
 }
 
-fn resources(spec: &Spec) -> Result<LinuxResources> {
+pub(crate) fn resources(spec: &Spec) -> Result<LinuxResources> {
     let wanted = &spec.resources;
     let mut resources = LinuxResources::default();
     resources.set_devices(None);
-    if wanted.memory.is_some() || wanted.memory_reservation.is_some() || wanted.memory_swap.is_some() {
+    let memory = [wanted.memory, wanted.memory_reservation, wanted.memory_swap];
+    if memory.iter().any(Option::is_some) || wanted.swappiness.is_some() || wanted.oom_kill_disable {
         let mut memory = LinuxMemoryBuilder::default().build().map_err(described)?;
         memory.set_limit(wanted.memory);
         memory.set_reservation(wanted.memory_reservation);
         memory.set_swap(wanted.memory_swap);
+        memory.set_swappiness(wanted.swappiness);
+        memory.set_disable_oom_killer(wanted.oom_kill_disable.then_some(true));
         resources.set_memory(Some(memory));
     }
     let cpu =

@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use wharf_base::{Clock as _, SystemClock, Timestamp, closest};
 
 use crate::{
+    archive,
     containers::Engine,
     error::{Error, IoContext as _, Result, write_json},
+    image::Image,
     names,
-    spec::MountSource,
+    spec::{MountSource, Record},
 };
 
 /// A volume.
@@ -38,8 +40,13 @@ pub fn files(data: &Path, name: &str) -> PathBuf {
     folder(data, name).join("_data")
 }
 
+/// Whether a text can be a volume's name.
+pub fn is_name(text: &str) -> bool {
+    names::is_name(text)
+}
+
 fn check(name: &str) -> Result<()> {
-    if names::is_name(name) {
+    if is_name(name) {
         return Ok(());
     }
     Err(Error::invalid(format!("'{name}' cannot be a volume's name")).hint(
@@ -96,6 +103,20 @@ pub fn all(data: &Path) -> Vec<Volume> {
 }
 
 impl Engine {
+    /// Makes the volumes of a container that are not there yet, and fills the empty ones with what its image has at their
+    /// places.
+    pub(crate) fn fill_volumes(&self, record: &Record, image: &Image) -> Result<()> {
+        for mount in &record.spec.mounts {
+            let MountSource::Volume(name) = &mount.source else { continue };
+            let folder = get_or_make(self.data(), name)?;
+            let empty = fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_none());
+            if empty && !mount.options.iter().any(|option| option == "nocopy") {
+                archive::fill(&folder, &image.lower_dirs, &mount.target)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Ids of the containers that have a volume.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use wharf_base::{Clock as _, SystemClock, Timestamp};
 use wharf_runtime::Phase;
 
-use crate::containers::Container;
+use crate::{containers::Container, health::HealthStatus};
 
 /// Docker's word for how a container is.
 pub fn state(container: &Container) -> &'static str {
@@ -21,7 +21,15 @@ pub fn status(container: &Container) -> String {
     let since = |time: Option<Timestamp>| time.map_or("a moment".to_owned(), |time| span(now, time));
     match (container.status.phase, &container.status.exit) {
         (Phase::Created, _) => "Created".to_owned(),
-        (Phase::Running, _) => format!("Up {}", since(container.status.started_at)),
+        (Phase::Running, _) => {
+            let health = match container.health().ok().flatten().map(|health| health.status) {
+                None => "",
+                Some(HealthStatus::Starting) => " (health: starting)",
+                Some(HealthStatus::Healthy) => " (healthy)",
+                Some(HealthStatus::Unhealthy) => " (unhealthy)",
+            };
+            format!("Up {}{health}", since(container.status.started_at))
+        }
         (Phase::Paused, _) => format!("Up {} (Paused)", since(container.status.started_at)),
         (Phase::Exited, Some(exit)) => format!("Exited ({}) {} ago", exit.code, span(now, exit.finished_at)),
         (Phase::Exited, None) => "Exited".to_owned(),

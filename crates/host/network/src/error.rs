@@ -35,7 +35,11 @@ pub enum Error {
     #[error("no free pod address in {0}: all of them are taken by pods")]
     Full(Ipv4Net),
     /// A host port is taken already.
-    #[error("host port {port} is taken by {by}: choose another, or stop what uses it")]
+    // Scripts and SDKs look for these words of docker's.
+    #[error(
+        "Bind for {} failed: port is already allocated by {by}: choose another, or stop what uses it",
+        port.trim_end_matches("/tcp")
+    )]
     PortTaken {
         /// Address (or 0.0.0.0) and port, with the protocol.
         port: String,

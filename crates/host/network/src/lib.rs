@@ -22,6 +22,7 @@ pub use dns::fuzz_query;
 pub use dns::{DnsConfig, DnsServer, Forwarding, LookUp, Private, Zone};
 pub use engine::ServiceRules;
 pub use error::{Error, Result};
+pub use kernel::hardware;
 pub use pods::{NetworkConfig, PodNetwork};
 pub use range::Ipv4Net;
 pub use rules::{Protocol, ServicePortRule};

@@ -1,7 +1,7 @@
 //! The pod network of one instance: a range of addresses, a gateway, and a link for each pod.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket},
     os::fd::AsFd,
     path::{Path, PathBuf},
@@ -221,6 +221,14 @@ impl PodNetwork {
     pub fn attached(data: &Path) -> Result<BTreeSet<String>> {
         let saved = Store::open(data)?.read()?;
         Ok(saved.pods.into_keys().chain(saved.ports.into_keys()).collect())
+    }
+
+    /// All addresses saved in a network's folder, which need not be open, by pod.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn addresses(data: &Path) -> Result<BTreeMap<String, Ipv4Addr>> {
+        Ok(Store::open(data)?.read()?.pods)
     }
 
     /// The address of a pod saved in a network's folder, which need not be open.

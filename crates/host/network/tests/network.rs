@@ -196,7 +196,12 @@ fn host_ports_lead_to_a_container_and_are_taken_once() {
         assert_eq!(client.ask(&format!("{gateway}:8000")).unwrap(), "server");
         assert!(client.ask(&format!("{gateway}:8001")).is_err());
         let taken = network.publish("other", vec![mapping(Some("127.0.0.1"), 8000)]).await.unwrap_err();
-        assert!(taken.to_string().starts_with("host port 127.0.0.1:8000/tcp is taken by server"), "{taken}");
+        assert!(
+            taken
+                .to_string()
+                .starts_with("Bind for 127.0.0.1:8000 failed: port is already allocated by server"),
+            "{taken}"
+        );
         let listener = std::net::TcpListener::bind("127.0.0.1:8002").unwrap();
         let taken = network.publish("other", vec![mapping(None, 8002)]).await;
         assert!(matches!(taken, Err(Error::PortTaken { .. })));

@@ -154,6 +154,7 @@ impl Run<'_> {
             spec,
             root: RootFs { lower: self.layers.clone(), volatile: true },
             user: Some(self.user()?),
+            groups: Vec::new(),
             seccomp,
             stdin: match (container.stdin, container.stdin_once) {
                 (false, _) => Stdin::Null,

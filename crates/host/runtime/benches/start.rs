@@ -76,6 +76,7 @@ fn one(sandbox: &dyn Sandbox, name: &str, root: &Path) {
         spec: spec.build().unwrap(),
         root: RootFs { lower: vec![root.to_owned()], volatile: true },
         user: None,
+        groups: Vec::new(),
         seccomp: Seccomp::Default,
         stdin: Stdin::Null,
         log: None,

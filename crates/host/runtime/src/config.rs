@@ -101,6 +101,9 @@ pub struct ContainerConfig {
     /// specification's numbers, which stand when this is absent.
     #[serde(default)]
     pub user: Option<String>,
+    /// Further groups by name or number, looked up in the container's own files.
+    #[serde(default)]
+    pub groups: Vec<String>,
     /// The system call filter.
     #[serde(default)]
     pub seccomp: Seccomp,

@@ -14,6 +14,7 @@
 mod bundle;
 mod cgroup;
 mod client;
+mod command;
 mod config;
 mod defaults;
 mod error;
@@ -33,6 +34,7 @@ mod wire;
 pub use bundle::main as oci_main;
 pub use cgroup::Cgroup;
 pub use client::{Ending, Events, Exec, ShimRuntime, ShimSandbox};
+pub use command::{Answer, command};
 pub use config::{
     ContainerConfig, ExecConfig, LogConfig, Network, PodCgroup, RootFs, SandboxConfig, Seccomp, Share, Size,
     Stdin, WhenIdle,

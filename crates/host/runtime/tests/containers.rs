@@ -56,7 +56,7 @@ fn environment_folder_and_user_are_as_asked() {
         .run();
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines[..2], ["/home/app blue", "/work/here"]);
-    assert_eq!(lines[2], "uid=1000(app) gid=1001(app) groups=10(wheel)");
+    assert_eq!(lines[2], "uid=1000(app) gid=1001(app) groups=10(wheel),1001(app)");
     assert_eq!(lines[4], "reopened", "{said}");
     let (_, said) = pod.container("numbers", "id -u; id -g").user("4711:4712").run();
     assert_eq!(said, "4711\n4712\n");

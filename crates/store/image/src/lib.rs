@@ -35,6 +35,7 @@ pub use manifest::{
     ContainerConfig, Descriptor, Empty, Healthcheck, History, ImageConfig, Index, Manifest, Platform, RootFs,
     media_type,
 };
+pub use own::is_loopback_registry;
 pub use partial::{Mark, Partial};
 pub use reference::Reference;
 pub use refs::RefEntry;

@@ -44,11 +44,7 @@ impl Store {
 impl Reference {
     /// Whether the registry is on this machine, where plain HTTP is safe.
     pub fn is_loopback(&self) -> bool {
-        let host = match self.domain().rsplit_once(':') {
-            Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
-            _ => self.domain(),
-        };
-        is_loopback(host)
+        is_loopback_registry(self.domain())
     }
 
     /// What the repository of this reference is called without its registry: `127.0.0.1:5000/shop:1`
@@ -67,7 +63,12 @@ fn same_address(a: &str, b: &str) -> bool {
     port_a == port_b && (host_a == host_b || (is_loopback(host_a) && is_loopback(host_b)))
 }
 
-/// Whether a host name or address is this machine's own.
+/// Whether a registry, with or without its port, is on this machine.
+pub fn is_loopback_registry(domain: &str) -> bool {
+    let port = domain.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+    is_loopback(port.map_or(domain, |(host, _)| host))
+}
+
 fn is_loopback(host: &str) -> bool {
     let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())

@@ -138,6 +138,7 @@ impl Containers {
             root: RootFs { lower: image.lower_dirs.clone(), volatile: true },
             // As on hosted runners a job is root in its container, or the files it shares would not be its own.
             user: None,
+            groups: Vec::new(),
             seccomp: Seccomp::Default,
             stdin: Stdin::Open,
             log: Some(LogConfig::new(spec.folder.join("container.log"))),

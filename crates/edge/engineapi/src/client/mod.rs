@@ -90,13 +90,31 @@ impl Client {
         Self { credentials: Arc::new(credentials), ..Self::default() }
     }
 
-    fn remote<'a>(&'a self, reference: &'a Reference) -> Remote<'a> {
-        let domain = reference.domain();
-        let host = if domain == "docker.io" { "registry-1.docker.io" } else { domain };
-        let scheme = if reference.is_loopback() { "http" } else { "https" };
-        let repository = reference.path();
-        Remote { client: self, domain, repository, base: format!("{scheme}://{host}/v2/{repository}") }
+    /// Tries the credentials for a registry: whether it lets one in with them.
+    ///
+    /// # Errors
+    /// When it does not, or cannot be reached.
+    pub async fn log_in(&self, domain: &str) -> Result<()> {
+        let remote = Remote { client: self, domain, repository: "", base: base(domain) };
+        let mut ask = Ask::new(Method::GET, remote.url(""));
+        let response = remote.send(&mut ask).await?;
+        match response.status().is_success() {
+            true => Ok(()),
+            false => Err(remote.refuse("this user", response).await),
+        }
     }
+
+    fn remote<'a>(&'a self, reference: &'a Reference) -> Remote<'a> {
+        let (domain, repository) = (reference.domain(), reference.path());
+        Remote { client: self, domain, repository, base: format!("{}/{repository}", base(domain)) }
+    }
+}
+
+/// Where the API of a registry begins. Those of this machine speak plain HTTP.
+fn base(domain: &str) -> String {
+    let host = if domain == "docker.io" { "registry-1.docker.io" } else { domain };
+    let scheme = if wharf_image::is_loopback_registry(domain) { "http" } else { "https" };
+    format!("{scheme}://{host}/v2")
 }
 
 impl Remote<'_> {
@@ -187,7 +205,11 @@ impl Remote<'_> {
             Challenge::Basic => credential.and_then(|c| c.basic()).ok_or_else(|| self.log_in())?,
             Challenge::Bearer { realm, service, scope } => {
                 let actions = if push { "pull,push" } else { "pull" };
-                let scope = scope.unwrap_or_else(|| format!("repository:{}:{actions}", self.repository));
+                let own = || match self.repository {
+                    "" => String::new(),
+                    repository => format!("repository:{repository}:{actions}"),
+                };
+                let scope = scope.unwrap_or_else(own);
                 format!("Bearer {}", self.token(&realm, service, scope, credential).await?)
             }
         };
@@ -212,7 +234,7 @@ impl Remote<'_> {
             return Err(self.error(format!("it wants the password sent in plain text to {realm}")));
         }
         let mut form = form_urlencoded::Serializer::new(String::new());
-        form.append_pair("scope", scope);
+        form.extend_pairs((!scope.is_empty()).then_some(("scope", scope)));
         form.extend_pairs(service.map(|service| ("service", service)));
         let mut url = realm.to_owned();
         let mut request = Request::new(empty());

@@ -38,6 +38,10 @@ impl Failure {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 
+    pub(super) fn unauthorized(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, message)
+    }
+
     pub(super) fn not_supported(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_IMPLEMENTED, message)
     }
@@ -46,6 +50,16 @@ impl Failure {
         let mut response = json_of(&json!({ "message": self.message }));
         *response.status_mut() = self.status;
         response
+    }
+
+    pub(super) fn is_not_found(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND
+    }
+
+    /// The same, with what it was about before it.
+    pub(super) fn about(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
     }
 
     pub(super) fn message(&self) -> &str {
@@ -79,7 +93,8 @@ impl From<wharf_engine::Error> for Failure {
             ErrorKind::Invalid | ErrorKind::NoProgram | ErrorKind::NotExecutable => StatusCode::BAD_REQUEST,
             ErrorKind::Host => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        let text = whole(&error, error.hint.as_ref());
+        // What to do with the command line of wharf helps nobody at another client.
+        let text = whole(&error, error.hint.as_ref().filter(|hint| !hint.contains("wharf ")));
         // Clients read from these words that the program is not there (127) or cannot run (126).
         let message = match error.kind {
             ErrorKind::NoProgram => format!("{text}: executable file not found in $PATH: unknown"),
@@ -108,7 +123,8 @@ impl From<wharf_image::Error> for Failure {
     fn from(error: wharf_image::Error) -> Self {
         match &error {
             wharf_image::Error::NoImage { name, .. } => {
-                let hint = error.hint().map_or(String::new(), |hint| format!(" (hint: {hint})"));
+                let hint = error.hint().filter(|hint| !hint.contains("wharf "));
+                let hint = hint.map_or(String::new(), |hint| format!(" (hint: {hint})"));
                 Self::not_found(format!("No such image: {name}{hint}"))
             }
             wharf_image::Error::Reference { .. } => Self::bad(format!("invalid reference format: {error}")),

@@ -1,7 +1,7 @@
 //! Files in and out of containers as tar streams: `archive`, `export`, `changes`.
 
 use std::{
-    io::Write as _,
+    io::{self, Write as _},
     os::unix::fs::{FileTypeExt as _, MetadataExt as _},
 };
 
@@ -11,17 +11,18 @@ use http::{HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::json;
 use tokio::sync::mpsc;
+use wharf_build::{BuildRequest, Builder, Context, DockerfileSource};
 use wharf_engine::{
-    MAIN,
-    archive::{Folder, Source, There},
+    Container, MAIN, Record,
+    archive::{Folder, Kind, Source, There, owner_of},
 };
-use wharf_image::{Archived, UnpackOptions, unpack_into};
+use wharf_http::Body;
+use wharf_image::{Archived, ContainerConfig, Descriptor, Reference, Store, UnpackOptions, unpack_into};
 
 use super::{
     Call, Docker,
     answer::{self, Failure, Reply, created, json_of, streaming},
     blocking,
-    containers::body_of,
 };
 
 /// Files of a container that are not its own.
@@ -37,10 +38,22 @@ impl Docker {
             let owners = call.query.flag("copyUIDGID");
             let input = reader_of(call.body);
             return blocking(move || {
-                let (folder, There::Folder) = Folder::of(&engine, &container)?.look(&path)? else {
-                    return Err(Failure::bad(format!("extraction point is not a directory: {path}")));
-                };
-                let owner = (!owners).then_some((0, 0));
+                let found =
+                    Folder::at(&engine, &container, &path).and_then(|(folder, path)| folder.look(&path));
+                let found =
+                    found.map_err(Failure::from).map_err(|failure| not_there(failure, &path, &container));
+                let (folder, there) = found?;
+                match there {
+                    There::Folder => {}
+                    There::Nothing => {
+                        return Err(not_there(Failure::not_found(""), &path, &container));
+                    }
+                    There::Other => {
+                        return Err(Failure::bad(format!("extraction point is not a directory: {path}")));
+                    }
+                }
+                // Owners are the archive's, unless all is to be the container's user's.
+                let owner = if owners { owner_of(&engine, &container)? } else { None };
                 let options = UnpackOptions { whiteouts: false, owner, ..UnpackOptions::default() };
                 unpack_into(input, &folder.path(), &options)?;
                 Ok(answer::status(StatusCode::OK))
@@ -49,7 +62,9 @@ impl Docker {
         }
         let head = *method == Method::HEAD;
         let (stat, source) = blocking(move || {
-            let source = Source::of(engine.data(), &container, &path, false)?;
+            let source = Source::of(engine.data(), &container, &path, false);
+            let source =
+                source.map_err(Failure::from).map_err(|failure| not_there(failure, &path, &container))?;
             Ok((source.stat(), source))
         })
         .await?;
@@ -62,8 +77,10 @@ impl Docker {
         let mut response = match head {
             true => answer::status(StatusCode::OK),
             false => streaming(
-                body_of(async {
-                    written(move |out| source.write(source.name().as_bytes(), out).map_err(Into::into))
+                written(move |out| {
+                    // Clients put the name of the target in the place of this one.
+                    let name = if source.kind() == Kind::Content { ".".to_owned() } else { source.name() };
+                    source.write(name.as_bytes(), out).map_err(Into::into)
                 }),
                 "application/x-tar",
             ),
@@ -72,12 +89,12 @@ impl Docker {
         Ok(response)
     }
 
-    /// All files of a container.
+    /// All files of a container but those of mounts.
     pub(super) async fn export(&self, id: &str) -> Reply {
         let (engine, container) = self.found(id).await?;
-        let source = blocking(move || Ok(Source::of(engine.data(), &container, "/", false)?)).await?;
-        let receiver = written(move |out| source.write(b"", out).map_err(Into::into));
-        Ok(streaming(body_of(async { receiver }), "application/x-tar"))
+        let source = blocking(move || Ok(Source::unmounted(engine.data(), &container)?)).await?;
+        let body = written(move |out| source.write(b"", out).map_err(Into::into));
+        Ok(streaming(body, "application/x-tar"))
     }
 
     /// What a container has changed of its image's files.
@@ -124,16 +141,17 @@ impl Docker {
     }
 
     /// An image of what a container has become.
-    pub(super) async fn commit(&self, call: Call) -> Reply {
+    pub(super) async fn commit(&self, mut call: Call) -> Reply {
         let id = call.query.get("container").ok_or_else(|| Failure::bad("no container is named"))?.to_owned();
-        if let Some(change) = call.query.get("changes") {
-            return Err(Failure::not_supported(format!(
-                "changes of the image while committing ('{change}') are not supported yet"
-            )));
-        }
+        let given: Option<ContainerConfig> = call.json().await?;
+        let changes = changes(&call.query.all("changes"))?;
+        let builder = match changes.is_empty() {
+            true => None,
+            false => Some(self.builder.clone().ok_or_else(|| Failure::not_supported("there is no builder"))?),
+        };
         let name = match (call.query.get("repo"), call.query.get("tag")) {
             (None, _) => None,
-            (Some(repository), None) => Some(repository.parse::<wharf_image::Reference>()?),
+            (Some(repository), None) => Some(repository.parse::<Reference>()?),
             (Some(repository), Some(tag)) => Some(format!("{repository}:{tag}").parse()?),
         };
         let (comment, author) =
@@ -152,6 +170,7 @@ impl Docker {
             let made = base.and_then(|base| {
                 let layer = images.add_layer_from(&upper, wharf_image::Compression::None, None)?;
                 let mut config = base.config.clone();
+                config.config = given.unwrap_or_else(|| committed(&container.record, config.config));
                 config.created = Some(wharf_base::Clock::now(&wharf_base::SystemClock).to_nano());
                 config.author = author.or(config.author);
                 config.history.push(wharf_image::History {
@@ -172,6 +191,10 @@ impl Docker {
                 None => vec![format!("committed@{}", made.digest).parse()?],
             };
             images.tag(&names, &made)?;
+            let made = match builder {
+                Some(builder) => change(&images, &builder, &made, &changes, names)?,
+                None => made,
+            };
             let id = images.manifest(&made)?.1.config.digest;
             Ok(created(&json!({ "Id": id })))
         })
@@ -184,6 +207,30 @@ impl Docker {
         let found = blocking(move || {
             let mut found: Vec<Archived> = Vec::new();
             for wanted in &names {
+                // A name without a tag stands for all of its tags.
+                let parsed = wanted.parse::<Reference>().ok().map(|name| name.familiar());
+                let bare = parsed.filter(|name| *name == format!("{wanted}:latest"));
+                if bare.is_some() {
+                    let all = images.references()?.into_iter().filter(|entry| {
+                        let familiar = entry.reference.familiar();
+                        let tag = entry.reference.tag().unwrap_or_default();
+                        familiar.strip_suffix(&format!(":{tag}")) == Some(wanted)
+                    });
+                    let all: Vec<_> = all.collect();
+                    for entry in &all {
+                        let same = |image: &&mut Archived| image.target.digest == entry.target.digest;
+                        match found.iter_mut().find(same) {
+                            Some(image) => image.names.push(entry.reference.clone()),
+                            None => found.push(Archived {
+                                names: vec![entry.reference.clone()],
+                                target: entry.target.clone(),
+                            }),
+                        }
+                    }
+                    if !all.is_empty() {
+                        continue;
+                    }
+                }
                 let (name, target) = images.find(wanted)?;
                 let name = name.filter(|name| name.tag().is_some());
                 match found.iter_mut().find(|image| image.target.digest == target.digest) {
@@ -195,44 +242,149 @@ impl Docker {
         })
         .await?;
         let images = std::sync::Arc::clone(&self.images);
-        let receiver = written(move |out| images.save(&found, out).map_err(Into::into));
-        Ok(streaming(body_of(async { receiver }), "application/x-tar"))
+        let body = written(move |out| images.save(&found, out).map_err(Into::into));
+        Ok(streaming(body, "application/x-tar"))
     }
 }
 
-/// What `write` writes, as chunks.
-pub(super) fn written(
-    write: impl FnOnce(&mut dyn std::io::Write) -> Result<(), Failure> + Send + 'static,
-) -> mpsc::Receiver<Bytes> {
-    let (out, receiver) = mpsc::channel(4);
-    std::thread::spawn(move || {
-        let mut out = std::io::BufWriter::with_capacity(CHUNK, Chunks(out));
-        // A client that went away has had enough.
-        match write(&mut out) {
-            Ok(()) => drop(out.flush()),
-            Err(failure) => tracing::debug!(error = failure.message(), "a stream of files ends early"),
+/// What is not there, in docker's words.
+fn not_there(failure: Failure, path: &str, container: &Container) -> Failure {
+    match failure.is_not_found() {
+        true => {
+            Failure::not_found(format!("Could not find the file {path} in container {}", container.name()))
         }
-    });
-    receiver
+        false => failure,
+    }
 }
 
-struct Chunks(mpsc::Sender<Bytes>);
+/// Instructions that change how containers of an image run.
+const CHANGES: [&str; 12] = [
+    "CMD",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "HEALTHCHECK",
+    "LABEL",
+    "ONBUILD",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
+];
 
-impl std::io::Write for Chunks {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let gone = || std::io::ErrorKind::BrokenPipe;
-        self.0.blocking_send(Bytes::copy_from_slice(bytes)).map_err(|_| gone())?;
+/// The lines of `changes`; others than those are refused.
+fn changes(given: &[&str]) -> Result<Vec<String>, Failure> {
+    let lines = given.iter().flat_map(|text| text.lines()).map(str::trim).filter(|line| !line.is_empty());
+    let read = |line: &str| {
+        let word = line.split_whitespace().next().unwrap_or_default();
+        match CHANGES.iter().any(|known| known.eq_ignore_ascii_case(word)) {
+            true => Ok(line.to_owned()),
+            false => Err(Failure::bad(format!("{} is not a valid change command", word.to_lowercase()))),
+        }
+    };
+    lines.map(read).collect()
+}
+
+/// The image with changes, under the same names.
+fn change(
+    images: &Store,
+    builder: &Builder,
+    made: &Descriptor,
+    changes: &[String],
+    names: Vec<Reference>,
+) -> Result<Descriptor, Failure> {
+    let base: Reference = format!("commit@{}", made.digest).parse()?;
+    images.tag(std::slice::from_ref(&base), made)?;
+    let mut request = BuildRequest::new(Context::Empty);
+    let text = format!("FROM {}\n{}\n", base.familiar(), changes.join("\n"));
+    request.dockerfile = DockerfileSource::Text(text);
+    let built = builder.build(request, |_| {});
+    images.untag(&base)?;
+    let built = built.map_err(|error| Failure::bad(error.what))?;
+    // What has no name of its own is named by its digest.
+    let names: Result<Vec<Reference>, _> = names
+        .into_iter()
+        .map(|name| match name.digest() {
+            Some(_) => {
+                images.untag(&name)?;
+                format!("committed@{}", built.manifest.digest).parse()
+            }
+            None => Ok(name),
+        })
+        .collect();
+    images.tag(&names?, &built.manifest)?;
+    Ok(built.manifest)
+}
+
+/// How containers run of an image that this one became.
+fn committed(record: &Record, image: ContainerConfig) -> ContainerConfig {
+    let spec = &record.spec;
+    let mut config = ContainerConfig {
+        user: spec.user.clone().unwrap_or(image.user),
+        working_dir: spec.workdir.clone().unwrap_or(image.working_dir),
+        stop_signal: spec.stop_signal.clone().or(image.stop_signal),
+        healthcheck: spec.healthcheck.clone().or(image.healthcheck),
+        ..image
+    };
+    if let Some(words) = &spec.entrypoint {
+        (config.entrypoint, config.cmd) = (Some(words.clone()).filter(|words| !words.is_empty()), None);
+    }
+    if !spec.command.is_empty() {
+        config.cmd = Some(spec.command.clone());
+    }
+    for setting in &spec.env {
+        let name = setting.split('=').next().unwrap_or_default();
+        config.env.retain(|known| known.split('=').next() != Some(name));
+        config.env.extend(setting.contains('=').then(|| setting.clone()));
+    }
+    config.labels.extend(spec.labels.clone());
+    let asked = record.docker.as_ref();
+    let keys = |name: &str| {
+        let names = asked.and_then(|body| body[name].as_object()).into_iter().flatten();
+        names.map(|(key, _)| (key.clone(), Default::default())).collect::<Vec<_>>()
+    };
+    config.exposed_ports.extend(keys("ExposedPorts"));
+    config.volumes.extend(keys("Volumes"));
+    config
+}
+
+/// What `write` writes, as a body. When it fails the connection breaks, lest a part be taken for the whole.
+pub(super) fn written(
+    write: impl FnOnce(&mut dyn io::Write) -> Result<(), Failure> + Send + 'static,
+) -> Body {
+    let (chunks, mut receiver) = mpsc::channel(4);
+    std::thread::spawn(move || {
+        let mut out = io::BufWriter::with_capacity(CHUNK, Chunks(chunks.clone()));
+        let done = write(&mut out).and_then(|()| Ok(out.flush()?));
+        if let Err(failure) = done
+            && !chunks.is_closed()
+        {
+            tracing::warn!(error = failure.message(), "a stream of files ends early");
+            // A client that goes away now has no use for it.
+            let _ = chunks.blocking_send(Err(io::Error::other(failure.message().to_owned())));
+        }
+    });
+    wharf_http::stream(futures_util::stream::poll_fn(move |context| receiver.poll_recv(context)))
+}
+
+struct Chunks(mpsc::Sender<io::Result<Bytes>>);
+
+impl io::Write for Chunks {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let gone = || io::ErrorKind::BrokenPipe;
+        self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes))).map_err(|_| gone())?;
         Ok(bytes.len())
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
 /// A request's body for those who read blockingly.
-pub(super) fn reader_of(mut body: wharf_http::Body) -> impl std::io::Read + Send + 'static {
-    let (sender, receiver) = mpsc::channel::<std::io::Result<Bytes>>(4);
+pub(super) fn reader_of(mut body: Body) -> impl io::Read + Send + 'static {
+    let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(4);
     tokio::spawn(async move {
         while let Some(frame) = body.frame().await {
             let bytes = match frame {
@@ -240,7 +392,7 @@ pub(super) fn reader_of(mut body: wharf_http::Body) -> impl std::io::Read + Send
                     Ok(data) => Ok(data),
                     Err(_) => continue,
                 },
-                Err(error) => Err(std::io::Error::other(error.to_string())),
+                Err(error) => Err(io::Error::other(error.to_string())),
             };
             if sender.send(bytes).await.is_err() {
                 return;
@@ -251,12 +403,12 @@ pub(super) fn reader_of(mut body: wharf_http::Body) -> impl std::io::Read + Send
 }
 
 struct Received {
-    receiver: mpsc::Receiver<std::io::Result<Bytes>>,
+    receiver: mpsc::Receiver<io::Result<Bytes>>,
     rest: Bytes,
 }
 
-impl std::io::Read for Received {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+impl io::Read for Received {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.rest.is_empty() {
             match self.receiver.blocking_recv() {
                 Some(bytes) => self.rest = bytes?,

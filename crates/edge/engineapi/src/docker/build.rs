@@ -78,7 +78,11 @@ impl Docker {
                 Err(error) => {
                     let hint = error.hint.as_ref().map_or(String::new(), |hint| format!(" (hint: {hint})"));
                     let message = format!("{error}{hint}");
-                    lines.say(&json!({ "errorDetail": { "message": message }, "error": message }));
+                    let mut detail = json!({ "message": message });
+                    if let Some(code) = exit_code(&error) {
+                        detail["code"] = json!(code);
+                    }
+                    lines.say(&json!({ "errorDetail": detail, "error": message }));
                 }
             }
         });
@@ -104,6 +108,23 @@ impl Docker {
     }
 }
 
+/// `[stage 2/4] COPY a b` as the classic builder has it: `2/4 : COPY a b`.
+fn numbered(name: &str) -> String {
+    let parts = name.strip_prefix('[').and_then(|rest| rest.split_once("] "));
+    match parts {
+        Some((place, what)) => format!("{} : {what}", place.rsplit(' ').next().unwrap_or(place)),
+        None => name.to_owned(),
+    }
+}
+
+/// How the step that failed ended.
+fn exit_code(error: &wharf_build::Error) -> Option<i32> {
+    match error.kind {
+        wharf_build::ErrorKind::Failed { code } => Some(code),
+        _ => None,
+    }
+}
+
 /// Parameters that would change what is built and cannot be done.
 fn refuse(query: &Query) -> Result<(), Failure> {
     if query.get("version") == Some("2") {
@@ -111,15 +132,31 @@ fn refuse(query: &Query) -> Result<(), Failure> {
             "BuildKit sessions are not supported: set DOCKER_BUILDKIT=0, or use 'wharf build'",
         ));
     }
-    for name in ["remote", "extrahosts", "squash", "isolation", "outputs"] {
-        if query.flag(name) {
+    for name in [
+        "remote",
+        "extrahosts",
+        "squash",
+        "isolation",
+        "outputs",
+        "memory",
+        "memswap",
+        "cpushares",
+        "cpuperiod",
+    ]
+    .into_iter()
+    .chain(["cpuquota", "cpusetcpus", "cpusetmems", "cgroupparent", "shmsize", "ulimits", "securityopt"])
+    {
+        let given = |value: &str| !matches!(value, "0" | "false" | "null" | "[]" | "{}" | "default");
+        if query.get(name).is_some_and(given) {
             return Err(Failure::not_supported(format!(
                 "'{name}' is not supported for builds over this API"
             )));
         }
     }
+    let own = wharf_image::Platform::host();
     match query.get("platform") {
-        None | Some("linux" | "linux/amd64" | "linux/arm64") => Ok(()),
+        None | Some("linux") => Ok(()),
+        Some(platform) if platform == format!("{}/{}", own.os, own.architecture) => Ok(()),
         Some(other) => {
             Err(Failure::not_supported(format!("images for the platform '{other}' cannot be built here")))
         }
@@ -155,12 +192,15 @@ impl Lines {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         match progress {
             Progress::Started { step, name } => {
-                self.stream(&format!("Step {name}\n"));
+                self.stream(&format!("Step {}\n", numbered(&name)));
                 names.insert(step, name);
             }
             Progress::Cached { step } => {
                 let name = names.get(&step).cloned().unwrap_or_default();
-                self.stream(&format!("Step {name}\n ---> Using cache\n"));
+                // A base image is there, which says nothing of the cache.
+                if !name.contains("FROM ") {
+                    self.stream(" ---> Using cache\n");
+                }
             }
             Progress::Output { line, .. } => self.stream(&format!("{line}\n")),
             Progress::Note { text } => self.stream(&format!("[Warning] {text}\n")),

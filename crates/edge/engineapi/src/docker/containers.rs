@@ -5,12 +5,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream;
 use http::{Method, StatusCode};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use wharf_base::Timestamp;
-use wharf_engine::{Container, Engine, LogQuery, LogReader, MAIN, Publish};
+use wharf_engine::{
+    Container, Engine, LogQuery, LogReader, MAIN, MountPoint, MountSource, Publish, Record, Spec, Whose,
+    networks, volumes,
+};
 use wharf_http::Body;
-use wharf_runtime::{Size, Stats, Stream};
+use wharf_runtime::{Phase, Size, Stats, Stream};
 
 use super::{
     Call, Docker,
@@ -41,7 +45,9 @@ impl Docker {
             ("POST", [id, "stop"]) => self.stop_one(id, &call.query).await,
             ("POST", [id, "restart"]) => {
                 self.stop_one(id, &call.query).await?;
-                self.start_one(id).await
+                let started = self.start_one(id).await?;
+                self.keeper.tell_of(&self.found(id).await?.1.record, "restart", &[]);
+                Ok(started)
             }
             ("POST", [id, "kill"]) => self.kill_one(id, &call.query).await,
             ("POST", [id, "pause"]) => self.freeze(id, true).await,
@@ -76,37 +82,50 @@ impl Docker {
     async fn list(&self, call: Call) -> Reply {
         let filters = call.query.filters()?;
         filters.check(&[
-            "id",
-            "name",
-            "label",
-            "label!",
-            "status",
-            "ancestor",
-            "network",
-            "volume",
-            "exited",
-            "publish",
-            "expose",
-            "health",
-            "before",
-            "since",
-            "is-task",
-            "isolation",
+            "id", "name", "label", "label!", "status", "ancestor", "network", "volume", "exited", "publish",
+            "expose", "health", "before", "since", "is-task",
         ])?;
+        filters.check_values(
+            "status",
+            &["created", "restarting", "running", "removing", "paused", "exited", "dead"],
+        )?;
+        if let Some(code) = filters.values("exited").iter().find(|code| code.parse::<i32>().is_err()) {
+            return Err(Failure::bad(format!("invalid filter 'exited={code}': it is no number")));
+        }
+        filters.check_values("health", &["starting", "healthy", "unhealthy", "none"])?;
         let all = call.query.flag("all") || filters.has("status") || filters.has("exited");
+        // All since then or before, whatever they do.
+        let all = all || filters.has("since") || filters.has("before");
         let (size, limit) =
             (call.query.flag("size"), call.query.get("limit").and_then(|l| l.parse::<i64>().ok()));
         let engine = self.engine.clone();
         blocking(move || {
             let mut rows = Vec::new();
+            let made = |name: &str| -> Result<Vec<Timestamp>, Failure> {
+                let others =
+                    filters.values(name).iter().map(|other| Ok(engine.find(other)?.record.created_at));
+                others.collect()
+            };
+            let (since, before) = (made("since")?, made("before")?);
             for container in engine.all()? {
+                let created = container.record.created_at;
+                if since.iter().any(|then| created <= *then) || before.iter().any(|then| created >= *then) {
+                    continue;
+                }
                 if !(all || container.is_running() || limit.is_some_and(|limit| limit > 0)) {
                     continue;
                 }
                 let fits = filters.fits("id", |id| container.id.as_str().starts_with(id))
-                    && filters
-                        .fits("name", |name| container.name().contains(name.trim_matches(['^', '$', '/'])))
-                    && filters.fits("status", |status| wharf_engine::words::state(&container) == status)
+                    && filters.fits("name", |name| named(name, container.name()))
+                    && filters.fits("health", |health| {
+                        let own = container.health().ok().flatten();
+                        own.map_or("none", |own| own.status.word()) == health
+                    })
+                    && filters.fits("expose", |port| {
+                        let port = if port.contains('/') { port.to_owned() } else { format!("{port}/tcp") };
+                        describe::exposed(&engine, &container).contains(&port)
+                    })
+                    && filters.fits("status", |status| describe::state(&container) == status)
                     && filters.fits("exited", |code| {
                         let exit = container.status.exit.as_ref().filter(|_| !container.is_running());
                         exit.is_some_and(|exit| exit.code.to_string() == code)
@@ -122,9 +141,7 @@ impl Docker {
                     })
                     && filters.fits("volume", |volume| {
                         container.record.spec.mounts.iter().any(|mount| match &mount.source {
-                            wharf_engine::MountSource::Volume(name) => {
-                                name == volume || mount.target == volume
-                            }
+                            MountSource::Volume(name) => name == volume || mount.target == volume,
                             _ => mount.target == volume,
                         })
                     })
@@ -161,19 +178,11 @@ impl Docker {
     async fn create(&self, mut call: Call) -> Reply {
         let body: Value = call.json().await?;
         let name = call.query.get("name").map(|name| name.trim_start_matches('/').to_owned());
-        if let Some(platform) = call.query.get("platform")
-            && !matches!(platform, "linux" | "linux/amd64" | "linux/arm64")
-        {
-            return Err(Failure::not_supported(format!(
-                "containers of the platform '{platform}' cannot run here"
-            )));
-        }
         let mut wanted = create::read(&body)?;
         let (engine, keeper) = (self.engine.clone(), std::sync::Arc::clone(&self.keeper));
+        let platform = call.query.get("platform").map(str::to_owned);
         blocking(move || {
-            if wanted.publish_all {
-                publish_all(&engine, &mut wanted)?;
-            }
+            complete(&engine, &mut wanted, platform.as_deref())?;
             let (record, _) = engine.create(wanted.spec, name.as_deref(), Some(body))?;
             for (network, aliases) in wanted.networks {
                 let joined =
@@ -228,24 +237,42 @@ impl Docker {
     }
 
     async fn kill_one(&self, id: &str, query: &Query) -> Reply {
-        let (engine, container) = self.found(id).await?;
+        let refused = |failure: Failure| failure.about(&format!("Cannot kill container: {id}"));
+        let (engine, container) = self.found(id).await.map_err(refused)?;
         let signal = query.get("signal").unwrap_or("KILL").to_owned();
-        let record = container.record.clone();
-        let told = [("signal", wharf_engine::signal_number(&signal)?.to_string())];
+        let Ok(number) = wharf_engine::signal_number(&signal) else {
+            return Err(Failure::bad(format!("Invalid signal: {signal}")));
+        };
+        if !container.is_running() {
+            let message = format!("Container {} is not running", container.id);
+            return Err(refused(Failure::conflict(message)));
+        }
+        // Told first: the end that may follow is told by somebody else.
+        self.keeper.tell_of(&container.record, "kill", &[("signal", number.to_string())]);
         blocking(move || {
-            if wharf_engine::signal_number(&signal)? == 9 {
+            if number == 9 {
                 engine.change(&container.id, |record| record.stopped = true)?;
             }
             Ok(engine.kill(&container, &signal)?)
         })
         .await?;
-        self.keeper.tell_of(&record, "kill", &told);
         Ok(no_content())
     }
 
     async fn freeze(&self, id: &str, frozen: bool) -> Reply {
         let (engine, container) = self.found(id).await?;
         let record = container.record.clone();
+        let container_id = &container.id;
+        match (container.status.phase, frozen) {
+            (Phase::Paused, true) => {
+                return Err(Failure::conflict(format!("Container {container_id} is already paused")));
+            }
+            (Phase::Running, false) => {
+                return Err(Failure::conflict(format!("Container {container_id} is not paused")));
+            }
+            (Phase::Running | Phase::Paused, _) => {}
+            _ => return Err(Failure::conflict(format!("Container {container_id} is not running"))),
+        }
         blocking(move || {
             let sandbox = container.connect(&engine)?;
             let done = if frozen { sandbox.pause(MAIN) } else { sandbox.unpause(MAIN) };
@@ -259,8 +286,12 @@ impl Docker {
     async fn rename(&self, id: &str, query: &Query) -> Reply {
         let (engine, container) = self.found(id).await?;
         let name = query.get("name").unwrap_or_default().trim_start_matches('/').to_owned();
+        if name == container.name() {
+            return Err(Failure::bad("Renaming a container with the same name as its current name"));
+        }
         let record = blocking(move || {
-            engine.rename(&container, &name)?;
+            let renamed = engine.rename(&container, &name).map_err(Failure::from);
+            renamed.map_err(|failure| failure.about("Error when allocating new name"))?;
             Ok(engine.load(&container.id)?.record)
         })
         .await?;
@@ -269,26 +300,50 @@ impl Docker {
     }
 
     async fn update(&self, id: &str, mut call: Call) -> Reply {
-        #[derive(Default, serde::Deserialize)]
-        #[serde(default, rename_all = "PascalCase")]
-        struct Update {
-            restart_policy: Option<create::RestartPolicy>,
-            #[serde(flatten)]
-            other: serde_json::Map<String, Value>,
-        }
-        let update: Update = call.json().await?;
+        let update: serde_json::Map<String, Value> = call.json().await?;
         let given = |value: &Value| {
-            !(value.is_null() || *value == json!(0) || *value == json!("") || *value == json!([]))
+            let empty = [Value::Null, json!(0), json!(""), json!([]), json!({}), json!(false)];
+            !empty.contains(value)
         };
-        if let Some((name, _)) = update.other.iter().find(|(_, value)| given(value)) {
+        let known = |name: &str| CHANGEABLE.contains(&name);
+        if let Some((name, _)) = update.iter().find(|(name, value)| given(value) && !known(name)) {
             return Err(Failure::not_supported(format!("{name} of a container cannot be changed yet")));
         }
         let (engine, container) = self.found(id).await?;
-        if let Some(policy) = update.restart_policy {
-            let restart = create::restart(&policy, container.record.spec.auto_remove)?;
-            blocking(move || Ok(engine.change(&container.id, |record| record.spec.restart = restart)?))
-                .await?;
-        }
+        let record = container.record.clone();
+        let refused = |failure: Failure| failure.about(&format!("Cannot update container {}", container.id));
+        let policy = update
+            .get("RestartPolicy")
+            .filter(|policy| policy["Name"].as_str().is_some_and(|n| !n.is_empty()));
+        let restart = match policy {
+            Some(_) if container.record.spec.auto_remove => {
+                let message =
+                    "Restart policy cannot be updated because AutoRemove is enabled for the container";
+                return Err(refused(Failure::bad(message)));
+            }
+            Some(policy) => {
+                let policy = create::RestartPolicy::deserialize(policy)
+                    .map_err(|error| Failure::bad(format!("RestartPolicy: {error}")))?;
+                Some(create::restart(&policy, false)?)
+            }
+            None => None,
+        };
+        let body = Value::Object(update);
+        let limits = create::limits(&changed(&container, &body)).map_err(refused)?;
+        blocking(move || {
+            engine.limit(&container, &limits)?;
+            engine.change(&container.id, |record| {
+                record.spec.restart = restart.unwrap_or(record.spec.restart);
+                if let (Some(docker), Value::Object(fields)) = (&mut record.docker, body) {
+                    for (name, value) in fields.into_iter().filter(|(_, value)| given(value)) {
+                        docker["HostConfig"][name] = value;
+                    }
+                }
+            })?;
+            Ok(())
+        })
+        .await?;
+        self.keeper.tell_of(&record, "update", &[]);
         Ok(json_of(&json!({ "Warnings": [] })))
     }
 
@@ -408,13 +463,17 @@ impl Docker {
             return Err(Failure::bad("Bad parameters: you must choose at least one stream"));
         }
         let tail = match query.get("tail") {
-            None | Some("all") => None,
-            Some(text) => {
-                Some(text.parse().map_err(|_| Failure::bad(format!("tail: '{text}' is not a number")))?)
-            }
+            None => None,
+            // As docker: whatever is no number is all.
+            Some(text) => text.parse().ok(),
         };
+        // Every line has its attributes before it, of which there are none.
+        let details = query.flag("details");
         let wanted =
             LogQuery { since: time(query, "since")?, until: time(query, "until")?, tail, grep: None };
+        if container.record.spec.no_log {
+            return Err(Failure::not_supported("configured logging driver does not support reading"));
+        }
         let (follow, timestamps) = (query.flag("follow"), query.flag("timestamps"));
         let terminal = container.record.spec.tty;
         let (out, receiver) = mpsc::channel(64);
@@ -434,6 +493,7 @@ impl Docker {
                             true => format!("{} ", entry.time.to_nano()).into_bytes(),
                             false => Vec::new(),
                         };
+                        text.extend(details.then_some(b' '));
                         text.extend_from_slice(&entry.text);
                         let bytes = if terminal { text.into() } else { frame(index as u8 + 1, &text) };
                         if out.blocking_send(bytes).is_err() {
@@ -454,14 +514,17 @@ impl Docker {
     }
 
     async fn top(&self, id: &str, query: &Query) -> Reply {
-        if let Some(args) = query.get("ps_args").filter(|args| *args != "-ef") {
-            return Err(Failure::not_supported(format!(
-                "'{args}': processes are listed as by 'ps -ef' only"
-            )));
-        }
+        let args = query.get("ps_args").filter(|args| *args != "-ef").map(str::to_owned);
         let (engine, container) = self.found(id).await?;
+        if !container.is_running() {
+            return Err(Failure::conflict(format!("Container {} is not running", container.id)));
+        }
         blocking(move || {
             container.connect(&engine)?;
+            if let Some(args) = args {
+                let (titles, rows) = super::system::listed(&container.status.cgroup, &args)?;
+                return Ok(json_of(&json!({ "Titles": titles, "Processes": rows })));
+            }
             let processes = super::system::processes(&container.status.cgroup);
             Ok(json_of(&json!({
                 "Titles": ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"], "Processes": processes,
@@ -508,10 +571,16 @@ impl Docker {
         let (engine, container) = self.found(id).await?;
         let (force, volumes) = (query.flag("force"), query.flag("v"));
         let record = container.record.clone();
+        if container.is_running() && !force {
+            return Err(Failure::conflict(format!(
+                "You cannot remove a running container {}. Stop the container before attempting removal or force remove",
+                container.id
+            )));
+        }
         blocking(move || {
             engine.remove(&container, force)?;
             if volumes {
-                remove_anonymous(&engine, &container);
+                remove_anonymous(&engine, &container.record);
             }
             Ok(())
         })
@@ -522,11 +591,15 @@ impl Docker {
 
     async fn prune_containers(&self, call: Call) -> Reply {
         let filters = call.query.filters()?;
-        filters.check(&["label", "label!"])?;
+        filters.check(&["label", "label!", "until"])?;
+        let until = filters.values("until").iter().map(|text| before(text)).collect::<Result<Vec<_>, _>>()?;
         let (engine, keeper) = (self.engine.clone(), std::sync::Arc::clone(&self.keeper));
         blocking(move || {
             let (mut removed, mut bytes) = (Vec::new(), 0);
             for container in engine.all()?.into_iter().filter(|container| !container.is_running()) {
+                if until.iter().any(|until| container.record.created_at >= *until) {
+                    continue;
+                }
                 if !filters.labels(&container.record.spec.labels) {
                     continue;
                 }
@@ -543,10 +616,18 @@ impl Docker {
     }
 }
 
+/// Whether a name, with or without the slash before it, fits a regular expression.
+fn named(pattern: &str, name: &str) -> bool {
+    match regex_lite::Regex::new(pattern) {
+        Ok(pattern) => pattern.is_match(name) || pattern.is_match(&format!("/{name}")),
+        Err(_) => name.contains(pattern),
+    }
+}
+
 /// Removes the volumes nobody has named, once no container has them.
-fn remove_anonymous(engine: &Engine, container: &Container) {
-    for mount in &container.record.spec.mounts {
-        if let wharf_engine::MountSource::Volume(name) = &mount.source
+pub(super) fn remove_anonymous(engine: &Engine, record: &Record) {
+    for mount in &record.spec.mounts {
+        if let MountSource::Volume(name) = &mount.source
             && name.len() == 64
             && name.bytes().all(|byte| byte.is_ascii_hexdigit())
             && let Err(error) = engine.remove_volume(name)
@@ -556,10 +637,97 @@ fn remove_anonymous(engine: &Engine, container: &Container) {
     }
 }
 
-/// Every port the image or the request names gets one of this machine.
-fn publish_all(engine: &Engine, wanted: &mut create::Wanted) -> Result<(), Failure> {
+/// What `update` changes.
+const CHANGEABLE: [&str; 11] = [
+    "RestartPolicy",
+    "Memory",
+    "MemoryReservation",
+    "MemorySwap",
+    "NanoCpus",
+    "CpuShares",
+    "CpuPeriod",
+    "CpuQuota",
+    "CpusetCpus",
+    "CpusetMems",
+    "PidsLimit",
+];
+
+/// The limits of an update beside those that stay, so that both are checked together.
+fn changed(container: &Container, update: &Value) -> Value {
+    let limits = &container.record.spec.resources;
+    let mut all = update.clone();
+    let kept = [("Memory", limits.memory), ("MemorySwap", limits.memory_swap)];
+    for (name, value) in kept {
+        if all[name].as_i64().unwrap_or_default() == 0
+            && let Some(value) = value
+        {
+            all[name] = json!(value);
+        }
+    }
+    all
+}
+
+/// Adds what is to be known of the image and of other containers.
+fn complete(engine: &Engine, wanted: &mut create::Wanted, platform: Option<&str>) -> Result<(), Failure> {
     let image = engine.images()?.resolve(&wanted.spec.image)?;
-    for port in image.config.config.exposed_ports.keys().chain(&wanted.exposed) {
+    let of_image = (image.config.os.as_str(), image.config.architecture.as_str());
+    if let Some(platform) = platform {
+        let mut parts = platform.split('/');
+        let asked = (parts.next().unwrap_or_default(), parts.next().unwrap_or(of_image.1));
+        if asked != of_image {
+            let name = &wanted.spec.image;
+            return Err(Failure::not_found(format!(
+                "No such image: {name} of the platform {platform}: the one here is {}/{}",
+                of_image.0, of_image.1
+            )));
+        }
+    }
+    publish_all(&image.config.config, wanted)?;
+    let network = &wanted.spec.network;
+    if let Some(other) = networks::of_container(network) {
+        wanted.spec.network = format!("container:{}", engine.find(other)?.id);
+    } else if !networks::is_predefined(network) && networks::find(engine.data(), network).is_err() {
+        // With "not found" clients would look for the image.
+        return Err(Failure::bad(format!("network {network} not found")));
+    }
+    for whose in [&mut wanted.spec.pids, &mut wanted.spec.ipc] {
+        if let Whose::Container(other) = whose {
+            *other = engine.find(other)?.id.to_string();
+        }
+    }
+    let has = |spec: &Spec, target: &str| spec.mounts.iter().any(|mount| mount.target == target);
+    for (other, read_only) in &wanted.volumes_from {
+        for mount in engine.find(other)?.record.spec.mounts {
+            if has(&wanted.spec, &mount.target) || mount.source == MountSource::Tmpfs {
+                continue;
+            }
+            let mut options = mount.options;
+            if *read_only && !options.iter().any(|option| option == "ro") {
+                options.push("ro".to_owned());
+            }
+            wanted.spec.mounts.push(MountPoint { options, ..mount });
+        }
+    }
+    // Places of data get volumes that outlive the container, unless they go with it.
+    for target in image.config.config.volumes.keys() {
+        if !has(&wanted.spec, target) {
+            let mount =
+                MountPoint { source: create::anonymous(), target: target.clone(), options: Vec::new() };
+            wanted.spec.mounts.push(mount);
+        }
+    }
+    for (name, labels) in &wanted.volume_labels {
+        volumes::create(engine.data(), name, labels.clone())?;
+    }
+    Ok(())
+}
+
+/// Every port the image or the request names gets one of this machine, where that is asked for.
+fn publish_all(image: &wharf_image::ContainerConfig, wanted: &mut create::Wanted) -> Result<(), Failure> {
+    if !wanted.publish_all {
+        return Ok(());
+    }
+    for port in image.exposed_ports.keys().chain(&wanted.exposed) {
         let port: Publish = port.parse()?;
         let known =
             |own: &Publish| (own.container_port, own.protocol) == (port.container_port, port.protocol);
@@ -579,6 +747,34 @@ pub(super) fn size(query: &Query) -> Result<Size, Failure> {
             .ok_or_else(|| Failure::bad(format!("invalid resize {name}")))
     };
     Ok(Size { rows: number("h")?, columns: number("w")? })
+}
+
+/// A time, or how long ago it was: `10m`, `1h30m`.
+pub(super) fn before(text: &str) -> Result<Timestamp, Failure> {
+    let bad = || Failure::bad(format!("until: '{text}' is neither a time nor a span such as 10m"));
+    let query = Query::of("until", text);
+    if let Ok(Some(time)) = time(&query, "until") {
+        return Ok(time);
+    }
+    let (mut span, mut digits) = (Duration::ZERO, String::new());
+    for c in text.chars() {
+        let unit = match c {
+            '0'..='9' => {
+                digits.push(c);
+                continue;
+            }
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            _ => return Err(bad()),
+        };
+        let count: u64 = std::mem::take(&mut digits).parse().map_err(|_| bad())?;
+        span = span.saturating_add(Duration::from_secs(count.saturating_mul(unit)));
+    }
+    match digits.is_empty() && !text.is_empty() {
+        true => Ok(wharf_base::Clock::now(&wharf_base::SystemClock).minus(span)),
+        false => Err(bad()),
+    }
 }
 
 /// Seconds since 1970 with a fraction, or a time.

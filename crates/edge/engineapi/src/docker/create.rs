@@ -1,13 +1,17 @@
 //! The body of `create`: what of it is done, what is warned about, what is refused.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use serde::Deserialize;
 use serde_json::Value;
-use wharf_engine::{InputMode, MountPoint, MountSource, Publish, Resources, Restart, Spec};
+use wharf_engine::{Device, InputMode, MountPoint, MountSource, Publish, Resources, Restart, Spec, Whose};
 use wharf_image::Healthcheck;
+use wharf_runtime::{SpecOptions, oci::LinuxSeccomp};
 
-use super::answer::Failure;
+use super::{answer::Failure, seccomp};
 
 /// The body of `POST /containers/create`.
 #[derive(Debug, Default, Deserialize)]
@@ -90,6 +94,17 @@ struct HostConfig {
     group_add: Vec<String>,
     ipc_mode: String,
     pid_mode: String,
+    cgroupns_mode: String,
+    mac_address: String,
+    #[serde(deserialize_with = "nothing_is_default")]
+    storage_opt: BTreeMap<String, String>,
+    masked_paths: Option<Vec<String>>,
+    readonly_paths: Option<Vec<String>>,
+    memory_swappiness: Option<i64>,
+    oom_kill_disable: bool,
+    blkio_weight: u16,
+    cgroup_parent: String,
+    volume_driver: String,
     #[serde(rename = "UTSMode")]
     uts_mode: String,
     userns_mode: String,
@@ -120,9 +135,11 @@ struct HostConfig {
     #[serde(deserialize_with = "nothing_is_default")]
     links: Vec<String>,
     #[serde(deserialize_with = "nothing_is_default")]
-    devices: Vec<Value>,
+    devices: Vec<DeviceMapping>,
     #[serde(deserialize_with = "nothing_is_default")]
     device_requests: Vec<Value>,
+    #[serde(deserialize_with = "nothing_is_default")]
+    device_cgroup_rules: Vec<String>,
     log_config: LogConfig,
 }
 
@@ -131,6 +148,16 @@ struct HostConfig {
 struct LogConfig {
     #[serde(rename = "Type")]
     kind: String,
+    #[serde(deserialize_with = "nothing_is_default")]
+    config: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct DeviceMapping {
+    path_on_host: String,
+    path_in_container: String,
+    cgroup_permissions: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -151,6 +178,7 @@ struct Mount {
 struct BindOptions {
     propagation: String,
     create_mountpoint: bool,
+    non_recursive: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -165,6 +193,8 @@ struct TmpfsOptions {
 struct VolumeOptions {
     no_copy: bool,
     subpath: String,
+    #[serde(deserialize_with = "nothing_is_default")]
+    labels: BTreeMap<String, String>,
     driver_config: Option<Value>,
 }
 
@@ -221,11 +251,15 @@ pub(super) struct Wanted {
     /// All ports the image or the body names are to be published.
     pub(super) publish_all: bool,
     pub(super) exposed: Vec<String>,
+    /// Containers whose volumes it gets, and whether only to read.
+    pub(super) volumes_from: Vec<(String, bool)>,
+    /// Labels of volumes that are made for it.
+    pub(super) volume_labels: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// Reads the body of `create`.
 pub(super) fn read(body: &Value) -> Result<Wanted, Failure> {
-    let body: Body = Body::deserialize(body)
+    let body: Body = Body::deserialize(without_nothing(body))
         .map_err(|error| Failure::bad(format!("the description of the container cannot be read: {error}")))?;
     if body.image.is_empty() {
         return Err(Failure::bad("no image is named"));
@@ -233,14 +267,10 @@ pub(super) fn read(body: &Value) -> Result<Wanted, Failure> {
     let mut warnings = Vec::new();
     let host = &body.host_config;
     refuse(host)?;
+    check(&body)?;
     warn(&body, &mut warnings);
     let network = match host.network_mode.as_str() {
         "" | "default" => "bridge".to_owned(),
-        mode if mode.starts_with("container:") => {
-            return Err(Failure::not_supported(
-                "sharing the network of another container is not supported yet",
-            ));
-        }
         mode => mode.to_owned(),
     };
     let mut networks = Vec::new();
@@ -265,7 +295,8 @@ pub(super) fn read(body: &Value) -> Result<Wanted, Failure> {
             false => networks.push((name, endpoint.aliases)),
         }
     }
-    let (no_new_privileges, seccomp_unconfined) = security(&host.security_opt, &mut warnings)?;
+    let security = security(host, &mut warnings)?;
+    let (ipc, no_shm) = ipc(&host.ipc_mode)?;
     let spec = Spec {
         image: body.image,
         rootfs: None,
@@ -274,8 +305,9 @@ pub(super) fn read(body: &Value) -> Result<Wanted, Failure> {
         env: body.env,
         workdir: some(body.working_dir),
         user: some(body.user),
-        groups: groups(&host.group_add)?,
+        groups: host.group_add.clone(),
         hostname: some(body.hostname),
+        domainname: some(body.domainname),
         tty: body.tty,
         stdin: match (body.open_stdin, body.stdin_once) {
             (false, _) => InputMode::Null,
@@ -291,26 +323,112 @@ pub(super) fn read(body: &Value) -> Result<Wanted, Failure> {
         extra_hosts: extra_hosts(&host.extra_hosts)?,
         dns: host.dns.clone(),
         dns_search: host.dns_search.clone(),
+        dns_options: host.dns_options.clone(),
         mounts: mounts(host, body.volumes.into_keys())?,
         resources: resources(host)?,
         read_only: host.readonly_rootfs,
         privileged: host.privileged,
         cap_add: host.cap_add.clone(),
         cap_drop: host.cap_drop.clone(),
-        no_new_privileges,
-        seccomp_unconfined,
+        no_new_privileges: security.no_new_privileges,
+        seccomp_unconfined: security.unconfined,
+        seccomp: security.filter,
+        devices: host.devices.iter().map(device).collect::<Result<_, _>>()?,
+        masked_paths: host.masked_paths.clone(),
+        readonly_paths: host.readonly_paths.clone(),
         sysctls: host.sysctls.clone(),
         ulimits: host.ulimits.iter().map(ulimit).collect(),
         shm_size: u64::try_from(host.shm_size).ok().filter(|size| *size > 0),
         oom_score_adj: Some(host.oom_score_adj).filter(|adjustment| *adjustment != 0),
-        host_pids: host.pid_mode == "host",
-        host_ipc: host.ipc_mode == "host",
+        pids: whose(&host.pid_mode)
+            .ok_or_else(|| Failure::bad(format!("Invalid PID mode: {}", host.pid_mode)))?,
+        ipc,
+        no_shm,
+        host_uts: host.uts_mode == "host",
+        no_log: host.log_config.kind == "none",
         auto_remove: host.auto_remove,
         restart: restart(&host.restart_policy, host.auto_remove)?,
         healthcheck: body.healthcheck,
     };
     let exposed = body.exposed_ports.into_keys().collect();
-    Ok(Wanted { spec, warnings, networks, publish_all: body.host_config.publish_all_ports, exposed })
+    let host = body.host_config;
+    let volume_labels = host.mounts.into_iter().filter_map(|mount| {
+        let labels = mount.volume_options.map(|options| options.labels).unwrap_or_default();
+        (!labels.is_empty() && !mount.source.is_empty()).then_some((mount.source, labels))
+    });
+    let volumes_from = host.volumes_from.iter().map(|text| match text.rsplit_once(':') {
+        Some((id, "ro")) => Ok((id.to_owned(), true)),
+        Some((id, "rw" | "z" | "Z")) => Ok((id.to_owned(), false)),
+        None => Ok((text.clone(), false)),
+        Some((_, mode)) => Err(Failure::bad(format!("invalid mode for volumes-from: {mode}"))),
+    });
+    Ok(Wanted {
+        spec,
+        warnings,
+        networks,
+        publish_all: host.publish_all_ports,
+        exposed,
+        volumes_from: volumes_from.collect::<Result<_, _>>()?,
+        volume_labels: volume_labels.collect(),
+    })
+}
+
+/// Names whose values may be nothing and mean something by that.
+const MAY_BE_NOTHING: [&str; 4] = ["PortBindings", "EndpointsConfig", "ExposedPorts", "Volumes"];
+
+/// Without the fields that are null: to clients they are not there.
+fn without_nothing(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let given = fields.iter().filter(|(_, value)| !value.is_null());
+            let cleaned = given.map(|(name, value)| match MAY_BE_NOTHING.contains(&name.as_str()) {
+                true => (name.clone(), value.clone()),
+                false => (name.clone(), without_nothing(value)),
+            });
+            Value::Object(cleaned.collect())
+        }
+        Value::Array(all) => all.iter().map(without_nothing).collect(),
+        other => other.clone(),
+    }
+}
+
+/// Whose namespace a mode names.
+fn whose(mode: &str) -> Option<Whose> {
+    match mode {
+        "" | "private" | "shareable" => Some(Whose::Own),
+        "host" => Some(Whose::Host),
+        mode => {
+            Some(Whose::Container(mode.strip_prefix("container:").filter(|id| !id.is_empty())?.to_owned()))
+        }
+    }
+}
+
+fn ipc(mode: &str) -> Result<(Whose, bool), Failure> {
+    match mode {
+        "none" => Ok((Whose::Own, true)),
+        mode => {
+            let whose = whose(mode).ok_or_else(|| Failure::bad(format!("Invalid IPC mode: {mode}")))?;
+            Ok((whose, false))
+        }
+    }
+}
+
+fn device(mapping: &DeviceMapping) -> Result<Device, Failure> {
+    let inside = match mapping.path_in_container.as_str() {
+        "" => &mapping.path_on_host,
+        inside => inside,
+    };
+    let access = match mapping.cgroup_permissions.as_str() {
+        "" => "rwm",
+        access => access,
+    };
+    if !inside.starts_with('/') || !access.chars().all(|c| matches!(c, 'r' | 'w' | 'm')) {
+        return Err(Failure::bad(format!(
+            "bad device '{}:{inside}:{access}': paths are absolute, and what is allowed is of r, w and m",
+            mapping.path_on_host
+        )));
+    }
+    Ok(Device { path: mapping.path_on_host.clone().into(), inside: inside.into(), access: access.to_owned() })
 }
 
 fn some(text: String) -> Option<String> {
@@ -320,19 +438,104 @@ fn some(text: String) -> Option<String> {
 /// What would change what the container is, and cannot be done.
 fn refuse(host: &HostConfig) -> Result<(), Failure> {
     let given = [
-        (!host.volumes_from.is_empty(), "VolumesFrom"),
-        (!host.devices.is_empty(), "Devices"),
         (!host.device_requests.is_empty(), "DeviceRequests"),
-        (host.pid_mode.starts_with("container:"), "PidMode of another container"),
-        (host.ipc_mode.starts_with("container:"), "IpcMode of another container"),
+        (!host.device_cgroup_rules.is_empty(), "DeviceCgroupRules"),
         (!matches!(host.userns_mode.as_str(), "" | "host"), "UsernsMode"),
-        (!matches!(host.log_config.kind.as_str(), "" | "json-file" | "local" | "journald"), "LogConfig.Type"),
-        (!matches!(host.runtime.as_str(), "" | "wharf" | "runc"), "Runtime"),
+        (
+            !matches!(host.log_config.kind.as_str(), "" | "json-file" | "local" | "journald" | "none"),
+            "LogConfig.Type",
+        ),
+        (!host.storage_opt.is_empty(), "StorageOpt"),
+        (!host.cgroup_parent.is_empty(), "CgroupParent"),
+        (host.blkio_weight != 0, "BlkioWeight"),
+        (!matches!(host.volume_driver.as_str(), "" | "local"), "VolumeDriver"),
     ];
     match given.into_iter().find(|(given, _)| *given) {
         Some((_, name)) => Err(Failure::not_supported(format!("HostConfig.{name} is not supported"))),
         None => Ok(()),
     }
+}
+
+/// Mistakes, in the words clients know from docker.
+fn check(body: &Body) -> Result<(), Failure> {
+    let host = &body.host_config;
+    let bad = |message: String| Err(Failure::bad(message));
+    if !matches!(host.runtime.as_str(), "" | "wharf" | "runc") {
+        return bad(format!("unknown or invalid runtime name: {}", host.runtime));
+    }
+    if body.image.chars().any(|c| c.is_ascii_uppercase()) {
+        let repository = body.image.split('@').next().unwrap_or_default();
+        let tag = repository.rfind(':').filter(|at| !repository[*at..].contains('/'));
+        let repository = &repository[..tag.unwrap_or(repository.len())];
+        // A registry's name may be written so, before the first slash; an id has no other letters.
+        let path = match repository.split_once('/') {
+            Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => rest,
+            _ => repository,
+        };
+        if path.chars().any(|c| c.is_ascii_uppercase()) {
+            return bad("invalid reference format: repository name must be lowercase".to_owned());
+        }
+    }
+    if !body.working_dir.is_empty() && !body.working_dir.starts_with('/') {
+        let place = &body.working_dir;
+        return bad(format!("the working directory '{place}' is invalid, it needs to be an absolute path"));
+    }
+    if !body.stop_signal.is_empty() && wharf_engine::signal_number(&body.stop_signal).is_err() {
+        return bad(format!("Invalid signal: {}", body.stop_signal));
+    }
+    if host.network_mode.starts_with("container:") {
+        let conflict = [
+            (!host.port_bindings.is_empty() || host.publish_all_ports, "port publishing"),
+            (!body.hostname.is_empty(), "hostname"),
+            (!host.dns.is_empty(), "dns"),
+            (!host.extra_hosts.is_empty(), "custom host-to-IP mapping"),
+        ];
+        if let Some((_, what)) = conflict.iter().find(|(given, _)| *given) {
+            return bad(format!("conflicting options: {what} and the container type network mode"));
+        }
+    }
+    if host.uts_mode == "host" && !body.hostname.is_empty() {
+        return bad("conflicting options: hostname and the UTS mode".to_owned());
+    }
+    if !(-1000..=1000).contains(&host.oom_score_adj) {
+        let score = host.oom_score_adj;
+        return bad(format!("Invalid value {score}, range for oom score adj is [-1000, 1000]"));
+    }
+    if host.memory_swappiness.is_some_and(|value| !(-1..=100).contains(&value)) {
+        let value = host.memory_swappiness.unwrap_or_default();
+        return bad(format!("Invalid value: {value}, valid memory swappiness range is 0-100"));
+    }
+    if let Some(option) = host.log_config.config.keys().find(|name| !LOG_OPTIONS.contains(&name.as_str())) {
+        return bad(format!("unknown log opt '{option}' for json-file log driver"));
+    }
+    for (list, name) in [(&host.cap_add, "CapAdd"), (&host.cap_drop, "CapDrop")] {
+        if let Some(unknown) = list.iter().find(|name| !is_capability(name)) {
+            let unknown = unknown.to_ascii_uppercase();
+            let unknown = unknown.strip_prefix("CAP_").unwrap_or(&unknown);
+            return bad(format!("invalid {name}: unknown capability: \"CAP_{unknown}\""));
+        }
+    }
+    Ok(())
+}
+
+/// What the log driver of docker's knows; sizes are wharf's own.
+const LOG_OPTIONS: [&str; 7] = ["max-size", "max-file", "compress", "labels", "labels-regex", "env", "tag"];
+
+fn is_capability(name: &str) -> bool {
+    name.eq_ignore_ascii_case("all") || capabilities(&[name.to_owned()], &[], false).is_some()
+}
+
+/// The capabilities a container gets.
+fn capabilities(add: &[String], drop: &[String], privileged: bool) -> Option<BTreeSet<String>> {
+    let options = SpecOptions {
+        add_capabilities: add.to_vec(),
+        drop_capabilities: drop.to_vec(),
+        privileged,
+        ..SpecOptions::default()
+    };
+    let spec = options.build().ok()?;
+    let sets = spec.process().as_ref()?.capabilities().as_ref()?;
+    Some(sets.bounding().iter().flatten().map(|capability| format!("CAP_{capability}")).collect())
 }
 
 fn warn(body: &Body, warnings: &mut Vec<String>) {
@@ -346,39 +549,52 @@ fn warn(body: &Body, warnings: &mut Vec<String>) {
             !host.links.is_empty(),
             "HostConfig.Links has no effect: containers of one network know each other by name.",
         ),
-        (!host.dns_options.is_empty(), "HostConfig.DnsOptions has no effect."),
-        (!body.domainname.is_empty(), "Domainname has no effect."),
-        (host.uts_mode == "host", "HostConfig.UTSMode has no effect: the host name is the container's own."),
+        (
+            host.cgroupns_mode == "host",
+            "HostConfig.CgroupnsMode has no effect: the container sees its own control groups only.",
+        ),
+        (!host.mac_address.is_empty(), "HostConfig.MacAddress has no effect: addresses are assigned."),
+        (
+            host.network_mode == "host" && !host.port_bindings.is_empty(),
+            "Published ports are discarded when using host network mode",
+        ),
+        (
+            !host.log_config.config.is_empty(),
+            "HostConfig.LogConfig.Config has no effect: logs are five files of 10 MB at most.",
+        ),
     ];
     warnings.extend(given.into_iter().filter(|(given, _)| *given).map(|(_, text)| text.to_owned()));
-    if body.healthcheck.as_ref().is_some_and(wharf_engine::checks) {
-        warnings.push("Healthcheck is kept and not run yet: the container has no health.".to_owned());
-    }
 }
 
-fn security(options: &[String], warnings: &mut Vec<String>) -> Result<(bool, bool), Failure> {
-    let (mut no_new_privileges, mut unconfined) = (false, false);
-    for option in options {
-        match option.replace('=', ":").as_str() {
-            "no-new-privileges" | "no-new-privileges:true" => no_new_privileges = true,
-            "no-new-privileges:false" | "seccomp:builtin" => {}
-            "seccomp:unconfined" => unconfined = true,
-            other if other.starts_with("label:") || other.starts_with("apparmor:") => {
+/// What `SecurityOpt` says.
+#[derive(Debug, Default)]
+struct Security {
+    no_new_privileges: bool,
+    unconfined: bool,
+    filter: Option<Box<LinuxSeccomp>>,
+}
+
+fn security(host: &HostConfig, warnings: &mut Vec<String>) -> Result<Security, Failure> {
+    let mut security = Security::default();
+    for option in &host.security_opt {
+        let (name, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
+        match (name, value) {
+            ("no-new-privileges", "" | "true") => security.no_new_privileges = true,
+            ("no-new-privileges", "false") | ("seccomp", "builtin") => {}
+            ("seccomp", "unconfined") => security.unconfined = true,
+            ("seccomp", text) if text.trim_start().starts_with('{') => {
+                let kernel = seccomp::version(&rustix::system::uname().release().to_string_lossy());
+                let caps = capabilities(&host.cap_add, &host.cap_drop, host.privileged).unwrap_or_default();
+                let about = seccomp::About { has: &|name| caps.contains(name), kernel };
+                security.filter = Some(Box::new(seccomp::read(text, &about)?));
+            }
+            ("label" | "apparmor", _) => {
                 warnings.push(format!("The security option {option} has no effect."));
             }
             _ => return Err(Failure::bad(format!("the security option '{option}' is not supported"))),
         }
     }
-    Ok((no_new_privileges, unconfined))
-}
-
-fn groups(names: &[String]) -> Result<Vec<u32>, Failure> {
-    let number = |name: &String| {
-        name.parse().map_err(|_| {
-            Failure::bad(format!("the group '{name}' is not a number: groups are added by number (GroupAdd)"))
-        })
-    };
-    names.iter().map(number).collect()
+    Ok(security)
 }
 
 fn publish(bindings: &BTreeMap<String, Option<Vec<Binding>>>) -> Result<Vec<Publish>, Failure> {
@@ -416,7 +632,11 @@ fn mounts(host: &HostConfig, volumes: impl Iterator<Item = String>) -> Result<Ve
     let mut mounts = host.binds.iter().map(|bind| bind_of(bind)).collect::<Result<Vec<_>, _>>()?;
     mounts.extend(host.mounts.iter().map(mount_of).collect::<Result<Vec<_>, _>>()?);
     for (target, options) in &host.tmpfs {
-        let options = options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect();
+        let options: Vec<String> =
+            options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect();
+        if let Some(unknown) = options.iter().find(|option| !is_tmpfs_option(option)) {
+            return Err(Failure::bad(format!("invalid tmpfs option [\"{unknown}\"]")));
+        }
         mounts.push(MountPoint { source: MountSource::Tmpfs, target: target.clone(), options });
     }
     for target in volumes.collect::<Vec<_>>() {
@@ -424,17 +644,59 @@ fn mounts(host: &HostConfig, volumes: impl Iterator<Item = String>) -> Result<Ve
             mounts.push(MountPoint { source: anonymous(), target, options: Vec::new() });
         }
     }
-    if let Some(bad) = mounts.iter().find(|mount| !mount.target.starts_with('/')) {
-        return Err(Failure::bad(format!(
-            "invalid mount config: invalid mount path: '{}' mount path must be absolute",
-            bad.target
-        )));
+    for mount in &mounts {
+        if !mount.target.starts_with('/') {
+            return Err(Failure::bad(format!(
+                "invalid mount config: invalid mount path: '{}' mount path must be absolute",
+                mount.target
+            )));
+        }
+        if mount.target.trim_end_matches(['/', '.']).is_empty() {
+            return Err(Failure::bad(format!(
+                "invalid volume specification: '{}': invalid specification: destination can't be '/'",
+                mount.target
+            )));
+        }
     }
     Ok(mounts)
 }
 
+fn is_tmpfs_option(option: &str) -> bool {
+    match option.split_once('=') {
+        Some((name, value)) => {
+            matches!(name, "size" | "mode" | "uid" | "gid" | "nr_inodes" | "nr_blocks") && !value.is_empty()
+        }
+        None => TMPFS_FLAGS.contains(&option),
+    }
+}
+
+const TMPFS_FLAGS: [&str; 22] = [
+    "defaults",
+    "ro",
+    "rw",
+    "suid",
+    "nosuid",
+    "dev",
+    "nodev",
+    "exec",
+    "noexec",
+    "sync",
+    "async",
+    "dirsync",
+    "atime",
+    "noatime",
+    "diratime",
+    "nodiratime",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nostrictatime",
+    "mand",
+    "nomand",
+];
+
 /// A volume nobody has named.
-fn anonymous() -> MountSource {
+pub(super) fn anonymous() -> MountSource {
     MountSource::Volume(wharf_base::random_hex(32))
 }
 
@@ -447,10 +709,25 @@ fn bind_of(text: &str) -> Result<MountPoint, Failure> {
         [source, target, options] => (source_of(source), target, options),
         _ => return Err(Failure::bad(format!("invalid volume specification: '{text}'"))),
     };
-    let known =
-        |option: &&str| !matches!(*option, "" | "z" | "Z" | "rw" | "consistent" | "cached" | "delegated");
-    let options = options.split(',').filter(known).map(str::to_owned).collect();
-    Ok(MountPoint { source, target: target.to_owned(), options })
+    let mut known = Vec::new();
+    for option in options.split(',') {
+        match option {
+            "" | "z" | "Z" | "rw" | "consistent" | "cached" | "delegated" => {}
+            "ro" | "nocopy" | "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" => {
+                known.push(option.to_owned());
+            }
+            _ => return Err(Failure::bad(format!("invalid mode: {options}"))),
+        }
+    }
+    if let MountSource::Volume(name) = &source
+        && !wharf_engine::volumes::is_name(name)
+    {
+        return Err(Failure::bad(format!(
+            "create {name}: \"{name}\" includes invalid characters for a local volume name, only \
+             \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+        )));
+    }
+    Ok(MountPoint { source, target: target.to_owned(), options: known })
 }
 
 fn source_of(text: &str) -> MountSource {
@@ -469,6 +746,9 @@ fn mount_of(mount: &Mount) -> Result<MountPoint, Failure> {
                 bind.map(|bind| bind.propagation.clone()).filter(|propagation| !propagation.is_empty()),
             );
             let make = bind.is_some_and(|bind| bind.create_mountpoint);
+            if bind.is_some_and(|bind| bind.non_recursive) {
+                return Err(Failure::not_supported("BindOptions.NonRecursive is not supported"));
+            }
             if !mount.source.starts_with('/') {
                 return Err(Failure::bad(
                     "invalid mount config for type \"bind\": the source must be an absolute path",
@@ -488,12 +768,15 @@ fn mount_of(mount: &Mount) -> Result<MountPoint, Failure> {
             if wanted.is_some_and(|wanted| !wanted.subpath.is_empty()) {
                 return Err(Failure::not_supported("a part of a volume (Subpath) cannot be mounted yet"));
             }
-            if let Some(driver) = wanted.and_then(|wanted| wanted.driver_config.as_ref())
-                && driver["Name"].as_str().is_some_and(|name| !matches!(name, "" | "local"))
-            {
-                return Err(Failure::not_supported(
-                    "volumes of other drivers than 'local' are not supported",
-                ));
+            if let Some(driver) = wanted.and_then(|wanted| wanted.driver_config.as_ref()) {
+                if driver["Name"].as_str().is_some_and(|name| !matches!(name, "" | "local")) {
+                    return Err(Failure::not_supported(
+                        "volumes of other drivers than 'local' are not supported",
+                    ));
+                }
+                if driver["Options"].as_object().is_some_and(|options| !options.is_empty()) {
+                    return Err(Failure::not_supported("options of a volume's driver are not supported"));
+                }
             }
             options.extend(wanted.filter(|wanted| wanted.no_copy).map(|_| "nocopy".to_owned()));
             match mount.source.as_str() {
@@ -508,16 +791,62 @@ fn mount_of(mount: &Mount) -> Result<MountPoint, Failure> {
             MountSource::Tmpfs
         }
         other => {
-            return Err(Failure::not_supported(format!("mounts of the type '{other}' are not supported")));
+            return Err(Failure::bad(format!(
+                "invalid mount config for type \"{other}\": mount type unknown"
+            )));
         }
     };
     Ok(MountPoint { source, target: mount.target.clone(), options })
 }
 
+/// The limits of `HostConfig`, and of the body of `update`.
+pub(super) fn limits(body: &Value) -> Result<Resources, Failure> {
+    let host = HostConfig::deserialize(without_nothing(body))
+        .map_err(|error| Failure::bad(format!("the limits cannot be read: {error}")))?;
+    resources(&host)
+}
+
 fn resources(host: &HostConfig) -> Result<Resources, Failure> {
     let positive = |value: i64| Some(value).filter(|value| *value > 0);
-    if (1..6_291_456).contains(&host.memory) {
-        return Err(Failure::bad("Minimum memory limit allowed is 6MB"));
+    let (memory, swap) = (host.memory, host.memory_swap);
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = i64::try_from(processors).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
+    let mistakes = [
+        ((1..6_291_456).contains(&memory), "Minimum memory limit allowed is 6MB"),
+        (
+            memory > 0 && swap > 0 && swap < memory,
+            "Minimum memoryswap limit should be larger than memory limit, see usage",
+        ),
+        (
+            memory == 0 && swap > 0,
+            "You should always set the Memory limit when using Memoryswap limit, see usage",
+        ),
+        (
+            memory > 0 && host.memory_reservation > memory,
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        ),
+        (
+            host.nano_cpus > 0 && host.cpu_quota > 0,
+            "Conflicting options: Nano CPUs and CPU Quota cannot both be set.",
+        ),
+        (
+            host.nano_cpus > 0 && host.cpu_period > 0,
+            "Conflicting options: Nano CPUs and CPU Period cannot both be set.",
+        ),
+    ];
+    if let Some((_, message)) = mistakes.iter().find(|(wrong, _)| *wrong) {
+        return Err(Failure::bad(*message));
+    }
+    if host.nano_cpus > most {
+        return Err(Failure::bad(format!(
+            "Range of CPUs is from 0.01 to {processors}.00, as there are only {processors} CPUs available"
+        )));
+    }
+    for (wanted, file, what) in [
+        (&host.cpuset_cpus, "/sys/devices/system/cpu/online", "CPUs"),
+        (&host.cpuset_mems, "/sys/devices/system/node/online", "memory nodes"),
+    ] {
+        check_list(wanted, file, what)?;
     }
     let (quota, period) = match host.nano_cpus {
         0 => (positive(host.cpu_quota), positive(host.cpu_period)),
@@ -527,14 +856,55 @@ fn resources(host: &HostConfig) -> Result<Resources, Failure> {
     Ok(Resources {
         memory: positive(host.memory),
         memory_reservation: positive(host.memory_reservation),
-        memory_swap: Some(host.memory_swap).filter(|swap| *swap != 0),
+        memory_swap: match (memory, swap) {
+            // As much swap as memory, as docker has it, where the kernel counts it.
+            (1.., 0) if swap_is_counted() => Some(memory.saturating_mul(2)),
+            (_, 0) => None,
+            (_, swap) => Some(swap),
+        },
         cpu_quota: quota,
         cpu_period: period.and_then(|period| u64::try_from(period).ok()),
         cpu_shares: u64::try_from(host.cpu_shares).ok().filter(|shares| *shares > 0),
         cpuset_cpus: some(host.cpuset_cpus.clone()),
         cpuset_mems: some(host.cpuset_mems.clone()),
         pids: host.pids_limit.filter(|limit| *limit > 0),
+        swappiness: host.memory_swappiness.and_then(|value| u64::try_from(value).ok()),
+        oom_kill_disable: host.oom_kill_disable,
     })
+}
+
+fn swap_is_counted() -> bool {
+    let memory = std::path::Path::new("/sys/fs/cgroup");
+    let places = ["memory/memory.memsw.limit_in_bytes", "cgroup.controllers"];
+    places.iter().any(|place| memory.join(place).exists()) && std::path::Path::new("/proc/swaps").exists()
+}
+
+/// Refuses processors or memory nodes this machine does not have.
+fn check_list(wanted: &str, file: &str, what: &str) -> Result<(), Failure> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let numbers = numbers(wanted)
+        .ok_or_else(|| Failure::bad(format!("Invalid value {wanted} for cpuset: it is like 0-2,4")))?;
+    let Ok(there) = std::fs::read_to_string(file) else { return Ok(()) };
+    let there = there.trim();
+    let online = self::numbers(there).unwrap_or_default();
+    match numbers.is_subset(&online) {
+        true => Ok(()),
+        false => Err(Failure::bad(format!(
+            "Requested {what} are not available - requested {wanted}, available: {there}"
+        ))),
+    }
+}
+
+/// The numbers of a list such as `0-2,4`.
+fn numbers(list: &str) -> Option<BTreeSet<u16>> {
+    let mut all = BTreeSet::new();
+    for part in list.split(',').map(str::trim) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        all.extend(first.parse::<u16>().ok()?..=last.parse().ok()?);
+    }
+    Some(all)
 }
 
 fn ulimit(limit: &Ulimit) -> (String, u64, u64) {
@@ -552,6 +922,10 @@ pub(super) fn restart(policy: &RestartPolicy, auto_remove: bool) -> Result<Resta
         "on-failure" => Restart::OnFailure(policy.maximum_retry_count),
         other => return Err(Failure::bad(format!("invalid restart policy '{other}'"))),
     };
+    if policy.maximum_retry_count > 0 && !matches!(restart, Restart::OnFailure(_)) {
+        let name = if policy.name.is_empty() { "no" } else { &policy.name };
+        return Err(Failure::bad(format!("maximum retry count cannot be used with restart policy '{name}'")));
+    }
     if auto_remove && restart != Restart::No {
         return Err(Failure::bad("can't create 'AutoRemove' container with restart policy"));
     }
@@ -594,17 +968,39 @@ mod tests {
     #[test]
     fn what_cannot_be_done_is_refused_by_name() {
         for (host, part) in [
-            (json!({"Devices": [{}]}), "Devices"),
+            (json!({"Devices": [{"PathOnHost": "dev"}]}), "absolute"),
+            (json!({"DeviceRequests": [{}]}), "DeviceRequests"),
+            (json!({"CapAdd": ["NOPE"]}), "CAP_NOPE"),
+            (json!({"NanoCpus": 100_000_000_000_000_i64}), "Range of CPUs"),
+            (json!({"CpusetCpus": "0,4000"}), "not available"),
+            (json!({"IpcMode": "nope"}), "IPC mode"),
+            (json!({"Tmpfs": {"/t": "nope"}}), "tmpfs option"),
+            (json!({"Binds": ["/a:/"]}), "destination can't be '/'"),
+            (json!({"Binds": ["/a:/b:nope"]}), "invalid mode"),
+            (json!({"Binds": ["a/b:/c"]}), "use absolute path"),
+            (json!({"LogConfig": {"Type": "", "Config": {"nope": "1"}}}), "nope"),
+            (json!({"Memory": 67_108_864, "MemorySwap": 33_554_432}), "memoryswap"),
             (json!({"Memory": 1000}), "6MB"),
-            (json!({"SecurityOpt": ["seccomp={}"]}), "seccomp={}"),
+            (json!({"SecurityOpt": ["seccomp={}"]}), "seccomp profile"),
             (json!({"AutoRemove": true, "RestartPolicy": {"Name": "always"}}), "AutoRemove"),
             (json!({"Binds": ["/a:b"]}), "absolute"),
             (json!({"PortBindings": {"x": null}}), "ports are numbers"),
-            (json!({"NetworkMode": "container:x"}), "another container"),
+            (json!({"NetworkMode": "container:x", "PortBindings": {"80/tcp": null}}), "port publishing"),
         ] {
             let refused = wanted(json!({"Image": "web", "HostConfig": host})).unwrap_err();
             assert!(refused.contains(part), "{refused}");
         }
         assert!(wanted(json!({"Image": 3})).is_err() && wanted(json!({})).is_err());
+        assert!(wanted(json!({"Image": "Upper/case"})).unwrap_err().contains("lowercase"));
+        assert!(wanted(json!({"Image": "Reg.example/case:V1"})).is_ok());
+    }
+
+    #[test]
+    fn what_is_null_is_not_there() {
+        let body = json!({"Image": "web", "Tty": null, "StopTimeout": null, "HostConfig": {"Memory": null, "Init": null,
+            "Privileged": null, "PortBindings": {"80/tcp": null}, "RestartPolicy": null},
+            "Healthcheck": {"Test": ["CMD", "true"], "Interval": null, "Retries": null}});
+        let spec = wanted(body).unwrap().spec;
+        assert_eq!((spec.publish.len(), spec.healthcheck.unwrap().retries), (1, 0));
     }
 }

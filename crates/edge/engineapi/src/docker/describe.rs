@@ -81,26 +81,45 @@ pub(super) fn row(engine: &Engine, container: &Container, with_size: bool) -> Va
         "Names": [format!("/{}", container.name())],
         "Image": container.image(),
         "ImageID": container.record.image_id,
-        "Command": command(engine, container).join(" "),
+        "Command": command(engine, container).iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
         "Created": unix(container.record.created_at),
         "Ports": port_rows(&ports, &exposed),
         "Labels": labels(engine, container),
-        "State": words::state(container),
-        "Status": words::status(container),
+        "State": state(container),
+        "Status": status(container),
         "HostConfig": { "NetworkMode": spec.network },
         "NetworkSettings": { "Networks": endpoints(engine, container) },
         "Mounts": mounts(engine, container),
     });
     if with_size && let Value::Object(fields) = &mut row {
-        fields.insert("SizeRw".into(), json!(written(container)));
-        fields.insert("SizeRootFs".into(), json!(written(container)));
+        add_sizes(engine, container, fields);
     }
     row
+}
+
+/// A word of a command, in quotes where it needs them.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| {
+        !c.is_whitespace() && !matches!(c, '\'' | '"' | '\\' | '$' | '`' | ';' | '&' | '|' | '<' | '>')
+    };
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\"'\"'")),
+    }
 }
 
 /// Bytes a container has written to its root file system.
 pub(super) fn written(container: &Container) -> u64 {
     super::volumes::size(&container.dir.container(MAIN).join("upper"))
+}
+
+fn add_sizes(engine: &Engine, container: &Container, fields: &mut serde_json::Map<String, Value>) {
+    let own = written(container);
+    let layers = engine.images().ok().and_then(|store| store.resolve(&container.record.image_id).ok());
+    let image: u64 =
+        layers.iter().flat_map(|image| &image.lower_dirs).map(|layer| super::volumes::size(layer)).sum();
+    fields.insert("SizeRw".into(), json!(own));
+    fields.insert("SizeRootFs".into(), json!(own + image));
 }
 
 pub(super) fn unix(time: Timestamp) -> i64 {
@@ -116,7 +135,7 @@ pub(super) fn labels(engine: &Engine, container: &Container) -> BTreeMap<String,
     labels
 }
 
-fn exposed(engine: &Engine, container: &Container) -> Vec<String> {
+pub(super) fn exposed(engine: &Engine, container: &Container) -> Vec<String> {
     let image = config_of(engine, &container.record.image_id);
     let mut ports: Vec<String> =
         image.map(|image| image.config.exposed_ports.into_keys().collect()).unwrap_or_default();
@@ -133,22 +152,32 @@ fn gateway(container: &Container) -> String {
     container.gateway().map_or_else(String::new, |address| address.to_string())
 }
 
+fn address_of(engine: &Engine, container: &Container) -> Option<std::net::Ipv4Addr> {
+    match container.is_running() {
+        true => engine.bridge().address(&container.id).ok().flatten(),
+        false => None,
+    }
+}
+
+/// The hardware address the network gives a container with this address.
+fn hardware(address: std::net::Ipv4Addr) -> String {
+    wharf_engine::hardware(address).map(|byte| format!("{byte:02x}")).join(":")
+}
+
 /// The networks of a container with its address there.
 fn endpoints(engine: &Engine, container: &Container) -> Value {
     let spec = &container.record.spec;
-    let address = match container.is_running() {
-        true => engine.bridge().address(&container.id).ok().flatten(),
-        false => None,
-    };
+    let address = address_of(engine, container);
     let endpoint = |id: &str, aliases: &[String]| {
         let mut names: Vec<&str> = aliases.iter().map(String::as_str).collect();
         names.push(container.id.short());
         let given = !aliases.is_empty();
+        let known: Vec<&str> = std::iter::once(container.name()).chain(names.iter().copied()).collect();
         json!({
             "IPAMConfig": null, "Links": null, "Aliases": if given { json!(names) } else { Value::Null },
-            "MacAddress": "", "DriverOpts": null, "NetworkID": id, "EndpointID": if address.is_some() { container.id.as_str() } else { "" },
+            "MacAddress": address.map_or(String::new(), hardware), "DriverOpts": null, "NetworkID": id, "EndpointID": if address.is_some() { container.id.as_str() } else { "" },
             "Gateway": gateway(container), "IPAddress": address.map_or(String::new(), |a| a.to_string()), "IPPrefixLen": if address.is_some() { 32 } else { 0 },
-            "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "DNSNames": [container.name(), container.id.short()],
+            "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "DNSNames": known,
         })
     };
     let mut found = serde_json::Map::new();
@@ -180,7 +209,12 @@ fn mounts(engine: &Engine, container: &Container) -> Value {
             }),
         }
     };
-    container.record.spec.mounts.iter().map(describe).collect()
+    // Those of `--tmpfs` stand in the host's part.
+    let asked = container.record.docker.as_ref().and_then(|body| body["HostConfig"]["Tmpfs"].as_object());
+    let elsewhere = |mount: &MountPoint| {
+        mount.source == MountSource::Tmpfs && asked.is_some_and(|asked| asked.contains_key(&mount.target))
+    };
+    container.record.spec.mounts.iter().filter(|mount| !elsewhere(mount)).map(describe).collect()
 }
 
 fn restart_policy(restart: Restart) -> Value {
@@ -193,15 +227,32 @@ fn restart_policy(restart: Restart) -> Value {
     json!({ "Name": name, "MaximumRetryCount": most })
 }
 
+/// Docker's word for how a container is. One that is started again in a moment restarts.
+pub(super) fn state(container: &Container) -> &'static str {
+    let ended = container.status.exit.as_ref().filter(|_| container.status.phase == Phase::Exited);
+    match ended.is_some_and(|exit| super::keeper::wants_restart(&container.record, exit.code)) {
+        true => "restarting",
+        false => words::state(container),
+    }
+}
+
+fn status(container: &Container) -> String {
+    let text = words::status(container);
+    match state(container) {
+        "restarting" => text.replacen("Exited", "Restarting", 1),
+        _ => text,
+    }
+}
+
 fn state_object(container: &Container) -> Value {
     let exit = container.status.exit.as_ref();
     let time = |time: Option<Timestamp>| time.map_or(NEVER.to_owned(), Timestamp::to_nano);
     let error = container.record.error.as_ref().map(|error| error.message.clone());
-    json!({
-        "Status": words::state(container),
+    let mut state = json!({
+        "Status": state(container),
         "Running": container.is_running(),
         "Paused": container.status.phase == Phase::Paused,
-        "Restarting": false,
+        "Restarting": state(container) == "restarting",
         "OOMKilled": exit.is_some_and(|exit| exit.oom_killed),
         "Dead": false,
         "Pid": container.status.pid.unwrap_or(0),
@@ -209,7 +260,11 @@ fn state_object(container: &Container) -> Value {
         "Error": error.or_else(|| exit.and_then(|exit| exit.reason.clone())).unwrap_or_default(),
         "StartedAt": time(container.status.started_at),
         "FinishedAt": time(exit.filter(|_| !container.is_running()).map(|exit| exit.finished_at)),
-    })
+    });
+    if let (Ok(Some(health)), Value::Object(fields)) = (container.health(), &mut state) {
+        fields.insert("Health".into(), json!(health));
+    }
+    state
 }
 
 /// What was asked for in `HostConfig`, with docker's defaults where nothing was.
@@ -238,17 +293,13 @@ fn host_config(container: &Container) -> Value {
     match container.record.docker.as_ref().and_then(|body| body["HostConfig"].as_object()) {
         Some(asked) => {
             if let Value::Object(fields) = &mut config {
-                let told = [
-                    "NetworkMode",
-                    "RestartPolicy",
-                    "PortBindings",
-                    "LogConfig",
-                    "Runtime",
-                    "IpcMode",
-                    "CgroupnsMode",
-                ];
-                let asked =
-                    asked.iter().filter(|(name, value)| !told.contains(&name.as_str()) && !value.is_null());
+                let told = ["NetworkMode", "RestartPolicy", "Runtime", "CgroupnsMode"];
+                // What says nothing leaves the default.
+                let nothing = [Value::Null, json!(0), json!(""), json!(-1)];
+                let asked = asked
+                    .iter()
+                    .filter(|(name, value)| !told.contains(&name.as_str()) && !nothing.contains(value))
+                    .filter(|(name, value)| *name != "LogConfig" || value["Type"] != "");
                 fields.extend(asked.map(|(name, value)| (name.clone(), value.clone())));
             }
         }
@@ -276,9 +327,11 @@ pub(super) fn inspect(engine: &Engine, container: &Container, with_size: bool) -
         }
     };
     let image_config = image.as_ref().map(|image| image.config.clone()).unwrap_or_default();
-    let started = container.dir.container_config(MAIN).ok();
-    let env = started.as_ref().and_then(|config| config.spec.process().as_ref()?.env().clone());
-    let env = env.unwrap_or_else(|| [image_config.env.clone(), spec.env.clone()].concat());
+    let name = |setting: &str| setting.split('=').next().unwrap_or_default().to_owned();
+    let own: Vec<String> = spec.env.iter().filter(|setting| setting.contains('=')).cloned().collect();
+    let of_image =
+        image_config.env.iter().filter(|known| !spec.env.iter().any(|own| name(own) == name(known)));
+    let env = [own, of_image.cloned().collect()].concat();
     let address = match container.is_running() {
         true => engine.bridge().address(&container.id)?.map_or(String::new(), |address| address.to_string()),
         false => String::new(),
@@ -321,7 +374,7 @@ pub(super) fn inspect(engine: &Engine, container: &Container, with_size: bool) -
         json!({
             "Config": {
                 "Hostname": spec.hostname.clone().unwrap_or_else(|| container.id.short().to_owned()),
-                "Domainname": "",
+                "Domainname": spec.domainname.clone().unwrap_or_default(),
                 "User": spec.user.clone().unwrap_or_else(|| image_config.user.clone()),
                 "AttachStdin": asked(container, "AttachStdin"), "AttachStdout": asked(container, "AttachStdout"),
                 "AttachStderr": asked(container, "AttachStderr"),
@@ -337,21 +390,26 @@ pub(super) fn inspect(engine: &Engine, container: &Container, with_size: bool) -
                 "Entrypoint": entrypoint,
                 "OnBuild": null,
                 "Labels": labels(engine, container),
-                "StopSignal": spec.stop_signal.clone().or(image_config.stop_signal),
-                "StopTimeout": spec.stop_timeout,
-                "Healthcheck": spec.healthcheck,
             },
             "NetworkSettings": {
                 "Bridge": "", "SandboxID": if container.is_running() { container.id.as_str() } else { "" },
                 "SandboxKey": container.status.pid.map_or(String::new(), |pid| format!("/proc/{pid}/ns/net")),
                 "Ports": ports, "IPAddress": address, "IPPrefixLen": if address.is_empty() { 0 } else { 32 }, "Gateway": gateway(container),
-                "MacAddress": "", "Networks": endpoints(engine, container),
+                "MacAddress": address_of(engine, container).map_or(String::new(), hardware), "EndpointID": if container.is_running() { container.id.as_str() } else { "" },
+                "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "IPv6Gateway": "", "LinkLocalIPv6Address": "", "HairpinMode": false, "Networks": endpoints(engine, container),
             },
         }),
     ]);
+    let some = [
+        ("StopSignal", json!(spec.stop_signal.clone().or(image_config.stop_signal))),
+        ("StopTimeout", json!(spec.stop_timeout)),
+        ("Healthcheck", json!(spec.healthcheck.clone().or(image_config.healthcheck))),
+    ];
+    for (name, value) in some.into_iter().filter(|(_, value)| !value.is_null()) {
+        described["Config"][name] = value;
+    }
     if with_size && let Value::Object(fields) = &mut described {
-        fields.insert("SizeRw".into(), json!(written(container)));
-        fields.insert("SizeRootFs".into(), json!(written(container)));
+        add_sizes(engine, container, fields);
     }
     Ok(described)
 }

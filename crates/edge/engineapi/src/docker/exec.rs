@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 use wharf_base::random_hex;
 use wharf_engine::{Container, MAIN};
-use wharf_runtime::{Exec, ExecConfig, Size};
+use wharf_runtime::{Exec, ExecConfig, Phase, Size};
 
 use super::{
     Call, Docker,
@@ -96,6 +96,12 @@ impl Docker {
         }
         if !container.is_running() {
             return Err(Failure::conflict(format!("container {} is not running", container.id)));
+        }
+        if container.status.phase == Phase::Paused {
+            let name = container.name();
+            return Err(Failure::conflict(format!(
+                "Container {name} is paused, unpause the container before exec"
+            )));
         }
         drop(engine);
         let size = wanted.console_size.map(|[rows, columns]| Size { rows, columns });
@@ -234,11 +240,7 @@ impl Docker {
 
     fn refused(&self, id: &str, failure: Failure, terminal: bool, upgrade: Option<Upgrade>) -> Reply {
         let message = failure.message().to_owned();
-        let code = match message.as_str() {
-            text if text.contains("executable file not found") => 127,
-            text if text.contains("permission denied") => 126,
-            _ => return Err(failure),
-        };
+        let code = if message.contains("executable file not found") { 127 } else { 126 };
         self.execs.with(id, |process| process.exit_code = Some(code))?;
         let Some(upgrade) = upgrade else { return Err(failure) };
         let text = format!("OCI runtime exec failed: exec failed: {message}\r\n");

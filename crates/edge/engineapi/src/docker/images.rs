@@ -22,7 +22,7 @@ use super::{
     answer::{self, Failure, Reply, json_of, streaming},
     archive::reader_of,
     blocking,
-    containers::body_of,
+    containers::{before as before_time, body_of},
     describe::unix,
 };
 
@@ -56,11 +56,28 @@ impl Docker {
         filters.check(&["reference", "label", "label!", "dangling", "before", "since", "until"])?;
         let (images, engine) = (Arc::clone(&self.images), self.engine.clone());
         blocking(move || {
-            let rows = rows(&images)?.into_iter().filter(|row| {
+            let made = |name: &str| -> Result<Vec<i64>, Failure> {
+                let of = |other: &String| Ok(created(&images, other)?);
+                filters.values(name).iter().map(of).collect()
+            };
+            let (since, before) = (made("since")?, made("before")?);
+            let until = filters.values("until").iter().map(|text| before_time(text));
+            let until = until.collect::<Result<Vec<_>, _>>()?;
+            let mut rows = rows(&images)?;
+            for row in &mut rows {
+                // Only the names that were asked for are shown.
+                if filters.has("reference") {
+                    row.tags.retain(|tag| filters.fits("reference", |pattern| names(pattern, tag)));
+                }
+            }
+            let rows = rows.into_iter().filter(|row| {
                 filters.labels(&row.labels)
                     && filters
                         .fits("dangling", |wanted| (wanted == "true" || wanted == "1") == row.tags.is_empty())
-                    && filters.fits("reference", |pattern| row.tags.iter().any(|tag| names(pattern, tag)))
+                    && (!filters.has("reference") || !row.tags.is_empty())
+                    && since.iter().all(|then| row.created > *then)
+                    && before.iter().all(|then| row.created < *then)
+                    && until.iter().all(|then| row.created < unix(*then))
             });
             Ok(json_of(&described(&engine, rows)?))
         })
@@ -80,7 +97,7 @@ impl Docker {
             let size = manifest.layers.iter().map(|layer| layer.size).sum::<u64>();
             let mut own = json!(config.config);
             if let Value::Object(fields) = &mut own {
-                let empty = [("Env", json!([])), ("Cmd", Value::Null), ("Entrypoint", Value::Null), ("Labels", Value::Null), ("WorkingDir", json!("")), ("User", json!(""))];
+                let empty = [("Env", json!([])), ("Cmd", Value::Null), ("Entrypoint", Value::Null), ("Labels", Value::Null), ("Volumes", Value::Null), ("OnBuild", Value::Null), ("WorkingDir", json!("")), ("User", json!(""))];
                 for (name, value) in empty {
                     fields.entry(name).or_insert(value);
                 }
@@ -126,10 +143,14 @@ impl Docker {
         let repository = call.query.get("repo").ok_or_else(|| Failure::bad("no repository is named"))?;
         let tag = call.query.get("tag").unwrap_or("latest");
         let reference: Reference = format!("{repository}:{tag}").parse()?;
-        let images = Arc::clone(&self.images);
+        let (images, keeper) = (Arc::clone(&self.images), Arc::clone(&self.keeper));
         blocking(move || {
             let (_, target) = images.find(&name)?;
-            Ok(images.tag(&[reference], &target)?)
+            let told = [("name", reference.familiar())];
+            images.tag(&[reference], &target)?;
+            let id = images.manifest(&target)?.1.config.digest.to_string();
+            keeper.tell_about("image", "tag", &id, &told);
+            Ok(())
         })
         .await?;
         Ok(answer::status(StatusCode::CREATED))
@@ -138,10 +159,12 @@ impl Docker {
     async fn remove_image(&self, name: String, call: Call) -> Reply {
         let force = call.query.flag("force");
         let (images, engine) = (Arc::clone(&self.images), self.engine.clone());
+        let keeper = Arc::clone(&self.keeper);
         let removed = blocking(move || {
             let (by_name, target) = images.find(&name)?;
             let (_, manifest) = images.manifest(&target)?;
             let id = manifest.config.digest;
+            let by_id = by_name.is_none();
             let entries: Vec<RefEntry> =
                 images.references()?.into_iter().filter(|entry| entry.target.digest == target.digest).collect();
             let names: Vec<Reference> = match by_name {
@@ -159,6 +182,17 @@ impl Docker {
             if last && !force {
                 engine.sweep_leases(&images)?;
                 let users = images.holders(&target).unwrap_or_default();
+                if let (Some(user), true) = (users.first(), by_id) {
+                    let running = wharf_engine::leaseholder(user)
+                        .and_then(|id| engine.load(&id).ok())
+                        .is_some_and(|container| container.is_running());
+                    let user = wharf_engine::leaseholder(user).map_or(user.clone(), |id| id.short().to_owned());
+                    let (forced, using) = if running { ("cannot be forced", "running ") } else { ("must be forced", "stopped ") };
+                    return Err(Failure::conflict(format!(
+                        "conflict: unable to delete {} ({forced}) - image is being used by {using}container {user}",
+                        id.short()
+                    )));
+                }
                 if let Some(user) = users.first() {
                     let user = wharf_engine::leaseholder(user).map_or(user.clone(), |id| id.short().to_owned());
                     return Err(Failure::conflict(format!(
@@ -171,9 +205,11 @@ impl Docker {
             let mut removed = Vec::new();
             for name in names {
                 images.untag(&name)?;
+                keeper.tell_about("image", "untag", &id.to_string(), &[("name", name.familiar())]);
                 removed.push(json!({ "Untagged": name.familiar() }));
             }
             if last {
+                keeper.tell_about("image", "delete", &id.to_string(), &[]);
                 removed.push(json!({ "Deleted": id }));
             }
             images.gc(&GcOptions::default())?;
@@ -212,11 +248,13 @@ impl Docker {
     }
 
     async fn load(&self, call: Call) -> Reply {
-        let images = Arc::clone(&self.images);
+        let (images, keeper) = (Arc::clone(&self.images), Arc::clone(&self.keeper));
         let input = reader_of(call.body);
         let lines = blocking(move || {
             let mut lines = String::new();
             for image in images.load(input)? {
+                let id = images.manifest(&image.target)?.1.config.digest.to_string();
+                keeper.tell_about("image", "load", &id, &[("name", id.clone())]);
                 let said = match image.names.as_slice() {
                     [] => {
                         let name = format!("loaded@{}", image.target.digest).parse()?;
@@ -250,7 +288,7 @@ impl Docker {
         let reference = named(name, call.query.get("tag"))?;
         let credentials = credentials(&call, reference.domain())?;
         let (out, receiver) = mpsc::channel(64);
-        let images = Arc::clone(&self.images);
+        let (images, keeper) = (Arc::clone(&self.images), Arc::clone(&self.keeper));
         tokio::spawn(async move {
             let lines = Lines::new(out, Way::In);
             let tag = reference.selector();
@@ -264,6 +302,8 @@ impl Docker {
                     };
                     lines.say(json!({ "status": format!("Digest: {}", target.digest) })).await;
                     lines.say(json!({ "status": format!("Status: {newer} {}", reference.familiar()) })).await;
+                    let name = reference.familiar();
+                    keeper.tell_about("image", "pull", &name, &[("name", name.clone())]);
                 }
                 Err(error) => lines.fail(&Failure::from(error)).await,
             }
@@ -296,6 +336,14 @@ impl Docker {
         });
         Ok(streaming(body_of(async { receiver }), "application/json"))
     }
+}
+
+/// When an image was made, in seconds since 1970.
+fn created(images: &Store, name: &str) -> Result<i64, Failure> {
+    let (_, target) = images.find(name)?;
+    let entry = images.references()?.into_iter().find(|entry| entry.target.digest == target.digest);
+    let entry = entry.ok_or_else(|| Failure::not_found(format!("No such image: {name}")))?;
+    Ok(Row::of(images, &entry)?.created)
 }
 
 /// What is listed of an image.
@@ -419,20 +467,28 @@ fn credentials(call: &Call, domain: &str) -> Result<DockerConfig, Failure> {
         engines.iter().find_map(|engine| engine.decode(text).ok())
     });
     let value: Value = decoded.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    match self::given(&value, domain) {
+        Some(config) => config.map_err(|error| Failure::bad(error.to_string())),
+        None => DockerConfig::load().map_err(Failure::internal),
+    }
+}
+
+/// What a client's `AuthConfig` says for a registry; nothing when it says nothing.
+pub(super) fn given(value: &Value, domain: &str) -> Option<Result<DockerConfig, serde_json::Error>> {
     let text = |name: &str| value[name].as_str().filter(|text| !text.is_empty());
     let entry = match (text("username"), text("password"), text("identitytoken")) {
         (_, _, Some(token)) => json!({ "identitytoken": token }),
         (Some(user), Some(password), _) => {
             json!({ "auth": general_purpose::STANDARD.encode(format!("{user}:{password}")) })
         }
-        _ => return DockerConfig::load().map_err(Failure::internal),
+        _ => return None,
     };
     let server = text("serveraddress").unwrap_or(domain);
     let mut config = json!({ "auths": {} });
     for name in [server, domain] {
         config["auths"][name] = entry.clone();
     }
-    DockerConfig::parse(config.to_string().as_bytes()).map_err(|error| Failure::bad(error.to_string()))
+    Some(DockerConfig::parse(config.to_string().as_bytes()))
 }
 
 /// Which way an image goes.

@@ -1,5 +1,5 @@
 //! Keeps an eye on containers: tells of what happens to them, knows how they ended, joins those who attach before the
-//! start, and starts those again that are to be restarted.
+//! start, checks their health, and starts those again that are to be restarted.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -12,15 +12,16 @@ use serde_json::{Value, json};
 use tokio::{
     io::Interest,
     sync::{broadcast, oneshot, watch},
+    task::AbortHandle,
 };
 use wharf_base::{Clock as _, ContainerId, SystemClock, Timestamp};
 use wharf_engine::{
-    Container, Engine, Error, MAIN, Record, Restart,
+    Check, Container, Engine, Error, MAIN, Record, Restart,
     watch::{News, watch},
 };
-use wharf_runtime::{Ending, Exit};
+use wharf_runtime::{Ending, Exit, Phase};
 
-use super::{answer::Failure, streams::polled};
+use super::{answer::Failure, containers::remove_anonymous, streams::polled};
 
 /// How often containers others made are looked for.
 const TICK: Duration = Duration::from_millis(250);
@@ -53,6 +54,16 @@ pub(super) struct Live {
     pub(super) ends: watch::Sender<Ends>,
     /// Restarts since it last ran for a while.
     failures: Mutex<u32>,
+    /// What checks its health, until it ends.
+    health: Mutex<Option<AbortHandle>>,
+}
+
+impl Live {
+    fn end_checks(&self) {
+        if let Some(checks) = locked(&self.health).take() {
+            checks.abort();
+        }
+    }
 }
 
 /// Something that happened, in docker's words.
@@ -125,6 +136,18 @@ impl Keeper {
         let _ = self.told.send(happened);
     }
 
+    /// Tells of something that happened to an image, a volume or a network.
+    pub(super) fn tell_about(&self, kind: &'static str, action: &str, id: &str, more: &[(&str, String)]) {
+        let attributes = more.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+        self.tell(Happened {
+            at: SystemClock.now(),
+            kind,
+            action: action.to_owned(),
+            id: id.to_owned(),
+            attributes,
+        });
+    }
+
     /// Tells of something that happened to a container.
     pub(super) fn tell_of(&self, record: &Record, action: &str, more: &[(&str, String)]) {
         let mut attributes: serde_json::Map<String, Value> =
@@ -143,6 +166,7 @@ impl Keeper {
                 waiting: Mutex::default(),
                 ends: watch::Sender::new(Ends::default()),
                 failures: Mutex::new(0),
+                health: Mutex::default(),
             })
         };
         Arc::clone(live.entry(id.clone()).or_insert_with(new))
@@ -168,7 +192,9 @@ impl Keeper {
         let action = news.action.to_owned();
         self.tell(Happened { at: news.at, kind: "container", action, id: news.id.to_string(), attributes });
         match (news.action, news.exit_code) {
+            ("start", _) => self.watch_health(&news.id, true),
             ("die", Some(code)) => {
+                live.end_checks();
                 live.ends.send_modify(|ends| (ends.count, ends.code) = (ends.count + 1, code));
                 self.restart_later(&news.id, code, None);
             }
@@ -186,6 +212,7 @@ impl Keeper {
     /// A container is removed.
     fn gone(&self, id: &ContainerId) {
         if let Some(live) = locked(&self.live).remove(id) {
+            live.end_checks();
             live.ends.send_modify(|ends| ends.removed = true);
         }
     }
@@ -226,6 +253,7 @@ impl Keeper {
             }
         };
         self.tell_of(record, "start", &[]);
+        self.watch_health(&record.id, true);
         let (keeper, record, ending) = (Arc::clone(self), record.clone(), started.joined);
         tokio::runtime::Handle::current().spawn(async move { keeper.follow(record, ending).await });
         Ok(started.warnings)
@@ -250,6 +278,7 @@ impl Keeper {
         }
         self.tell_of(&record, "die", &[("exitCode", exit.code.to_string())]);
         let live = self.live(&record.id);
+        live.end_checks();
         live.ends.send_modify(|ends| (ends.count, ends.code) = (ends.count + 1, exit.code));
         if record.spec.auto_remove {
             return self.removed_by_itself(&record).await;
@@ -277,6 +306,7 @@ impl Keeper {
                 return Err(error);
             }
             engine.forget(&record.id, &record.name)?;
+            remove_anonymous(&engine, &record);
             Ok::<_, Error>(record)
         });
         match done.await {
@@ -323,9 +353,63 @@ impl Keeper {
         });
     }
 
+    /// Checks the health of a container that runs, where it is to be checked, until it ends. Blocks for a moment.
+    fn watch_health(self: &Arc<Self>, id: &ContainerId, anew: bool) {
+        let Ok(container) = self.engine.load(id) else { return };
+        let check = container.is_running().then(|| self.engine.check_of(&container)).flatten();
+        let Some(check) = check else { return };
+        if anew && let Err(error) = self.engine.reset_health(&container) {
+            tracing::warn!(container = container.name(), %error, "the health of a container is not kept");
+        }
+        let keeper = Arc::clone(self);
+        let checks = async move { keeper.check_health(container, check).await };
+        let checks = tokio::runtime::Handle::current().spawn(checks).abort_handle();
+        if let Some(before) = locked(&self.live(id).health).replace(checks) {
+            before.abort();
+        }
+    }
+
+    async fn check_health(self: Arc<Self>, container: Container, check: Check) {
+        let begun = container.status.started_at;
+        let id = container.id;
+        loop {
+            let (engine, at) = (self.engine.clone(), id.clone());
+            let now = tokio::task::spawn_blocking(move || engine.load(&at)).await;
+            // It may have ended, and run again: then somebody else checks it.
+            let Some(now) = now.ok().and_then(Result::ok).filter(|now| now.status.started_at == begun) else {
+                return;
+            };
+            let running = begun.map(|begun| SystemClock.now().since(begun)).unwrap_or_default();
+            let health = now.health().ok().flatten().unwrap_or_default();
+            tokio::time::sleep(check.pause(&health, running)).await;
+            let (engine, at, check) = (self.engine.clone(), id.clone(), check.clone());
+            let checked = tokio::task::spawn_blocking(move || {
+                let container = engine.load(&at)?;
+                match container.status.phase {
+                    Phase::Paused => Ok(None),
+                    _ => engine.check_health(&container, &check),
+                }
+            });
+            match checked.await {
+                Ok(Ok(Some(status))) => {
+                    self.tell_of(&now.record, &format!("health_status: {}", status.word()), &[]);
+                }
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "a container's health is not checked any more");
+                    return;
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
     /// At the start of the platform: those that ran when the machine or the platform went down.
     fn restart_all(self: &Arc<Self>) {
         for container in self.engine.all().unwrap_or_default() {
+            if container.is_running() {
+                self.watch_health(&container.id, false);
+            }
             let record = &container.record;
             let ended = container.status.exit.as_ref().map(|exit| exit.code);
             let wants = match record.spec.restart {
@@ -356,7 +440,8 @@ impl Keeper {
     }
 }
 
-fn wants_restart(record: &Record, code: i32) -> bool {
+/// Whether a container that ended so is started again by itself.
+pub(super) fn wants_restart(record: &Record, code: i32) -> bool {
     !record.stopped
         && match record.spec.restart {
             Restart::No => false,

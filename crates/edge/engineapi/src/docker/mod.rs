@@ -14,6 +14,7 @@ mod images;
 mod keeper;
 mod networks;
 mod route;
+mod seccomp;
 mod streams;
 mod system;
 mod volumes;

@@ -62,7 +62,12 @@ impl Docker {
             }
             ("POST", ["create"]) => {
                 let wanted: Wanted = call.json().await?;
-                blocking(move || create(&engine, wanted)).await
+                let name = wanted.name.clone();
+                let made = blocking(move || create(&engine, wanted)).await?;
+                if let Ok(network) = networks::find(&self.data(), &name) {
+                    keeper.tell_about("network", "create", &network.id, &about(&name));
+                }
+                Ok(made)
             }
             ("POST", ["prune"]) => {
                 blocking(move || {
@@ -83,12 +88,17 @@ impl Docker {
             }
             ("DELETE", [name]) => {
                 let name = (*name).to_owned();
+                let found = networks::find(&self.data(), &name);
                 blocking(move || Ok(engine.remove_network(&name)?)).await?;
+                if let Ok(network) = found {
+                    keeper.tell_about("network", "destroy", &network.id, &about(&network.name));
+                }
                 Ok(no_content())
             }
             ("POST", [name, verb @ ("connect" | "disconnect")]) => {
                 let wanted: Membership = call.json().await?;
                 let (name, connect) = ((*name).to_owned(), *verb == "connect");
+                let named = name.clone();
                 let (_, container) = self.found(&wanted.container).await?;
                 let record = container.record.clone();
                 blocking(move || {
@@ -105,12 +115,19 @@ impl Docker {
                     }
                 })
                 .await?;
-                keeper.tell_of(&record, if connect { "connect" } else { "disconnect" }, &[]);
+                let network = networks::find(&self.data(), &named);
+                let (id, name) = network.map_or((id_of(&named), named), |network| (network.id, network.name));
+                let told = [about(&name).as_slice(), &[("container", record.id.to_string())]].concat();
+                keeper.tell_about("network", if connect { "connect" } else { "disconnect" }, &id, &told);
                 Ok(answer::status(StatusCode::OK))
             }
             _ => Err(Failure::not_found(format!("page not found: {method} {}", call.head.uri.path()))),
         }
     }
+}
+
+fn about(name: &str) -> [(&'static str, String); 2] {
+    [("name", name.to_owned()), ("type", BRIDGE.to_owned())]
 }
 
 fn create(engine: &Engine, wanted: Wanted) -> Reply {

@@ -67,6 +67,11 @@ impl Query {
         Self(form_urlencoded::parse(text.unwrap_or_default().as_bytes()).into_owned().collect())
     }
 
+    /// One parameter.
+    pub(super) fn of(name: &str, value: &str) -> Self {
+        Self(vec![(name.to_owned(), value.to_owned())])
+    }
+
     /// A parameter that is not empty.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|v| !v.is_empty())
@@ -120,6 +125,19 @@ impl Filters {
         }
     }
 
+    /// Refuses values of `name` that mean nothing.
+    pub(super) fn check_values(&self, name: &str, known: &[&str]) -> Result<(), Failure> {
+        match self.values(name).iter().find(|value| !known.contains(&value.as_str())) {
+            Some(value) => Err(Failure::bad(format!("invalid filter '{name}={value}'"))),
+            None => Ok(()),
+        }
+    }
+
+    /// The values of `name`.
+    pub(super) fn values(&self, name: &str) -> &[String] {
+        self.0.get(name).map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// Whether one of the values of `name` fits; true without any.
     pub(super) fn fits(&self, name: &str, fits: impl Fn(&str) -> bool) -> bool {
         self.0.get(name).is_none_or(|values| values.iter().any(|value| fits(value)))
@@ -150,7 +168,13 @@ impl Call {
         if bytes.is_empty() {
             return Ok(T::default());
         }
-        serde_json::from_slice(&bytes).map_err(|error| Failure::bad(format!("invalid JSON: {error}")))
+        let mut value: serde_json::Value =
+            serde_json::from_slice(&bytes).map_err(|error| Failure::bad(format!("invalid JSON: {error}")))?;
+        // To clients, a field that is null is not there.
+        if let Some(fields) = value.as_object_mut() {
+            fields.retain(|_, value| !value.is_null());
+        }
+        T::deserialize(value).map_err(|error| Failure::bad(format!("invalid JSON: {error}")))
     }
 }
 

@@ -11,6 +11,8 @@ use wharf_engine::{Container, volumes};
 use wharf_http::Body;
 use wharf_runtime::Stats;
 
+use crate::client::Client;
+
 use super::{
     API_VERSION, Call, Docker, MIN_API_VERSION,
     answer::{Failure, Reply, json_of, merged, streaming},
@@ -93,13 +95,20 @@ impl Docker {
         .await
     }
 
-    /// Nobody keeps credentials here; that they can be used is seen when they are.
+    /// Tries credentials; the client keeps them.
     pub(super) async fn auth(&self, mut call: Call) -> Reply {
         let given: Value = call.json().await?;
-        let server = given["serveraddress"].as_str().unwrap_or_default();
-        Err(Failure::not_supported(format!(
-            "credentials for '{server}' cannot be tried: put them into docker's config.json, from where they are sent along"
-        )))
+        let text = |name: &str| given[name].as_str().unwrap_or_default();
+        let server = text("serveraddress").trim_start_matches("https://").trim_start_matches("http://");
+        let host = server.split('/').next().unwrap_or_default();
+        let domain =
+            if matches!(host, "" | "index.docker.io" | "registry-1.docker.io") { "docker.io" } else { host };
+        let credentials = images::given(&given, domain)
+            .ok_or_else(|| Failure::bad("no user and password are given"))?
+            .map_err(|error| Failure::bad(error.to_string()))?;
+        let client = Client::with_credentials(credentials);
+        client.log_in(domain).await.map_err(|error| Failure::unauthorized(error.to_string()))?;
+        Ok(json_of(&json!({ "Status": "Login Succeeded", "IdentityToken": "" })))
     }
 
     pub(super) async fn disk_usage(&self) -> Reply {
@@ -209,15 +218,52 @@ fn line(happened: &Happened) -> Bytes {
     Bytes::from(format!("{text}\n"))
 }
 
+/// The processes of a control group as this machine's `ps` shows them with these words: titles and rows.
+pub(super) fn listed(cgroup: &str, args: &str) -> Result<(Vec<String>, Vec<Vec<String>>), Failure> {
+    let output = std::process::Command::new("ps").args(args.split_ascii_whitespace()).output();
+    let output = output.map_err(|error| {
+        Failure::internal(format!(
+            "ps {args} cannot be run: {error}; without words processes are listed by wharf"
+        ))
+    })?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(Failure::bad(format!("Error running ps: {}", said.trim())));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut lines = text.lines();
+    let titles: Vec<String> =
+        lines.next().unwrap_or_default().split_ascii_whitespace().map(str::to_owned).collect();
+    let Some(column) = titles.iter().position(|title| title == "PID") else {
+        return Err(Failure::internal("Couldn't find PID field in ps output"));
+    };
+    let pids: std::collections::HashSet<String> = pids(cgroup).into_iter().collect();
+    // The last column is a command with its words.
+    let last_column = titles.len().saturating_sub(1);
+    let rows = lines.filter_map(|line| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let (first, last) = words.split_at_checked(last_column)?;
+        let mine = words.get(column).is_some_and(|pid| pids.contains(*pid));
+        let row = first.iter().map(|word| (*word).to_owned()).chain([last.join(" ")]);
+        mine.then(|| row.collect())
+    });
+    let rows = rows.collect();
+    Ok((titles, rows))
+}
+
 /// The processes of a control group, as `ps -ef` shows them.
 pub(super) fn processes(cgroup: &str) -> Vec<[String; 8]> {
+    pids(cgroup).iter().filter_map(|pid| process(pid)).collect()
+}
+
+fn pids(cgroup: &str) -> Vec<String> {
     let root = std::path::Path::new("/sys/fs/cgroup");
     let places = ["", "unified", "pids", "memory", "cpu"];
     let list = places.iter().find_map(|place| {
         let file = root.join(place).join(cgroup.trim_start_matches('/')).join("cgroup.procs");
         std::fs::read_to_string(file).ok().filter(|text| !text.trim().is_empty())
     });
-    list.unwrap_or_default().lines().filter_map(|pid| process(pid.trim())).collect()
+    list.unwrap_or_default().lines().map(|pid| pid.trim().to_owned()).collect()
 }
 
 fn process(pid: &str) -> Option<[String; 8]> {

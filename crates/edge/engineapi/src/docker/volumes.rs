@@ -35,7 +35,8 @@ fn describe(data: &Path, volume: &Volume) -> Value {
 
 impl Docker {
     pub(super) async fn volumes(&self, method: &Method, rest: &[&str], mut call: Call) -> Reply {
-        let (engine, data) = (self.engine.clone(), self.data());
+        let (engine, data, keeper) = (self.engine.clone(), self.data(), std::sync::Arc::clone(&self.keeper));
+        let driver = || [("driver", "local".to_owned())];
         match (method.as_str(), rest) {
             ("GET", []) => {
                 let filters = call.query.filters()?;
@@ -81,7 +82,12 @@ impl Docker {
                         }
                         false => wanted.name,
                     };
-                    Ok(created(&describe(&data, &volumes::create(&data, &name, labels)?)))
+                    let new = volumes::get(&data, &name).is_err();
+                    let volume = volumes::create(&data, &name, labels)?;
+                    if new {
+                        keeper.tell_about("volume", "create", &name, &driver());
+                    }
+                    Ok(created(&describe(&data, &volume)))
                 })
                 .await
             }
@@ -114,7 +120,11 @@ impl Docker {
                 let (name, force) = ((*name).to_owned(), call.query.flag("force"));
                 blocking(move || match engine.remove_volume(&name) {
                     Err(error) if force && error.kind == wharf_engine::ErrorKind::NotFound => Ok(()),
-                    other => Ok(other?),
+                    Ok(()) => {
+                        keeper.tell_about("volume", "destroy", &name, &driver());
+                        Ok(())
+                    }
+                    Err(error) => Err(error.into()),
                 })
                 .await?;
                 Ok(no_content())

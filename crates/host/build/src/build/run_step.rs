@@ -341,6 +341,7 @@ impl Container<'_> {
             spec: spec.build()?,
             root: RootFs { lower: self.lower.clone(), volatile: true },
             user: Some(settings.user.clone()),
+            groups: Vec::new(),
             seccomp: if self.insecure { Seccomp::Unconfined } else { Seccomp::Default },
             stdin: Stdin::Null,
             log: None,

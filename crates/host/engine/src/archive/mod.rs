@@ -11,7 +11,11 @@ use std::{
 
 use wharf_image::{UnpackOptions, Unpacked, unpack_into};
 
-use crate::error::{Error, IoContext as _, Result};
+use crate::{
+    containers::{Container, Engine},
+    error::{Error, IoContext as _, Result},
+    image,
+};
 
 pub use place::{Folder, There, landing};
 pub use source::{Kind, Source, Stat};
@@ -23,6 +27,50 @@ pub(crate) fn fill(folder: &Path, lower_dirs: &[PathBuf], place: &str) -> Result
         Some(source) => pour(&source, b".", folder, None).map(drop),
         None => Ok(()),
     }
+}
+
+/// Users' files of more than this are not read.
+const MAX_USERS: u64 = 4 << 20;
+
+/// User and group a container runs as, as its own files know them; nothing where none is named.
+///
+/// # Errors
+/// When they do not know it.
+pub fn owner_of(engine: &Engine, container: &Container) -> Result<Option<(u32, u32)>> {
+    let record = &container.record;
+    let of_image =
+        || image::resolve(engine.data(), &record.image_id).map(|image| image.user).unwrap_or_default();
+    let wanted = record.spec.user.clone().unwrap_or_else(of_image);
+    if wanted.is_empty() {
+        return Ok(None);
+    }
+    let (user, group) =
+        wanted.split_once(':').map_or((wanted.as_str(), None), |(user, group)| (user, Some(group)));
+    let read = |file: &str| -> String {
+        let source = Source::of(engine.data(), container, file, true);
+        source.and_then(|source| source.text(MAX_USERS)).unwrap_or_default()
+    };
+    let field = |line: &str, at: usize| line.split(':').nth(at).unwrap_or_default().to_owned();
+    let unknown = |what: &str, name: &str| {
+        Error::invalid(format!(
+            "unable to find {what} {name}: no matching entries in its file of container {}",
+            container.name()
+        ))
+    };
+    let users = read("/etc/passwd");
+    let entry = users.lines().find(|line| field(line, 0) == user || field(line, 2) == user);
+    let number = entry.map_or(user.to_owned(), |line| field(line, 2));
+    let uid = number.parse().map_err(|_| unknown("user", user))?;
+    let gid = match group {
+        None => entry.and_then(|line| field(line, 3).parse().ok()).unwrap_or(0),
+        Some(group) => {
+            let groups = read("/etc/group");
+            let entry = groups.lines().find(|line| field(line, 0) == group);
+            let number = entry.map_or(group.to_owned(), |line| field(line, 2));
+            number.parse().map_err(|_| unknown("group", group))?
+        }
+    };
+    Ok(Some((uid, gid)))
 }
 
 /// Copies into the folder `target`, under `name`; owners are the source's where none is given.

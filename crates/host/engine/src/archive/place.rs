@@ -2,7 +2,7 @@
 
 use std::{
     os::fd::{AsRawFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use rustix::{
@@ -14,6 +14,8 @@ use super::source::Kind;
 use crate::{
     containers::{Container, Engine},
     error::{Error, IoContext as _, Result},
+    spec::{MountPoint, MountSource},
+    volumes,
 };
 
 /// What is at a path.
@@ -99,6 +101,26 @@ impl Folder {
         Ok(made(fd))
     }
 
+    /// The files at `path` of a container, and the path below them: also of one that does not run, whose volumes are looked
+    /// for where they are.
+    ///
+    /// # Errors
+    /// When they cannot be opened.
+    pub fn at(engine: &Engine, container: &Container, path: &str) -> Result<(Self, String)> {
+        let mounted = match container.is_running() {
+            true => None,
+            false => mounted(engine.data(), container, Path::new(path)),
+        };
+        match mounted {
+            Some((root, rest)) if root.is_dir() => {
+                let fd = open(&root, FOLDER, Mode::empty()).at("open", &root)?;
+                let tree = format!("container {}", container.name());
+                Ok((Self { fd, tree, base: "/".into() }, format!("/{}", rest.display())))
+            }
+            _ => Ok((Self::of(engine, container)?, path.to_owned())),
+        }
+    }
+
     /// The folder `path` is, or else the one it is in, and what is at `path`. Links lead nowhere out of the root.
     ///
     /// # Errors
@@ -135,6 +157,41 @@ impl Folder {
     pub fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))
     }
+}
+
+/// What is mounted at `path` or above it when the container runs: the files on this machine, and the path below.
+pub(super) fn mounted(data: &Path, container: &Container, path: &Path) -> Option<(PathBuf, PathBuf)> {
+    let path = lexical(path);
+    for name in ["hosts", "hostname", "resolv.conf"] {
+        let file = container.dir.path().join("etc").join(name);
+        if path == Path::new("/etc").join(name) && file.exists() {
+            return Some((file, PathBuf::new()));
+        }
+    }
+    let of = |mount: &MountPoint| {
+        let rest = path.strip_prefix(lexical(Path::new(&mount.target))).ok()?.to_owned();
+        match &mount.source {
+            MountSource::Path { path, .. } => Some((path.clone(), rest)),
+            MountSource::Volume(name) => Some((volumes::files(data, name), rest)),
+            MountSource::Tmpfs => None,
+        }
+    };
+    // The innermost.
+    let found = container.record.spec.mounts.iter().filter_map(of);
+    found.min_by_key(|(_, rest)| rest.components().count())
+}
+
+/// A path from the root without `.` and `..`.
+fn lexical(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => drop(clean.pop()),
+            _ => {}
+        }
+    }
+    clean
 }
 
 /// The root of a container that runs, as its first process sees it.

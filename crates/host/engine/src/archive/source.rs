@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    io::{self, Write},
+    io::{self, Read as _, Write},
     path::{Path, PathBuf},
 };
 
@@ -10,7 +10,7 @@ use rustix::fs::{FileType, major, minor};
 use wharf_base::Timestamp;
 use wharf_image::{Node, TarEntry, TarKind, TarWriter, View};
 
-use super::place::root_of;
+use super::place::{mounted, root_of};
 use crate::{
     MAIN,
     containers::Container,
@@ -64,23 +64,33 @@ impl Source {
     /// # Errors
     /// When it is not there.
     pub fn of(data: &Path, container: &Container, path: &str, follow: bool) -> Result<Self> {
-        let view = match container.is_running() {
-            true => View::plain(&root_of(container)?),
-            false => {
-                let upper = container.dir.container(MAIN).join("upper");
-                let lower = match &container.record.spec.rootfs {
-                    Some(folder) => vec![folder.clone()],
-                    None => image::resolve(data, &container.record.image_id)?.lower_dirs,
-                };
-                let upper = upper.exists().then_some(upper);
-                View::overlay(&upper.into_iter().chain(lower).collect::<Vec<_>>())
-            }
-        };
         let tree = Tree {
             shown: format!("container {}", container.name()),
             hint: "paths in a container begin at its root".into(),
         };
-        Self::find(view?, Path::new(path), path, follow, &tree)
+        if container.is_running() {
+            return Self::find(View::plain(&root_of(container)?)?, Path::new(path), path, follow, &tree);
+        }
+        match mounted(data, container, Path::new(path)) {
+            Some((root, rest)) if root.is_dir() => {
+                Self::find(View::plain(&root)?, &rest, path, follow, &tree)
+            }
+            Some((file, _)) if file.exists() => {
+                let folder = file.parent().unwrap_or(Path::new("/"));
+                let name = file.file_name().unwrap_or_default();
+                Self::find(View::plain(folder)?, Path::new(name), path, follow, &tree)
+            }
+            _ => Self::find(layers(data, container)?, Path::new(path), path, follow, &tree),
+        }
+    }
+
+    /// All that is in a container, also while it runs, but what is mounted into it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn unmounted(data: &Path, container: &Container) -> Result<Self> {
+        let tree = Tree { shown: format!("container {}", container.name()), hint: String::new() };
+        Self::find(layers(data, container)?, Path::new("/"), "/", false, &tree)
     }
 
     /// On this machine.
@@ -165,6 +175,13 @@ impl Source {
         }
     }
 
+    /// The beginning of a file, as text.
+    pub(super) fn text(&self, most: u64) -> Result<String> {
+        let mut bytes = Vec::new();
+        self.node.open()?.take(most).read_to_end(&mut bytes).at("read", self.name())?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     /// Writes it as a tar stream, under `name`.
     ///
     /// # Errors
@@ -175,6 +192,17 @@ impl Source {
         packer.tar.finish().at("end", "the stream of files")?;
         Ok(())
     }
+}
+
+/// A container's own files over those of its image.
+fn layers(data: &Path, container: &Container) -> Result<View> {
+    let upper = container.dir.container(MAIN).join("upper");
+    let lower = match &container.record.spec.rootfs {
+        Some(folder) => vec![folder.clone()],
+        None => image::resolve(data, &container.record.image_id)?.lower_dirs,
+    };
+    let upper = upper.exists().then_some(upper);
+    Ok(View::overlay(&upper.into_iter().chain(lower).collect::<Vec<_>>())?)
 }
 
 struct Packer<'a, W: Write> {

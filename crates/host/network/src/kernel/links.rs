@@ -141,8 +141,8 @@ async fn attached(host: &Netlink, port: &Port, netns: BorrowedFd<'_>) -> Result<
     Ok(addresses.iter().any(|address| address.primary_address() == Some(&IpAddr::V4(port.address))))
 }
 
-/// A locally administered hardware address made from the IP address.
-fn hardware(address: Ipv4Addr) -> [u8; 6] {
+/// The hardware address of whoever has an IP address: locally administered, and made from that.
+pub fn hardware(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0x0a, 0x58, a, b, c, d]
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 pub(crate) use links::Netlink;
+pub use links::hardware;
 pub(crate) use nft::Nftables;
 
 use crate::{Ipv4Net, error::Result, rules::Op};

@@ -144,6 +144,7 @@ impl<'a> Making<'a> {
             spec: self.spec.clone(),
             root: RootFs::default(),
             user: None,
+            groups: Vec::new(),
             seccomp: Seccomp::Unconfined,
             stdin: Stdin::Null,
             log: None,

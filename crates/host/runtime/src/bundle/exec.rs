@@ -65,6 +65,7 @@ pub(super) fn exec(cli: &Cli, args: &[String]) -> Result<i32> {
         spec,
         root: RootFs::default(),
         user: None,
+        groups: Vec::new(),
         seccomp: Seccomp::Unconfined,
         stdin: Stdin::Null,
         log: None,

@@ -17,7 +17,7 @@ use rustix::{
     process::Pid,
 };
 
-use super::{Launch, Line, Warn, capabilities::Sets, schedule, user};
+use super::{Into, Launch, Line, Warn, capabilities::Sets, schedule, user};
 use crate::{
     config::Size,
     error::{Context, Error, ErrorKind, Result},
@@ -80,8 +80,8 @@ pub(super) fn become_user(plan: &Launch<'_>, line: &Line) -> Result<Ready> {
     }
     schedule::set(process)?;
     schedule::set_personality(&plan.config.spec)?;
-    let identity = identity(&plan.process)?;
-    enter_cwd(process.cwd())?;
+    let identity = identity(plan)?;
+    enter_cwd(process.cwd(), matches!(plan.into, Into::New { .. }))?;
     own_stdio(identity.uid, plan.namespaces.maps_users())?;
     let sets = Sets::of(process.capabilities().as_ref())?;
     sets.drop_bounding()?;
@@ -120,21 +120,32 @@ pub(super) fn set_affinity(process: &Process, entered: bool) -> Result<()> {
     list.as_deref().map_or(Ok(()), schedule::set_affinity)
 }
 
-fn identity(plan: &Plan) -> Result<user::Identity> {
-    let user = plan.process.user();
-    match plan.user.as_deref().filter(|wanted| !wanted.is_empty()) {
-        Some(wanted) => {
-            let mut identity = user::look_up(wanted)?;
-            identity.groups.extend(user.additional_gids().iter().flatten());
-            Ok(identity)
-        }
-        None => Ok(user::Identity {
+fn identity(plan: &Launch<'_>) -> Result<user::Identity> {
+    let user = plan.process.process.user();
+    let Some(wanted) = plan.process.user.as_deref() else {
+        return Ok(user::Identity {
             uid: user.uid(),
             gid: user.gid(),
             groups: user.additional_gids().clone().unwrap_or_default(),
             home: user::home_of(user.uid()),
-        }),
+        });
+    };
+    let mut identity = match wanted {
+        "" => user::Identity { uid: user.uid(), gid: user.gid(), ..user::look_up(&user.uid().to_string())? },
+        wanted => user::look_up(wanted)?,
+    };
+    // As a login does: without it, files that shut out the main group would not.
+    let main = identity.gid;
+    let named = user::groups(&plan.config.groups)?;
+    let further = user.additional_gids().iter().flatten().copied().chain(named);
+    let mut groups = vec![main];
+    for group in identity.groups.into_iter().chain(further) {
+        if !groups.contains(&group) {
+            groups.push(group);
+        }
     }
+    identity.groups = groups;
+    Ok(identity)
 }
 
 /// Sets the limits of this process, or of the one named.
@@ -169,8 +180,8 @@ pub(super) fn set_limits(pid: Option<Pid>, process: &Process, warn: &impl Warn) 
     Ok(())
 }
 
-/// Goes to the working directory, made where missing, and makes sure that it is inside.
-fn enter_cwd(cwd: &Path) -> Result<()> {
+/// Goes to the working directory, and makes sure that it is inside. A new container's is made where it is missing.
+fn enter_cwd(cwd: &Path, make: bool) -> Result<()> {
     let cwd = if cwd.as_os_str().is_empty() { Path::new("/") } else { cwd };
     if !cwd.is_absolute() {
         return Err(Error::invalid(
@@ -180,7 +191,7 @@ fn enter_cwd(cwd: &Path) -> Result<()> {
         ));
     }
     if let Err(error) = std::env::set_current_dir(cwd) {
-        if error.kind() != io::ErrorKind::NotFound {
+        if !make || error.kind() != io::ErrorKind::NotFound {
             return Err(error).step("enter the working directory", cwd.display());
         }
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));

@@ -38,6 +38,20 @@ pub(super) fn look_up(wanted: &str) -> Result<Identity> {
     resolve(wanted, &read("/etc/passwd")?, &read("/etc/group")?)
 }
 
+/// Groups by name or number.
+pub(super) fn groups(wanted: &[String]) -> Result<Vec<u32>> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let group = read("/etc/group")?;
+    wanted.iter().map(|name| group_of(name, &group)).collect()
+}
+
+fn group_of(name: &str, group: &str) -> Result<u32> {
+    let entry = group.lines().find(|line| field(line, 0) == name && !name.is_empty());
+    number(entry.map_or(name, |line| field(line, 2)), "group", name)
+}
+
 /// The home folder of a user given by number.
 pub(super) fn home_of(uid: u32) -> Option<String> {
     let passwd = read("/etc/passwd").ok()?;
@@ -66,8 +80,7 @@ fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<Identity> {
     };
     match wanted_group.filter(|name| !name.is_empty()) {
         Some(name) => {
-            let entry = group.lines().find(|line| field(line, 0) == name);
-            identity.gid = number(entry.map_or(name, |line| field(line, 2)), "group", name)?;
+            identity.gid = group_of(name, group)?;
         }
         None => {
             if let Some(name) = entry.map(|line| field(line, 0)) {

@@ -225,6 +225,7 @@ impl Container<'_> {
                 spec: serde_json::from_value(spec).unwrap(),
                 root: RootFs { lower: vec![self.pod.root.clone()], volatile: true },
                 user: self.user,
+                groups: Vec::new(),
                 seccomp: self.seccomp,
                 stdin: self.stdin,
                 log: Some(log),
