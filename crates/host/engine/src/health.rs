@@ -130,14 +130,14 @@ impl Check {
             let given = [own, image].into_iter().filter_map(|nanos| u64::try_from(nanos).ok());
             given.filter(|nanos| *nanos > 0).map(Duration::from_nanos).next().unwrap_or(default)
         };
-        let retries = [given.retries, image.retries].into_iter().filter_map(|n| u32::try_from(n).ok());
+        let mut retries = [given.retries, image.retries].into_iter().filter_map(|n| u32::try_from(n).ok());
         Some(Self {
             args,
             interval: time(given.interval, image.interval, INTERVAL),
             timeout: time(given.timeout, image.timeout, TIMEOUT),
             start_period: time(given.start_period, image.start_period, Duration::ZERO),
             start_interval: time(given.start_interval, image.start_interval, START_INTERVAL),
-            retries: retries.filter(|n| *n > 0).next().unwrap_or(RETRIES),
+            retries: retries.find(|n| *n > 0).unwrap_or(RETRIES),
         })
     }
 

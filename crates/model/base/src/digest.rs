@@ -1,44 +1,109 @@
-//! Content digests in the OCI form `sha256:<64 hex digits>` (OCI image spec, "Digests").
+//! Content digests in the OCI form `sha256:<64 hex digits>` or `sha512:<128 hex digits>` (OCI image spec, "Digests").
 
 use std::{fmt, io, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha512};
 
-/// A SHA-256 content digest. Displays as `sha256:…`.
+/// How a digest is made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Algorithm {
+    /// SHA-256: what this platform makes.
+    #[default]
+    Sha256,
+    /// SHA-512: what others may make.
+    Sha512,
+}
+
+impl Algorithm {
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::Sha256, Self::Sha512];
+
+    /// Its name in digests, and of folders of blobs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Sha512 => "sha512",
+        }
+    }
+
+    const fn bytes(self) -> usize {
+        match self {
+            Self::Sha256 => 32,
+            Self::Sha512 => 64,
+        }
+    }
+
+    /// The digest of these hexadecimal digits, when they are one of this algorithm.
+    pub fn digest(self, digits: &str) -> Option<Digest> {
+        let digits = digits.as_bytes();
+        if digits.len() != 2 * self.bytes() {
+            return None;
+        }
+        let mut raw = [0; 64];
+        for (byte, pair) in raw.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = nibble(pair[0]).zip(nibble(pair[1])).map(|(high, low)| high << 4 | low)?;
+        }
+        Some(Digest { algorithm: self, raw })
+    }
+}
+
+/// A content digest. Displays as `sha256:…` or `sha512:…`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Digest([u8; 32]);
+pub struct Digest {
+    algorithm: Algorithm,
+    /// As many bytes as the algorithm has, then zeros.
+    raw: [u8; 64],
+}
 
 /// Why a text is not a digest this platform accepts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DigestError {
-    /// Another algorithm than sha256.
-    #[error("digest '{0}' does not use sha256, the only algorithm supported")]
+    /// Another algorithm than those.
+    #[error("digest '{0}' uses neither sha256 nor sha512")]
     Algorithm(String),
-    /// Not 64 lower-case hexadecimal digits.
-    #[error("digest '{0}' is not 'sha256:' and 64 lower-case hexadecimal digits")]
+    /// Not as many lower-case hexadecimal digits.
+    #[error("digest '{0}' is not 'sha256:' and 64, or 'sha512:' and 128 lower-case hexadecimal digits")]
     Malformed(String),
 }
 
 impl Digest {
-    /// The digest of `bytes`.
+    /// The SHA-256 digest of `bytes`.
     pub fn of(bytes: impl AsRef<[u8]>) -> Self {
-        Self(Sha256::digest(bytes.as_ref()).into())
+        Self::by(Algorithm::Sha256, bytes)
     }
 
-    /// The digest from its 32 raw bytes.
-    pub const fn from_raw(raw: [u8; 32]) -> Self {
-        Self(raw)
+    /// The digest of `bytes` by an algorithm.
+    pub fn by(algorithm: Algorithm, bytes: impl AsRef<[u8]>) -> Self {
+        let mut hasher = Hasher::by(algorithm);
+        hasher.update(bytes.as_ref());
+        hasher.finish()
     }
 
-    /// The 64 hexadecimal digits, without the algorithm.
+    /// The SHA-256 digest from its 32 raw bytes.
+    pub fn from_raw(raw: [u8; 32]) -> Self {
+        Self::made(Algorithm::Sha256, &raw)
+    }
+
+    fn made(algorithm: Algorithm, bytes: &[u8]) -> Self {
+        let mut raw = [0; 64];
+        raw[..bytes.len()].copy_from_slice(bytes);
+        Self { algorithm, raw }
+    }
+
+    /// How it was made.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The hexadecimal digits, without the algorithm.
     pub fn hex(&self) -> String {
-        hex(&self.0)
+        hex(&self.raw[..self.algorithm.bytes()])
     }
 
     /// The first 12 hexadecimal digits, as tools show them to people.
     pub fn short(&self) -> String {
-        hex(&self.0[..6])
+        hex(&self.raw[..6])
     }
 }
 
@@ -53,7 +118,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.hex())
+        write!(f, "{}:{}", self.algorithm.name(), self.hex())
     }
 }
 
@@ -69,18 +134,9 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Self, DigestError> {
         let malformed = || DigestError::Malformed(text.chars().take(80).collect());
         let (algorithm, digits) = text.split_once(':').ok_or_else(malformed)?;
-        if algorithm != "sha256" {
-            return Err(DigestError::Algorithm(text.chars().take(80).collect()));
-        }
-        let digits = digits.as_bytes();
-        if digits.len() != 64 {
-            return Err(malformed());
-        }
-        let mut raw = [0; 32];
-        for (byte, pair) in raw.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = nibble(pair[0]).zip(nibble(pair[1])).map(|(h, l)| h << 4 | l).ok_or_else(malformed)?;
-        }
-        Ok(Self(raw))
+        let known = Algorithm::ALL.into_iter().find(|known| known.name() == algorithm);
+        let known = known.ok_or_else(|| DigestError::Algorithm(text.chars().take(80).collect()))?;
+        known.digest(digits).ok_or_else(malformed)
     }
 }
 
@@ -105,23 +161,58 @@ impl<'de> Deserialize<'de> for Digest {
 }
 
 /// Computes a [`Digest`] over bytes as they stream past.
-#[derive(Clone, Default)]
-pub struct Hasher(Sha256);
+#[derive(Clone)]
+pub struct Hasher(State);
+
+#[derive(Clone)]
+enum State {
+    Sha256(Sha256),
+    Sha512(Sha512),
+}
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self::by(Algorithm::default())
+    }
+}
 
 impl Hasher {
-    /// A hasher that has seen nothing.
+    /// A hasher for SHA-256 that has seen nothing.
     pub fn new() -> Self {
         Self::default()
     }
 
+    /// A hasher for an algorithm that has seen nothing.
+    pub fn by(algorithm: Algorithm) -> Self {
+        Self(match algorithm {
+            Algorithm::Sha256 => State::Sha256(Sha256::new()),
+            Algorithm::Sha512 => State::Sha512(Sha512::new()),
+        })
+    }
+
+    /// Which one it computes.
+    pub fn algorithm(&self) -> Algorithm {
+        match &self.0 {
+            State::Sha256(_) => Algorithm::Sha256,
+            State::Sha512(_) => Algorithm::Sha512,
+        }
+    }
+
     /// Adds `bytes`.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+        match &mut self.0 {
+            State::Sha256(state) => state.update(bytes),
+            State::Sha512(state) => state.update(bytes),
+        }
     }
 
     /// The digest of everything added.
     pub fn finish(self) -> Digest {
-        Digest(self.0.finalize().into())
+        let algorithm = self.algorithm();
+        match self.0 {
+            State::Sha256(state) => Digest::made(algorithm, &state.finalize()),
+            State::Sha512(state) => Digest::made(algorithm, &state.finalize()),
+        }
     }
 }
 
@@ -152,8 +243,18 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_a_sha256_digest() {
-        assert!(matches!("sha512:00".parse::<Digest>(), Err(DigestError::Algorithm(_))));
+    fn sha512_is_known_too() {
+        let digest = Digest::by(Algorithm::Sha512, "abc");
+        let text = digest.to_string();
+        assert!(text.starts_with("sha512:ddaf35a193617aba") && text.len() == 7 + 128);
+        assert_eq!((text.parse(), digest.short().as_str()), (Ok(digest), "ddaf35a19361"));
+        assert_ne!(digest, Digest::of("abc"));
+    }
+
+    #[test]
+    fn refuses_what_is_not_a_digest() {
+        assert!(matches!("sha1:00".parse::<Digest>(), Err(DigestError::Algorithm(_))));
+        assert!(matches!("sha512:00".parse::<Digest>(), Err(DigestError::Malformed(_))));
         for bad in ["", "sha256", "sha256:", "sha256:zz", &format!("sha256:{}", "A".repeat(64))] {
             assert!(matches!(bad.parse::<Digest>(), Err(DigestError::Malformed(_))), "{bad}");
         }

@@ -9,7 +9,7 @@ mod quantity;
 mod suggest;
 mod time;
 
-pub use digest::{Digest, DigestError, Hasher};
+pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use hint::{HintExt, Hinted, render_error};
 pub use id::{ContainerId, IdError, random_hex, random_suffix};
 pub use quantity::{Quantity, QuantityError};

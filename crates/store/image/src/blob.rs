@@ -1,4 +1,4 @@
-//! `blobs/sha256/<hex>`: content under its own digest, written once, never changed.
+//! `blobs/ALGORITHM/<hex>`: content under its own digest, written once, never changed.
 
 use std::{
     fs::{self, File},
@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use wharf_base::{Digest, Hasher};
+use wharf_base::{Algorithm, Digest, Hasher};
 
 use crate::{
     error::{Error, IoContext, Result},
@@ -25,11 +25,11 @@ pub struct Blobs {
 impl Blobs {
     pub(crate) fn open(data_dir: &Path) -> Result<Self> {
         let blobs = Self {
-            dir: data_dir.join("blobs/sha256"),
+            dir: data_dir.join("blobs"),
             ingest: data_dir.join("blobs/ingest"),
             partials: data_dir.join("blobs/partial"),
         };
-        for dir in [&blobs.dir, &blobs.ingest, &blobs.partials] {
+        for dir in blobs.dirs().iter().chain([&blobs.ingest, &blobs.partials]) {
             fsx::create_private_dir(dir)?;
         }
         fsx::sweep_temps(&blobs.ingest)?;
@@ -38,11 +38,21 @@ impl Blobs {
 
     /// Where the blob of this digest lies, if it is there.
     pub fn path(&self, digest: &Digest) -> PathBuf {
-        self.dir.join(digest.hex())
+        self.dir_of(digest.algorithm()).join(digest.hex())
     }
 
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Where blobs lie by how their digests are made.
+    pub(crate) fn dir_of(&self, algorithm: Algorithm) -> PathBuf {
+        self.dir.join(algorithm.name())
+    }
+
+    /// All folders blobs lie in.
+    pub(crate) fn dirs(&self) -> [PathBuf; 2] {
+        Algorithm::ALL.map(|algorithm| self.dir_of(algorithm))
     }
 
     pub(crate) fn partials(&self) -> &Path {
@@ -74,7 +84,7 @@ impl Blobs {
                 format!("is larger than {limit} bytes"),
             ));
         }
-        let actual = Digest::of(&bytes);
+        let actual = Digest::by(digest.algorithm(), &bytes);
         if actual != *digest {
             return Err(Error::Mismatch { what: "stored blob".into(), expected: *digest, actual });
         }
@@ -83,9 +93,14 @@ impl Blobs {
 
     /// Starts a new blob whose digest is computed as it is written.
     pub fn writer(&self) -> Result<BlobWriter> {
+        self.writer_by(Algorithm::default())
+    }
+
+    /// Starts a new blob whose digest is made by an algorithm.
+    pub fn writer_by(&self, algorithm: Algorithm) -> Result<BlobWriter> {
         Ok(BlobWriter {
             temp: Temp::file(&self.ingest)?,
-            hasher: Hasher::new(),
+            hasher: Hasher::by(algorithm),
             size: 0,
             blobs: self.clone(),
         })
@@ -93,11 +108,16 @@ impl Blobs {
 
     /// Stores `bytes` and returns their digest.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
-        let digest = Digest::of(bytes);
+        self.put_by(Algorithm::default(), bytes)
+    }
+
+    /// Stores `bytes` under a digest made by an algorithm.
+    pub fn put_by(&self, algorithm: Algorithm, bytes: &[u8]) -> Result<Digest> {
+        let digest = Digest::by(algorithm, bytes);
         if self.touch(&digest) {
             return Ok(digest);
         }
-        let mut writer = self.writer()?;
+        let mut writer = self.writer_by(algorithm)?;
         writer.write_all(bytes).at("write blob", self.path(&digest))?;
         writer.commit(Some(&digest)).map(|(digest, _)| digest)
     }
@@ -138,7 +158,7 @@ impl BlobWriter {
         if !self.blobs.touch(&digest) {
             self.temp.file.sync_data().at("flush blob", &self.temp.path)?;
             self.temp.rename_into(&self.blobs.path(&digest))?;
-            fsx::sync_dir(&self.blobs.dir)?;
+            fsx::sync_dir(&self.blobs.dir_of(digest.algorithm()))?;
         }
         Ok((digest, self.size))
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::fs::FlockOperation;
-use wharf_base::Digest;
+use wharf_base::{Algorithm, Digest};
 
 use crate::{
     error::{IoContext, Result},
@@ -67,7 +67,8 @@ impl Store {
         reached.extend(&options.keep);
         let mut report = GcReport::default();
         let now = SystemTime::now();
-        for (path, digest) in digest_names(self.blobs.dir())? {
+        let blobs = self.blobs.dirs().iter().map(|dir| digest_names(dir)).collect::<Result<Vec<_>>>()?;
+        for (path, digest) in blobs.into_iter().flatten() {
             let Ok(meta) = fs::metadata(&path) else { continue };
             if !reached.contains(&digest) && is_older(&meta, now, options.grace) {
                 fs::remove_file(&path).at("remove blob", &path)?;
@@ -133,7 +134,8 @@ impl Store {
     /// What the store takes on disk.
     pub fn disk_usage(&self) -> Result<DiskUsage> {
         let mut usage = DiskUsage { references: self.references()?.len() as u64, ..DiskUsage::default() };
-        for (path, _) in digest_names(self.blobs.dir())? {
+        let blobs = self.blobs.dirs().iter().map(|dir| digest_names(dir)).collect::<Result<Vec<_>>>()?;
+        for (path, _) in blobs.into_iter().flatten() {
             usage.blobs += 1;
             usage.blob_bytes += fs::metadata(&path).map_or(0, |m| m.len());
         }
@@ -155,7 +157,9 @@ fn digest_names(dir: &Path) -> Result<Vec<(std::path::PathBuf, Digest)>> {
     for entry in fs::read_dir(dir).at("list", dir)? {
         let entry = entry.at("list", dir)?;
         let name = entry.file_name();
-        if let Some(digest) = name.to_str().and_then(|hex| format!("sha256:{hex}").parse().ok()) {
+        let digest =
+            name.to_str().and_then(|hex| Algorithm::ALL.into_iter().find_map(|known| known.digest(hex)));
+        if let Some(digest) = digest {
             found.push((entry.path(), digest));
         }
     }

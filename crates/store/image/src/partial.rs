@@ -130,8 +130,18 @@ impl Partial {
 
     /// Ends the blob: checks its digest, makes it durable and gives it its name. Returns digest and size.
     /// What has another digest is removed.
-    pub fn commit(self, expected: Option<&Digest>) -> Result<(Digest, u64)> {
-        let digest = self.hasher.clone().finish();
+    pub fn commit(mut self, expected: Option<&Digest>) -> Result<(Digest, u64)> {
+        let digest = match expected.map(Digest::algorithm).filter(|wanted| *wanted != self.hasher.algorithm())
+        {
+            None => self.hasher.clone().finish(),
+            // Which one is wanted is told at the end only.
+            Some(algorithm) => {
+                let mut hasher = Hasher::by(algorithm);
+                self.file.rewind().at("read upload", &self.path)?;
+                io::copy(&mut self.file, &mut hasher).at("read upload", &self.path)?;
+                hasher.finish()
+            }
+        };
         if let Some(expected) = expected
             && *expected != digest
         {
@@ -144,7 +154,7 @@ impl Partial {
         } else {
             self.file.sync_data().at("flush blob", &self.path)?;
             fs::rename(&self.path, self.blobs.path(&digest)).at("rename into place", &self.path)?;
-            fsx::sync_dir(self.blobs.dir())?;
+            fsx::sync_dir(&self.blobs.dir_of(digest.algorithm()))?;
             self.blobs.touch(&digest);
         }
         Ok((digest, self.size))

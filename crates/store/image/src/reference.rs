@@ -120,9 +120,7 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
         return Err("it is empty");
     }
     let (rest, digest) = match text.split_once('@') {
-        Some((rest, digest)) => {
-            (rest, Some(digest.parse().map_err(|_| "what follows '@' is not a sha256 digest")?))
-        }
+        Some((rest, digest)) => (rest, Some(digest.parse().map_err(|_| "what follows '@' is not a digest")?)),
         None => (text, None),
     };
     let (name, tag) = match rest.rsplit_once(':') {

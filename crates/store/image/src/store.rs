@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustix::fs::FlockOperation;
-use wharf_base::{Clock, Digest, Hasher, SystemClock};
+use wharf_base::{Algorithm, Clock, Digest, Hasher, SystemClock};
 
 use crate::{
     blob::{BlobWriter, Blobs},
@@ -301,7 +301,7 @@ impl Store {
         }
         let scratch = self.scratch()?;
         let blob = self.blobs.open_blob(&layer.descriptor.digest)?;
-        let actual = unpack_blob(blob, &scratch.upper())?;
+        let actual = unpack_blob(blob, &scratch.upper(), layer.diff_id.algorithm())?;
         if actual != layer.diff_id {
             let what = format!("the content of layer {}", layer.descriptor.digest);
             return Err(Error::Mismatch { what, expected: layer.diff_id, actual });
@@ -494,12 +494,12 @@ impl<W: Write> Write for Tee<W> {
 
 /// Unpacks a layer blob and returns the digest of its uncompressed content. One thread decodes and
 /// hashes while this one writes files.
-fn unpack_blob(blob: File, target: &Path) -> Result<Digest> {
+fn unpack_blob(blob: File, target: &Path, algorithm: Algorithm) -> Result<Digest> {
     const CHUNK: usize = 256 << 10;
     let (full, chunks) = mpsc::sync_channel::<io::Result<Vec<u8>>>(8);
     std::thread::scope(|scope| {
         let decode = scope.spawn(move || {
-            let mut hasher = Hasher::new();
+            let mut hasher = Hasher::by(algorithm);
             let mut decoder = match Decoder::new(blob) {
                 Ok(decoder) => decoder,
                 Err(e) => {

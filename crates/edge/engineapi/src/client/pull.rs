@@ -35,17 +35,17 @@ impl Client {
     ) -> Result<Descriptor> {
         let remote = self.remote(reference);
         let (target, bytes) = remote.manifest(&reference.selector()).await?;
-        let bytes = if media_type::is_index(&target.media_type) {
+        let (digest, bytes) = if media_type::is_index(&target.media_type) {
             let chosen = Index::parse(&bytes)?.choose(&target.digest, &Platform::host())?.digest;
-            remote.keep(store, bytes).await?;
-            remote.manifest(&chosen.to_string()).await?.1
+            remote.keep(store, target.digest, bytes).await?;
+            (chosen, remote.manifest(&chosen.to_string()).await?.1)
         } else {
-            bytes
+            (target.digest, bytes)
         };
         let manifest = Manifest::parse(&bytes)?;
         remote.image(store, &manifest, progress).await?;
         // The manifest after its content, the name last: what has a name is whole.
-        remote.keep(store, bytes).await?;
+        remote.keep(store, digest, bytes).await?;
         let (store, name, kept) = (Arc::clone(store), reference.clone(), target.clone());
         remote.blocking(move || store.tag(&[name], &kept)).await?;
         Ok(target)
@@ -61,9 +61,9 @@ impl Remote<'_> {
         ended.unwrap_or_else(|e| Err(self.error(format!("the transfer was not finished: {e}"))))
     }
 
-    async fn keep(&self, store: &Arc<Store>, bytes: Bytes) -> Result<Digest> {
+    async fn keep(&self, store: &Arc<Store>, digest: Digest, bytes: Bytes) -> Result<Digest> {
         let store = Arc::clone(store);
-        self.blocking(move || store.blobs().put(&bytes)).await
+        self.blocking(move || store.blobs().put_by(digest.algorithm(), &bytes)).await
     }
 
     /// A manifest or index by tag or digest, its bytes checked against the digest.
@@ -85,8 +85,9 @@ impl Remote<'_> {
         let bytes = wharf_http::collect(response.into_body(), MAX_MANIFEST)
             .await
             .map_err(|e| self.error(format!("cannot read the manifest: {e}")))?;
-        let digest = Digest::of(&bytes);
-        if let Ok(expected) = selector.parse::<Digest>()
+        let expected = selector.parse::<Digest>().ok();
+        let digest = Digest::by(expected.map(|digest| digest.algorithm()).unwrap_or_default(), &bytes);
+        if let Some(expected) = expected
             && expected != digest
         {
             let what = format!("manifest of {}", self.domain);

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts};
 use serde::Deserialize;
-use wharf_base::Digest;
+use wharf_base::{Algorithm, Digest};
 use wharf_http::{Body, BodyTooLarge, full};
 use wharf_image::{Descriptor, Error, Index, Manifest, Platform, Reference, Store, media_type};
 
@@ -70,14 +70,18 @@ impl Registry {
         let subject = check(&bytes, given.as_deref())?.subject.map(|d| d.digest);
         let digest = self
             .with_store(move |images| {
-                let digest = Digest::of(&bytes);
+                let algorithm = match &selector {
+                    Selector::Digest(wanted) => wanted.algorithm(),
+                    Selector::Tag(_) => Algorithm::default(),
+                };
+                let digest = Digest::by(algorithm, &bytes);
                 if let Selector::Digest(wanted) = selector
                     && wanted != digest
                 {
                     let why = format!("the manifest has digest {digest} instead of {wanted}");
                     return Err(Failure::new(Code::DigestInvalid, why));
                 }
-                store_manifest(images, &name, &bytes, given.as_deref())
+                store_manifest(images, &name, &bytes, given.as_deref(), algorithm)
             })
             .await?;
         let location = format!("/v2/{}/manifests/{digest}", repository.name);
@@ -220,6 +224,7 @@ fn store_manifest(
     name: &Reference,
     bytes: &[u8],
     given: Option<&str>,
+    algorithm: Algorithm,
 ) -> Result<Digest, Failure> {
     let kind = type_of(&check(bytes, given)?, given, bytes)?;
     let invalid = |e: Error| Failure::new(Code::ManifestInvalid, e.to_string());
@@ -249,7 +254,7 @@ fn store_manifest(
             return Err(Failure::new(Code::ManifestInvalid, why));
         }
     }
-    let digest = images.blobs().put(bytes)?;
+    let digest = images.blobs().put_by(algorithm, bytes)?;
     let target = Descriptor::new(kind, digest, bytes.len() as u64);
     match name.tag() {
         Some(_) => images.retag(name, &target)?,

@@ -69,14 +69,14 @@ pub(crate) struct Imported {
 }
 
 fn blob(folder: &Path, digest: &Digest) -> PathBuf {
-    folder.join("blobs/sha256").join(digest.hex())
+    folder.join("blobs").join(digest.algorithm().name()).join(digest.hex())
 }
 
 fn document(folder: &Path, digest: &Digest) -> Result<Vec<u8>> {
     let path = blob(folder, digest);
     let mut bytes = Vec::new();
     File::open(&path).at("open", &path)?.take(MAX_RESULTS).read_to_end(&mut bytes).at("read", &path)?;
-    match Digest::of(&bytes) == *digest {
+    match Digest::by(digest.algorithm(), &bytes) == *digest {
         true => Ok(bytes),
         false => Err(Error::host(format!("'{}' is damaged", path.display()))),
     }

@@ -55,11 +55,14 @@ impl Store {
             }
             match entry.kind {
                 TarKind::File => {
-                    let mut blob = self.blobs().writer()?;
+                    // In a layout the name says the digest.
+                    let digits = path.to_str().and_then(|path| path.strip_prefix(BLOBS));
+                    let expected = digits.and_then(|name| name.replacen('/', ":", 1).parse::<Digest>().ok());
+                    let mut blob = self
+                        .blobs()
+                        .writer_by(expected.map(|digest| digest.algorithm()).unwrap_or_default())?;
                     let copied = io::copy(&mut tar, &mut blob).at("write blob of", &path);
                     copied.map_err(|error| error.full_in(self.blobs().dir()))?;
-                    let digits = path.to_str().and_then(|p| p.strip_prefix(BLOBS));
-                    let expected = digits.and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
                     let (digest, _) = blob.commit(expected.as_ref())?;
                     files.blobs.insert(path, digest);
                 }

@@ -13,7 +13,7 @@ use crate::reference::Reference;
 const LAYOUT: &str = "oci-layout";
 const INDEX: &str = "index.json";
 const DOCKER_MANIFEST: &str = "manifest.json";
-const BLOBS: &str = "blobs/sha256/";
+const BLOBS: &str = "blobs/";
 /// Where containerd and docker keep an image's full name in a layout.
 const FULL_NAME: &str = "io.containerd.image.name";
 

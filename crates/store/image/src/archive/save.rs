@@ -32,7 +32,7 @@ impl Store {
         file(DOCKER_MANIFEST, &json(&plan.docker)?)?;
         for digest in plan.blobs {
             let blob = self.blobs.open_blob(&digest)?;
-            let mut entry = TarEntry::new(format!("{BLOBS}{}", digest.hex()), TarKind::File, 0o644);
+            let mut entry = TarEntry::new(place(&digest), TarKind::File, 0o644);
             entry.size = blob.metadata().at("read blob", self.blobs.path(&digest))?.len();
             tar.append(&entry, blob).at("write archive entry", entry.name())?;
         }
@@ -57,7 +57,6 @@ impl Store {
         }
         let (digest, manifest) = self.manifest(&target)?;
         self.plan_manifest(&digest, plan)?;
-        let place = |digest: &Digest| format!("{BLOBS}{}", digest.hex());
         plan.docker.push(DockerEntry {
             config: place(&manifest.config.digest),
             repo_tags: image.names.iter().filter(|n| n.tag().is_some()).map(|n| n.familiar()).collect(),
@@ -105,4 +104,9 @@ impl Default for Plan {
         };
         Self { index, docker: Vec::new(), blobs: BTreeSet::new() }
     }
+}
+
+/// Where a blob is in an archive.
+fn place(digest: &Digest) -> String {
+    format!("{BLOBS}{}/{}", digest.algorithm().name(), digest.hex())
 }
