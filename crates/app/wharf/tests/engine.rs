@@ -425,6 +425,8 @@ fn files_as_archives(docker: &Docker, platform: &Platform) {
     let output = Command::new("tar").arg("tf").arg(&archive).output().unwrap();
     let names = lossy(&output.stdout);
     assert!(output.status.success(), "{}", lossy(&output.stderr));
+    docker.said(&["import", "-c", "CMD [\"cat\", \"/tree/a\"]", archive.to_str().unwrap(), "imported:1"]);
+    assert_eq!(docker.end(&["run", "--rm", "imported:1"], "").1, "a\n");
     assert!(names.lines().any(|name| name == "tree/a") && !names.contains("proc/1/"), "{names}");
     docker.said(&["stop", "-t", "0", "tree"]);
     docker.said(&["cp", "tree:/v/v", to]);

@@ -104,6 +104,19 @@ impl Engine {
         }
         // It must not be started again by its restart policy meanwhile. One that removes itself may be gone.
         let _ = self.change(&container.id, |record| record.stopped = true);
+        // It ends as by a signal, which those who watch it hear of, before its shim does.
+        if container.is_running()
+            && let Ok(sandbox) = container.connect(self)
+            && let Ok(mut ending) = sandbox.watch(MAIN)
+        {
+            if container.status.phase == Phase::Paused {
+                sandbox.unpause(MAIN)?;
+            }
+            if sandbox.kill(MAIN, libc::SIGKILL, SignalTo::First).is_ok() {
+                // The shim may be killed meanwhile, which comes to the same.
+                let _ = ending.wait();
+            }
+        }
         // The shim of a container that has ended may still be there, for someone connected.
         if let Ok(sandbox) = self.runtime.open(container.dir.path()) {
             sandbox.shutdown()?;

@@ -86,7 +86,7 @@ impl Blobs {
         }
         let actual = Digest::by(digest.algorithm(), &bytes);
         if actual != *digest {
-            return Err(Error::Mismatch { what: "stored blob".into(), expected: *digest, actual });
+            return Err(Error::mismatch("stored blob".into(), *digest, actual));
         }
         Ok(bytes)
     }
@@ -149,11 +149,7 @@ impl BlobWriter {
         if let Some(expected) = expected
             && *expected != digest
         {
-            return Err(Error::Mismatch {
-                what: "content received".into(),
-                expected: *expected,
-                actual: digest,
-            });
+            return Err(Error::mismatch("content received".into(), *expected, digest));
         }
         if !self.blobs.touch(&digest) {
             self.temp.file.sync_data().at("flush blob", &self.temp.path)?;

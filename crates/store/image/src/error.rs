@@ -45,9 +45,9 @@ pub enum Error {
         /// Which content.
         what: String,
         /// The promise.
-        expected: Digest,
+        expected: Box<Digest>,
         /// The fact.
-        actual: Digest,
+        actual: Box<Digest>,
     },
     /// One entry of a layer cannot be accepted.
     #[error("layer entry '{entry}' {problem}")]
@@ -72,7 +72,7 @@ pub enum Error {
     #[error("index {digest} has no image for {wanted}; it has {available}")]
     Platform {
         /// The index.
-        digest: Digest,
+        digest: Box<Digest>,
         /// The platform looked for.
         wanted: String,
         /// The platforms offered.
@@ -108,6 +108,11 @@ pub fn is_full(error: &io::Error) -> bool {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// Content is not what its digest promised.
+    pub fn mismatch(what: String, expected: Digest, actual: Digest) -> Self {
+        Self::Mismatch { what, expected: Box::new(expected), actual: Box::new(actual) }
+    }
+
     /// What the reader can do about it, where that is known.
     pub fn hint(&self) -> Option<String> {
         match self {

@@ -143,7 +143,7 @@ impl Index {
                 self.manifests.iter().filter_map(|d| d.platform.as_ref()).map(Platform::to_string).collect();
             available.truncate(20);
             Error::Platform {
-                digest: *digest,
+                digest: Box::new(*digest),
                 wanted: platform.to_string(),
                 available: if available.is_empty() { "none".into() } else { available.join(", ") },
             }

@@ -146,8 +146,7 @@ impl Partial {
             && *expected != digest
         {
             self.discard()?;
-            let what = "content received".into();
-            return Err(Error::Mismatch { what, expected: *expected, actual: digest });
+            return Err(Error::mismatch("content received".into(), *expected, digest));
         }
         if self.blobs.touch(&digest) {
             self.discard_file()?;

@@ -304,7 +304,7 @@ impl Store {
         let actual = unpack_blob(blob, &scratch.upper(), layer.diff_id.algorithm())?;
         if actual != layer.diff_id {
             let what = format!("the content of layer {}", layer.descriptor.digest);
-            return Err(Error::Mismatch { what, expected: layer.diff_id, actual });
+            return Err(Error::mismatch(what, layer.diff_id, actual));
         }
         self.place(scratch, &layer.diff_id)
     }

@@ -91,7 +91,7 @@ impl Remote<'_> {
             && expected != digest
         {
             let what = format!("manifest of {}", self.domain);
-            return Err(Error::Mismatch { what, expected, actual: digest });
+            return Err(Error::mismatch(what, expected, digest));
         }
         let inside = serde_json::from_slice::<serde_json::Value>(&bytes).ok();
         let inside = inside.and_then(|value| value["mediaType"].as_str().map(str::to_owned));

@@ -165,7 +165,7 @@ impl Remote<'_> {
         match said.and_then(|text| text.parse::<Digest>().ok()) {
             Some(actual) if actual != target.digest => {
                 let what = format!("the manifest as {} stored it", self.domain);
-                Err(Error::Mismatch { what, expected: target.digest, actual })
+                Err(Error::mismatch(what, target.digest, actual))
             }
             _ => Ok(()),
         }

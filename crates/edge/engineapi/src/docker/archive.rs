@@ -274,7 +274,7 @@ const CHANGES: [&str; 12] = [
 ];
 
 /// The lines of `changes`; others than those are refused.
-fn changes(given: &[&str]) -> Result<Vec<String>, Failure> {
+pub(super) fn changes(given: &[&str]) -> Result<Vec<String>, Failure> {
     let lines = given.iter().flat_map(|text| text.lines()).map(str::trim).filter(|line| !line.is_empty());
     let read = |line: &str| {
         let word = line.split_whitespace().next().unwrap_or_default();
@@ -287,7 +287,7 @@ fn changes(given: &[&str]) -> Result<Vec<String>, Failure> {
 }
 
 /// The image with changes, under the same names.
-fn change(
+pub(super) fn change(
     images: &Store,
     builder: &Builder,
     made: &Descriptor,

@@ -577,6 +577,8 @@ impl Docker {
                 container.id
             )));
         }
+        let running = container.is_running();
+        let (mut ends, before) = self.keeper.ends(&container);
         blocking(move || {
             engine.remove(&container, force)?;
             if volumes {
@@ -585,6 +587,11 @@ impl Docker {
             Ok(())
         })
         .await?;
+        if running {
+            // Its end is told first.
+            let told = ends.wait_for(|now| now.count > before.count || now.removed);
+            let _ = tokio::time::timeout(SECOND, told).await;
+        }
         self.keeper.destroyed(&record);
         Ok(no_content())
     }

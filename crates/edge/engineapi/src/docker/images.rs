@@ -13,7 +13,10 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use wharf_base::{Digest, Timestamp};
 use wharf_engine::Engine;
-use wharf_image::{GcOptions, ImageConfig, Index, RefEntry, Reference, Store, media_type};
+use wharf_image::{
+    Compression, Decoder, GcOptions, ImageConfig, Index, RefEntry, Reference, Store, UnpackOptions,
+    media_type, unpack_into,
+};
 
 use crate::client::{Client, DockerConfig, Progress, Step};
 
@@ -57,7 +60,7 @@ impl Docker {
         let (images, engine) = (Arc::clone(&self.images), self.engine.clone());
         blocking(move || {
             let made = |name: &str| -> Result<Vec<i64>, Failure> {
-                let of = |other: &String| Ok(created(&images, other)?);
+                let of = |other: &String| created(&images, other);
                 filters.values(name).iter().map(of).collect()
             };
             let (since, before) = (made("since")?, made("before")?);
@@ -279,10 +282,8 @@ impl Docker {
     }
 
     async fn pull(&self, call: Call) -> Reply {
-        if call.query.get("fromSrc").is_some() {
-            return Err(Failure::not_supported(
-                "images cannot be imported from file systems yet; load an archive",
-            ));
+        if let Some(source) = call.query.get("fromSrc").map(str::to_owned) {
+            return self.import(&source, call).await;
         }
         let name = call.query.get("fromImage").ok_or_else(|| Failure::bad("no image is named"))?;
         let reference = named(name, call.query.get("tag"))?;
@@ -309,6 +310,57 @@ impl Docker {
             }
         });
         Ok(streaming(body_of(async { receiver }), "application/json"))
+    }
+
+    /// An image of one layer, of a tar stream.
+    async fn import(&self, source: &str, call: Call) -> Reply {
+        if source != "-" {
+            return Err(Failure::not_supported(format!(
+                "'{source}' is not fetched: fetch it, and send it along (docker import -)"
+            )));
+        }
+        let name: Option<Reference> = match (call.query.get("repo"), call.query.get("tag")) {
+            (None, _) => None,
+            (Some(repository), None) => Some(repository.parse()?),
+            (Some(repository), Some(tag)) => Some(format!("{repository}:{tag}").parse()?),
+        };
+        let changes = super::archive::changes(&call.query.all("changes"))?;
+        let comment = call.query.get("message").unwrap_or("Imported from -").to_owned();
+        let builder = self.builder.clone();
+        let (images, keeper, input) =
+            (Arc::clone(&self.images), Arc::clone(&self.keeper), reader_of(call.body));
+        let id = blocking(move || {
+            let scratch = images.scratch()?;
+            let options = UnpackOptions { whiteouts: false, ..UnpackOptions::default() };
+            unpack_into(Decoder::new(input)?, &scratch.upper(), &options)?;
+            let layer = images.commit_scratch(scratch, Compression::Gzip, None)?;
+            let layers: Vec<_> = layer.into_iter().collect();
+            let mut config = ImageConfig::for_host();
+            config.created = Some(wharf_base::Clock::now(&wharf_base::SystemClock).to_nano());
+            config.history.push(wharf_image::History {
+                created: config.created.clone(),
+                comment: Some(comment),
+                empty_layer: layers.is_empty(),
+                ..wharf_image::History::default()
+            });
+            let made = images.put_image(config, &layers)?;
+            let names = vec![match name {
+                Some(name) => name,
+                None => format!("imported@{}", made.digest).parse()?,
+            }];
+            images.tag(&names, &made)?;
+            let made = match (changes.is_empty(), builder) {
+                (true, _) => made,
+                (false, Some(builder)) => super::archive::change(&images, &builder, &made, &changes, names)?,
+                (false, None) => return Err(Failure::not_supported("this platform has no builder")),
+            };
+            let id = images.manifest(&made)?.1.config.digest.to_string();
+            keeper.tell_about("image", "import", &id, &[("name", id.clone())]);
+            Ok(id)
+        })
+        .await?;
+        let line = format!("{}\n", json!({ "status": id }));
+        Ok(streaming(wharf_http::full(line), "application/json"))
     }
 
     async fn push(&self, name: String, call: Call) -> Reply {

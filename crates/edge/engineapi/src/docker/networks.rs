@@ -70,10 +70,12 @@ impl Docker {
                 Ok(made)
             }
             ("POST", ["prune"]) => {
+                let filters = call.query.filters()?;
+                filters.check(&["label", "label!"])?;
                 blocking(move || {
                     let mut removed = Vec::new();
                     for network in networks::all(engine.data()) {
-                        if engine.members(&network)?.is_empty() {
+                        if filters.labels(&network.labels) && engine.members(&network)?.is_empty() {
                             engine.remove_network(&network.name)?;
                             removed.push(network.name);
                         }

@@ -115,7 +115,7 @@ impl Store {
                 && *expected != digest
             {
                 let what = format!("archive entry '{path}'");
-                return Err(Error::Mismatch { what, expected: *expected, actual: digest });
+                return Err(Error::mismatch(what, *expected, digest));
             }
             layers.push(Descriptor::new(compression.layer_media_type(), digest, size));
         }
