@@ -7,6 +7,7 @@ mod body;
 pub mod client;
 mod fetch;
 mod pki;
+pub mod remote;
 mod serve;
 mod sni;
 pub mod spdy;

@@ -32,5 +32,6 @@ pub use agent::NodeAgent;
 pub use config::{Failure, ImagePuller, NodeConfig, PodNetwork, Pull, PullSecret};
 pub use stats::ContainerStats;
 pub use streams::{
-    Duplex, ExecStart, ExecStreams, ExitCode, LogOptions, LogStream, StreamError, TerminalSize,
+    Duplex, ExecStart, ExecStreams, ExitCode, LogOptions, LogStream, StreamError, TerminalSize, attach,
+    connect_in, exec,
 };

@@ -68,7 +68,7 @@ impl Kubelet for LocalKubelet {
                 stdout: streams.stdout,
                 stderr: streams.stderr,
                 resize: streams.resize.map(resizer),
-                exit: Box::pin(async move { exit.await.map_err(status) }),
+                exit: Box::pin(async move { exit.await.map_err(|error| error.to_string()) }),
             })
         })
     }

@@ -2,13 +2,13 @@
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
-mod port_forward;
-mod remote_command;
-
-use http::{HeaderValue, Request, Response, header};
-use tokio::io::{AsyncRead, AsyncWrite};
+use http::{Request, Response};
 use wharf_api::status::Status;
-use wharf_http::{Body, upgrade, websocket};
+use wharf_http::{
+    Body,
+    remote::{Refused, command, forward, handshake},
+    upgrade,
+};
 
 use crate::{ApiServer, Context, respond};
 
@@ -63,32 +63,7 @@ pub struct ExecRequest {
     pub attach: bool,
 }
 
-/// A terminal's size in characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TerminalSize {
-    /// Columns.
-    pub width: u16,
-    /// Rows.
-    pub height: u16,
-}
-
-/// A running command's ends.
-pub struct ExecSession {
-    /// Where standard input goes.
-    pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
-    /// Standard output.
-    pub stdout: Option<Box<dyn AsyncRead + Send + Unpin>>,
-    /// Standard error.
-    pub stderr: Option<Box<dyn AsyncRead + Send + Unpin>>,
-    /// Takes new sizes of the terminal.
-    pub resize: Option<tokio::sync::mpsc::Sender<TerminalSize>>,
-    /// Exit code, once the command has ended.
-    pub exit: Reply<i32>,
-}
-
-/// A byte stream to a port of a pod.
-pub trait PodConnection: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> PodConnection for T {}
+pub use wharf_http::remote::{Connection as PodConnection, Session as ExecSession, TerminalSize};
 
 /// The node's side of streaming requests.
 pub trait Kubelet: Send + Sync + 'static {
@@ -161,16 +136,24 @@ pub(crate) async fn exec(
         return Err(Status::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
     }
     let kubelet = server.kubelet()?;
-    let (response, protocol) = handshake(&request, &remote_command::PROTOCOLS, &remote_command::PROTOCOLS)?;
-    let session = kubelet.exec(wanted.clone()).await?;
+    let (response, protocol) =
+        handshake(&request, &command::PROTOCOLS, &command::PROTOCOLS).map_err(refused)?;
+    let streams = command::Streams {
+        stdin: wanted.stdin,
+        stdout: wanted.stdout,
+        stderr: wanted.stderr,
+        tty: wanted.tty,
+    };
+    let pod = wanted.pod.clone();
+    let session = kubelet.exec(wanted).await?;
     let connection = upgrade(&mut request);
     tokio::spawn(async move {
         let served = match connection.await {
-            Ok(connection) => remote_command::serve(connection, protocol, &wanted, session).await,
+            Ok(connection) => command::serve(connection, protocol, streams, session).await,
             Err(error) => Err(error),
         };
         if let Err(error) = served {
-            tracing::debug!(pod = %wanted.pod, %error, "command session ended early");
+            tracing::debug!(pod, %error, "command session ended early");
         }
     });
     Ok(response)
@@ -186,63 +169,39 @@ pub(crate) async fn port_forward(
     let (namespace, pod) = (context.info.namespace.clone(), context.info.name.clone());
     let kubelet = Arc::clone(server.kubelet()?);
     let (response, protocol) =
-        handshake(&request, &port_forward::WEBSOCKET_PROTOCOLS, &port_forward::SPDY_PROTOCOLS)?;
+        handshake(&request, &forward::WEBSOCKET_PROTOCOLS, &forward::SPDY_PROTOCOLS).map_err(refused)?;
     let ports = context.info.params("ports");
     let connection = upgrade(&mut request);
     tokio::spawn(async move {
-        let target = port_forward::Target { kubelet, namespace, pod };
         let served = match connection.await {
-            Ok(connection) => port_forward::serve(connection, protocol, &target, &ports).await,
+            Ok(connection) => {
+                forward::serve(connection, protocol, &target(kubelet, namespace, &pod), &ports).await
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = served {
-            tracing::debug!(pod = %target.pod, %error, "port-forward ended early");
+            tracing::debug!(pod, %error, "port-forward ended early");
         }
     });
     Ok(response)
 }
 
-/// What a connection speaks after its upgrade.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Protocol {
-    Spdy,
-    WebSocket(&'static str),
+fn target(kubelet: Arc<dyn Kubelet>, namespace: String, pod: &str) -> forward::Target {
+    let pod = pod.to_owned();
+    Arc::new(move |port| {
+        let connecting = kubelet.port_forward(namespace.clone(), pod.clone(), port);
+        let pod = pod.clone();
+        Box::pin(async move {
+            connecting
+                .await
+                .map_err(|status| format!("error forwarding port {port} to pod {pod}: {}", status.message))
+        })
+    })
 }
 
-/// Chooses among what the client offers and what is spoken here, each in its order, and accepts.
-fn handshake(
-    request: &Request<Body>,
-    websocket: &[&'static str],
-    spdy: &[&'static str],
-) -> Result<(Response<Body>, Protocol), Status> {
-    let headers = request.headers();
-    let none = |offered: &[&str], spoken: &[&str]| {
-        Status::new(
-            403,
-            "Forbidden",
-            format!("none of the protocols {offered:?} is spoken here, only {spoken:?}"),
-        )
-    };
-    if websocket::is_websocket(headers) {
-        let offered = websocket::offered(headers);
-        let chosen =
-            *websocket.iter().find(|p| offered.contains(*p)).ok_or_else(|| none(&offered, websocket))?;
-        let response = websocket::accept(request, Some(chosen));
-        let response = response.ok_or_else(|| Status::bad_request("the request has no Sec-WebSocket-Key"))?;
-        return Ok((response, Protocol::WebSocket(chosen)));
+fn refused(why: Refused) -> Status {
+    match why {
+        Refused::Protocol(text) => Status::new(403, "Forbidden", text),
+        Refused::Malformed(text) => Status::bad_request(text),
     }
-    let upgrade = headers.get(header::UPGRADE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    if !upgrade.eq_ignore_ascii_case("spdy/3.1") {
-        return Err(Status::bad_request("unable to upgrade: this needs a WebSocket or SPDY/3.1 connection"));
-    }
-    let values = headers.get_all("x-stream-protocol-version").iter().filter_map(|v| v.to_str().ok());
-    let offered: Vec<&str> = values.flat_map(|v| v.split(',')).map(str::trim).collect();
-    let chosen = spdy.iter().find(|p| offered.contains(*p)).ok_or_else(|| none(&offered, spdy))?;
-    let mut response = respond::response(101, "text/plain", "");
-    let headers = response.headers_mut();
-    headers.remove(header::CONTENT_TYPE);
-    headers.insert(header::UPGRADE, HeaderValue::from_static("SPDY/3.1"));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert("x-stream-protocol-version", HeaderValue::from_static(chosen));
-    Ok((response, Protocol::Spdy))
 }

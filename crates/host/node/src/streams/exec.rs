@@ -69,7 +69,11 @@ fn pipe(wanted: bool) -> Result<Option<Pipe>> {
     made.map_err(StreamError::failed)
 }
 
-async fn exec(sandbox: Arc<dyn Sandbox>, run: String, request: ExecStart) -> Result<ExecStreams> {
+/// Starts a command in the container `run` of a sandbox.
+///
+/// # Errors
+/// When there is no such container, it does not run, or the program cannot be started.
+pub async fn exec(sandbox: Arc<dyn Sandbox>, run: String, request: ExecStart) -> Result<ExecStreams> {
     let piped = !request.tty;
     let (stdin, stdout, stderr) =
         (pipe(piped && request.stdin)?, pipe(piped && request.stdout)?, pipe(piped && request.stderr)?);
@@ -120,7 +124,11 @@ async fn exec(sandbox: Arc<dyn Sandbox>, run: String, request: ExecStart) -> Res
     })
 }
 
-async fn attach(
+/// Joins the own process of the container `run` of a sandbox.
+///
+/// # Errors
+/// When there is no such container, or it does not run.
+pub async fn attach(
     sandbox: Arc<dyn Sandbox>,
     run: String,
     tty: bool,

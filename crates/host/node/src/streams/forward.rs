@@ -28,20 +28,26 @@ impl NodeAgent {
             .sandbox
             .ok_or_else(|| StreamError::BadRequest(format!("pod {pod} does not run: it has no network")))?;
         let network = (!view.host_network).then(|| sandbox.network_namespace());
-        let (sender, receiver) = oneshot::channel();
-        // Its own thread: one that has entered a namespace must not be used for anything else.
-        std::thread::Builder::new()
-            .name("port-forward".to_owned())
-            .stack_size(128 << 10)
-            .spawn(move || drop(sender.send(connect(network, port))))
-            .map_err(StreamError::failed)?;
-        let connected = receiver.await.map_err(StreamError::failed)?;
-        let stream = connected.map_err(|error| {
+        connect_in(network, port).await.map_err(|error| {
             StreamError::Failed(format!("cannot connect to port {port} of pod {pod}: {error}"))
-        })?;
-        stream.set_nonblocking(true).map_err(StreamError::failed)?;
-        Ok(Box::new(tokio::net::TcpStream::from_std(stream).map_err(StreamError::failed)?))
+        })
     }
+}
+
+/// Connects to a port on the loopback interface of the network namespace at a path, or of the machine.
+///
+/// # Errors
+/// When the namespace is gone or nothing listens.
+pub async fn connect_in(network: Option<PathBuf>, port: u16) -> io::Result<Box<dyn Duplex>> {
+    let (sender, receiver) = oneshot::channel();
+    // Its own thread: one that has entered a namespace must not be used for anything else.
+    std::thread::Builder::new()
+        .name("port-forward".to_owned())
+        .stack_size(128 << 10)
+        .spawn(move || drop(sender.send(connect(network, port))))?;
+    let stream = receiver.await.map_err(io::Error::other)??;
+    stream.set_nonblocking(true)?;
+    Ok(Box::new(tokio::net::TcpStream::from_std(stream)?))
 }
 
 fn connect(network: Option<PathBuf>, port: u16) -> io::Result<TcpStream> {

@@ -4,6 +4,9 @@ mod exec;
 mod forward;
 mod logs;
 
+pub use exec::{attach, exec};
+pub use forward::connect_in;
+
 use std::{fmt, pin::Pin};
 
 use bytes::Bytes;

@@ -5,22 +5,21 @@ use std::{io, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
-use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     sync::mpsc,
     time::timeout,
 };
-use wharf_http::{
+
+use super::{Protocol, Session, TerminalSize};
+use crate::{
     Upgraded, spdy,
     websocket::{self, Message},
 };
 
-use super::{ExecRequest, ExecSession, Protocol, TerminalSize};
-
 /// Spoken versions, the best first.
-pub(super) const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+pub const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 
 /// A client has this long to open its streams.
 const OPENING: Duration = Duration::from_secs(30);
@@ -85,24 +84,34 @@ impl Out {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Resize {
-    width: u16,
-    height: u16,
+/// The streams a client opens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Streams {
+    /// Standard input is sent.
+    pub stdin: bool,
+    /// Standard output is wanted.
+    pub stdout: bool,
+    /// Standard error is wanted.
+    pub stderr: bool,
+    /// On a terminal.
+    pub tty: bool,
 }
 
 fn size_of(data: &[u8]) -> Option<TerminalSize> {
-    let Resize { width, height } = serde_json::from_slice(data).ok()?;
-    Some(TerminalSize { width, height })
+    let size: Value = serde_json::from_slice(data).ok()?;
+    let number = |name| size.get(name)?.as_u64()?.try_into().ok();
+    Some(TerminalSize { width: number("Width")?, height: number("Height")? })
 }
 
 /// Joins a session with an upgraded connection until the command has ended or the client is gone.
-pub(super) async fn serve(
+///
+/// # Errors
+/// When the connection fails or the client does not keep to the protocol.
+pub async fn serve(
     connection: Upgraded,
     protocol: Protocol,
-    wanted: &ExecRequest,
-    session: ExecSession,
+    wanted: Streams,
+    session: Session,
 ) -> io::Result<()> {
     match protocol {
         Protocol::Spdy => {
@@ -118,7 +127,7 @@ pub(super) async fn serve(
     }
 }
 
-async fn open_streams(streams: &mut mpsc::Receiver<spdy::Stream>, wanted: &ExecRequest) -> io::Result<Wire> {
+async fn open_streams(streams: &mut mpsc::Receiver<spdy::Stream>, wanted: Streams) -> io::Result<Wire> {
     let (mut stdin, mut stdout, mut stderr, mut error, mut resize) = (None, None, None, None, None);
     let expected = 1
         + usize::from(wanted.stdin)
@@ -203,8 +212,8 @@ async fn websocket_wire(connection: Upgraded, half_close: bool) -> Wire {
     Wire { stdin, resize, out: Out::WebSocket(out) }
 }
 
-async fn relay(session: ExecSession, wire: Wire) -> io::Result<()> {
-    let ExecSession { stdin, stdout, stderr, resize, exit } = session;
+async fn relay(session: Session, wire: Wire) -> io::Result<()> {
+    let Session { stdin, stdout, stderr, resize, exit } = session;
     let Wire { stdin: mut input, resize: mut sizes, out } = wire;
     let inputs = async {
         if let Some(mut stdin) = stdin {
@@ -255,8 +264,8 @@ async fn relay(session: ExecSession, wire: Wire) -> io::Result<()> {
         Ok(code) => json!({"metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
             "message": format!("command terminated with non-zero exit code: exit status {code}"),
             "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]}}),
-        Err(status) => json!({"metadata": {}, "status": "Failure", "reason": "InternalError",
-            "message": status.message, "code": 500}),
+        Err(why) => json!({"metadata": {}, "status": "Failure", "reason": "InternalError",
+            "message": why, "code": 500}),
     };
     out.send(ERROR, status.to_string().as_bytes()).await?;
     out.finish().await

@@ -1,7 +1,7 @@
 //! Port-forward: pairs of SPDY streams, on the connection itself or inside WebSocket messages, and the older
 //! protocol of two WebSocket channels a port.
 
-use std::{collections::HashMap, io, sync::Arc};
+use std::{collections::HashMap, io, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -10,19 +10,19 @@ use tokio::{
     sync::mpsc,
     task::JoinSet,
 };
-use wharf_http::{
+
+use super::{Connection, Protocol};
+use crate::{
     Upgraded,
     spdy::{self, Sender, Stream},
     websocket::{self, ByteStream, Message},
 };
 
-use super::{Kubelet, PodConnection, Protocol};
-
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 /// Spoken over WebSocket, the best first.
-pub(super) const WEBSOCKET_PROTOCOLS: [&str; 2] = [TUNNEL, "v4.channel.k8s.io"];
+pub const WEBSOCKET_PROTOCOLS: [&str; 2] = [TUNNEL, "v4.channel.k8s.io"];
 /// Spoken over SPDY.
-pub(super) const SPDY_PROTOCOLS: [&str; 1] = ["portforward.k8s.io"];
+pub const SPDY_PROTOCOLS: [&str; 1] = ["portforward.k8s.io"];
 
 /// Streams whose other half has not come yet.
 const MAX_WAITING: usize = 256;
@@ -30,23 +30,17 @@ const MAX_WAITING: usize = 256;
 const MAX_PORTS: usize = 64;
 const CHUNK: usize = 32 << 10;
 
-/// The pod connections go to.
-pub(super) struct Target {
-    pub kubelet: Arc<dyn Kubelet>,
-    pub namespace: String,
-    pub pod: String,
-}
+/// A connection to a port, to come, or why there is none.
+pub type Connecting = Pin<Box<dyn Future<Output = Result<Box<dyn Connection>, String>> + Send>>;
 
-impl Target {
-    async fn connect(&self, port: u16) -> Result<Box<dyn PodConnection>, String> {
-        let connected = self.kubelet.port_forward(self.namespace.clone(), self.pod.clone(), port).await;
-        connected
-            .map_err(|status| format!("error forwarding port {port} to pod {}: {}", self.pod, status.message))
-    }
-}
+/// Makes connections to ports of what a client named.
+pub type Target = Arc<dyn Fn(u16) -> Connecting + Send + Sync>;
 
-/// Serves an upgraded connection until the client ends it.
-pub(super) async fn serve(
+/// Serves an upgraded connection until the client ends it. `ports` are those of its URL.
+///
+/// # Errors
+/// When the connection fails or the client does not keep to the protocol.
+pub async fn serve(
     connection: Upgraded,
     protocol: Protocol,
     target: &Target,
@@ -80,10 +74,8 @@ async fn pairs(mut streams: mpsc::Receiver<Stream>, target: &Target) -> io::Resu
             _ => (other, stream),
         };
         // Ended with this function: the tasks borrow nothing but live no longer than the connection.
-        let (kubelet, namespace, pod) =
-            (Arc::clone(&target.kubelet), target.namespace.clone(), target.pod.clone());
+        let target = Arc::clone(target);
         forwards.spawn(async move {
-            let target = Target { kubelet, namespace, pod };
             if let Err(problem) = forward(&target, port, data).await {
                 // The client may be gone.
                 let _ = error.sender.send(problem.into()).await;
@@ -95,7 +87,7 @@ async fn pairs(mut streams: mpsc::Receiver<Stream>, target: &Target) -> io::Resu
 }
 
 async fn forward(target: &Target, port: u16, data: Stream) -> Result<(), String> {
-    let connection = match target.connect(port).await {
+    let connection = match target(port).await {
         Ok(connection) => connection,
         Err(problem) => {
             // Without an end of the data the client would wait for it.
@@ -167,7 +159,7 @@ async fn channels(connection: Upgraded, target: &Target, ports: &[String]) -> io
             let [low, high] = port.to_le_bytes();
             out.send(Message::Binary(vec![channel, low, high].into())).await.map_err(io::Error::other)?;
         }
-        match target.connect(port).await {
+        match target(port).await {
             Ok(connection) => {
                 let (mut reader, writer) = tokio::io::split(connection);
                 writers.push(Some(writer));
