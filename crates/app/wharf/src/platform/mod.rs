@@ -3,6 +3,7 @@
 mod ci;
 pub(crate) mod client;
 mod collect;
+mod cri;
 mod definitions;
 mod host;
 mod identity;
@@ -30,6 +31,7 @@ use wharf_base::{HintExt, SystemClock};
 use wharf_build::Builder;
 use wharf_ci::{Ci, sandbox::Containers, services::Services};
 use wharf_client::{Client, Informer, ListParams, action::PODS};
+use wharf_criapi::Cri;
 use wharf_engineapi::{docker::Docker, registry::Registry};
 use wharf_gitserver::{GitServer, Repositories};
 use wharf_http::{Handler, Listener, tls_config};
@@ -78,6 +80,7 @@ pub(crate) struct Platform {
     proxy: Arc<Proxy>,
     host: Option<Host>,
     ci: Option<Arc<Ci>>,
+    cri: Option<Arc<Cri>>,
     stop: watch::Sender<bool>,
     _lock: File,
 }
@@ -94,6 +97,8 @@ pub(crate) struct Endpoints {
     pub otlp_http: SocketAddr,
     /// The Docker Engine API, where there is a node.
     pub docker: Option<PathBuf>,
+    /// The container runtime interface, where there is a node.
+    pub cri: Option<PathBuf>,
 }
 
 impl Endpoints {
@@ -108,7 +113,9 @@ impl Endpoints {
             ("otlp_grpc", format!("http://{}", self.otlp_grpc)),
             ("otlp_http", format!("http://{}", self.otlp_http)),
         ];
-        rows.extend(self.docker.as_ref().map(|path| ("docker", format!("unix://{}", path.display()))));
+        for (name, socket) in [("docker", &self.docker), ("cri", &self.cri)] {
+            rows.extend(socket.as_ref().map(|path| (name, format!("unix://{}", path.display()))));
+        }
         rows
     }
 
@@ -187,7 +194,7 @@ impl Platform {
         });
         let registry = parts.registry();
         let console = Listener::tcp(ports.local(ports::CONSOLE), None).await?;
-        let endpoints = Endpoints {
+        let mut endpoints = Endpoints {
             api,
             registry: listeners.serve(ports.local(ports::REGISTRY), registry).await?,
             console: console.address().context("the console's listener has no address")?,
@@ -196,6 +203,7 @@ impl Platform {
             otlp_grpc: listeners.serve(ports.local(ports::OTLP_GRPC), otlp_grpc).await?,
             otlp_http: listeners.serve(ports.local(ports::OTLP_HTTP), otlp_http).await?,
             docker: parts.serve_docker(&mut listeners),
+            cri: None,
         };
         parts.images.serve_as(&[endpoints.registry.to_string()])?;
 
@@ -203,6 +211,9 @@ impl Platform {
         let authority = parts.identities.authority();
         let loops = loops::start(parts.client.clone(), Arc::new(SystemClock), authority, &measure);
         let host = parts.start_host(&endpoints).await?;
+        // After the host has put the network in order.
+        let (socket, cri) = parts.serve_cri(&mut listeners).await.unzip();
+        endpoints.cri = socket;
         let ci = parts.start_ci(&endpoints).await?;
         let web = parts.web(ci.as_ref())?;
         if let Some(git) = web.git.clone() {
@@ -215,7 +226,18 @@ impl Platform {
         parts.identities.write_kubeconfig(&kubeconfig, &format!("https://{api}"))?;
         let text = format!("{:#}\n", endpoints.to_json());
         write_private(&parts.data.join("endpoints.json"), text.as_bytes())?;
-        Ok(Self { endpoints, tasks: listeners.tasks, background, loops, proxy, host, ci, stop, _lock: lock })
+        Ok(Self {
+            endpoints,
+            tasks: listeners.tasks,
+            background,
+            loops,
+            proxy,
+            host,
+            ci,
+            cri,
+            stop,
+            _lock: lock,
+        })
     }
 
     /// Stops serving; what runs in containers goes on, unless it is to be drained.
@@ -225,6 +247,10 @@ impl Platform {
         }
         // Draining needs the loops no more: new pods in the place of the old ones would never end.
         self.loops.stop().await;
+        if let Some(cri) = self.cri.take().filter(|_| drain) {
+            // A panic in it has been told.
+            let _ = tokio::task::spawn_blocking(move || cri.drain()).await;
+        }
         if let Some(host) = self.host.take() {
             host.stop(drain).await;
         }

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports, clippy::unwrap_used)]
 
 mod browser;
+pub mod cri;
 mod kernel;
 mod kubectl;
 mod repository;
