@@ -583,7 +583,7 @@ fn pods_survive_a_kill_of_the_platform() {
     let numbers: Vec<String> = log(&path);
     let expected: Vec<String> = (1..=numbers.len()).map(|number| format!("stdout F {number}")).collect();
     assert_eq!(numbers, expected);
-    assert_eq!(kubelet.ended(&brief).exit_code, 2, "its file is not there");
+    assert_eq!(kubelet.ended(&brief).exit_code, 5);
 
     // A shim that is killed takes its containers with it, and is told of.
     let shim = platform.traces().processes().into_iter().find(|(_, name)| name.contains(&sandbox)).unwrap().0;

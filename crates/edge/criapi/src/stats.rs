@@ -236,11 +236,13 @@ mod tests {
             lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     0       0          0\n  \
             eth0:    2000      20    3    0    0     0          0         0     4000      40    5    0    0     0       0          0\n";
         let found = interfaces(text);
-        assert_eq!(found.len(), 1);
-        assert_eq!(
-            (found[0].name.as_str(), found[0].rx_bytes, found[0].tx_bytes),
-            ("eth0", some(2000), some(4000))
-        );
-        assert_eq!((found[0].rx_errors, found[0].tx_errors), (some(3), some(5)));
+        let expected = NetworkInterfaceUsage {
+            name: "eth0".to_owned(),
+            rx_bytes: some(2000),
+            rx_errors: some(3),
+            tx_bytes: some(4000),
+            tx_errors: some(5),
+        };
+        assert_eq!(found, [expected]);
     }
 }
