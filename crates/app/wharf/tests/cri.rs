@@ -222,6 +222,10 @@ fn a_pod_lives_and_leaves_nothing() {
             && status.started_at >= status.created_at
     );
 
+    // Containers of `wharf run`, and what takes back what they had, leave pods alone.
+    output_of(platform.wharf().args(["run", "--rm", IMAGE, "true"]));
+    assert!(kubelet.said(&main, "cat /proc/net/dev").contains("eth0"));
+
     // What the pod was told of itself.
     let hosts = kubelet.said(&main, "hostname; cat /etc/resolv.conf /etc/hosts");
     for part in ["web", "nameserver 192.0.2.53", &ip] {
@@ -270,7 +274,43 @@ fn a_pod_lives_and_leaves_nothing() {
         assert_eq!(traces_of(&platform, id), [""; 0]);
     }
     what_is_asked_for_is_given_or_refused(&kubelet, &platform, logs.path());
+    events(&platform, &kubelet, logs.path());
     platform.drain();
+}
+
+/// A listener hears of a pod from its beginning to its end.
+fn events(platform: &Platform, kubelet: &Kubelet, logs: &Path) {
+    let listener = Cri::of(platform.data());
+    let config = pod("heard", logs);
+    std::thread::scope(|scope| {
+        let heard = scope.spawn(move || {
+            listener.messages::<ContainerEventResponse>(
+                "RuntimeService/GetContainerEvents",
+                GetEventsRequest {},
+                4,
+            )
+        });
+        // The listener may not listen yet when the first of these are made.
+        let mut sandboxes = 0;
+        while !heard.is_finished() {
+            let mut config = config.clone();
+            config.metadata.as_mut().unwrap().attempt = sandboxes;
+            let id = kubelet.run(&config).unwrap();
+            kubelet.remove_sandbox(&id).unwrap();
+            sandboxes += 1;
+        }
+        let mut kinds: Vec<ContainerEventType> =
+            heard.join().unwrap().unwrap().iter().map(|event| event.container_event_type()).collect();
+        kinds.sort();
+        kinds.dedup();
+        let all = [
+            ContainerEventType::Created,
+            ContainerEventType::Started,
+            ContainerEventType::Stopped,
+            ContainerEventType::Deleted,
+        ];
+        assert_eq!(kinds, all);
+    });
 }
 
 fn tells_what_it_is(kubelet: &Kubelet) {

@@ -194,7 +194,7 @@ impl Cri {
             match asked.image.as_mut().filter(|image| !image.image.is_empty()) {
                 Some(wanted) => {
                     let held = self.config.images.hold(&wanted.image, &format!("{}.{index}", lease(id)))?;
-                    wanted.image_ref = images::reference_of(&self.config.images, &held.id)?;
+                    wanted.image_ref = held.id.to_string();
                     mounts.push(host::image_mount(asked, &held)?);
                 }
                 None => mounts.push(host::bind(asked)?),

@@ -72,10 +72,19 @@ fn folder(data: &Path) -> PathBuf {
     data.join("cri")
 }
 
-/// The ids of the sandboxes kept in a platform's data folder: their networks are not anybody else's to take back.
-pub fn sandboxes(data: &Path) -> Vec<String> {
+fn sandboxes(data: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder(data)).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// What the sandboxes kept in a platform's data folder are called in its network: nobody else's to take back.
+pub fn attached(data: &Path) -> Vec<String> {
+    sandboxes(data).iter().map(|id| in_network(id)).collect()
+}
+
+/// A sandbox' name in the network, where ids alone are those of containers of `wharf run`.
+pub(crate) fn in_network(id: &str) -> String {
+    format!("cri-{id}")
 }
 
 /// The lease of a container's image.
@@ -217,7 +226,7 @@ impl Cri {
     pub(crate) fn give_back(&self, id: &str) -> Result<()> {
         let folder = self.folder_of(id);
         self.config.runtime.clean_up(&folder)?;
-        self.config.network.detach(id).map_err(Failure::internal)?;
+        self.config.network.detach(&in_network(id)).map_err(Failure::internal)?;
         unmount_shm(&folder)?;
         let own = PodDir::at(&folder).config().ok().and_then(|config| config.cgroup);
         match own {

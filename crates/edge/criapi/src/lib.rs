@@ -28,6 +28,22 @@ mod table;
 mod user;
 pub mod v1;
 
-pub use cri::{Config, Cri, Network, sandboxes};
+pub use cri::{Config, Cri, Network, attached};
 pub use grpc::{Code, Failure};
 pub use streaming::Streams;
+
+/// Reads a request as one for a sandbox and as one for a container, and looks at what it asks for. For the fuzzer.
+pub fn fuzz_request(body: &[u8]) {
+    let body = bytes::Bytes::copy_from_slice(body);
+    if let Ok(request) = grpc::decode::<v1::RunPodSandboxRequest>(&body) {
+        let _ = sandbox::check(&request.config.unwrap_or_default());
+    }
+    if let Ok(request) = grpc::decode::<v1::CreateContainerRequest>(&body) {
+        let config = request.config.unwrap_or_default();
+        let security = spec::security(&config);
+        let _ = (spec::check(&config), spec::profile(&security));
+        let _ = user::resolve(&security, "app:staff", &user::Files::default());
+        let asked = config.linux.and_then(|linux| linux.resources).unwrap_or_default();
+        let _ = resources::limits(&asked, true);
+    }
+}

@@ -20,7 +20,7 @@ use wharf_runtime::{
 
 use crate::{
     container::kill_and_wait,
-    cri::{Cri, PAUSE, now, remove},
+    cri::{Cri, PAUSE, in_network, now, remove},
     describe, etc,
     grpc::{Code, Failure, Result},
     host, pause, record,
@@ -88,7 +88,7 @@ fn check_sysctls(sysctls: &BTreeMap<String, String>, shares: Shares) -> Result<(
 }
 
 /// Refuses what would have no effect.
-fn check(config: &PodSandboxConfig) -> Result<Shares> {
+pub(crate) fn check(config: &PodSandboxConfig) -> Result<Shares> {
     let shares = Shares::of(&describe::namespaces(config))?;
     let linux = config.linux.clone().unwrap_or_default();
     check_sysctls(&linux.sysctls, shares)?;
@@ -187,7 +187,7 @@ impl Cri {
             ipc: if shares.host_ipc { Share::Host } else { Share::Own },
             uts: if shares.host_network { Share::Host } else { Share::Own },
             cgroup: own_cgroup.then(|| PodCgroup { path: cgroup.clone(), resources: limits }),
-            sysctls: linux.sysctls.clone(),
+            sysctls: linux.sysctls,
             when_idle: WhenIdle::Stay,
             at_end: Vec::new(),
             labels: BTreeMap::new(),
@@ -232,11 +232,11 @@ impl Cri {
         }
         let network = &self.config.network;
         let failed = |error: wharf_node::Failure| Failure::internal(format_args!("the network: {error}"));
-        let ip = network.attach(id, &living.network_namespace()).map_err(failed)?;
+        let ip = network.attach(&in_network(id), &living.network_namespace()).map_err(failed)?;
         if let IpAddr::V4(four) = ip {
             let ports = ports(config, four)?;
             if !ports.is_empty() {
-                network.publish(id, ports).map_err(failed)?;
+                network.publish(&in_network(id), ports).map_err(failed)?;
             }
         }
         Ok(Some(ip))

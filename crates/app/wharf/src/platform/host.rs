@@ -120,7 +120,7 @@ impl Host {
             .flatten()
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
             .chain(engine(data).bridge().living()?)
-            .chain(wharf_criapi::sandboxes(data))
+            .chain(wharf_criapi::attached(data))
             .collect();
         network.recover(&living).await.context("the pod network cannot be put in order")?;
         if let [first, ..] = network.neighbours().await?.as_slice() {
