@@ -426,6 +426,7 @@ fn start_pause(living: &Living, folder: &Path, cgroup: &str) -> Result<()> {
         spec: options.build()?,
         root: RootFs { lower: vec![root], volatile: true },
         user: None,
+        groups: Vec::new(),
         seccomp: Seccomp::Default,
         stdin: Stdin::Null,
         log: None,

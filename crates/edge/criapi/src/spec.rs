@@ -182,6 +182,7 @@ pub(crate) fn build(config: &ContainerConfig, given: Given) -> Result<RuntimeCon
         spec,
         root: RootFs { lower: given.image.lower_dirs, volatile: true },
         user: None,
+        groups: Vec::new(),
         seccomp,
         stdin: match (config.stdin, config.stdin_once) {
             (false, _) => Stdin::Null,
