@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use rustix::mount::{UnmountFlags, unmount};
@@ -29,6 +30,8 @@ use crate::{
 pub(crate) const PAUSE: &str = "pause";
 /// What the leases of containers' images begin with.
 const LEASE: &str = "cri-";
+/// How long a shim may take from closing its connections to its end.
+const ENDING: Duration = Duration::from_secs(10);
 /// Events a slow listener may be behind.
 const EVENTS: usize = 1000;
 
@@ -141,7 +144,7 @@ impl Cri {
         let living: Option<Living> = match self.config.runtime.open(&folder) {
             Ok(living) => Some(Arc::from(living)),
             Err(_) => {
-                if let Err(error) = self.config.runtime.clean_up(&folder) {
+                if let Err(error) = self.clean_up(&folder) {
                     tracing::warn!(sandbox = id, %error, "what a sandbox had cannot be cleaned up");
                 }
                 None
@@ -225,7 +228,7 @@ impl Cri {
     /// Gives back network, mounts and cgroups of a sandbox whose shim is gone. There may be none.
     pub(crate) fn give_back(&self, id: &str) -> Result<()> {
         let folder = self.folder_of(id);
-        self.config.runtime.clean_up(&folder)?;
+        self.clean_up(&folder)?;
         self.config.network.detach(&in_network(id)).map_err(Failure::internal)?;
         unmount_shm(&folder)?;
         let own = PodDir::at(&folder).config().ok().and_then(|config| config.cgroup);
@@ -269,18 +272,34 @@ impl Cri {
         }
     }
 
-    /// A shim that was killed takes its containers with it.
-    fn shim_gone(&self, sandbox: &Arc<Sandbox>, pid: i32) {
+    /// Ends what a shim has left. One that has closed its connections holds its lock for a moment longer.
+    fn clean_up(&self, folder: &Path) -> Result<()> {
+        let (dir, limit) = (PodDir::at(folder), Instant::now() + ENDING);
+        while dir.has_shim() && Instant::now() < limit {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.config.runtime.clean_up(folder)?;
+        Ok(())
+    }
+
+    /// A shim that was killed takes its containers with it; one that only cut the connection is listened to again.
+    fn shim_gone(self: &Arc<Self>, sandbox: &Arc<Sandbox>, pid: i32) {
+        let meant = |living: &Option<Living>| living.as_ref().is_some_and(|living| living.pid() == pid);
+        if meant(&locked(&sandbox.living))
+            && let Ok(living) = self.config.runtime.open(&sandbox.folder)
+        {
+            return self.listen(sandbox, Arc::from(living));
+        }
         {
             let mut living = locked(&sandbox.living);
-            if living.as_ref().is_none_or(|living| living.pid() != pid) {
+            if !meant(&living) {
                 // It was told to end.
                 return;
             }
             *living = None;
         }
         tracing::warn!(sandbox = sandbox.id, "the shim of a sandbox is gone; its containers ended with it");
-        if let Err(error) = self.config.runtime.clean_up(&sandbox.folder) {
+        if let Err(error) = self.clean_up(&sandbox.folder) {
             tracing::warn!(sandbox = sandbox.id, %error, "what a sandbox had cannot be cleaned up");
         }
         let containers = locked(&self.table).containers_of(&sandbox.id);
