@@ -204,6 +204,7 @@ fn images_and_builds(docker: &Docker, platform: &Platform) {
     assert_eq!(docker.said(&["images", "-q", "made"]), "");
     assert!(docker.said(&["load", "-i", archive.to_str().unwrap()]).contains("made:1"));
     docker.said(&["tag", "made:1", "again"]);
+    assert_eq!(docker.said(&["images", "--format", "{{.Repository}}:{{.Tag}}", "again"]), "again:latest");
     let ids = docker.said(&["images", "--format", "{{.ID}}", "--filter", "reference=made:1"]);
     assert_eq!(docker.said(&["images", "--format", "{{.ID}}", "again"]), ids);
     assert!(docker.said(&["history", "--no-trunc", "again"]).contains("RUN"));
@@ -458,6 +459,7 @@ fn mistakes(docker: &Docker) {
     for (words, said) in [
         (&["--name", "taken"][..], "is already in use by container"),
         (&["--network", "nosuch"], "network nosuch not found"),
+        (&["--pid", "container:nosuch"], "No such container: nosuch"),
         (&["-p", &published], "port is already allocated"),
         (&["--stop-signal", "NOPE"], "Invalid signal: NOPE"),
         (&["--memory", "64m", "--memory-swap", "32m"], "Minimum memoryswap limit"),

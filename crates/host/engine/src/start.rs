@@ -441,11 +441,8 @@ impl New<'_> {
         match &self.spec.ipc {
             _ if given => {}
             Whose::Host => mounts.push(bind(Path::new(SHM), SHM, &[])?),
-            Whose::Container(id) => {
-                let pid = self.other(id)?.status.pid.unwrap_or_default();
-                mounts.push(bind(Path::new(&format!("/proc/{pid}/root{SHM}")), SHM, &[])?);
-            }
-            Whose::Own => {}
+            // That of another container is a mount of its own, which nobody outside can bind.
+            Whose::Own | Whose::Container(_) => {}
         }
         Ok(mounts)
     }

@@ -38,6 +38,11 @@ impl Docker {
             let owners = call.query.flag("copyUIDGID");
             let input = reader_of(call.body);
             return blocking(move || {
+                let spec = &container.record.spec;
+                if spec.read_only && !spec.mounts.iter().any(|mount| path.starts_with(mount.target.as_str()))
+                {
+                    return Err(Failure::bad("container rootfs is marked read-only"));
+                }
                 let found =
                     Folder::at(&engine, &container, &path).and_then(|(folder, path)| folder.look(&path));
                 let found =

@@ -330,6 +330,18 @@ impl Docker {
         };
         let body = Value::Object(update);
         let limits = create::limits(&changed(&container, &body)).map_err(refused)?;
+        // On cgroup v1 a container has such a group only where it began with one.
+        let sets = std::path::Path::new("/sys/fs/cgroup/cpuset");
+        let own_set = sets.join(container.status.cgroup.trim_start_matches('/')).exists();
+        if container.is_running()
+            && (limits.cpuset_cpus.is_some() || limits.cpuset_mems.is_some())
+            && sets.exists()
+            && !own_set
+        {
+            return Err(Failure::not_supported(
+                "CpusetCpus and CpusetMems can be changed while it runs only of a container that began with them",
+            ));
+        }
         blocking(move || {
             engine.limit(&container, &limits)?;
             engine.change(&container.id, |record| {
@@ -690,21 +702,23 @@ fn complete(engine: &Engine, wanted: &mut create::Wanted, platform: Option<&str>
         }
     }
     publish_all(&image.config.config, wanted)?;
+    // With "not found" clients would look for the image.
+    let other_one =
+        |id: &str| engine.find(id).map_err(|error| Failure::bad(Failure::from(error).message().to_owned()));
     let network = &wanted.spec.network;
     if let Some(other) = networks::of_container(network) {
-        wanted.spec.network = format!("container:{}", engine.find(other)?.id);
+        wanted.spec.network = format!("container:{}", other_one(other)?.id);
     } else if !networks::is_predefined(network) && networks::find(engine.data(), network).is_err() {
-        // With "not found" clients would look for the image.
         return Err(Failure::bad(format!("network {network} not found")));
     }
     for whose in [&mut wanted.spec.pids, &mut wanted.spec.ipc] {
         if let Whose::Container(other) = whose {
-            *other = engine.find(other)?.id.to_string();
+            *other = other_one(other)?.id.to_string();
         }
     }
     let has = |spec: &Spec, target: &str| spec.mounts.iter().any(|mount| mount.target == target);
     for (other, read_only) in &wanted.volumes_from {
-        for mount in engine.find(other)?.record.spec.mounts {
+        for mount in other_one(other)?.record.spec.mounts {
             if has(&wanted.spec, &mount.target) || mount.source == MountSource::Tmpfs {
                 continue;
             }

@@ -553,6 +553,10 @@ fn warn(body: &Body, warnings: &mut Vec<String>) {
             host.cgroupns_mode == "host",
             "HostConfig.CgroupnsMode has no effect: the container sees its own control groups only.",
         ),
+        (
+            host.ipc_mode.starts_with("container:"),
+            "HostConfig.IpcMode shares queues and System V memory; files in /dev/shm are the container's own.",
+        ),
         (!host.mac_address.is_empty(), "HostConfig.MacAddress has no effect: addresses are assigned."),
         (
             host.network_mode == "host" && !host.port_bindings.is_empty(),

@@ -378,7 +378,6 @@ pub(super) fn inspect(engine: &Engine, container: &Container, with_size: bool) -
                 "User": spec.user.clone().unwrap_or_else(|| image_config.user.clone()),
                 "AttachStdin": asked(container, "AttachStdin"), "AttachStdout": asked(container, "AttachStdout"),
                 "AttachStderr": asked(container, "AttachStderr"),
-                "ExposedPorts": exposed,
                 "Tty": spec.tty,
                 "OpenStdin": spec.stdin != InputMode::Null,
                 "StdinOnce": spec.stdin == InputMode::Once,
@@ -400,7 +399,9 @@ pub(super) fn inspect(engine: &Engine, container: &Container, with_size: bool) -
             },
         }),
     ]);
+    let exposed = Value::Object(exposed);
     let some = [
+        ("ExposedPorts", if exposed == json!({}) { Value::Null } else { exposed }),
         ("StopSignal", json!(spec.stop_signal.clone().or(image_config.stop_signal))),
         ("StopTimeout", json!(spec.stop_timeout)),
         ("Healthcheck", json!(spec.healthcheck.clone().or(image_config.healthcheck))),

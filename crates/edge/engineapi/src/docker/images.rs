@@ -71,6 +71,13 @@ impl Docker {
                 // Only the names that were asked for are shown.
                 if filters.has("reference") {
                     row.tags.retain(|tag| filters.fits("reference", |pattern| names(pattern, tag)));
+                    let of_name = |digest: &String| {
+                        let repository = digest.split('@').next().unwrap_or_default();
+                        row.tags
+                            .iter()
+                            .any(|tag| tag.rsplit_once(':').is_some_and(|(name, _)| name == repository))
+                    };
+                    row.digests.retain(of_name);
                 }
             }
             let rows = rows.into_iter().filter(|row| {
@@ -98,6 +105,9 @@ impl Docker {
                 row.name(entry);
             }
             let size = manifest.layers.iter().map(|layer| layer.size).sum::<u64>();
+            // What was said of it last; steps of builds say what they are.
+            let mut said = config.history.iter().rev().filter_map(|step| step.comment.as_deref());
+            let comment = said.find(|text| !text.is_empty() && !text.starts_with("buildkit")).unwrap_or_default();
             let mut own = json!(config.config);
             if let Value::Object(fields) = &mut own {
                 let empty = [("Env", json!([])), ("Cmd", Value::Null), ("Entrypoint", Value::Null), ("Labels", Value::Null), ("Volumes", Value::Null), ("OnBuild", Value::Null), ("WorkingDir", json!("")), ("User", json!(""))];
@@ -107,7 +117,7 @@ impl Docker {
             }
             Ok(json_of(&json!({
                 "Id": manifest.config.digest, "RepoTags": row.tags, "RepoDigests": row.digests, "Parent": "",
-                "Comment": "", "Created": config.created, "DockerVersion": "", "Author": config.author.clone().unwrap_or_default(),
+                "Comment": comment, "Created": config.created, "DockerVersion": "", "Author": config.author.clone().unwrap_or_default(),
                 "Config": own, "Architecture": config.architecture, "Os": config.os, "Size": size,
                 "GraphDriver": { "Name": "overlay2", "Data": {} },
                 "RootFS": { "Type": "layers", "Layers": config.rootfs.diff_ids },
