@@ -2,7 +2,7 @@
 
 use std::{
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
     },
     path::{Path, PathBuf},
@@ -10,60 +10,49 @@ use std::{
     sync::Mutex,
 };
 
-use rustix::{
-    fs::CWD,
-    mount::{OpenTreeFlags, open_tree},
-};
-
 use crate::{
     cgroup::Cgroup,
     config::{ContainerConfig, ExecConfig, SandboxConfig, Size},
     error::{Context, Error, Result},
     pod_dir::{PodDir, check_name, private_folder, write_json},
-    recover,
+    program, recover,
     runtime::{Runtime, Sandbox, SignalTo},
     shim,
     status::{Event, Exit, Stats, Status},
-    sys,
     wire::{Channel, Request, Response},
 };
 
-/// The runtime built into wharf: one shim per pod.
-#[derive(Debug, Clone)]
+/// The runtime built into wharf: one shim per pod. By default shims run the one a release carries inside, or else this program, which
+/// must call [`crate::shim_entry`] first.
+#[derive(Debug, Clone, Default)]
 pub struct ShimRuntime {
-    program: PathBuf,
+    program: Option<PathBuf>,
 }
 
 /// Shims this process has started. They outlive it; while it lives, it must take their exit status.
 static SHIMS: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 
-impl Default for ShimRuntime {
-    fn default() -> Self {
-        Self::new("/proc/self/exe")
-    }
-}
-
 impl ShimRuntime {
-    /// Shims run `program`, which must call [`crate::shim_entry`] first. By default this program.
+    /// Shims run `program`, which must call [`crate::shim_entry`] first.
     pub fn new(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into() }
+        Self { program: Some(program.into()) }
     }
 
-    fn spawn(&self, dir: &PodDir) -> Result<(Channel, i32)> {
+    fn spawn(&self, dir: &PodDir, config: &SandboxConfig) -> Result<(Channel, i32)> {
         collect_ended();
         let (ours, theirs) = UnixStream::pair().step("make", "a socket pair")?;
-        let program = sealed(&self.program)?;
-        let log = std::fs::File::create(dir.path().join("shim.log")).step("write", "the shim's log")?;
-        let child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
-            .arg0(shim::ARGV0)
-            .arg(dir.path())
-            .env_clear()
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
-            .stderr(Stdio::from(log))
-            .spawn()
-            .step("start the shim", self.program.display())?;
-        SHIMS.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(child);
+        let theirs = OwnedFd::from(theirs);
+        let programs = self.program.clone().map_or_else(program::usual, |program| vec![program]);
+        let mut started = Err(Error::state("start the shim", dir.path().display(), "no program is given"));
+        for program in &programs {
+            // Where the machine does not let one be run, the next may do.
+            started = run(program, dir, config, &theirs);
+            if started.is_ok() {
+                break;
+            }
+        }
+        drop(theirs);
+        SHIMS.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(started?);
         let mut channel = Channel::new(ours.into());
         match channel.receive::<Response>() {
             Ok(Some((Response::Hello { pid }, _))) => Ok((channel, pid)),
@@ -72,20 +61,25 @@ impl ShimRuntime {
                 let said = std::fs::read_to_string(dir.path().join("shim.log")).unwrap_or_default();
                 let said = said.trim();
                 let why = if said.is_empty() { "it ended before it was ready" } else { said };
-                Err(Error::state("start the shim", self.program.display(), why))
+                Err(Error::state("start the shim", dir.path().display(), why))
             }
         }
     }
 }
 
-/// The program through a read-only mount of its own, so that nothing in a container can write to it through `/proc/PID/exe`
-/// (CVE-2019-5736).
-pub(crate) fn sealed(program: &Path) -> Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let mount = open_tree(CWD, program, flags).step("open the program", program.display())?;
-    sys::mount_setattr(mount.as_fd(), false, libc::MOUNT_ATTR_RDONLY, 0, 0)
-        .step("protect the program", program.display())?;
-    Ok(mount)
+/// Runs `program` as the shim of a pod, connected to `line`.
+fn run(program: &Path, dir: &PodDir, config: &SandboxConfig, line: &OwnedFd) -> Result<Child> {
+    let sealed = program::sealed(program)?;
+    let log = std::fs::File::create(dir.path().join("shim.log")).step("write", "the shim's log")?;
+    Command::new(program::path_of(&sealed))
+        .arg0(shim::ARGV0)
+        .arg(dir.path())
+        .env_clear()
+        .stdin(line.try_clone().step("copy", "the shim's line")?)
+        .stdout(program::for_the_end(&config.at_end)?)
+        .stderr(Stdio::from(log))
+        .spawn()
+        .step("start the shim", program.display())
 }
 
 /// Takes the exit status of shims that have ended, so that they do not stay as zombies.
@@ -116,7 +110,7 @@ impl Runtime for ShimRuntime {
             ));
         }
         write_json(&folder.join("pod.json"), config)?;
-        let (channel, pid) = self.spawn(&dir)?;
+        let (channel, pid) = self.spawn(&dir, config)?;
         Ok(Box::new(ShimSandbox { dir, pid, channel: Mutex::new(channel) }))
     }
 

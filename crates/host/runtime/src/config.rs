@@ -32,7 +32,7 @@ pub struct SandboxConfig {
     #[serde(default)]
     pub when_idle: WhenIdle,
     /// Program and arguments that run when the pod has ended by itself and its folder is as it stays, in the network of
-    /// whoever made the pod. A shim that is killed or told to end runs nothing.
+    /// whoever made the pod. A shim that is killed or told to end runs nothing. `/proc/self/exe` is the program that made the pod.
     #[serde(default)]
     pub at_end: Vec<String>,
     /// The caller's own words; kept, not interpreted.

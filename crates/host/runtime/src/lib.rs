@@ -22,6 +22,7 @@ mod launch;
 mod log;
 mod pod_dir;
 mod prepare;
+mod program;
 mod recover;
 mod runtime;
 mod seccomp;

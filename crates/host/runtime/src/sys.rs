@@ -202,11 +202,11 @@ pub(crate) fn reset_signals() {
     }
 }
 
-/// Takes over descriptor 0, on which the shim is given its first connection.
-pub(crate) fn take_stdin() -> OwnedFd {
-    // SAFETY: called once, at the start of the shim, which never reads its standard input otherwise; the number is moved away
-    // from 0 and 0 is pointed to /dev/null by the caller.
-    unsafe { OwnedFd::from_raw_fd(libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 3)) }
+/// Takes over one of the shim's standard streams, in which it is given what it starts with.
+pub(crate) fn take_standard(number: i32) -> OwnedFd {
+    // SAFETY: called once for each at the start of the shim, which never uses them otherwise; what is there is moved away and the
+    // number pointed to /dev/null by the caller.
+    unsafe { OwnedFd::from_raw_fd(libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3)) }
 }
 
 /// Brings the loopback interface of the current network namespace up.

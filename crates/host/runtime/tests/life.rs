@@ -7,6 +7,7 @@ mod support;
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -298,16 +299,42 @@ fn what_is_to_run_at_the_end_runs_outside() {
     pod.container("main", "exit 0").start().unwrap();
     pod.sandbox.wait("main").unwrap();
     assert!(!file.exists(), "it ran while the pod was there");
-    // Its connection goes, and with it the shim.
-    let next = SandboxConfig {
+    leave_alone(&mut pod, &folder.path().join("next"));
+    until("it has run", || file.exists());
+    let own = fs::read_link("/proc/self/ns/net").unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap().trim(), own.to_str().unwrap());
+}
+
+/// Lets go of the pod, whose shim then ends by itself. Another in folder `next` takes its place in the value.
+fn leave_alone(pod: &mut Pod, next: &Path) {
+    let config = SandboxConfig {
         at_end: Vec::new(),
         id: format!("{}-next", pod.id),
         ..pod.sandbox.dir().config().unwrap()
     };
-    pod.sandbox = runtime().create(&folder.path().join("next"), &next).unwrap();
-    until("it has run", || file.exists());
-    let own = fs::read_link("/proc/self/ns/net").unwrap();
-    assert_eq!(fs::read_to_string(&file).unwrap().trim(), own.to_str().unwrap());
+    pod.sandbox = runtime().create(next, &config).unwrap();
+}
+
+#[test]
+fn what_is_to_run_at_the_end_can_be_the_program_that_made_the_pod() {
+    // Run at the end, this test finds here where to say so.
+    if let Some(file) = std::env::args().skip_while(|word| word != "--skip").nth(1) {
+        fs::write(file, std::env::current_exe().unwrap().to_str().unwrap()).unwrap();
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("program");
+    let name = "what_is_to_run_at_the_end_can_be_the_program_that_made_the_pod";
+    let words = ["/proc/self/exe", "--exact", name, "--skip", file.to_str().unwrap()];
+    let mut pod = Pod::with(|config| {
+        config.when_idle = WhenIdle::Remove;
+        config.at_end = words.map(str::to_owned).to_vec();
+    });
+    pod.container("main", "exit 0").start().unwrap();
+    pod.sandbox.wait("main").unwrap();
+    leave_alone(&mut pod, &folder.path().join("next"));
+    let own = std::env::current_exe().unwrap();
+    until("it has run", || fs::read_to_string(&file).is_ok_and(|text| Path::new(&text) == own));
 }
 
 #[test]

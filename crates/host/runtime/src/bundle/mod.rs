@@ -16,7 +16,7 @@ mod relay;
 use std::{
     io,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
     },
     path::PathBuf,
@@ -26,9 +26,9 @@ use std::{
 use oci_spec::runtime::Spec;
 
 use crate::{
-    client,
     error::{Context as _, Error, Result},
     pod_dir::write_text,
+    program,
 };
 use args::{Args, Flag, switch, value};
 
@@ -132,11 +132,11 @@ fn dispatch(context: &Context, command: &str, rest: &[String]) -> Result<i32> {
 
 /// Becomes the same program from a copy nothing in a container can write to. Gives why not.
 fn seal(args: &[String]) -> Error {
-    let sealed = match client::sealed("/proc/self/exe".as_ref()) {
+    let sealed = match program::sealed(program::OWN.as_ref()) {
         Ok(sealed) => sealed,
         Err(error) => return error,
     };
-    let error = Command::new(format!("/proc/self/fd/{}", sealed.as_raw_fd())).arg0(SEALED).args(args).exec();
+    let error = Command::new(program::path_of(&sealed)).arg0(SEALED).args(args).exec();
     Err::<(), _>(error).step("run", "the sealed program").err().unwrap_or_else(|| Error::gone("wharf-oci"))
 }
 

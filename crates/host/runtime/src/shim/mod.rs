@@ -11,6 +11,7 @@ use std::{
     ffi::OsStr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
+    process::Command,
     rc::Rc,
 };
 
@@ -27,6 +28,7 @@ use crate::{
     config::{Network, SandboxConfig, Share, WhenIdle},
     error::{Context, Error, Result},
     pod_dir::{PodDir, ShimFile, write_json},
+    program,
     seccomp::Filter,
     sys,
     wire::{Channel, Response},
@@ -49,8 +51,8 @@ pub fn entry() -> bool {
 }
 
 fn run(folder: &Path) -> i32 {
-    let mut first = Channel::new(sys::take_stdin());
-    match start(PodDir::at(folder)) {
+    let mut first = Channel::new(sys::take_standard(0));
+    match start(PodDir::at(folder), sys::take_standard(1)) {
         Ok(mut shim) => {
             first.queue(&Response::Hello { pid: std::process::id() as i32 }, Vec::new());
             shim.adopt(first);
@@ -76,16 +78,25 @@ struct Shim {
     /// The default system call filter, compiled once.
     filter: Option<Rc<Filter>>,
     stopping: bool,
-    /// The network this process was started in, kept for what runs at the end.
-    outside: Option<OwnedFd>,
+    /// What is needed for what runs at the end.
+    outside: Option<Outside>,
     /// Held for life: how others see that this shim lives.
     _lock: OwnedFd,
 }
 
-fn start(dir: PodDir) -> Result<Shim> {
+/// What this process was started with, kept for what runs at the end.
+struct Outside {
+    network: OwnedFd,
+    /// Whoever made the pod.
+    program: OwnedFd,
+}
+
+fn start(dir: PodDir, program: OwnedFd) -> Result<Shim> {
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .step("open", "/dev/null")?;
-    sys::put_at(null.as_fd(), 0).step("replace", "standard input")?;
+    for number in [0, 1] {
+        sys::put_at(null.as_fd(), number).step("replace standard stream", number)?;
+    }
     let ended_children = sys::child_signal_fd().step("watch for", "ended processes")?;
     rustix::process::setsid().step("begin", "a session")?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
@@ -108,10 +119,9 @@ fn start(dir: PodDir) -> Result<Shim> {
         true => None,
         false => {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-            Some(
-                rustix::fs::open("/proc/self/ns/net", flags, Mode::empty())
-                    .step("open", "/proc/self/ns/net")?,
-            )
+            let network = rustix::fs::open("/proc/self/ns/net", flags, Mode::empty())
+                .step("open", "/proc/self/ns/net")?;
+            Some(Outside { network, program })
         }
     };
     let listener = enter_namespaces(&config).and_then(|()| listen_in(&dir));
@@ -318,9 +328,13 @@ impl Shim {
         let (Some((program, args)), Some(outside)) = (self.config.at_end.split_first(), &self.outside) else {
             return;
         };
-        if sys::setns(outside.as_fd(), libc::CLONE_NEWNET).is_ok() {
+        if sys::setns(outside.network.as_fd(), libc::CLONE_NEWNET).is_ok() {
             sys::reset_signals();
-            let _ = std::process::Command::new(program).args(args).spawn();
+            let mut command = match program == program::OWN {
+                true => Command::new(program::path_of(&outside.program)),
+                false => Command::new(program),
+            };
+            let _ = command.args(args).spawn();
         }
     }
 }
