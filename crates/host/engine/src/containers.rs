@@ -253,6 +253,8 @@ impl Engine {
                 started_at: None,
                 exit: None,
                 warnings: Vec::new(),
+                oom_kills: 0,
+                forks_refused: 0,
             },
         };
         Ok(Container { id: id.clone(), pod: dir.config().ok(), dir, record, status })

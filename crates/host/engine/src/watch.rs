@@ -230,6 +230,8 @@ fn follow(dir: &PodDir, about: &About, mut started: bool, teller: &Teller) -> bo
     while let Ok(Some(event)) = events.wait() {
         match event {
             Event::Started { .. } => start(&mut started, None),
+            // The end tells of memory.
+            Event::OutOfMemory { .. } | Event::ForkRefused { .. } => {}
             Event::Exited { exit, .. } => {
                 start(&mut started, None);
                 about.tell_end(teller, &exit);

@@ -269,7 +269,9 @@ impl Worker {
                 }
             }
             Message::Answer { container, attempt, answer } => self.answered(&container, attempt, answer),
-            Message::Runtime(Event::Started { .. }) => {}
+            Message::Runtime(
+                Event::Started { .. } | Event::OutOfMemory { .. } | Event::ForkRefused { .. },
+            ) => {}
             Message::Runtime(Event::Exited { name, .. }) => self.exited(&name),
             Message::ShimGone(pid) => self.shim_gone(pid),
             Message::Removed(result) => self.removed(result),

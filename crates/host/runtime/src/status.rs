@@ -37,6 +37,12 @@ pub struct Status {
     /// What could not be done as asked but did not prevent the start.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// How often the kernel has killed one of its processes for want of memory, the first or another.
+    #[serde(default)]
+    pub oom_kills: u64,
+    /// How often it could not make a process or thread because it had as many as it may.
+    #[serde(default)]
+    pub forks_refused: u64,
 }
 
 /// How a program ended. The same text is kept as `exit.json` in the container's folder.
@@ -75,6 +81,9 @@ pub struct Stats {
     pub pids: u64,
     /// How often the kernel has killed one of its processes for want of memory.
     pub oom_kills: u64,
+    /// How often it could not make a process or thread because it had as many as it may.
+    #[serde(default)]
+    pub forks_refused: u64,
 }
 
 /// Something that happened in a pod.
@@ -85,6 +94,21 @@ pub enum Event {
     Started {
         /// The container.
         name: String,
+    },
+    /// A container has used up the memory it may have. Not more than ten times a second; the number counts on.
+    OutOfMemory {
+        /// The container.
+        name: String,
+        /// How many of its processes the kernel has killed for that; none more when it is set to stop them instead.
+        kills: u64,
+    },
+    /// A container could not make a process or thread because it had as many as it may. Not more than ten times a second; the
+    /// number counts on.
+    ForkRefused {
+        /// The container.
+        name: String,
+        /// How often that happened.
+        times: u64,
     },
     /// A container's program ended.
     Exited {

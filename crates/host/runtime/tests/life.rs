@@ -11,10 +11,13 @@ use std::{
     process::{Command, Stdio},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, Signal, kill_process},
+};
 use support::*;
 use wharf_runtime::{
-    ErrorKind, Event, ExecConfig, Phase, Runtime, SandboxConfig, SignalTo, Size, Stdin, WhenIdle,
+    ErrorKind, Event, Events, ExecConfig, Phase, Runtime, SandboxConfig, SignalTo, Size, Stdin, WhenIdle, oci,
 };
 
 const FOREVER: &str = "while :; do sleep 100; done";
@@ -125,6 +128,71 @@ fn a_lot_of_output_arrives_whole_in_log_and_attachment() {
     let files = wharf_runtime::log_files(&pod.log_path("seq"));
     let lines: usize = files.iter().map(|file| fs::read_to_string(file).unwrap().lines().count()).sum();
     assert_eq!(lines, 200_000);
+}
+
+/// The next event, which comes within bounds.
+fn next(events: &mut Events) -> Event {
+    let mut polled = [PollFd::new(&*events, PollFlags::IN)];
+    let deadline = Timespec::try_from(DEADLINE).unwrap();
+    assert_eq!(poll(&mut polled, Some(&deadline)), Ok(1), "in vain: an event");
+    events.wait().unwrap().expect("the shim lives")
+}
+
+#[test]
+fn what_the_kernel_denies_a_running_container_is_told() {
+    let pod = Pod::new();
+    let mut events = pod.sandbox.events().unwrap();
+    // What is killed, and what cannot fork, is not the first process, which goes on.
+    pod.container(
+        "a",
+        "tail /dev/zero; tail /dev/zero; echo twice; sh -c 'while sleep 100 & do :; done'; read x",
+    )
+    .stdin(Stdin::Open)
+    .options(|o| {
+        let memory = oci::LinuxMemoryBuilder::default().limit(16 << 20).build().unwrap();
+        o.resources.set_memory(Some(memory));
+        o.resources.set_pids(Some(oci::LinuxPidsBuilder::default().limit(6).build().unwrap()));
+    })
+    .start()
+    .unwrap();
+    let (mut kills, mut times) = (0, 0);
+    while kills < 2 || times == 0 {
+        match next(&mut events) {
+            Event::OutOfMemory { name, kills: now } => {
+                assert!(name == "a" && now > kills, "{kills} → {now}");
+                kills = now;
+            }
+            Event::ForkRefused { name, times: now } => {
+                assert!(name == "a" && now > times, "{times} → {now}");
+                times = now;
+            }
+            Event::Started { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    let status = pod.sandbox.status("a").unwrap();
+    assert_eq!((status.phase, status.oom_kills, status.forks_refused), (Phase::Running, 2, times));
+    assert_eq!(pod.sandbox.dir().status("a").unwrap(), status);
+    assert_eq!(pod.sandbox.stats("a").unwrap().forks_refused, times);
+    pod.sandbox.kill("a", 9, SignalTo::All).unwrap();
+    // Counted for whoever asks only now.
+    assert!(pod.sandbox.wait("a").unwrap().oom_killed);
+}
+
+#[test]
+fn what_ended_a_container_is_told_before_its_end() {
+    let pod = Pod::new();
+    let mut events = pod.sandbox.events().unwrap();
+    pod.container("a", "exec tail /dev/zero")
+        .options(|o| {
+            let memory = oci::LinuxMemoryBuilder::default().limit(16 << 20).build().unwrap();
+            o.resources.set_memory(Some(memory));
+        })
+        .start()
+        .unwrap();
+    assert_eq!(next(&mut events), Event::Started { name: "a".into() });
+    assert_eq!(next(&mut events), Event::OutOfMemory { name: "a".into(), kills: 1 });
+    assert!(matches!(next(&mut events), Event::Exited { exit, .. } if exit.oom_killed));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod devices;
 mod v1;
 mod v2;
+mod watch;
 
 use std::{
     borrow::Cow,
@@ -21,6 +22,8 @@ use crate::{
     error::{Context, Error, ErrorKind, Result},
     status::Stats,
 };
+
+pub(crate) use watch::{Denied, Watch};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -254,14 +257,6 @@ impl Cgroup {
             Version::V1 => v1::stats(|name| self.read(name)),
             Version::V2 => v2::stats(|name| self.read(name)),
         })
-    }
-
-    /// How often the kernel has killed one of its processes for want of memory.
-    pub(crate) fn oom_kills(&self) -> u64 {
-        match self.version {
-            Version::V1 => keyed(&self.read("memory.oom_control"), "oom_kill"),
-            Version::V2 => keyed(&self.read("memory.events"), "oom_kill"),
-        }
     }
 
     fn read(&self, name: &str) -> String {

@@ -13,6 +13,7 @@ use super::{
     ROOT, Setting,
     devices::{Rule, Rules},
     keyed, limit_of, number,
+    watch::Denied,
 };
 use crate::{
     error::{Context, Result},
@@ -248,5 +249,16 @@ pub(super) fn stats(read: impl Fn(&str) -> String) -> Stats {
         memory_limit: limit_of(&read("memory.limit_in_bytes")),
         pids: number(&read("pids.current")),
         oom_kills: keyed(&read("memory.oom_control"), "oom_kill"),
+        forks_refused: keyed(&read("pids.events"), "max"),
+    }
+}
+
+pub(super) fn denied(read: impl Fn(&str) -> String) -> Denied {
+    let memory = read("memory.oom_control");
+    Denied {
+        oom_kills: keyed(&memory, "oom_kill"),
+        forks: keyed(&read("pids.events"), "max"),
+        out_of_memory: keyed(&memory, "under_oom") == 1,
+        kills_nothing: keyed(&memory, "oom_kill_disable") == 1,
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxResources};
 
-use super::{ROOT, Setting, devices, keyed, limit_of, number};
+use super::{ROOT, Setting, devices, keyed, limit_of, number, watch::Denied};
 use crate::{
     error::{Context, Result},
     status::Stats,
@@ -149,5 +149,14 @@ pub(super) fn stats(read: impl Fn(&str) -> String) -> Stats {
         memory_limit: limit_of(&read("memory.max")),
         pids: number(&read("pids.current")),
         oom_kills: keyed(&read("memory.events"), "oom_kill"),
+        forks_refused: keyed(&read("pids.events"), "max"),
+    }
+}
+
+pub(super) fn denied(read: impl Fn(&str) -> String) -> Denied {
+    Denied {
+        oom_kills: keyed(&read("memory.events"), "oom_kill"),
+        forks: keyed(&read("pids.events"), "max"),
+        ..Denied::default()
     }
 }

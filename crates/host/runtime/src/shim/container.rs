@@ -8,15 +8,16 @@ use std::{
     },
     path::{Path, PathBuf},
     rc::Rc,
+    time::Instant,
 };
 
 use oci_spec::runtime::Process;
-use rustix::{pipe::PipeFlags, process::WaitStatus};
+use rustix::{event::PollFlags, pipe::PipeFlags, process::WaitStatus};
 use wharf_base::{Clock, SystemClock};
 
 use super::{Polled, code_of, output::Output};
 use crate::{
-    cgroup::{Cgroup, Doors},
+    cgroup::{Cgroup, Denied, Doors, Watch},
     config::{ContainerConfig, ExecConfig, Size, Stdin},
     error::{Context, Error, Result},
     launch::{self, Agent, Launch, Launched, Namespaces, Owner, Plan, TerminalPlan, Told, When},
@@ -24,7 +25,7 @@ use crate::{
     pod_dir::write_json,
     prepare::{self, Shares},
     seccomp::Filter,
-    status::{Exit, Phase, Status},
+    status::{Event, Exit, Phase, Status},
     sys,
 };
 
@@ -40,6 +41,10 @@ pub(super) struct Container {
     outputs: Vec<Output>,
     log: Option<LogWriter>,
     filter: Option<Rc<Filter>>,
+    /// Of what the kernel denies it, while it runs.
+    watch: Option<Watch>,
+    /// What has not been told of it yet.
+    news: Vec<Event>,
     /// Its last hooks have run.
     stopped: bool,
     /// Its end has been told to those who wait.
@@ -123,6 +128,8 @@ impl Container {
             started_at: None,
             exit: None,
             warnings: launched.warnings.clone(),
+            oom_kills: 0,
+            forks_refused: 0,
         };
         let container = Self {
             config,
@@ -136,6 +143,8 @@ impl Container {
             outputs: streams.outputs,
             log,
             filter,
+            watch: None,
+            news: Vec::new(),
             announced: false,
             stopped: false,
         };
@@ -304,13 +313,61 @@ impl Container {
         self.outputs.iter_mut().for_each(Output::flush);
     }
 
+    /// Begins to watch what the kernel denies it. Not on the way of its start: the kernel counts from the beginning.
+    pub(super) fn watch(&mut self) {
+        if self.status.phase == Phase::Running && self.watch.is_none() {
+            self.watch = Some(Watch::of(&self.cgroup));
+            self.look(false);
+        }
+    }
+
+    pub(super) fn notices(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
+        self.watch.iter().flat_map(Watch::notices)
+    }
+
+    /// When to look for what the kernel has denied it.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.watch.as_ref().and_then(Watch::due)
+    }
+
+    /// Looks for what the kernel has denied it.
+    pub(super) fn look(&mut self, noticed: bool) {
+        if let Some(watch) = &mut self.watch {
+            let denied = watch.look(noticed, Instant::now());
+            self.count(denied, noticed && denied.stops());
+        }
+    }
+
+    fn count(&mut self, denied: Denied, stopped: bool) {
+        let (status, name) = (&mut self.status, || self.config.name.clone());
+        let before = self.news.len();
+        if denied.oom_kills > status.oom_kills || stopped {
+            self.news.push(Event::OutOfMemory { name: name(), kills: denied.oom_kills });
+        }
+        if denied.forks > status.forks_refused {
+            self.news.push(Event::ForkRefused { name: name(), times: denied.forks });
+        }
+        (status.oom_kills, status.forks_refused) = (denied.oom_kills, denied.forks);
+        if self.news.len() > before {
+            // Told all the same when the disk is full.
+            let _ = self.save();
+        }
+    }
+
+    /// What has happened to it, to be told.
+    pub(super) fn take_news(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.news)
+    }
+
     /// Its first process has ended: writes down how, and gives its cgroup back.
     pub(super) fn ended(&mut self, status: WaitStatus) {
         let (code, signal) = code_of(status);
+        self.watch = None;
+        self.count(self.cgroup.denied(), false);
         let exit = Exit {
             code,
             signal,
-            oom_killed: self.cgroup.oom_kills() > 0,
+            oom_killed: self.status.oom_kills > 0,
             finished_at: SystemClock.now(),
             reason: None,
         };

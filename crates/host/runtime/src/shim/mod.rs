@@ -13,10 +13,11 @@ use std::{
     path::Path,
     process::Command,
     rc::Rc,
+    time::{Duration, Instant},
 };
 
 use rustix::{
-    event::{PollFd, PollFlags},
+    event::{PollFd, PollFlags, Timespec},
     fs::{Mode, OFlags},
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with},
@@ -199,6 +200,7 @@ enum Source {
     Connection(usize),
     Output { container: String, index: usize },
     Sink { container: String },
+    Notice { container: String },
 }
 
 impl Shim {
@@ -218,6 +220,7 @@ impl Shim {
             for (source, ready) in self.wait() {
                 self.act(source, ready);
             }
+            self.look_where_due();
         }
         self.leave();
     }
@@ -242,11 +245,15 @@ impl Shim {
                 sources.push(Source::Sink { container: name.clone() });
                 polled.push(PollFd::from_borrowed_fd(fd, PollFlags::OUT));
             }
+            for (fd, flags) in container.notices() {
+                sources.push(Source::Notice { container: name.clone() });
+                polled.push(PollFd::from_borrowed_fd(fd, flags));
+            }
         }
-        match rustix::event::poll(&mut polled, None) {
+        match rustix::event::poll(&mut polled, self.timeout().as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             // Out of kernel memory: nothing to do but to try again.
-            Err(_) => std::thread::sleep(std::time::Duration::from_millis(10)),
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
         }
         let ready: Vec<PollFlags> = polled.iter().map(PollFd::revents).collect();
         // Connections last, from the back: one that is closed moves those behind it.
@@ -260,6 +267,22 @@ impl Shim {
         found
     }
 
+    /// How long to wait at most: until what the kernel denies a container is to be looked at again.
+    fn timeout(&self) -> Option<Timespec> {
+        let due = self.containers.values().filter_map(Container::due).min()?;
+        // A millisecond late rather than too early, and then once more.
+        let left = due.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        Timespec::try_from(left).ok()
+    }
+
+    fn look_where_due(&mut self) {
+        for container in self.containers.values_mut() {
+            if container.due().is_some_and(|due| due <= Instant::now()) {
+                container.look(false);
+            }
+        }
+    }
+
     fn act(&mut self, source: Source, ready: PollFlags) {
         match source {
             Source::Children => self.reap(),
@@ -268,6 +291,11 @@ impl Shim {
             Source::Output { container, index } => {
                 if let Some(container) = self.containers.get_mut(&container) {
                     container.read_output(index);
+                }
+            }
+            Source::Notice { container } => {
+                if let Some(container) = self.containers.get_mut(&container) {
+                    container.look(true);
                 }
             }
             Source::Sink { container } => {

@@ -225,8 +225,14 @@ impl Shim {
         Ok(())
     }
 
-    /// Tells of every end that is complete: of a container once its output has been passed on.
+    /// Tells what has happened; of a container's end once its output has been passed on.
     pub(super) fn settle(&mut self) {
+        let mut news = Vec::new();
+        for container in self.containers.values_mut() {
+            container.watch();
+            news.extend(container.take_news());
+        }
+        news.iter().for_each(|event| self.publish(event));
         let mut ended = Vec::new();
         for (name, container) in &mut self.containers {
             if container.status().phase == Phase::Exited && !container.announced && container.drain() {
