@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
 # Warm start of a container: from the command to its end, `true` in the same image, run and removed.
 #
-#     bench/containers/start.sh [--runs 30] [--network none|host|bridge]
+#     bench/containers/start.sh [--runs 30] [--network none|host|bridge] [--at-once 1]
 #
+# With --at-once it is that many, started together, from the first command to the last end.
 # As root. WHARF names the binary. docker (its daemon runs here, on a data folder of its own) and podman take part
 # when they are installed: apt-get install -y docker.io podman
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 wharf=${WHARF:-${CARGO_TARGET_DIR:-target}/release/wharf}
-runs=30 network=none
+runs=30 network=none at_once=1
 while [ $# -gt 0 ]; do
     case $1 in
         --runs) runs=$2 ;;
         --network) network=$2 ;;
+        --at-once) at_once=$2 ;;
         *) echo "unknown option '$1'; see the head of $0" >&2; exit 2 ;;
     esac
     shift 2
@@ -42,17 +44,22 @@ else
 fi
 "$wharf" --data "$dir/wharf" image save -o "$dir/image.tar" base/bench
 
+together=
+if [ "$at_once" -gt 1 ]; then
+    seq "$at_once" >"$dir/each"
+    together="xargs -a $dir/each -P $at_once -I {} "
+fi
 harness=(python3 bench/measure.py --runs "$runs")
-commands=("wharf=$wharf --data $dir/wharf run --rm --network $network base/bench /bin/true")
+commands=("wharf=$together$wharf --data $dir/wharf run --rm --network $network base/bench /bin/true")
 
 peers "$network"
 if [ -n "${docker:-}" ]; then
     harness+=(--serve "docker=$docker_serve" --ready "$docker_ready" --prepare "${docker[*]} load -i $dir/image.tar")
-    commands+=("docker=${docker[*]} run --rm --network $network base/bench /bin/true")
+    commands+=("docker=$together${docker[*]} run --rm --network $network base/bench /bin/true")
 fi
 if [ -n "${podman:-}" ] && "${podman[@]}" load -qi "$dir/image.tar" >/dev/null; then
-    commands+=("podman=${podman[*]} run --rm --network $network ${podman_limits[*]} base/bench /bin/true")
+    commands+=("podman=$together${podman[*]} run --rm --network $network ${podman_limits[*]} base/bench /bin/true")
 fi
 
-echo "start of a container, image present, network $network, $runs runs each in turn, on $(nproc) processors"
+echo "start of a container, $at_once at once, image present, network $network, $runs runs each in turn, on $(nproc) processors"
 "${harness[@]}" "${commands[@]}"

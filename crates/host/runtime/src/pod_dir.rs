@@ -14,6 +14,7 @@ use std::{
         unix::fs::DirBuilderExt,
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::{
@@ -93,7 +94,7 @@ impl PodDir {
         else {
             return false;
         };
-        matches!(rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive), Err(Errno::WOULDBLOCK))
+        is_held(&lock)
     }
 
     /// Takes the lock a living shim holds. Nothing when a shim lives.
@@ -102,10 +103,14 @@ impl PodDir {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
         let lock = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600))
             .step("open the lock", path.display())?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(lock)),
-            Err(Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error).step("lock", path.display()),
+        loop {
+            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(lock)),
+                Err(Errno::WOULDBLOCK) if is_held(&lock) => return Ok(None),
+                // Only somebody who looks, and is gone in a moment.
+                Err(Errno::WOULDBLOCK) => std::thread::sleep(Duration::from_micros(100)),
+                Err(error) => return Err(error).step("lock", path.display()),
+            }
         }
     }
 
@@ -120,6 +125,13 @@ impl PodDir {
         let folder = rustix::fs::open(&self.0, flags, Mode::empty())?;
         act(Path::new(&format!("/proc/self/fd/{}/shim.sock", folder.as_raw_fd())))
     }
+}
+
+/// Whether somebody holds the lock for good. Those who look share it for a moment, and do not see each other.
+fn is_held(lock: &OwnedFd) -> bool {
+    let shared = rustix::fs::flock(lock, FlockOperation::NonBlockingLockShared);
+    let _ = rustix::fs::flock(lock, FlockOperation::Unlock);
+    shared == Err(Errno::WOULDBLOCK)
 }
 
 /// Makes a folder only its owner may enter, with its parents.

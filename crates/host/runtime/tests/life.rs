@@ -9,6 +9,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     path::Path,
     process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use rustix::{
@@ -17,7 +18,8 @@ use rustix::{
 };
 use support::*;
 use wharf_runtime::{
-    ErrorKind, Event, Events, ExecConfig, Phase, Runtime, SandboxConfig, SignalTo, Size, Stdin, WhenIdle, oci,
+    ErrorKind, Event, Events, ExecConfig, Phase, PodDir, Runtime, SandboxConfig, SignalTo, Size, Stdin,
+    WhenIdle, oci,
 };
 
 const FOREVER: &str = "while :; do sleep 100; done";
@@ -413,6 +415,35 @@ fn long_folder_names_do_not_matter() {
     let sandbox = runtime().create(&deep, &config).unwrap();
     assert!(runtime().open(&deep).unwrap().list().unwrap().is_empty());
     sandbox.shutdown().unwrap();
+}
+
+#[test]
+fn whoever_looks_keeps_no_shim_from_starting() {
+    let pod = Pod::new();
+    let config = pod.sandbox.dir().config().unwrap();
+    let dir = PodDir::at(pod.folder.path().join("watched"));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    dir.has_shim();
+                }
+            });
+        }
+        for _ in 0..20 {
+            let made = runtime().create(dir.path(), &config).and_then(|sandbox| {
+                let seen = dir.has_shim();
+                sandbox.shutdown().map(|()| seen)
+            });
+            let after = dir.has_shim();
+            if !matches!((&made, after), (Ok(true), false)) {
+                stop.store(true, Ordering::Relaxed);
+                panic!("while it lives: {made:?}, after: {after}");
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]
