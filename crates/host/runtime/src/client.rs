@@ -202,9 +202,12 @@ impl Sandbox for ShimSandbox {
         }
         private_folder(&folder)?;
         write_json(&folder.join("config.json"), config)?;
-        let created = self
-            .tell(&Request::Create { name: config.name.clone() })
-            .and_then(|()| self.status(&config.name));
+        let created =
+            self.call(&Request::Create { name: config.name.clone() }).and_then(|answer| match answer {
+                (Response::Status(status), _) => Ok(*status),
+                // A shim of an earlier version.
+                _ => self.status(&config.name),
+            });
         if created.is_err() {
             // Nothing of a container that never was stays.
             let _ = std::fs::remove_dir_all(&folder);

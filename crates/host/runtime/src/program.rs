@@ -82,7 +82,7 @@ pub(crate) fn sealed(program: &Path) -> Result<OwnedFd> {
 pub(crate) fn for_the_end(at_end: &[String]) -> Result<Stdio> {
     match at_end.first() {
         Some(program) if program == OWN => {
-            let own = rustix::fs::open(OWN, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+            let own = rustix::fs::open(OWN, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
             own.map(Stdio::from).step("open", OWN)
         }
         _ => Ok(Stdio::null()),

@@ -202,6 +202,12 @@ pub(crate) fn reset_signals() {
     }
 }
 
+/// Makes writing to a pipe nobody reads fail instead of ending the program.
+pub(crate) fn ignore_broken_pipes() {
+    // SAFETY: to ignore a signal runs no code of ours.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// Takes over one of the shim's standard streams, in which it is given what it starts with.
 pub(crate) fn take_standard(number: i32) -> OwnedFd {
     // SAFETY: called once for each at the start of the shim, which never uses them otherwise; what is there is moved away and the

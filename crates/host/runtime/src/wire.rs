@@ -28,7 +28,7 @@ use crate::{
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Request {
-    /// Creates the container whose description is in its folder.
+    /// Creates the container whose description is in its folder. Answered by how it is.
     Create { name: String },
     /// Starts the program of a created container.
     Start { name: String },

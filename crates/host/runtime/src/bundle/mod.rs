@@ -71,6 +71,8 @@ struct Context {
 
 /// The whole of the program `wharf-oci`. Gives its exit code.
 pub fn main() -> i32 {
+    // As every program of the standard library: whoever reads no further is an error, not an end.
+    crate::sys::ignore_broken_pipes();
     let inherited = (3..).take_while(|fd| crate::sys::is_open(*fd)).count() as u32;
     let mut context = Context { root: default_root(), log: log::Log::default(), inherited };
     let mut words = std::env::args();

@@ -258,7 +258,6 @@ pub(super) fn denied(read: impl Fn(&str) -> String) -> Denied {
     Denied {
         oom_kills: keyed(&memory, "oom_kill"),
         forks: keyed(&read("pids.events"), "max"),
-        out_of_memory: keyed(&memory, "under_oom") == 1,
-        kills_nothing: keyed(&memory, "oom_kill_disable") == 1,
+        stopped: keyed(&memory, "under_oom") == 1 && keyed(&memory, "oom_kill_disable") == 1,
     }
 }

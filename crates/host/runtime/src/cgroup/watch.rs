@@ -1,7 +1,6 @@
 //! Notice of what the kernel denies a container: memory, and further processes.
 //!
-//! A notice only says that there is something to see; what is told are the kernel's counters. On version 1 the notice of memory comes
-//! before the kill it announces.
+//! A notice only says that there is something to see; what is told are the kernel's counters.
 
 use std::{
     fs::{File, OpenOptions},
@@ -17,6 +16,9 @@ use super::{Cgroup, Version, v1, v2};
 /// After a notice the next is looked at no sooner: a program that forks without end must not keep its shim busy.
 const QUIET: Duration = Duration::from_millis(100);
 
+/// On version 1 the notice of memory comes before the kill it announces. For so long the kill is looked for.
+const FOLLOWS: Duration = Duration::from_secs(5);
+
 /// How often something was denied since the cgroup was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Denied {
@@ -24,17 +26,8 @@ pub(crate) struct Denied {
     pub(crate) oom_kills: u64,
     /// Processes and threads that could not be made for `pids.max`.
     pub(crate) forks: u64,
-    /// Memory has run out, and what the kernel does about it is still to come.
-    pub(crate) out_of_memory: bool,
-    /// The kernel does nothing about it: the cgroup is set so.
-    pub(crate) kills_nothing: bool,
-}
-
-impl Denied {
-    /// Whether its processes stand still until they get memory.
-    pub(crate) fn stops(&self) -> bool {
-        self.out_of_memory && self.kills_nothing
-    }
+    /// Its processes stand still for want of memory: the cgroup is set so that none is killed.
+    pub(crate) stopped: bool,
 }
 
 /// Watches one cgroup. What the kernel does not offer is not watched.
@@ -43,6 +36,8 @@ pub(crate) struct Watch {
     pids: Option<File>,
     cgroup: Cgroup,
     quiet_until: Option<Instant>,
+    /// A kill may still come until then.
+    follow_until: Option<Instant>,
 }
 
 impl Watch {
@@ -56,6 +51,7 @@ impl Watch {
             pids: File::open(cgroup.file("pids.events")).ok(),
             cgroup: cgroup.clone(),
             quiet_until: None,
+            follow_until: None,
         };
         watch.hear();
         watch
@@ -79,24 +75,27 @@ impl Watch {
 
     /// Looks, after a notice or because it is due.
     pub(crate) fn look(&mut self, noticed: bool, now: Instant) -> Denied {
-        self.hear();
-        let denied = self.cgroup.denied();
-        let more = noticed || (denied.out_of_memory && !denied.stops());
-        self.quiet_until = more.then_some(now + QUIET);
-        denied
+        if self.hear() {
+            self.follow_until = Some(now + FOLLOWS);
+        }
+        let follows = self.follow_until.is_some_and(|until| now < until);
+        self.quiet_until = (noticed || follows).then_some(now + QUIET);
+        self.cgroup.denied()
     }
 
-    /// Takes the notices: the kernel gives the next only then.
-    fn hear(&self) {
+    /// Takes the notices: the kernel gives the next only then. Whether one was of a kill to come.
+    fn hear(&self) -> bool {
         let mut buffer = [0; 256];
-        if let Some(memory) = &self.memory {
-            let _ = match self.cgroup.version {
-                Version::V1 => rustix::io::read(memory, &mut buffer),
-                Version::V2 => rustix::io::pread(memory, &mut buffer, 0),
-            };
-        }
         if let Some(pids) = &self.pids {
             let _ = rustix::io::pread(pids, &mut buffer, 0);
+        }
+        match (&self.memory, self.cgroup.version) {
+            (Some(memory), Version::V1) => rustix::io::read(memory, &mut buffer).is_ok(),
+            (Some(memory), Version::V2) => {
+                let _ = rustix::io::pread(memory, &mut buffer, 0);
+                false
+            }
+            (None, _) => false,
         }
     }
 }
@@ -137,18 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn version_1_counts_kills_beside_their_announcement() {
+    fn version_1_counts_kills_and_knows_who_stands_still() {
         let read = from(&[
             ("memory.oom_control", "oom_kill_disable 0\nunder_oom 1\noom_kill 2\n"),
             ("pids.events", "max 9\n"),
         ]);
-        let expected = Denied { oom_kills: 2, forks: 9, out_of_memory: true, kills_nothing: false };
-        assert_eq!(v1::denied(read), expected);
+        assert_eq!(v1::denied(read), Denied { oom_kills: 2, forks: 9, stopped: false });
         let read = from(&[("memory.oom_control", "oom_kill_disable 1\nunder_oom 1\noom_kill 0\n")]);
-        assert_eq!(
-            v1::denied(read),
-            Denied { out_of_memory: true, kills_nothing: true, ..Denied::default() }
-        );
+        assert_eq!(v1::denied(read), Denied { stopped: true, ..Denied::default() });
     }
 
     #[test]

@@ -334,7 +334,7 @@ impl Container {
     pub(super) fn look(&mut self, noticed: bool) {
         if let Some(watch) = &mut self.watch {
             let denied = watch.look(noticed, Instant::now());
-            self.count(denied, noticed && denied.stops());
+            self.count(denied, noticed && denied.stopped);
         }
     }
 

@@ -108,7 +108,10 @@ impl Shim {
 
     fn carry_out(&mut self, index: usize, request: Request, fds: Vec<OwnedFd>) -> Result<Answer> {
         match request {
-            Request::Create { name } => self.create(&name)?,
+            Request::Create { name } => {
+                self.create(&name)?;
+                return Ok(Response::Status(Box::new(self.container(&name)?.status().clone())).into());
+            }
             Request::Start { name } => {
                 self.container(&name)?.start()?;
                 self.publish(&Event::Started { name });
