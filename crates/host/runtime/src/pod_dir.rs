@@ -130,8 +130,14 @@ impl PodDir {
 /// Whether somebody holds the lock for good. Those who look share it for a moment, and do not see each other.
 fn is_held(lock: &OwnedFd) -> bool {
     let shared = rustix::fs::flock(lock, FlockOperation::NonBlockingLockShared);
-    let _ = rustix::fs::flock(lock, FlockOperation::Unlock);
+    unlock(lock);
     shared == Err(Errno::WOULDBLOCK)
+}
+
+/// Gives the lock back. To close it is not enough: a process another thread forks has a copy of it until its program runs.
+pub(crate) fn unlock(lock: &OwnedFd) {
+    // Fails for no lock that could be taken.
+    let _ = rustix::fs::flock(lock, FlockOperation::Unlock);
 }
 
 /// Makes a folder only its owner may enter, with its parents.

@@ -5,7 +5,7 @@ use wharf_base::{Clock, SystemClock};
 use crate::{
     cgroup::Cgroup,
     error::Result,
-    pod_dir::{PodDir, write_json},
+    pod_dir::{PodDir, unlock, write_json},
     status::{Exit, Phase, Status},
 };
 
@@ -14,7 +14,13 @@ const REASON: &str = "the shim that held the container was killed";
 
 pub(crate) fn clean_up(dir: &PodDir) -> Result<Vec<String>> {
     // Held to the end, so that no shim is started meanwhile.
-    let Some(_lock) = dir.lock()? else { return Ok(Vec::new()) };
+    let Some(lock) = dir.lock()? else { return Ok(Vec::new()) };
+    let ended = put_in_order(dir);
+    unlock(&lock);
+    ended
+}
+
+fn put_in_order(dir: &PodDir) -> Result<Vec<String>> {
     let mut ended = Vec::new();
     for name in dir.containers() {
         match dir.status(&name) {

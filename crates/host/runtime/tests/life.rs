@@ -447,6 +447,31 @@ fn whoever_looks_keeps_no_shim_from_starting() {
 }
 
 #[test]
+fn whoever_forks_meanwhile_keeps_no_shim_from_starting() {
+    let pod = Pod::new();
+    let config = pod.sandbox.dir().config().unwrap();
+    let folder = pod.folder.path().join("again");
+    fs::create_dir(&folder).unwrap();
+    let stop = AtomicBool::new(false);
+    let made = std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let _ = Command::new("/bin/true").status();
+                }
+            });
+        }
+        let made: Result<(), _> = (0..100).try_for_each(|_| {
+            runtime().clean_up(&folder)?;
+            runtime().create(&folder, &config)?.shutdown()
+        });
+        stop.store(true, Ordering::Relaxed);
+        made
+    });
+    made.unwrap();
+}
+
+#[test]
 fn a_second_shim_is_refused() {
     let pod = Pod::new();
     let config = pod.sandbox.dir().config().unwrap();
