@@ -15,7 +15,9 @@ runs=50
 [ -x "$wharf" ] || { echo "there is no $wharf: cargo build --release -p wharf-runtime, or name one by WHARF_OCI" >&2; exit 1; }
 
 dir=$(mktemp -d /var/tmp/wharf-bench.XXXXXX)
-trap 'rm -rf "$dir"' EXIT
+# Where each keeps its containers' state: in memory, as they do by default.
+state=$(mktemp -d /run/wharf-bench.XXXXXX)
+trap 'rm -rf "$dir" "$state"' EXIT
 mkdir -p "$dir/rootfs/bin"
 cp "$(command -v busybox)" "$dir/rootfs/bin/busybox"
 ln -s busybox "$dir/rootfs/bin/true"
@@ -26,8 +28,8 @@ sed -i 's/"terminal": true/"terminal": false/; s/"sh"/"\/bin\/true"/; s/"ociVers
 commands=()
 for runtime in "wharf-oci=$wharf" "runc=$(command -v runc || true)" "crun=$(command -v crun || true)"; do
     name=${runtime%%=*} path=${runtime#*=}
-    if [ -n "$path" ] && "$path" --root "$dir/$name" run --bundle "$dir" "bench-$name" >/dev/null 2>"$dir/error"; then
-        commands+=("$name=$path --root $dir/$name run --bundle $dir bench-$name")
+    if [ -n "$path" ] && "$path" --root "$state/$name" run --bundle "$dir" "bench-$name" >/dev/null 2>"$dir/error"; then
+        commands+=("$name=$path --root $state/$name run --bundle $dir bench-$name")
     elif [ -n "$path" ]; then
         echo "$name does not run here: $(tail -1 "$dir/error")" >&2
     fi

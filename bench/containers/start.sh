@@ -49,7 +49,7 @@ if [ "$at_once" -gt 1 ]; then
     seq "$at_once" >"$dir/each"
     together="xargs -a $dir/each -P $at_once -I {} "
 fi
-harness=(python3 bench/measure.py --runs "$runs")
+harness=(python3 bench/measure.py --runs "$runs" --warmup "$((at_once > 1 ? 1 : 3))")
 commands=("wharf=$together$wharf --data $dir/wharf run --rm --network $network base/bench /bin/true")
 
 peers "$network"
