@@ -253,6 +253,19 @@ fn what_happens_is_told(docker: &Docker) {
     ]);
     let told: Vec<&str> = told.lines().map(|line| line.trim_end_matches(" <no value>").trim()).collect();
     assert_eq!(told, ["create", "start", "die 9", "destroy"]);
+    // Also of a process beside the first, while that one lives.
+    let hog = "python3 -c 'x = bytearray(1 << 28); x[:] = b\"1\" * len(x)'; sleep 1000";
+    docker.said(&["run", "-d", "--name", "hungry", "--memory", "32m", IMAGE, "sh", "-c", hog]);
+    support::until("it is told of", || {
+        let until =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs().to_string();
+        let filters = ["--filter", "container=hungry", "--filter", "event=oom", "--format", "{{.Action}}"];
+        let words = [&["events", "--since", &since, "--until", &until], &filters[..]].concat();
+        let told = docker.said(&words);
+        if told == "oom" { Ok(()) } else { Err(told) }
+    });
+    assert_eq!(docker.said(&["inspect", "-f", "{{.State.Status}}", "hungry"]), "running");
+    docker.said(&["rm", "-f", "hungry"]);
 }
 
 /// Names, limits, devices, filters and files of other containers.

@@ -117,7 +117,7 @@ impl Engine {
         let made = names::reserve(&self.root, &id, name).and_then(|name| {
             let image = match &spec.rootfs {
                 Some(folder) => image::from_directory(folder)?,
-                None => image::hold(self.data(), &spec.image, &id)?,
+                None => image::hold(self.data(), &spec.image, &id, spec.auto_remove)?,
             };
             let record = Record {
                 id: id.clone(),

@@ -77,9 +77,15 @@ pub(crate) fn release(data: &Path, id: &ContainerId) -> Result<()> {
     Ok(())
 }
 
-/// An image of the platform's store, which keeps it as long as the container is there.
-pub(crate) fn hold(data: &Path, name: &str, id: &ContainerId) -> Result<Image> {
-    Ok(reduced(name, Store::open(data.join("images"))?.hold(name, &lease(id))?))
+/// An image of the platform's store, which keeps it as long as the container is there. One that removes itself is not there
+/// any more once the machine has stopped.
+pub(crate) fn hold(data: &Path, name: &str, id: &ContainerId, removes_itself: bool) -> Result<Image> {
+    let store = Store::open(data.join("images"))?;
+    let held = match removes_itself {
+        true => store.hold_for_now(name, &lease(id)),
+        false => store.hold(name, &lease(id)),
+    };
+    Ok(reduced(name, held?))
 }
 
 /// An image of the platform's store.

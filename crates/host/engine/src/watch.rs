@@ -217,6 +217,7 @@ fn follow(dir: &PodDir, about: &About, mut started: bool, teller: &Teller) -> bo
         about.tell_end(teller, &exit);
         return true;
     };
+    let mut told = false;
     // It may have been started, and have ended, before.
     if let Ok(status) = dir.status(MAIN)
         && status.started_at.is_some()
@@ -226,15 +227,23 @@ fn follow(dir: &PodDir, about: &About, mut started: bool, teller: &Teller) -> bo
             about.tell_end(teller, &exit);
             return true;
         }
+        if status.oom_kills > 0 {
+            told = true;
+            about.tell(teller, "oom", SystemClock.now(), None);
+        }
     }
     while let Ok(Some(event)) = events.wait() {
         match event {
             Event::Started { .. } => start(&mut started, None),
-            // The end tells of memory.
+            // Whichever of its processes was killed.
+            Event::OutOfMemory { kills, .. } if kills > 0 => {
+                told = true;
+                about.tell(teller, "oom", SystemClock.now(), None);
+            }
             Event::OutOfMemory { .. } | Event::ForkRefused { .. } => {}
             Event::Exited { exit, .. } => {
                 start(&mut started, None);
-                about.tell_end(teller, &exit);
+                about.tell_end(teller, &Exit { oom_killed: exit.oom_killed && !told, ..exit });
                 break;
             }
         }

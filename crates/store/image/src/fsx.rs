@@ -107,19 +107,27 @@ pub(crate) fn sweep_temps(dir: &Path) -> Result<()> {
 /// Writes `bytes` to `path` so that a reader sees the old or the new content, never a mix, and the
 /// new one survives a power cut once this returns.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, bytes, true)?;
+    sync_dir(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// As [`replace_file`], for what is of no use once the machine has stopped: nothing is flushed.
+pub(crate) fn replace_file_for_now(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, bytes, false)
+}
+
+fn replace(path: &Path, bytes: &[u8], flush: bool) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let temp = dir.join(format!(".{}.tmp", random_hex(8)));
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temp)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
+        if flush {
+            file.sync_all()?;
+        }
         fs::rename(&temp, path)
     };
-    if let Err(e) = write() {
-        fs::remove_file(&temp).ok();
-        return Err(e).at("write", path);
-    }
-    sync_dir(dir)
+    write().inspect_err(|_| drop(fs::remove_file(&temp))).at("write", path)
 }
 
 pub(crate) fn sync_dir(dir: &Path) -> Result<()> {

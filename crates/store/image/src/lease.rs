@@ -12,6 +12,10 @@ use crate::{
     fsx,
 };
 
+fn lines(manifests: &[Digest]) -> String {
+    manifests.iter().map(|digest| format!("{digest}\n")).collect()
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Leases {
     dir: PathBuf,
@@ -39,8 +43,12 @@ impl Leases {
     }
 
     pub(crate) fn set(&self, name: &str, manifests: &[Digest]) -> Result<()> {
-        let lines: String = manifests.iter().map(|digest| format!("{digest}\n")).collect();
-        fsx::replace_file(&self.path(name)?, lines.as_bytes())
+        fsx::replace_file(&self.path(name)?, lines(manifests).as_bytes())
+    }
+
+    /// Until the machine stops. What is left of it then holds nothing, or what it held.
+    pub(crate) fn set_for_now(&self, name: &str, manifests: &[Digest]) -> Result<()> {
+        fsx::replace_file_for_now(&self.path(name)?, lines(manifests).as_bytes())
     }
 
     pub(crate) fn remove(&self, name: &str) -> Result<()> {

@@ -404,11 +404,25 @@ impl Store {
 
     /// As [`Store::resolve`], with a lease that begins before a collection could take anything of the image.
     pub fn hold(&self, text: &str, lease: &str) -> Result<ResolvedImage> {
+        self.held(text, lease, Leases::set)
+    }
+
+    /// As [`Store::hold`], for who does not outlive the machine: the lease is not flushed to disk.
+    pub fn hold_for_now(&self, text: &str, lease: &str) -> Result<ResolvedImage> {
+        self.held(text, lease, Leases::set_for_now)
+    }
+
+    fn held(
+        &self,
+        text: &str,
+        lease: &str,
+        set: impl FnOnce(&Leases, &str, &[Digest]) -> Result<()>,
+    ) -> Result<ResolvedImage> {
         let (reference, target) = self.find(text)?;
         {
             // A collection under way has read the leases already.
             let _none = fsx::lock(&self.data_dir.join("gc.lock"), FlockOperation::LockShared)?;
-            self.lease(lease, &[self.manifest(&target)?.0])?;
+            set(&self.leases, lease, &[self.manifest(&target)?.0])?;
         }
         match self.resolve_descriptor(&target) {
             Ok(image) => Ok(ResolvedImage { reference, ..image }),

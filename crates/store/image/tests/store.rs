@@ -96,7 +96,9 @@ fn collection_removes_only_what_nothing_reaches() {
     let target = store.find("a").unwrap().1;
     assert_eq!(store.holders(&target).unwrap(), [""; 0]);
     store.hold("a", "container-2").unwrap();
-    assert_eq!(store.holders(&target).unwrap(), ["container-2"]);
+    store.hold_for_now("a", "container-4").unwrap();
+    assert_eq!(store.holders(&target).unwrap(), ["container-2", "container-4"]);
+    store.release("container-4").unwrap();
     assert!(store.hold("gone", "container-3").is_err());
     assert_eq!(store.leases().unwrap().len(), 2, "a lease of what is not there");
     store.release("container-1").unwrap();

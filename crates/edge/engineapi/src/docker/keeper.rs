@@ -4,7 +4,10 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     os::fd::{AsFd as _, AsRawFd, OwnedFd, RawFd},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -56,6 +59,8 @@ pub(super) struct Live {
     failures: Mutex<u32>,
     /// What checks its health, until it ends.
     health: Mutex<Option<AbortHandle>>,
+    /// That this run wanted for memory has been told.
+    out_of_memory: AtomicBool,
 }
 
 impl Live {
@@ -167,6 +172,7 @@ impl Keeper {
                 ends: watch::Sender::new(Ends::default()),
                 failures: Mutex::new(0),
                 health: Mutex::default(),
+                out_of_memory: AtomicBool::new(false),
             })
         };
         Arc::clone(live.entry(id.clone()).or_insert_with(new))
@@ -176,6 +182,8 @@ impl Keeper {
     fn hear(self: &Arc<Self>, news: News) {
         let own = match news.action {
             "destroy" => locked(&self.owned).remove(&news.id),
+            // Only who listens to the runtime hears of it before the end.
+            "oom" => self.live(&news.id).out_of_memory.swap(true, Ordering::Relaxed),
             _ => locked(&self.owned).contains(&news.id),
         };
         if own {
@@ -230,6 +238,7 @@ impl Keeper {
     /// Starts a container, joins those who wait for it, and waits for its end in the background. Blocks.
     pub(super) fn start_container(self: &Arc<Self>, record: &Record) -> Result<Vec<String>, Failure> {
         let live = self.live(&record.id);
+        live.out_of_memory.store(false, Ordering::Relaxed);
         // From here on its news are told here.
         locked(&self.owned).insert(record.id.clone());
         self.engine.change(&record.id, |record| record.stopped = false)?;
@@ -273,7 +282,7 @@ impl Keeper {
                 }
             }
         };
-        if exit.oom_killed {
+        if exit.oom_killed && !self.live(&record.id).out_of_memory.swap(true, Ordering::Relaxed) {
             self.tell_of(&record, "oom", &[]);
         }
         self.tell_of(&record, "die", &[("exitCode", exit.code.to_string())]);
