@@ -31,7 +31,7 @@ class Platform:
     def __init__(self, folder):
         self.data = os.path.join(folder, "data")
         self.log = open(os.path.join(folder, "log"), "wb")
-        self.process = subprocess.Popen([WHARF, "up", "--data", self.data, "--ports", "auto"], stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen([WHARF, "up", "--data", self.data, "--ports", "auto", "--drain"], stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
         while not os.path.exists(os.path.join(self.data, "docker.sock")):
             if self.process.poll() is not None or time.monotonic() > deadline:
