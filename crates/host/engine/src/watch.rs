@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
@@ -79,8 +79,12 @@ struct Known {
     about: Option<About>,
     /// Somebody follows it.
     followed: Arc<AtomicBool>,
-    /// The start that was told last.
-    started: Option<Timestamp>,
+    /// The start that was told last, which its follower writes down: it may begin and end between two looks.
+    started: Arc<Mutex<Option<Timestamp>>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Follows containers that are new or run again, and tells of those that are gone.
@@ -93,30 +97,31 @@ fn look(engine: &Engine, known: &mut BTreeMap<ContainerId, Known>, teller: &Tell
         if entry.about.is_none() {
             entry.about = engine.record(id).ok().map(|record| About::of(&record));
         }
-        let started = dir.status(MAIN).ok().and_then(|status| status.started_at);
-        if first {
-            entry.started = started;
-        }
-        if entry.followed.load(Ordering::Relaxed) {
-            // Its follower tells of its start.
-            entry.started = started.or(entry.started);
+        // Its follower tells of its start.
+        if entry.followed.load(Ordering::Acquire) {
             continue;
         }
+        let started = dir.status(MAIN).ok().and_then(|status| status.started_at);
+        let before = match first {
+            true => started,
+            false => *locked(&entry.started),
+        };
+        *locked(&entry.started) = before;
         let runs = dir.has_shim() && !dir.status(MAIN).is_ok_and(|status| status.phase == Phase::Exited);
-        let again = started.is_some() && started != entry.started;
+        let again = started.is_some() && started != before;
         if (new && !first) || runs || again {
             entry.followed.store(true, Ordering::Relaxed);
             let told = Told {
                 create: !new || first,
                 // One that ran before is told of from its end on.
-                start: entry.started.is_some() && started == entry.started,
+                start: before.is_some() && started == before,
+                started: Arc::clone(&entry.started),
             };
-            entry.started = started.or(entry.started);
             let follower = Follower { engine: engine.clone(), id: id.clone(), told, teller: teller.clone() };
             let followed = Arc::clone(&entry.followed);
             std::thread::spawn(move || {
                 follower.run();
-                followed.store(false, Ordering::Relaxed);
+                followed.store(false, Ordering::Release);
             });
         }
     }
@@ -170,6 +175,8 @@ impl About {
 struct Told {
     create: bool,
     start: bool,
+    /// The start that was told last.
+    started: Arc<Mutex<Option<Timestamp>>>,
 }
 
 /// Follows a container that is being made or started, to its end.
@@ -192,7 +199,7 @@ impl Follower {
                     about.tell(&self.teller, "create", about.created_at, None);
                 }
                 let made = dir.has_shim() || dir.status(MAIN).is_ok();
-                if made && follow(&dir, about, self.told.start, &self.teller) {
+                if made && follow(&dir, about, &self.told, &self.teller) {
                     return;
                 }
             }
@@ -202,8 +209,13 @@ impl Follower {
 }
 
 /// Tells of a container until it ends; false when its shim cannot be reached yet.
-fn follow(dir: &PodDir, about: &About, mut started: bool, teller: &Teller) -> bool {
+fn follow(dir: &PodDir, about: &About, told: &Told, teller: &Teller) -> bool {
+    let mut started = told.start;
     let start = |started: &mut bool, at: Option<Timestamp>| {
+        let at = at.or_else(|| dir.status(MAIN).ok()?.started_at);
+        if at.is_some() {
+            *locked(&told.started) = at;
+        }
         if !std::mem::replace(started, true) {
             about.tell(teller, "start", at.unwrap_or_else(|| SystemClock.now()), None);
         }
@@ -217,7 +229,7 @@ fn follow(dir: &PodDir, about: &About, mut started: bool, teller: &Teller) -> bo
         about.tell_end(teller, &exit);
         return true;
     };
-    let mut told = false;
+    let mut told_of_memory = false;
     // It may have been started, and have ended, before.
     if let Ok(status) = dir.status(MAIN)
         && status.started_at.is_some()
@@ -228,7 +240,7 @@ fn follow(dir: &PodDir, about: &About, mut started: bool, teller: &Teller) -> bo
             return true;
         }
         if status.oom_kills > 0 {
-            told = true;
+            told_of_memory = true;
             about.tell(teller, "oom", SystemClock.now(), None);
         }
     }
@@ -237,13 +249,13 @@ fn follow(dir: &PodDir, about: &About, mut started: bool, teller: &Teller) -> bo
             Event::Started { .. } => start(&mut started, None),
             // Whichever of its processes was killed.
             Event::OutOfMemory { kills, .. } if kills > 0 => {
-                told = true;
+                told_of_memory = true;
                 about.tell(teller, "oom", SystemClock.now(), None);
             }
             Event::OutOfMemory { .. } | Event::ForkRefused { .. } => {}
             Event::Exited { exit, .. } => {
                 start(&mut started, None);
-                about.tell_end(teller, &Exit { oom_killed: exit.oom_killed && !told, ..exit });
+                about.tell_end(teller, &Exit { oom_killed: exit.oom_killed && !told_of_memory, ..exit });
                 break;
             }
         }
