@@ -406,7 +406,7 @@ fn health(docker: &Docker, platform: &mut Platform) {
     let last = docker.said(&[
         "inspect",
         "-f",
-        "{{(index .State.Health.Log 0).ExitCode}} {{len .State.Health.Log}}",
+        "{{(index .State.Health.Log 4).ExitCode}} {{len .State.Health.Log}}",
         "patient",
     ]);
     assert_eq!(last, "1 5");
@@ -459,6 +459,26 @@ fn files_as_archives(docker: &Docker, platform: &Platform) {
     assert!(
         docker.refused(&["commit", "-c", "RUN x", "tree"]).1.contains("run is not a valid change command")
     );
+    // SDKs send a configuration that says nothing.
+    let output = Command::new("curl")
+        .args(["-sf", "-X", "POST", "-H", "Content-Type: application/json", "-d", "{}", "--unix-socket"])
+        .arg(platform.data().join("docker.sock"))
+        .arg("http://localhost/commit?container=tree&repo=silent&tag=1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", lossy(&output.stderr));
+    assert!(docker.said(&["inspect", "-f", "{{.Config.Cmd}}", "silent:1"]).contains("mkdir /tree"));
+    // What cannot be changed gets no name.
+    docker.refused(&["commit", "-c", "ENV", "tree", "broken:1"]);
+    assert_eq!(docker.said(&["images", "-q", "broken"]), "");
+    docker.said(&["create", "--name", "fixed", "--read-only", "-v", "kept:/v", IMAGE, "true"]);
+    let file = folder.join("a");
+    docker.said(&["cp", file.to_str().unwrap(), "fixed:/v/x"]);
+    for place in ["fixed:/x", "fixed:/vx"] {
+        let (_, said) = docker.refused(&["cp", file.to_str().unwrap(), place]);
+        assert!(said.contains("container rootfs is marked read-only"), "{said}");
+    }
+    docker.said(&["rm", "fixed"]);
     docker.said(&["rm", "-v", "tree"]);
     docker.said(&["volume", "rm", "kept"]);
 }

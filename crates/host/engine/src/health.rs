@@ -18,6 +18,8 @@ use crate::{
 /// What is taken where nothing is said, as docker does.
 const INTERVAL: Duration = Duration::from_secs(30);
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// No time is shorter.
+const LEAST: Duration = Duration::from_millis(1);
 const START_INTERVAL: Duration = Duration::from_secs(5);
 const RETRIES: u32 = 3;
 /// Results that are kept, and bytes of what each said.
@@ -128,7 +130,9 @@ impl Check {
         };
         let time = |own: i64, image: i64, default: Duration| {
             let given = [own, image].into_iter().filter_map(|nanos| u64::try_from(nanos).ok());
-            given.filter(|nanos| *nanos > 0).map(Duration::from_nanos).next().unwrap_or(default)
+            let given = given.filter(|nanos| *nanos > 0).map(Duration::from_nanos).next();
+            // Images of others may ask for checks without a pause.
+            given.map_or(default, |given| given.max(LEAST))
         };
         let mut retries = [given.retries, image.retries].into_iter().filter_map(|n| u32::try_from(n).ok());
         Some(Self {

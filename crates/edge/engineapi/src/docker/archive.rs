@@ -11,13 +11,12 @@ use http::{HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::json;
 use tokio::sync::mpsc;
-use wharf_build::{BuildRequest, Builder, Context, DockerfileSource};
 use wharf_engine::{
     Container, MAIN, Record,
     archive::{Folder, Kind, Source, There, owner_of},
 };
 use wharf_http::Body;
-use wharf_image::{Archived, ContainerConfig, Descriptor, Reference, Store, UnpackOptions, unpack_into};
+use wharf_image::{Archived, ContainerConfig, Reference, UnpackOptions, unpack_into};
 
 use super::{
     Call, Docker,
@@ -39,8 +38,8 @@ impl Docker {
             let input = reader_of(call.body);
             return blocking(move || {
                 let spec = &container.record.spec;
-                if spec.read_only && !spec.mounts.iter().any(|mount| path.starts_with(mount.target.as_str()))
-                {
+                let below = |target: &str| std::path::Path::new(&path).starts_with(target);
+                if spec.read_only && !spec.mounts.iter().any(|mount| below(&mount.target)) {
                     return Err(Failure::bad("container rootfs is marked read-only"));
                 }
                 let found =
@@ -149,16 +148,7 @@ impl Docker {
     pub(super) async fn commit(&self, mut call: Call) -> Reply {
         let id = call.query.get("container").ok_or_else(|| Failure::bad("no container is named"))?.to_owned();
         let given: Option<ContainerConfig> = call.json().await?;
-        let changes = changes(&call.query.all("changes"))?;
-        let builder = match changes.is_empty() {
-            true => None,
-            false => Some(self.builder.clone().ok_or_else(|| Failure::not_supported("there is no builder"))?),
-        };
-        let name = match (call.query.get("repo"), call.query.get("tag")) {
-            (None, _) => None,
-            (Some(repository), None) => Some(repository.parse::<Reference>()?),
-            (Some(repository), Some(tag)) => Some(format!("{repository}:{tag}").parse()?),
-        };
+        let change = self.change(&call.query, "committed")?;
         let (comment, author) =
             (call.query.get("comment").map(str::to_owned), call.query.get("author").map(str::to_owned));
         let pause = call.query.get("pause").is_none() || call.query.flag("pause");
@@ -175,7 +165,8 @@ impl Docker {
             let made = base.and_then(|base| {
                 let layer = images.add_layer_from(&upper, wharf_image::Compression::None, None)?;
                 let mut config = base.config.clone();
-                config.config = given.unwrap_or_else(|| committed(&container.record, config.config));
+                let own = committed(&container.record, config.config);
+                config.config = given.map_or(own.clone(), |given| completed(given, own));
                 config.created = Some(wharf_base::Clock::now(&wharf_base::SystemClock).to_nano());
                 config.author = author.or(config.author);
                 config.history.push(wharf_image::History {
@@ -189,17 +180,7 @@ impl Docker {
             if let Some(sandbox) = &held {
                 sandbox.unpause(MAIN)?;
             }
-            let made = made?;
-            let names = match name {
-                Some(name) => vec![name],
-                // Without a name it would go with the next collection.
-                None => vec![format!("committed@{}", made.digest).parse()?],
-            };
-            images.tag(&names, &made)?;
-            let made = match builder {
-                Some(builder) => change(&images, &builder, &made, &changes, names)?,
-                None => made,
-            };
+            let made = change.finish(&images, made?)?;
             let id = images.manifest(&made)?.1.config.digest;
             Ok(created(&json!({ "Id": id })))
         })
@@ -262,66 +243,6 @@ fn not_there(failure: Failure, path: &str, container: &Container) -> Failure {
     }
 }
 
-/// Instructions that change how containers of an image run.
-const CHANGES: [&str; 12] = [
-    "CMD",
-    "ENTRYPOINT",
-    "ENV",
-    "EXPOSE",
-    "HEALTHCHECK",
-    "LABEL",
-    "ONBUILD",
-    "SHELL",
-    "STOPSIGNAL",
-    "USER",
-    "VOLUME",
-    "WORKDIR",
-];
-
-/// The lines of `changes`; others than those are refused.
-pub(super) fn changes(given: &[&str]) -> Result<Vec<String>, Failure> {
-    let lines = given.iter().flat_map(|text| text.lines()).map(str::trim).filter(|line| !line.is_empty());
-    let read = |line: &str| {
-        let word = line.split_whitespace().next().unwrap_or_default();
-        match CHANGES.iter().any(|known| known.eq_ignore_ascii_case(word)) {
-            true => Ok(line.to_owned()),
-            false => Err(Failure::bad(format!("{} is not a valid change command", word.to_lowercase()))),
-        }
-    };
-    lines.map(read).collect()
-}
-
-/// The image with changes, under the same names.
-pub(super) fn change(
-    images: &Store,
-    builder: &Builder,
-    made: &Descriptor,
-    changes: &[String],
-    names: Vec<Reference>,
-) -> Result<Descriptor, Failure> {
-    let base: Reference = format!("commit@{}", made.digest).parse()?;
-    images.tag(std::slice::from_ref(&base), made)?;
-    let mut request = BuildRequest::new(Context::Empty);
-    let text = format!("FROM {}\n{}\n", base.familiar(), changes.join("\n"));
-    request.dockerfile = DockerfileSource::Text(text);
-    let built = builder.build(request, |_| {});
-    images.untag(&base)?;
-    let built = built.map_err(|error| Failure::bad(error.what))?;
-    // What has no name of its own is named by its digest.
-    let names: Result<Vec<Reference>, _> = names
-        .into_iter()
-        .map(|name| match name.digest() {
-            Some(_) => {
-                images.untag(&name)?;
-                format!("committed@{}", built.manifest.digest).parse()
-            }
-            None => Ok(name),
-        })
-        .collect();
-    images.tag(&names?, &built.manifest)?;
-    Ok(built.manifest)
-}
-
 /// How containers run of an image that this one became.
 fn committed(record: &Record, image: ContainerConfig) -> ContainerConfig {
     let spec = &record.spec;
@@ -352,6 +273,28 @@ fn committed(record: &Record, image: ContainerConfig) -> ContainerConfig {
     config.exposed_ports.extend(keys("ExposedPorts"));
     config.volumes.extend(keys("Volumes"));
     config
+}
+
+/// What is given, and where nothing is, the container's own.
+fn completed(given: ContainerConfig, own: ContainerConfig) -> ContainerConfig {
+    fn or<T: Default + PartialEq>(given: T, own: T) -> T {
+        if given == T::default() { own } else { given }
+    }
+    ContainerConfig {
+        user: or(given.user, own.user),
+        exposed_ports: or(given.exposed_ports, own.exposed_ports),
+        env: or(given.env, own.env),
+        entrypoint: given.entrypoint.or(own.entrypoint),
+        cmd: given.cmd.or(own.cmd),
+        volumes: or(given.volumes, own.volumes),
+        working_dir: or(given.working_dir, own.working_dir),
+        labels: or(given.labels, own.labels),
+        stop_signal: given.stop_signal.or(own.stop_signal),
+        healthcheck: given.healthcheck.or(own.healthcheck),
+        shell: given.shell.or(own.shell),
+        on_build: or(given.on_build, own.on_build),
+        other: own.other,
+    }
 }
 
 /// What `write` writes, as a body. When it fails the connection breaks, lest a part be taken for the whole.

@@ -330,19 +330,13 @@ impl Docker {
         };
         let body = Value::Object(update);
         let limits = create::limits(&changed(&container, &body)).map_err(refused)?;
-        // On cgroup v1 a container has such a group only where it began with one.
-        let sets = std::path::Path::new("/sys/fs/cgroup/cpuset");
-        let own_set = sets.join(container.status.cgroup.trim_start_matches('/')).exists();
-        if container.is_running()
-            && (limits.cpuset_cpus.is_some() || limits.cpuset_mems.is_some())
-            && sets.exists()
-            && !own_set
-        {
-            return Err(Failure::not_supported(
-                "CpusetCpus and CpusetMems can be changed while it runs only of a container that began with them",
-            ));
-        }
         blocking(move || {
+            let sets = limits.cpuset_cpus.is_some() || limits.cpuset_mems.is_some();
+            if sets && container.is_running() && !has_sets(&container) {
+                return Err(Failure::not_supported(
+                    "CpusetCpus and CpusetMems can be changed while it runs only of a container that began with them",
+                ));
+            }
             engine.limit(&container, &limits)?;
             engine.change(&container.id, |record| {
                 record.spec.restart = restart.unwrap_or(record.spec.restart);
@@ -670,6 +664,12 @@ const CHANGEABLE: [&str; 11] = [
     "CpusetMems",
     "PidsLimit",
 ];
+
+/// Whether its processors can be changed while it runs: on cgroup v1 it has such a group only where it began with one.
+fn has_sets(container: &Container) -> bool {
+    let sets = std::path::Path::new("/sys/fs/cgroup/cpuset");
+    !sets.exists() || sets.join(container.status.cgroup.trim_start_matches('/')).exists()
+}
 
 /// The limits of an update beside those that stay, so that both are checked together.
 fn changed(container: &Container, update: &Value) -> Value {

@@ -1,5 +1,8 @@
 //! The body of `create`: what of it is done, what is warned about, what is refused.
 
+mod limits;
+mod mounts;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -7,11 +10,15 @@ use std::{
 
 use serde::Deserialize;
 use serde_json::Value;
-use wharf_engine::{Device, InputMode, MountPoint, MountSource, Publish, Resources, Restart, Spec, Whose};
+use wharf_engine::{Device, InputMode, Publish, Restart, Spec, Whose};
 use wharf_image::Healthcheck;
 use wharf_runtime::{SpecOptions, oci::LinuxSeccomp};
 
 use super::{answer::Failure, seccomp};
+pub(super) use limits::limits;
+use limits::{resources, ulimit};
+pub(super) use mounts::anonymous;
+use mounts::mounts;
 
 /// The body of `POST /containers/create`.
 #[derive(Debug, Default, Deserialize)]
@@ -480,6 +487,20 @@ fn check(body: &Body) -> Result<(), Failure> {
         let place = &body.working_dir;
         return bad(format!("the working directory '{place}' is invalid, it needs to be an absolute path"));
     }
+    if let Some(check) = &body.healthcheck {
+        let times = [
+            ("Interval", check.interval),
+            ("Timeout", check.timeout),
+            ("StartPeriod", check.start_period),
+            ("StartInterval", check.start_interval),
+        ];
+        if let Some((name, _)) = times.iter().find(|(_, nanos)| *nanos != 0 && *nanos < LEAST_TIME) {
+            return bad(format!("{name} in Healthcheck cannot be less than 1ms"));
+        }
+        if check.retries < 0 {
+            return bad("Retries in Healthcheck cannot be negative".to_owned());
+        }
+    }
     if !body.stop_signal.is_empty() && wharf_engine::signal_number(&body.stop_signal).is_err() {
         return bad(format!("Invalid signal: {}", body.stop_signal));
     }
@@ -517,6 +538,9 @@ fn check(body: &Body) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+/// Nanoseconds between two health checks at the least.
+const LEAST_TIME: i64 = 1_000_000;
 
 /// What the log driver of docker's knows; sizes are wharf's own.
 const LOG_OPTIONS: [&str; 7] = ["max-size", "max-file", "compress", "labels", "labels-regex", "env", "tag"];
@@ -632,291 +656,6 @@ fn extra_hosts(lines: &[String]) -> Result<Vec<(String, String)>, Failure> {
     lines.iter().map(read).collect()
 }
 
-fn mounts(host: &HostConfig, volumes: impl Iterator<Item = String>) -> Result<Vec<MountPoint>, Failure> {
-    let mut mounts = host.binds.iter().map(|bind| bind_of(bind)).collect::<Result<Vec<_>, _>>()?;
-    mounts.extend(host.mounts.iter().map(mount_of).collect::<Result<Vec<_>, _>>()?);
-    for (target, options) in &host.tmpfs {
-        let options: Vec<String> =
-            options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect();
-        if let Some(unknown) = options.iter().find(|option| !is_tmpfs_option(option)) {
-            return Err(Failure::bad(format!("invalid tmpfs option [\"{unknown}\"]")));
-        }
-        mounts.push(MountPoint { source: MountSource::Tmpfs, target: target.clone(), options });
-    }
-    for target in volumes.collect::<Vec<_>>() {
-        if !mounts.iter().any(|mount| mount.target == target) {
-            mounts.push(MountPoint { source: anonymous(), target, options: Vec::new() });
-        }
-    }
-    for mount in &mounts {
-        if !mount.target.starts_with('/') {
-            return Err(Failure::bad(format!(
-                "invalid mount config: invalid mount path: '{}' mount path must be absolute",
-                mount.target
-            )));
-        }
-        if mount.target.trim_end_matches(['/', '.']).is_empty() {
-            return Err(Failure::bad(format!(
-                "invalid volume specification: '{}': invalid specification: destination can't be '/'",
-                mount.target
-            )));
-        }
-    }
-    Ok(mounts)
-}
-
-fn is_tmpfs_option(option: &str) -> bool {
-    match option.split_once('=') {
-        Some((name, value)) => {
-            matches!(name, "size" | "mode" | "uid" | "gid" | "nr_inodes" | "nr_blocks") && !value.is_empty()
-        }
-        None => TMPFS_FLAGS.contains(&option),
-    }
-}
-
-const TMPFS_FLAGS: [&str; 22] = [
-    "defaults",
-    "ro",
-    "rw",
-    "suid",
-    "nosuid",
-    "dev",
-    "nodev",
-    "exec",
-    "noexec",
-    "sync",
-    "async",
-    "dirsync",
-    "atime",
-    "noatime",
-    "diratime",
-    "nodiratime",
-    "relatime",
-    "norelatime",
-    "strictatime",
-    "nostrictatime",
-    "mand",
-    "nomand",
-];
-
-/// A volume nobody has named.
-pub(super) fn anonymous() -> MountSource {
-    MountSource::Volume(wharf_base::random_hex(32))
-}
-
-/// `SOURCE:TARGET[:OPTIONS]`, or a target alone.
-fn bind_of(text: &str) -> Result<MountPoint, Failure> {
-    let parts: Vec<&str> = text.split(':').collect();
-    let (source, target, options) = match parts[..] {
-        [target] => (anonymous(), target, ""),
-        [source, target] => (source_of(source), target, ""),
-        [source, target, options] => (source_of(source), target, options),
-        _ => return Err(Failure::bad(format!("invalid volume specification: '{text}'"))),
-    };
-    let mut known = Vec::new();
-    for option in options.split(',') {
-        match option {
-            "" | "z" | "Z" | "rw" | "consistent" | "cached" | "delegated" => {}
-            "ro" | "nocopy" | "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" => {
-                known.push(option.to_owned());
-            }
-            _ => return Err(Failure::bad(format!("invalid mode: {options}"))),
-        }
-    }
-    if let MountSource::Volume(name) = &source
-        && !wharf_engine::volumes::is_name(name)
-    {
-        return Err(Failure::bad(format!(
-            "create {name}: \"{name}\" includes invalid characters for a local volume name, only \
-             \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
-        )));
-    }
-    Ok(MountPoint { source, target: target.to_owned(), options: known })
-}
-
-fn source_of(text: &str) -> MountSource {
-    match text.starts_with('/') {
-        true => MountSource::Path { path: text.into(), make: true },
-        false => MountSource::Volume(text.to_owned()),
-    }
-}
-
-fn mount_of(mount: &Mount) -> Result<MountPoint, Failure> {
-    let mut options: Vec<String> = mount.read_only.then(|| "ro".to_owned()).into_iter().collect();
-    let source = match mount.kind.as_str() {
-        "bind" => {
-            let bind = mount.bind_options.as_ref();
-            options.extend(
-                bind.map(|bind| bind.propagation.clone()).filter(|propagation| !propagation.is_empty()),
-            );
-            let make = bind.is_some_and(|bind| bind.create_mountpoint);
-            if bind.is_some_and(|bind| bind.non_recursive) {
-                return Err(Failure::not_supported("BindOptions.NonRecursive is not supported"));
-            }
-            if !mount.source.starts_with('/') {
-                return Err(Failure::bad(
-                    "invalid mount config for type \"bind\": the source must be an absolute path",
-                ));
-            }
-            let path: std::path::PathBuf = mount.source.clone().into();
-            if !make && !path.exists() {
-                return Err(Failure::bad(format!(
-                    "invalid mount config for type \"bind\": bind source path does not exist: {}",
-                    mount.source
-                )));
-            }
-            MountSource::Path { path, make }
-        }
-        "volume" => {
-            let wanted = mount.volume_options.as_ref();
-            if wanted.is_some_and(|wanted| !wanted.subpath.is_empty()) {
-                return Err(Failure::not_supported("a part of a volume (Subpath) cannot be mounted yet"));
-            }
-            if let Some(driver) = wanted.and_then(|wanted| wanted.driver_config.as_ref()) {
-                if driver["Name"].as_str().is_some_and(|name| !matches!(name, "" | "local")) {
-                    return Err(Failure::not_supported(
-                        "volumes of other drivers than 'local' are not supported",
-                    ));
-                }
-                if driver["Options"].as_object().is_some_and(|options| !options.is_empty()) {
-                    return Err(Failure::not_supported("options of a volume's driver are not supported"));
-                }
-            }
-            options.extend(wanted.filter(|wanted| wanted.no_copy).map(|_| "nocopy".to_owned()));
-            match mount.source.as_str() {
-                "" => anonymous(),
-                name => MountSource::Volume(name.to_owned()),
-            }
-        }
-        "tmpfs" => {
-            let wanted = mount.tmpfs_options.as_ref();
-            options.extend(wanted.filter(|w| w.size_bytes > 0).map(|w| format!("size={}", w.size_bytes)));
-            options.extend(wanted.filter(|w| w.mode > 0).map(|w| format!("mode={:o}", w.mode)));
-            MountSource::Tmpfs
-        }
-        other => {
-            return Err(Failure::bad(format!(
-                "invalid mount config for type \"{other}\": mount type unknown"
-            )));
-        }
-    };
-    Ok(MountPoint { source, target: mount.target.clone(), options })
-}
-
-/// The limits of `HostConfig`, and of the body of `update`.
-pub(super) fn limits(body: &Value) -> Result<Resources, Failure> {
-    let host = HostConfig::deserialize(without_nothing(body))
-        .map_err(|error| Failure::bad(format!("the limits cannot be read: {error}")))?;
-    resources(&host)
-}
-
-fn resources(host: &HostConfig) -> Result<Resources, Failure> {
-    let positive = |value: i64| Some(value).filter(|value| *value > 0);
-    let (memory, swap) = (host.memory, host.memory_swap);
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let most = i64::try_from(processors).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
-    let mistakes = [
-        ((1..6_291_456).contains(&memory), "Minimum memory limit allowed is 6MB"),
-        (
-            memory > 0 && swap > 0 && swap < memory,
-            "Minimum memoryswap limit should be larger than memory limit, see usage",
-        ),
-        (
-            memory == 0 && swap > 0,
-            "You should always set the Memory limit when using Memoryswap limit, see usage",
-        ),
-        (
-            memory > 0 && host.memory_reservation > memory,
-            "Minimum memory limit can not be less than memory reservation limit, see usage",
-        ),
-        (
-            host.nano_cpus > 0 && host.cpu_quota > 0,
-            "Conflicting options: Nano CPUs and CPU Quota cannot both be set.",
-        ),
-        (
-            host.nano_cpus > 0 && host.cpu_period > 0,
-            "Conflicting options: Nano CPUs and CPU Period cannot both be set.",
-        ),
-    ];
-    if let Some((_, message)) = mistakes.iter().find(|(wrong, _)| *wrong) {
-        return Err(Failure::bad(*message));
-    }
-    if host.nano_cpus > most {
-        return Err(Failure::bad(format!(
-            "Range of CPUs is from 0.01 to {processors}.00, as there are only {processors} CPUs available"
-        )));
-    }
-    for (wanted, file, what) in [
-        (&host.cpuset_cpus, "/sys/devices/system/cpu/online", "CPUs"),
-        (&host.cpuset_mems, "/sys/devices/system/node/online", "memory nodes"),
-    ] {
-        check_list(wanted, file, what)?;
-    }
-    let (quota, period) = match host.nano_cpus {
-        0 => (positive(host.cpu_quota), positive(host.cpu_period)),
-        nano if nano < 0 => return Err(Failure::bad("NanoCpus must not be negative")),
-        nano => (Some((nano / 10_000).max(1000)), Some(100_000)),
-    };
-    Ok(Resources {
-        memory: positive(host.memory),
-        memory_reservation: positive(host.memory_reservation),
-        memory_swap: match (memory, swap) {
-            // As much swap as memory, as docker has it, where the kernel counts it.
-            (1.., 0) if swap_is_counted() => Some(memory.saturating_mul(2)),
-            (_, 0) => None,
-            (_, swap) => Some(swap),
-        },
-        cpu_quota: quota,
-        cpu_period: period.and_then(|period| u64::try_from(period).ok()),
-        cpu_shares: u64::try_from(host.cpu_shares).ok().filter(|shares| *shares > 0),
-        cpuset_cpus: some(host.cpuset_cpus.clone()),
-        cpuset_mems: some(host.cpuset_mems.clone()),
-        pids: host.pids_limit.filter(|limit| *limit > 0),
-        swappiness: host.memory_swappiness.and_then(|value| u64::try_from(value).ok()),
-        oom_kill_disable: host.oom_kill_disable,
-    })
-}
-
-fn swap_is_counted() -> bool {
-    let memory = std::path::Path::new("/sys/fs/cgroup");
-    let places = ["memory/memory.memsw.limit_in_bytes", "cgroup.controllers"];
-    places.iter().any(|place| memory.join(place).exists()) && std::path::Path::new("/proc/swaps").exists()
-}
-
-/// Refuses processors or memory nodes this machine does not have.
-fn check_list(wanted: &str, file: &str, what: &str) -> Result<(), Failure> {
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let numbers = numbers(wanted)
-        .ok_or_else(|| Failure::bad(format!("Invalid value {wanted} for cpuset: it is like 0-2,4")))?;
-    let Ok(there) = std::fs::read_to_string(file) else { return Ok(()) };
-    let there = there.trim();
-    let online = self::numbers(there).unwrap_or_default();
-    match numbers.is_subset(&online) {
-        true => Ok(()),
-        false => Err(Failure::bad(format!(
-            "Requested {what} are not available - requested {wanted}, available: {there}"
-        ))),
-    }
-}
-
-/// The numbers of a list such as `0-2,4`.
-fn numbers(list: &str) -> Option<BTreeSet<u16>> {
-    let mut all = BTreeSet::new();
-    for part in list.split(',').map(str::trim) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        all.extend(first.parse::<u16>().ok()?..=last.parse().ok()?);
-    }
-    Some(all)
-}
-
-fn ulimit(limit: &Ulimit) -> (String, u64, u64) {
-    // -1 is no limit.
-    let number = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
-    (limit.name.clone(), number(limit.soft), number(limit.hard))
-}
-
 /// `RestartPolicy`, of `create` and of `update`.
 pub(super) fn restart(policy: &RestartPolicy, auto_remove: bool) -> Result<Restart, Failure> {
     let restart = match policy.name.as_str() {
@@ -939,6 +678,7 @@ pub(super) fn restart(policy: &RestartPolicy, auto_remove: bool) -> Result<Resta
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use wharf_engine::MountSource;
 
     use super::*;
 
@@ -995,6 +735,8 @@ mod tests {
             assert!(refused.contains(part), "{refused}");
         }
         assert!(wanted(json!({"Image": 3})).is_err() && wanted(json!({})).is_err());
+        let busy = json!({"Image": "web", "Healthcheck": {"Test": ["CMD", "true"], "Interval": 1000}});
+        assert!(wanted(busy).unwrap_err().contains("less than 1ms"));
         assert!(wanted(json!({"Image": "Upper/case"})).unwrap_err().contains("lowercase"));
         assert!(wanted(json!({"Image": "Reg.example/case:V1"})).is_ok());
     }

@@ -329,14 +329,8 @@ impl Docker {
                 "'{source}' is not fetched: fetch it, and send it along (docker import -)"
             )));
         }
-        let name: Option<Reference> = match (call.query.get("repo"), call.query.get("tag")) {
-            (None, _) => None,
-            (Some(repository), None) => Some(repository.parse()?),
-            (Some(repository), Some(tag)) => Some(format!("{repository}:{tag}").parse()?),
-        };
-        let changes = super::archive::changes(&call.query.all("changes"))?;
+        let change = self.change(&call.query, "imported")?;
         let comment = call.query.get("message").unwrap_or("Imported from -").to_owned();
-        let builder = self.builder.clone();
         let (images, keeper, input) =
             (Arc::clone(&self.images), Arc::clone(&self.keeper), reader_of(call.body));
         let id = blocking(move || {
@@ -353,17 +347,7 @@ impl Docker {
                 empty_layer: layers.is_empty(),
                 ..wharf_image::History::default()
             });
-            let made = images.put_image(config, &layers)?;
-            let names = vec![match name {
-                Some(name) => name,
-                None => format!("imported@{}", made.digest).parse()?,
-            }];
-            images.tag(&names, &made)?;
-            let made = match (changes.is_empty(), builder) {
-                (true, _) => made,
-                (false, Some(builder)) => super::archive::change(&images, &builder, &made, &changes, names)?,
-                (false, None) => return Err(Failure::not_supported("this platform has no builder")),
-            };
+            let made = change.finish(&images, images.put_image(config, &layers)?)?;
             let id = images.manifest(&made)?.1.config.digest.to_string();
             keeper.tell_about("image", "import", &id, &[("name", id.clone())]);
             Ok(id)

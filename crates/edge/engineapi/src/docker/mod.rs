@@ -6,6 +6,7 @@
 mod answer;
 mod archive;
 mod build;
+mod changes;
 mod containers;
 mod create;
 mod describe;
