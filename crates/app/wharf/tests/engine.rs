@@ -2,58 +2,13 @@
 
 #![allow(clippy::unwrap_used)] // a test
 
+mod docker;
 mod support;
 
-use std::{
-    fs,
-    io::Write as _,
-    process::{Command, Stdio},
-};
+use std::{fs, process::Command};
 
+use docker::{Docker, networks};
 use support::{IMAGE, Platform, lossy, until};
-
-/// The docker CLI against a platform.
-struct Docker(String);
-
-impl Docker {
-    fn of(platform: &Platform) -> Self {
-        Self(format!("unix://{}", platform.data().join("docker.sock").display()))
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new("docker");
-        command
-            .args(words)
-            .env("DOCKER_HOST", &self.0)
-            .env("DOCKER_BUILDKIT", "0")
-            .env("DOCKER_CONFIG", "/nonexistent");
-        command
-    }
-
-    /// Exit code, standard output and standard error.
-    fn end(&self, words: &[&str], input: &str) -> (i32, String, String) {
-        let mut command = self.command(words);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        (output.status.code().unwrap_or(-1), lossy(&output.stdout), lossy(&output.stderr))
-    }
-
-    /// What it says, when all is well.
-    fn said(&self, words: &[&str]) -> String {
-        let (code, out, errors) = self.end(words, "");
-        assert_eq!(code, 0, "docker {words:?}: {out}{errors}");
-        out.trim().to_owned()
-    }
-
-    /// What it says when it fails, with its code.
-    fn refused(&self, words: &[&str]) -> (i32, String) {
-        let (code, out, errors) = self.end(words, "");
-        assert_ne!(code, 0, "docker {words:?}: {out}");
-        (code, errors)
-    }
-}
 
 fn codes_and_streams(docker: &Docker) {
     let (code, out, errors) =
@@ -145,40 +100,6 @@ fn files(docker: &Docker, platform: &Platform) {
     docker.said(&["rm", "user"]);
     assert_eq!(docker.said(&["volume", "ls", "-q", "--filter", "label=of=test"]), "data");
     docker.said(&["volume", "rm", "data"]);
-}
-
-fn names(docker: &Docker) {
-    docker.said(&["network", "create", "shop"]);
-    docker.said(&[
-        "run",
-        "-d",
-        "--name",
-        "web",
-        "--network",
-        "shop",
-        "--network-alias",
-        "www",
-        IMAGE,
-        "sleep",
-        "1000",
-    ]);
-    docker.said(&["run", "-d", "--name", "other", IMAGE, "sleep", "1000"]);
-    let address = docker.said(&["inspect", "-f", "{{.NetworkSettings.Networks.shop.IPAddress}}", "web"]);
-    let gateway = docker.said(&["inspect", "-f", "{{.NetworkSettings.Networks.shop.Gateway}}", "web"]);
-    assert!(gateway.ends_with(".1"), "{gateway}");
-    let known = |name: &str| {
-        let code = format!("import socket; print(socket.gethostbyname('{name}'))");
-        docker.end(&["run", "--rm", "--network", "shop", IMAGE, "python3", "-c", &code], "")
-    };
-    for name in ["web", "www"] {
-        assert_eq!(known(name).1.trim(), address, "{name}");
-    }
-    assert_ne!(known("other").0, 0, "it is on another network");
-    docker.said(&["network", "connect", "--alias", "late", "shop", "other"]);
-    assert!(known("late").1.starts_with("10."));
-    assert!(docker.refused(&["network", "rm", "shop"]).1.contains("active endpoints"));
-    docker.said(&["rm", "-f", "web", "other"]);
-    docker.said(&["network", "rm", "shop"]);
 }
 
 fn images_and_builds(docker: &Docker, platform: &Platform) {
@@ -529,6 +450,15 @@ fn mistakes(docker: &Docker) {
 }
 
 #[test]
+fn networks_keep_others_away() {
+    let platform = Platform::start();
+    let docker = Docker::of(&platform);
+    networks::names_and_isolation(&docker);
+    networks::no_way_out(&docker);
+    platform.drain();
+}
+
+#[test]
 fn the_docker_cli_works() {
     let mut platform = Platform::start();
     let docker = Docker::of(&platform);
@@ -536,7 +466,6 @@ fn the_docker_cli_works() {
     a_life(&docker);
     what_was_said(&docker);
     files(&docker, &platform);
-    names(&docker);
     images_and_builds(&docker, &platform);
     what_happens_is_told(&docker);
     restarts(&docker, &mut platform);

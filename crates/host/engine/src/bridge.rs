@@ -1,4 +1,5 @@
-//! The bridge network of containers: the platform's own pod network, used with and without the platform.
+//! The networks of containers in the kernel, used with and without the platform: the platform's own pod network, which
+//! containers know as "bridge", and the bridge networks people make.
 //!
 //! Nobody watches a container without a platform, so what an ended one had is taken back by a program started at its end,
 //! or by whoever comes next: every command on containers, or the platform. Its link goes by
@@ -16,12 +17,15 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 use wharf_base::ContainerId;
-use wharf_network::{NetworkConfig, PodNetwork, PortMapping, Protocol};
+use wharf_network::{
+    BridgeNetwork, EndpointWish, Ipv4Net, NetworkConfig, PodNetwork, PortMapping, Protocol, hardware,
+};
 use wharf_runtime::{Phase, PodDir};
 
 use crate::{
     MAIN,
     error::{Error, IoContext as _, Result},
+    networks::BRIDGE,
     ports::Publish,
 };
 
@@ -30,13 +34,55 @@ const IDLE: Duration = Duration::from_secs(3);
 /// How often another free port is tried.
 const TRIES: usize = 20;
 
-/// A container's place in the network.
+/// A network to connect a container to.
 #[derive(Debug, Clone)]
-pub struct Joined {
+pub(crate) enum Target {
+    /// The one all pods are on.
+    Pods,
+    /// One that people made, and what the container wants to be there.
+    Made(BridgeNetwork, EndpointWish),
+}
+
+impl Target {
+    /// What the kernel's side knows it by.
+    fn id(&self) -> &str {
+        match self {
+            Self::Pods => BRIDGE,
+            Self::Made(network, _) => &network.id,
+        }
+    }
+
+    fn leads_out(&self) -> bool {
+        match self {
+            Self::Pods => true,
+            Self::Made(network, _) => !network.internal,
+        }
+    }
+}
+
+/// The networks of a container, by name.
+pub(crate) type Targets = BTreeMap<String, Target>;
+
+/// A container's place in one network.
+#[derive(Debug, Clone)]
+pub struct Place {
     /// Its address.
     pub address: Ipv4Addr,
-    /// The machine's address in the network, where the platform's DNS answers.
+    /// How many bits of the address are the network's.
+    pub prefix: u8,
+    /// The machine's address in the network.
     pub gateway: Ipv4Addr,
+    /// Its hardware address.
+    pub hardware: [u8; 6],
+}
+
+/// What a container has been connected to.
+#[derive(Debug, Clone)]
+pub struct Joined {
+    /// Its places, by the names of the networks.
+    pub places: BTreeMap<String, Place>,
+    /// The machine's address that all containers reach, where the platform's DNS answers.
+    pub machine: Ipv4Addr,
     /// The ports that lead to it, with those that were left to choose.
     pub ports: Vec<Publish>,
 }
@@ -62,22 +108,67 @@ impl Bridge {
         Ok(PodNetwork::open(self.config.clone()).await?)
     }
 
-    /// The address a container has now.
-    pub fn address(&self, id: &ContainerId) -> Result<Option<Ipv4Addr>> {
+    /// Where every container and pod is: by who, then by the network's id, or `bridge` for the one all pods are on.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn addresses(&self) -> Result<BTreeMap<String, BTreeMap<String, Ipv4Addr>>> {
         let folder = &self.config.data;
+        let mut found: BTreeMap<String, BTreeMap<String, Ipv4Addr>> = BTreeMap::new();
         if !PodNetwork::exists(folder) {
-            return Ok(None);
+            return Ok(found);
         }
-        Ok(PodNetwork::address_of(folder, id.as_str())?)
+        for (container, address) in PodNetwork::addresses(folder)? {
+            found.entry(container).or_default().insert(BRIDGE.to_owned(), address);
+        }
+        for (container, endpoints) in PodNetwork::endpoints(folder)? {
+            let places = endpoints.into_iter().map(|(network, endpoint)| (network, endpoint.address));
+            found.entry(container).or_default().extend(places);
+        }
+        Ok(found)
     }
 
-    /// The addresses there are, by who has them.
-    pub fn addresses(&self) -> Result<BTreeMap<String, Ipv4Addr>> {
-        let folder = &self.config.data;
-        if !PodNetwork::exists(folder) {
-            return Ok(BTreeMap::new());
+    /// The addresses of the pod network, once they are chosen.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn range(&self) -> Result<Option<Ipv4Net>> {
+        match PodNetwork::exists(&self.config.data) {
+            true => Ok(PodNetwork::range_of(&self.config.data)?),
+            false => Ok(None),
         }
-        Ok(PodNetwork::addresses(folder)?)
+    }
+
+    /// The places a container has now in these networks.
+    pub(crate) fn places(&self, id: &ContainerId, targets: &Targets) -> Result<BTreeMap<String, Place>> {
+        let folder = &self.config.data;
+        let mut places = BTreeMap::new();
+        if targets.is_empty() || !PodNetwork::exists(folder) {
+            return Ok(places);
+        }
+        let endpoints = PodNetwork::endpoints(folder)?.remove(id.as_str()).unwrap_or_default();
+        for (name, target) in targets {
+            let place = match target {
+                Target::Pods => {
+                    let range = PodNetwork::range_of(folder)?;
+                    let address = PodNetwork::address_of(folder, id.as_str())?;
+                    address.zip(range).map(|(address, range)| Place {
+                        address,
+                        prefix: range.prefix(),
+                        gateway: range.gateway(),
+                        hardware: hardware(address),
+                    })
+                }
+                Target::Made(network, _) => endpoints.get(&network.id).map(|endpoint| Place {
+                    address: endpoint.address,
+                    prefix: network.subnet.prefix(),
+                    gateway: network.gateway,
+                    hardware: endpoint.hardware,
+                }),
+            };
+            places.extend(place.map(|place| (name.clone(), place)));
+        }
+        Ok(places)
     }
 
     /// Held while containers join or leave, and while the platform takes the network over.
@@ -90,29 +181,155 @@ impl Bridge {
         Ok(file)
     }
 
-    /// Connects a container, and leads ports to it.
+    /// Connects a container that starts to its networks, and leads ports to it.
     ///
     /// # Errors
-    /// When a port is taken, no address is free, or the kernel refuses.
-    pub fn attach(&self, id: &ContainerId, namespace: &Path, ports: &[Publish]) -> Result<Joined> {
+    /// When a port or an address is taken, no address is free, or the kernel refuses.
+    pub(crate) fn attach(
+        &self,
+        id: &ContainerId,
+        namespace: &Path,
+        targets: &Targets,
+        ports: &[Publish],
+    ) -> Result<Joined> {
         let locked = self.lock()?;
         locked.set_modified(SystemTime::now()).at("touch", "containers.lock")?;
         let ended = self.ended()?;
-        let namespace = File::open(namespace).at("open the container's network namespace", namespace)?;
+        let namespace = open_namespace(namespace)?;
         block_on(async {
             let network = self.open().await?;
             for id in ended {
                 network.detach(&id).await?;
             }
-            let address = network.attach(id.as_str(), &namespace).await?;
-            match publish(&network, id, address, ports).await {
-                Ok(ports) => Ok(Joined { address, gateway: network.gateway(), ports }),
-                Err(error) => {
-                    network.detach(id.as_str()).await?;
-                    Err(error)
+            let joined = async {
+                // The pods' network first: it gives what goes elsewhere its way, until somebody says otherwise.
+                for target in targets.values().filter(|target| matches!(target, Target::Pods)) {
+                    plug(&network, id, target, &namespace).await?;
+                }
+                for target in targets.values().filter(|target| !matches!(target, Target::Pods)) {
+                    plug(&network, id, target, &namespace).await?;
+                }
+                self.settle(&network, id, &namespace, targets, ports).await
+            };
+            let joined = joined.await;
+            if joined.is_err() {
+                network.detach(id.as_str()).await?;
+            }
+            joined
+        })
+    }
+
+    /// Connects a container that runs to one more network; `targets` are all it then has.
+    ///
+    /// # Errors
+    /// When its address is taken, none is free, or the kernel refuses.
+    pub(crate) fn join(
+        &self,
+        id: &ContainerId,
+        namespace: &Path,
+        new: &str,
+        targets: &Targets,
+        ports: &[Publish],
+    ) -> Result<Joined> {
+        let _locked = self.lock()?;
+        let namespace = open_namespace(namespace)?;
+        block_on(async {
+            let network = self.open().await?;
+            if let Some(target) = targets.get(new) {
+                plug(&network, id, target, &namespace).await?;
+            }
+            self.settle(&network, id, &namespace, targets, ports).await
+        })
+    }
+
+    /// Takes a container that runs off a network; `targets` are those it keeps.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn leave(
+        &self,
+        id: &ContainerId,
+        namespace: &Path,
+        old: &Target,
+        targets: &Targets,
+        ports: &[Publish],
+    ) -> Result<Joined> {
+        let _locked = self.lock()?;
+        let namespace = open_namespace(namespace)?;
+        block_on(async {
+            let network = self.open().await?;
+            match old {
+                Target::Pods => network.leave(id.as_str()).await?,
+                Target::Made(old, _) => network.disconnect(id.as_str(), &old.id).await?,
+            }
+            self.settle(&network, id, &namespace, targets, ports).await
+        })
+    }
+
+    /// Leads what a container sends elsewhere over the first of its networks by name that leads out, and its ports to its
+    /// address there.
+    async fn settle(
+        &self,
+        network: &PodNetwork,
+        id: &ContainerId,
+        namespace: &File,
+        targets: &Targets,
+        ports: &[Publish],
+    ) -> Result<Joined> {
+        let places = self.places(id, targets)?;
+        let out = targets.iter().find(|(name, target)| target.leads_out() && places.contains_key(*name));
+        let machine = network.gateway();
+        let Some((place, target)) = out.and_then(|(name, target)| Some((places.get(name)?, target))) else {
+            network.unpublish(id.as_str()).await?;
+            return Ok(Joined { places, machine, ports: Vec::new() });
+        };
+        if places.len() > 1 || target.id() != BRIDGE {
+            network.route_over(place.gateway, place.address, namespace).await?;
+        }
+        let ports = publish(network, id, place.address, ports).await?;
+        Ok(Joined { places, machine, ports })
+    }
+
+    /// Makes a bridge network, with a free subnet when none is said.
+    ///
+    /// # Errors
+    /// When something else has its addresses, none are free, or the kernel refuses.
+    pub(crate) fn make(
+        &self,
+        taken: &[Ipv4Net],
+        chosen: bool,
+        mut network: BridgeNetwork,
+    ) -> Result<BridgeNetwork> {
+        let _locked = self.lock()?;
+        block_on(async {
+            let open = self.open().await?;
+            let mut tries = 0;
+            loop {
+                if chosen {
+                    network.subnet = open.free_subnet(taken).await?;
+                    network.gateway = network.subnet.gateway();
+                }
+                tries += 1;
+                match open.make_bridge(&network).await {
+                    Ok(()) => return Ok(network),
+                    // Another platform took it in this moment.
+                    Err(wharf_network::Error::SubnetTaken { .. }) if chosen && tries < TRIES => {}
+                    Err(error) => return Err(error.into()),
                 }
             }
         })
+    }
+
+    /// Removes a bridge network from the kernel.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn unmake(&self, id: &str) -> Result<()> {
+        if !PodNetwork::exists(&self.config.data) {
+            return Ok(());
+        }
+        let _locked = self.lock()?;
+        block_on(async { Ok(self.open().await?.remove_bridge(id).await?) })
     }
 
     /// Connects something that is no container, under a name of its own, after those of `over` have gone.
@@ -273,6 +490,22 @@ impl Bridge {
         let Ok(file) = File::open(self.data.join("lock")) else { return false };
         flock(&file, FlockOperation::NonBlockingLockShared).is_err()
     }
+}
+
+fn open_namespace(path: &Path) -> Result<File> {
+    File::open(path).at("open the container's network namespace", path)
+}
+
+async fn plug(network: &PodNetwork, id: &ContainerId, target: &Target, namespace: &File) -> Result<()> {
+    match target {
+        Target::Pods => {
+            network.attach(id.as_str(), namespace).await?;
+        }
+        Target::Made(made, wish) => {
+            network.connect(id.as_str(), made, wish, namespace).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Leads ports to a container. One that is left to choose is tried until it is nobody's.

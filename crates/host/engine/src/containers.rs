@@ -103,13 +103,19 @@ impl Engine {
     /// When the name is taken, there is no such image, or the disk is full. Nothing is left then.
     pub fn create(
         &self,
-        spec: Spec,
+        mut spec: Spec,
         name: Option<&str>,
         docker: Option<serde_json::Value>,
     ) -> Result<(Record, Image)> {
-        if !networks::is_predefined(&spec.network) && networks::of_container(&spec.network).is_none() {
-            networks::find(self.data(), &spec.network)?;
+        let own = networks::of_container(&spec.network).is_none();
+        if own && !matches!(spec.network.as_str(), networks::HOST | networks::NONE) {
+            let network = match networks::is_predefined(&spec.network) {
+                true => spec.network.clone(),
+                false => networks::find(self.data(), &spec.network)?.name,
+            };
+            spec.endpoints.entry(network).or_default();
         }
+        self.check_endpoints(&spec)?;
         let id = ContainerId::random();
         let folder = self.folder(&id);
         // The folder is there first: a name or a lease without one is nobody's.

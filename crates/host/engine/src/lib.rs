@@ -6,6 +6,7 @@
 
 pub mod archive;
 mod bridge;
+mod connect;
 mod containers;
 mod error;
 mod health;
@@ -21,7 +22,7 @@ pub mod volumes;
 pub mod watch;
 pub mod words;
 
-pub use bridge::{Bridge, Joined, resolver};
+pub use bridge::{Bridge, Joined, Place, resolver};
 pub use containers::{Container, Engine, EngineConfig};
 pub use error::{Error, ErrorKind, Result};
 pub use health::{Check, CheckResult, Health, HealthStatus};
@@ -30,10 +31,10 @@ pub use life::signal_number;
 pub use logs::{LogEntry, LogQuery, LogReader};
 pub use ports::{Publish, by_port};
 pub use spec::{
-    Device, InputMode, MountPoint, MountSource, Record, Resources, Restart, Spec, StartError, Whose,
+    Device, Endpoint, InputMode, MountPoint, MountSource, Record, Resources, Restart, Spec, StartError, Whose,
 };
 pub use start::Started;
-pub use wharf_network::hardware;
+pub use wharf_network::{EndpointWish, Ipv4Net};
 
 /// The name of the only container of a pod this room makes.
 pub const MAIN: &str = "main";

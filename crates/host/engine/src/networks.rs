@@ -1,23 +1,27 @@
-//! User-defined networks: groups of containers that know each other by name.
+//! User-defined networks: containers on one reach each other, also by name, and nobody else.
 //!
-//! Every container has one address on the bridge network. A network of its own gives it names, which the
-//! platform's DNS answers by who asks; it does not keep others away.
+//! What was asked for is kept here; the kernel's side, and who has which address, is [`wharf_network`]'s. The platform's DNS
+//! answers for names by who asks.
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, File},
     net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
-use wharf_base::{Clock as _, ContainerId, SystemClock, Timestamp, closest, random_hex};
+use wharf_base::{Clock as _, SystemClock, Timestamp, closest, random_hex};
+use wharf_network::{BridgeNetwork, EndpointWish, Ipv4Net, Known};
 use wharf_runtime::Phase;
 
 use crate::{
+    bridge::{Place, Target, Targets},
     containers::{Container, Engine},
     error::{Error, IoContext as _, Result, write_json},
     names,
+    ports::Publish,
+    spec::{Endpoint, Spec},
 };
 
 /// The network everyone is on who asks for none.
@@ -31,8 +35,6 @@ pub const NONE: &str = "none";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UserNetwork {
-    /// Its id, 64 hexadecimal digits.
-    pub id: String,
     /// Its name.
     pub name: String,
     /// When it was made.
@@ -40,16 +42,49 @@ pub struct UserNetwork {
     /// The caller's own words.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// Containers connected after they were made, with their further names.
+    /// Options of its driver, as they were given.
     #[serde(default)]
-    pub joined: BTreeMap<ContainerId, Vec<String>>,
-    /// Containers made on it that were disconnected.
+    pub options: BTreeMap<String, String>,
+    /// Its subnet was chosen, so that another one may be when that is taken meanwhile.
     #[serde(default)]
-    pub left: Vec<ContainerId>,
+    pub chosen: bool,
+    /// Its id, 64 hexadecimal digits, and its addresses.
+    pub bridge: BridgeNetwork,
+}
+
+/// A network as asked for; what is not said is chosen.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkWish {
+    /// Its name.
+    pub name: String,
+    /// The caller's own words.
+    pub labels: BTreeMap<String, String>,
+    /// Options of its driver.
+    pub options: BTreeMap<String, String>,
+    /// Its addresses.
+    pub subnet: Option<Ipv4Net>,
+    /// The machine's address.
+    pub gateway: Option<Ipv4Addr>,
+    /// Where containers' addresses are taken from.
+    pub range: Option<Ipv4Net>,
+    /// Nothing leads out of it.
+    pub internal: bool,
+    /// The largest packet in bytes.
+    pub mtu: Option<u32>,
 }
 
 fn folder(data: &Path) -> PathBuf {
     data.join("networks")
+}
+
+/// Held while networks are made or removed, and while containers come and go.
+fn locked(data: &Path) -> Result<File> {
+    let folder = folder(data);
+    fs::create_dir_all(&folder).at("make the folder", &folder)?;
+    let path = folder.join(".lock");
+    let lock = File::create(&path).at("write", &path)?;
+    lock.lock().at("lock", &path)?;
+    Ok(lock)
 }
 
 fn path(data: &Path, name: &str) -> PathBuf {
@@ -66,35 +101,7 @@ pub fn of_container(name: &str) -> Option<&str> {
     name.strip_prefix("container:")
 }
 
-/// Makes a network.
-///
-/// # Errors
-/// When the name is taken or cannot be one.
-pub fn create(data: &Path, name: &str, labels: BTreeMap<String, String>) -> Result<UserNetwork> {
-    if !names::is_name(name) {
-        let error = Error::invalid(format!("'{name}' cannot be a network's name"));
-        return Err(error.hint("begin with a letter or digit and use letters, digits, '_', '.' and '-'"));
-    }
-    let _lock = names::locked(&data.join("containers"))?;
-    if is_predefined(name) || path(data, name).exists() {
-        return Err(Error::conflict(format!("network with name {name} already exists")));
-    }
-    let (created_at, id) = (SystemClock.now(), random_hex(32));
-    let network = UserNetwork {
-        id,
-        name: name.to_owned(),
-        created_at,
-        labels,
-        joined: BTreeMap::new(),
-        left: Vec::new(),
-    };
-    write(data, &network)?;
-    Ok(network)
-}
-
 fn write(data: &Path, network: &UserNetwork) -> Result<()> {
-    let folder = folder(data);
-    fs::create_dir_all(&folder).at("make the folder", &folder)?;
     write_json(&path(data, &network.name), network)
 }
 
@@ -102,7 +109,13 @@ fn write(data: &Path, network: &UserNetwork) -> Result<()> {
 pub fn all(data: &Path) -> Vec<UserNetwork> {
     let entries = fs::read_dir(folder(data)).into_iter().flatten().flatten();
     let files = entries.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "json"));
-    let read = |entry: fs::DirEntry| serde_json::from_slice(&fs::read(entry.path()).ok()?).ok();
+    let read = |entry: fs::DirEntry| {
+        let read = serde_json::from_slice(&fs::read(entry.path()).ok()?);
+        if let Err(error) = &read {
+            tracing::warn!(file = %entry.path().display(), %error, "a network cannot be read; remove the file and make it anew");
+        }
+        read.ok()
+    };
     let mut networks: Vec<UserNetwork> = files.filter_map(read).collect();
     networks.sort_by(|a, b| a.name.cmp(&b.name));
     networks
@@ -115,7 +128,7 @@ pub fn all(data: &Path) -> Vec<UserNetwork> {
 pub fn find(data: &Path, wanted: &str) -> Result<UserNetwork> {
     let all = all(data);
     let named = all.iter().find(|network| network.name == wanted);
-    let by_id = || all.iter().find(|network| !wanted.is_empty() && network.id.starts_with(wanted));
+    let by_id = || all.iter().find(|network| !wanted.is_empty() && network.bridge.id.starts_with(wanted));
     named.or_else(by_id).cloned().ok_or_else(|| {
         let names = all.iter().map(|network| network.name.as_str()).chain([BRIDGE, HOST, NONE]);
         let hint = match closest(wanted, names) {
@@ -126,63 +139,204 @@ pub fn find(data: &Path, wanted: &str) -> Result<UserNetwork> {
     })
 }
 
-impl UserNetwork {
-    /// Whether a container is on it, and its further names there.
-    pub fn aliases(&self, container: &Container) -> Option<Vec<String>> {
-        let spec = &container.record.spec;
-        if let Some(aliases) = self.joined.get(&container.id) {
-            return Some(aliases.clone());
+/// The addresses a network is to have: those asked for, or an empty subnet when they are to be chosen.
+fn bridge_of(wish: &NetworkWish) -> Result<BridgeNetwork> {
+    let invalid = |error: String| {
+        Err(Error::invalid(error)
+            .hint("give --subnet, and a gateway and range inside it: 10.5.0.0/16, 10.5.0.1"))
+    };
+    let subnet = match wish.subnet {
+        Some(subnet) if subnet.prefix() > 30 => {
+            return invalid(format!("the subnet {subnet} has no room for a gateway and a container"));
         }
-        let made_on_it = spec.network == self.name || spec.network == self.id;
-        (made_on_it && !self.left.contains(&container.id)).then(|| spec.aliases.clone())
+        None if wish.gateway.is_some() || wish.range.is_some() => {
+            return invalid("a gateway or a range without a subnet".to_owned());
+        }
+        subnet => subnet.unwrap_or(Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 32)),
+    };
+    let gateway = wish.gateway.unwrap_or(subnet.gateway());
+    if wish.subnet.is_some() && !subnet.contains(gateway) {
+        return invalid(format!("no matching subnet for gateway {gateway}: it is not in {subnet}"));
     }
+    if let Some(range) =
+        wish.range.filter(|range| !subnet.contains(range.address()) || range.prefix() < subnet.prefix())
+    {
+        return invalid(format!("the range {range} is not in the subnet {subnet}"));
+    }
+    let (id, range) = (random_hex(32), wish.range);
+    Ok(BridgeNetwork { id, subnet, gateway, range, internal: wish.internal, mtu: wish.mtu })
 }
 
 impl Engine {
-    /// Connects a container to a network, under further names.
+    /// Makes a network.
     ///
     /// # Errors
-    /// When there is no such network, or the container has no address to be found at.
-    pub fn join(&self, network: &str, container: &Container, aliases: Vec<String>) -> Result<()> {
-        let _lock = names::locked(&self.root)?;
-        let mut network = find(self.data(), network)?;
-        if matches!(container.record.spec.network.as_str(), HOST | NONE) {
-            let error = format!("container {} has no address of its own", container.name());
-            return Err(Error::invalid(error).hint("run it on a network other than host and none"));
+    /// When the name is taken or cannot be one, or its addresses cannot be had.
+    pub fn create_network(&self, wish: NetworkWish) -> Result<UserNetwork> {
+        let (data, name) = (self.data(), wish.name.as_str());
+        if !names::is_name(name) {
+            let error = Error::invalid(format!("'{name}' cannot be a network's name"));
+            return Err(error.hint("begin with a letter or digit and use letters, digits, '_', '.' and '-'"));
         }
-        network.left.retain(|id| *id != container.id);
-        network.joined.insert(container.id.clone(), aliases);
-        write(self.data(), &network)
+        let _lock = locked(self.data())?;
+        let others = all(data);
+        if is_predefined(name) || others.iter().any(|other| other.name == name) {
+            return Err(Error::conflict(format!("network with name {name} already exists")));
+        }
+        let taken: Vec<Ipv4Net> = others.iter().map(|other| other.bridge.subnet).collect();
+        let clash = |subnet: &Ipv4Net| taken.iter().any(|other| other.overlaps(*subnet));
+        if wish.subnet.as_ref().is_some_and(clash) {
+            let error = Error::invalid("Pool overlaps with other one on this address space");
+            return Err(error.hint("'docker network inspect' shows the subnets of the others"));
+        }
+        let (chosen, bridge) = (wish.subnet.is_none(), bridge_of(&wish)?);
+        let mut network = UserNetwork {
+            name: wish.name,
+            created_at: SystemClock.now(),
+            labels: wish.labels,
+            options: wish.options,
+            chosen,
+            bridge,
+        };
+        network.bridge = self.bridge().make(&taken, chosen, network.bridge)?;
+        if let Err(error) = write(data, &network) {
+            self.bridge().unmake(&network.bridge.id)?;
+            return Err(error);
+        }
+        Ok(network)
     }
 
-    /// Takes a container off a network.
+    /// Whether two networks, in whatever words, are one.
+    fn named(&self, wanted: &str) -> Result<String> {
+        match is_predefined(wanted) {
+            true => Ok(wanted.to_owned()),
+            false => Ok(find(self.data(), wanted)?.name),
+        }
+    }
+
+    /// The networks a container is to be connected to.
+    ///
+    /// # Errors
+    /// When one is not there.
+    pub(crate) fn targets(&self, spec: &Spec) -> Result<Targets> {
+        let target = |(name, endpoint): (&String, &Endpoint)| {
+            let target = match name.as_str() {
+                BRIDGE => Target::Pods,
+                name => Target::Made(find(self.data(), name)?.bridge, endpoint.wish.clone()),
+            };
+            Ok((name.clone(), target))
+        };
+        spec.endpoints.iter().map(target).collect()
+    }
+
+    /// Held while a container that starts joins the networks people made.
+    pub(crate) fn keep_networks(&self, targets: &Targets) -> Result<Option<File>> {
+        let made = targets.values().any(|target| matches!(target, Target::Made(..)));
+        made.then(|| locked(self.data())).transpose()
+    }
+
+    /// Whether a container can be on the networks it names.
+    pub(crate) fn check_endpoints(&self, spec: &Spec) -> Result<()> {
+        for target in self.targets(spec)?.values() {
+            if let Target::Made(made, wish) = target {
+                check_wish(made, wish)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a container is now, by the names of its networks.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn places(&self, container: &Container) -> Result<BTreeMap<String, Place>> {
+        if !container.is_running() {
+            return Ok(BTreeMap::new());
+        }
+        self.bridge().places(&container.id, &self.targets(&container.record.spec)?)
+    }
+
+    /// Connects a container to a network, at once when it runs.
+    ///
+    /// # Errors
+    /// When there is no such network, it is on it already, or it has no network of its own.
+    pub fn join(&self, network: &str, container: &Container, endpoint: Endpoint) -> Result<()> {
+        let _lock = locked(self.data())?;
+        let (name, network) = (container.name(), self.named(network)?);
+        let spec = &container.record.spec;
+        if matches!(spec.network.as_str(), HOST | NONE) || of_container(&spec.network).is_some() {
+            let error = format!("container {name} has no network of its own to connect to {network}");
+            return Err(
+                Error::conflict(error).hint("run it on a network other than host, none and another's")
+            );
+        }
+        if matches!(network.as_str(), HOST | NONE) {
+            return Err(Error::conflict(format!("containers are put on {network} when they are made")));
+        }
+        if spec.endpoints.contains_key(&network) {
+            return Err(Error::conflict(format!(
+                "endpoint with name {name} already exists in network {network}"
+            )));
+        }
+        let mut after = spec.clone();
+        after.endpoints.insert(network.clone(), endpoint.clone());
+        let targets = self.targets(&after)?;
+        if let Some(Target::Made(made, wish)) = targets.get(&network) {
+            check_wish(made, wish)?;
+        }
+        if container.is_running() {
+            let namespace = container.connect(self)?.network_namespace();
+            let ports = &self.asked_ports(container);
+            let joined = self.bridge().join(&container.id, &namespace, &network, &targets, ports)?;
+            self.tell_place(container, &joined, joined.places.get(&network), None)?;
+        }
+        self.change(&container.id, |record| {
+            record.spec.endpoints.insert(network, endpoint);
+        })?;
+        Ok(())
+    }
+
+    /// Takes a container off a network, at once when it runs.
     ///
     /// # Errors
     /// When there is no such network, or it is not on it.
     pub fn leave(&self, network: &str, container: &Container) -> Result<()> {
-        let _lock = names::locked(&self.root)?;
-        let mut network = find(self.data(), network)?;
-        if network.aliases(container).is_none() {
-            let error =
-                format!("container {} is not connected to network {}", container.name(), network.name);
+        let _lock = locked(self.data())?;
+        let network = self.named(network)?;
+        let mut targets = self.targets(&container.record.spec)?;
+        let Some(old) = targets.remove(&network) else {
+            let error = format!("container {} is not connected to network {network}", container.name());
             return Err(Error::conflict(error));
+        };
+        if container.is_running() {
+            let before = self.places(container)?;
+            let namespace = container.connect(self)?.network_namespace();
+            let ports = &self.asked_ports(container);
+            let joined = self.bridge().leave(&container.id, &namespace, &old, &targets, ports)?;
+            self.tell_place(container, &joined, None, before.get(&network))?;
         }
-        network.joined.remove(&container.id);
-        network.left.push(container.id.clone());
-        write(self.data(), &network)
+        self.change(&container.id, |record| drop(record.spec.endpoints.remove(&network)))?;
+        Ok(())
     }
 
-    /// Containers on a network, with their addresses while they run.
+    /// Ports as they are now where they were left to choose, so that they stay.
+    fn asked_ports(&self, container: &Container) -> Vec<Publish> {
+        let now = container.ports();
+        if now.is_empty() { container.record.spec.publish.clone() } else { now }
+    }
+
+    /// Containers on a network by its name, with their places while they run.
     ///
     /// # Errors
     /// When the containers cannot be read.
-    pub fn members(&self, network: &UserNetwork) -> Result<Vec<(Container, Option<Ipv4Addr>)>> {
-        let all = self.all()?.into_iter().filter(|container| network.aliases(container).is_some());
-        all.map(|container| Ok((container.clone(), self.address_of(&container)?))).collect()
-    }
-
-    fn address_of(&self, container: &Container) -> Result<Option<Ipv4Addr>> {
-        if container.is_running() { self.bridge().address(&container.id) } else { Ok(None) }
+    pub fn members(&self, network: &str) -> Result<Vec<(Container, Option<Place>)>> {
+        let all = self.all()?.into_iter();
+        let on = all.filter(|container| container.record.spec.endpoints.contains_key(network));
+        on.map(|container| {
+            let place = self.places(&container)?.remove(network);
+            Ok((container, place))
+        })
+        .collect()
     }
 
     /// Removes a network.
@@ -193,53 +347,75 @@ impl Engine {
         if is_predefined(wanted) {
             return Err(Error::invalid(format!("{wanted} is a pre-defined network and cannot be removed")));
         }
+        let _lock = locked(self.data())?;
         let network = find(self.data(), wanted)?;
-        if let Some((container, _)) = self.members(&network)?.into_iter().find(|(c, _)| c.is_running()) {
+        let members = self.members(&network.name)?;
+        if let Some((container, _)) = members.iter().find(|(container, _)| container.is_running()) {
             let error =
                 format!("network {} has active endpoints: container {}", network.name, container.name());
             return Err(Error::conflict(error).hint("stop it, or disconnect it from the network"));
         }
+        // Whoever is killed in between leaves a bridge that the platform's next start removes.
         let path = path(self.data(), &network.name);
-        fs::remove_file(&path).at("remove", &path)
+        fs::remove_file(&path).at("remove", &path)?;
+        self.bridge().unmake(&network.bridge.id)
     }
 
-    /// The addresses of `name` as the container at `source` knows it: containers it shares a network with.
+    /// What `name` is to the container at `source`, as those it shares a network with have it.
     ///
     /// # Errors
     /// When the containers cannot be read.
-    pub fn addresses_of(&self, source: Ipv4Addr, name: &str) -> Result<Vec<Ipv4Addr>> {
+    pub fn addresses_of(&self, source: Ipv4Addr, name: &str) -> Result<Known> {
         let networks = all(self.data());
-        let mut found = Vec::new();
+        let mut known = Known { addresses: Vec::new(), alone: false };
         if networks.is_empty() {
-            return Ok(found);
+            return Ok(known);
         }
         // Who has an address is asked, not who runs: a program may ask before anybody has written down that it does.
-        let mut there = Vec::new();
-        for (id, address) in self.bridge().addresses()? {
-            // What has ended or goes just now is of no use to anybody.
-            let Some(container) = id.parse().ok().and_then(|id| self.load(&id).ok()) else { continue };
-            if address == source || container.status.phase != Phase::Exited {
-                there.push((container, address));
-            }
-        }
-        let Some((asking, _)) = there.iter().find(|(_, address)| *address == source) else {
-            return Ok(found);
-        };
-        for network in networks.iter().filter(|network| network.aliases(asking).is_some()) {
+        let places = self.bridge().addresses()?;
+        let asking = places.iter().find(|(_, on)| on.values().any(|address| *address == source));
+        let Some((_, asking)) = asking else { return Ok(known) };
+        let on: Vec<&UserNetwork> =
+            networks.iter().filter(|network| asking.contains_key(&network.bridge.id)).collect();
+        known.alone = !on.is_empty()
+            && !asking.contains_key(BRIDGE)
+            && on.iter().all(|network| network.bridge.internal);
+        for network in on {
             // Also with the network's own name behind it.
             let suffix = format!(".{}", network.name);
             let name = name.strip_suffix(&suffix).unwrap_or(name);
-            for (container, address) in &there {
-                let Some(aliases) = network.aliases(container) else { continue };
-                let known = container.name().eq_ignore_ascii_case(name)
-                    || container.id.short() == name
-                    || container.record.spec.hostname.as_deref() == Some(name)
-                    || aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name));
-                if known && container.status.phase != Phase::Exited && !found.contains(address) {
-                    found.push(*address);
+            for (id, places) in &places {
+                let Some(address) = places.get(&network.bridge.id) else { continue };
+                // What has ended or goes just now is of no use to anybody.
+                let Some(container) = id.parse().ok().and_then(|id| self.load(&id).ok()) else { continue };
+                let gone = container.status.phase == Phase::Exited && *address != source;
+                if !gone && is_known_as(&container, &network.name, name) && !known.addresses.contains(address)
+                {
+                    known.addresses.push(*address);
                 }
             }
         }
-        Ok(found)
+        Ok(known)
+    }
+}
+
+fn is_known_as(container: &Container, network: &str, name: &str) -> bool {
+    let spec = &container.record.spec;
+    let aliases = spec.endpoints.get(network).map(|endpoint| endpoint.aliases.as_slice()).unwrap_or_default();
+    container.name().eq_ignore_ascii_case(name)
+        || container.id.short() == name
+        || spec.hostname.as_deref() == Some(name)
+        || aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name))
+}
+
+/// An address can be asked for only where the subnet was.
+fn check_wish(network: &BridgeNetwork, wish: &EndpointWish) -> Result<()> {
+    match wish.address {
+        Some(address) if !network.subnet.contains(address) => {
+            let subnet = network.subnet;
+            let error = Error::invalid(format!("no configured subnet contains IP address {address}"));
+            Err(error.hint(format!("the network's addresses are {subnet}")))
+        }
+        _ => Ok(()),
     }
 }

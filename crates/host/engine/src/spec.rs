@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use wharf_base::{ContainerId, Timestamp};
 use wharf_image::Healthcheck;
+use wharf_network::EndpointWish;
 use wharf_runtime::{Stdin, oci::LinuxSeccomp};
 
 use crate::ports::Publish;
@@ -46,8 +47,8 @@ pub struct Spec {
     pub stop_timeout: Option<u64>,
     /// `bridge`, `none`, `host`, a network of [`crate::networks`], or that of the container `container:ID`.
     pub network: String,
-    /// Further names on its network.
-    pub aliases: Vec<String>,
+    /// Its networks by name, where they are `bridge` or made by people, and how it stands in them.
+    pub endpoints: BTreeMap<String, Endpoint>,
     /// Ports of this machine that lead to it.
     pub publish: Vec<Publish>,
     /// Lines for `/etc/hosts`: address and name.
@@ -106,6 +107,16 @@ pub struct Spec {
     pub restart: Restart,
     /// How its health is checked, instead of the image's way.
     pub healthcheck: Option<Healthcheck>,
+}
+
+/// How a container is to stand in a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Endpoint {
+    /// Further names it is known by there.
+    pub aliases: Vec<String>,
+    /// Its addresses.
+    pub wish: EndpointWish,
 }
 
 /// A namespace of a container's own, the machine's, or another container's.

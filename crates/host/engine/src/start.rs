@@ -23,7 +23,8 @@ use wharf_runtime::{
 use crate::{
     GROUP, MAIN, archive,
     bridge::resolver,
-    containers::{Container, Engine, GATEWAY, PORTS, log_of},
+    connect::{LOCAL_HOSTS, extra_hosts, resolver_with},
+    containers::{Container, Engine, log_of},
     error::{Error, ErrorKind, IoContext as _, Result},
     image::{self, Image},
     networks,
@@ -31,9 +32,6 @@ use crate::{
     volumes,
 };
 
-/// Names every container knows.
-const LOCAL_HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
-    ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
 const DEV: &str = "/dev";
 const SHM: &str = "/dev/shm";
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -182,44 +180,17 @@ impl New<'_> {
         networks::of_container(&self.spec.network).map(|id| self.other(id)).transpose()
     }
 
-    /// Joins the bridge network, and tells the container its address.
+    /// Joins its networks, and tells the container its addresses.
     fn connect(&self, sandbox: &dyn Sandbox) -> Result<()> {
         if !self.bridged() {
             return Ok(());
         }
         let namespace = sandbox.network_namespace();
-        let joined = self.engine.bridge().attach(&self.record.id, &namespace, &self.spec.publish)?;
-        if !joined.ports.is_empty() {
-            let text: Vec<String> = joined.ports.iter().map(ToString::to_string).collect();
-            let file = self.folder.join(PORTS);
-            fs::write(&file, text.join(" ")).at("write", &file)?;
-        }
-        let gateway = self.folder.join(GATEWAY);
-        fs::write(&gateway, joined.gateway.to_string()).at("write", &gateway)?;
-        let hosts = self.folder.join("etc/hosts");
-        let text = format!(
-            "{LOCAL_HOSTS}{}\t{}\n{}",
-            joined.address,
-            self.full_name(),
-            self.extra_hosts(joined.gateway)
-        );
-        fs::write(&hosts, text).at("write", &hosts)?;
-        if networks::is_predefined(&self.spec.network) {
-            return Ok(());
-        }
-        // Names of its network are known where the platform serves them.
-        let resolver = self.folder.join("etc/resolv.conf");
-        let text = self.resolver_with(format!("nameserver {}\noptions ndots:0\n", joined.gateway));
-        fs::write(&resolver, text).at("write", &resolver)
-    }
-
-    /// Names it was given. `host-gateway` stands for this machine.
-    fn extra_hosts(&self, machine: Ipv4Addr) -> String {
-        let line = |(name, address): &(String, String)| match address.as_str() {
-            "host-gateway" => format!("{machine}\t{name}\n"),
-            address => format!("{address}\t{name}\n"),
-        };
-        self.spec.extra_hosts.iter().map(line).collect()
+        let _kept = self.engine.keep_networks(&self.engine.targets(self.spec)?)?;
+        let targets = self.engine.targets(self.spec)?;
+        let joined =
+            self.engine.bridge().attach(&self.record.id, &namespace, &targets, &self.spec.publish)?;
+        self.engine.tell_all(self.record, &joined)
     }
 
     fn sandbox(&self) -> Result<SandboxConfig> {
@@ -263,15 +234,6 @@ impl New<'_> {
             // Whoever has another's network has its name there.
             Ok(Some(other)) => other.hostname(),
             _ => own(),
-        }
-    }
-
-    /// The name with its domain, then without.
-    fn full_name(&self) -> String {
-        let name = self.hostname();
-        match &self.spec.domainname {
-            Some(domain) => format!("{name}.{domain} {name}"),
-            None => name,
         }
     }
 
@@ -406,8 +368,8 @@ impl New<'_> {
         let hostname = self.hostname();
         let of_machine = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let hosts = match self.on_host_network() {
-            true => of_machine("/etc/hosts") + &self.extra_hosts(Ipv4Addr::LOCALHOST),
-            false => format!("{LOCAL_HOSTS}{}", self.extra_hosts(Ipv4Addr::LOCALHOST)),
+            true => of_machine("/etc/hosts") + &extra_hosts(self.spec, Ipv4Addr::LOCALHOST),
+            false => format!("{LOCAL_HOSTS}{}", extra_hosts(self.spec, Ipv4Addr::LOCALHOST)),
         };
         if let Some(other) = self.network_of()? {
             // The names of a network are one for all who have it.
@@ -449,36 +411,14 @@ impl New<'_> {
 
     fn resolver(&self) -> String {
         let of_machine = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        self.resolver_with(match self.spec.network.as_str() {
-            networks::HOST => of_machine,
-            networks::NONE => String::new(),
-            _ => resolver(&of_machine),
-        })
-    }
-
-    /// The text, with what was asked for in its place.
-    fn resolver_with(&self, text: String) -> String {
-        let spec = self.spec;
-        if spec.dns.is_empty() && spec.dns_search.is_empty() && spec.dns_options.is_empty() {
-            return text;
-        }
-        let own = |word: &str| -> String {
-            let lines = text.lines().filter(|line| line.starts_with(word));
-            lines.map(|line| format!("{line}\n")).collect()
-        };
-        let mut lines: String = match spec.dns.is_empty() {
-            true => own("nameserver"),
-            false => spec.dns.iter().map(|server| format!("nameserver {server}\n")).collect(),
-        };
-        match spec.dns_search.is_empty() {
-            true => lines.push_str(&own("search")),
-            false => lines.push_str(&format!("search {}\n", spec.dns_search.join(" "))),
-        }
-        match spec.dns_options.is_empty() {
-            true => lines.push_str(&own("options")),
-            false => lines.push_str(&format!("options {}\n", spec.dns_options.join(" "))),
-        }
-        lines
+        resolver_with(
+            self.spec,
+            match self.spec.network.as_str() {
+                networks::HOST => of_machine,
+                networks::NONE => String::new(),
+                _ => resolver(&of_machine),
+            },
+        )
     }
 
     fn mount(&self, mount: &MountPoint) -> Result<Mount> {

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use crate::{
     error::Result,
     kernel::Firewall,
-    rules::{HostPort, Op, Plan, Protocol, ServicePortRule, Table},
+    rules::{BridgeRule, HostPort, Op, Plan, Protocol, ServicePortRule, Table},
     saved::Store,
 };
 
@@ -109,6 +109,17 @@ impl ServiceRules {
         self.engine.forget(&plan.stale).await
     }
 
+    /// Adds bridge networks and takes others back, in a table of a former run too.
+    pub(crate) async fn bridges(&self, add: &[BridgeRule], remove: &[BridgeRule]) -> Result<()> {
+        let state = self.engine.state.lock().await;
+        let mut ops: Vec<Op> = remove.iter().cloned().map(Op::RemoveBridge).collect();
+        ops.extend(add.iter().cloned().map(Op::AddBridge));
+        match state.ours {
+            true => self.engine.commit(&state, Plan { ops, stale: BTreeSet::new() }).await,
+            false => self.engine.firewall.commit(&ops).await,
+        }
+    }
+
     /// Removes the table.
     pub(crate) async fn remove(&self) -> Result<()> {
         let mut state = self.engine.state.lock().await;
@@ -148,8 +159,9 @@ impl Engine {
     }
 
     async fn rebuild(&self, state: &State) -> Result<()> {
-        let ports = self.store.read()?.host_ports();
-        self.firewall.commit(&state.table.rebuild(&ports)).await
+        let saved = self.store.read()?;
+        let bridges = saved.bridge_rules(state.table.bridges());
+        self.firewall.commit(&state.table.rebuild(&saved.host_ports(), bridges)).await
     }
 
     async fn forget(&self, stale: &BTreeSet<SocketAddrV4>) -> Result<()> {

@@ -1,6 +1,10 @@
 //! Why something of the network failed.
 
-use std::{io, net::SocketAddrV4, path::PathBuf};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4},
+    path::PathBuf,
+};
 
 use crate::Ipv4Net;
 
@@ -31,9 +35,27 @@ pub enum Error {
         "no free /24 for pods in {0}: every one overlaps with a network of this machine; choose another range"
     )]
     NoFreeRange(Ipv4Net),
-    /// The node's range has no address left.
-    #[error("no free pod address in {0}: all of them are taken by pods")]
+    /// A range has no address left.
+    #[error("no free address in {0}: all of them are taken")]
     Full(Ipv4Net),
+    /// Every range for bridge networks is in use on this machine.
+    #[error("no free subnet for the network: every one overlaps with a network of this machine; name one")]
+    NoFreeSubnet,
+    /// Something else on this machine has these addresses.
+    // Scripts look for the first words of this and the next: they are docker's.
+    #[error(
+        "Pool overlaps with other one on this address space: {subnet} is in {by}, which this machine has already; \
+         choose another subnet"
+    )]
+    SubnetTaken {
+        /// What was asked for.
+        subnet: Ipv4Net,
+        /// What is there.
+        by: Ipv4Net,
+    },
+    /// Another container has this address.
+    #[error("Address already in use: {0} is another container's; choose another")]
+    AddressTaken(Ipv4Addr),
     /// A host port is taken already.
     // Scripts and SDKs look for these words of docker's.
     #[error(

@@ -7,6 +7,7 @@
 //! Several instances on one machine have networks of their own, for pods and for service addresses. They share the host's
 //! ports: a node port that several have leads to any one of them.
 
+mod bridges;
 mod dns;
 mod engine;
 mod error;
@@ -17,9 +18,10 @@ mod rules;
 mod saved;
 mod services;
 
+pub use bridges::{BridgeNetwork, Endpoint, EndpointWish};
 #[doc(hidden)]
 pub use dns::fuzz_query;
-pub use dns::{DnsConfig, DnsServer, Forwarding, LookUp, Private, Zone};
+pub use dns::{DnsConfig, DnsServer, Forwarding, Known, LookUp, Private, Zone};
 pub use engine::ServiceRules;
 pub use error::{Error, Result};
 pub use kernel::hardware;

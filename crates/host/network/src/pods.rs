@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     Ipv4Net, PortMapping, Protocol, ServicePortRule, ServiceRules,
+    bridges::bridge_prefix,
     error::{Error, Result},
     kernel::{Gateway, Links, Netlink, Nftables, Port},
     range::free_range,
@@ -17,7 +18,7 @@ use crate::{
 };
 
 /// Instances on one machine choose their ranges one after another.
-const MACHINE_LOCK: &str = "/run/wharf-network.lock";
+pub(crate) const MACHINE_LOCK: &str = "/run/wharf-network.lock";
 /// The size of an instance's network of service addresses.
 const SERVICES_PREFIX: u8 = 16;
 /// Which of the service addresses is cluster DNS, as kubeadm has it.
@@ -56,11 +57,11 @@ impl NetworkConfig {
 
 /// The pod network of one instance.
 pub struct PodNetwork {
-    links: Box<dyn Links>,
+    pub(crate) links: Box<dyn Links>,
     gateway: Gateway,
-    rules: ServiceRules,
-    store: Store,
-    instance: String,
+    pub(crate) rules: ServiceRules,
+    pub(crate) store: Store,
+    pub(crate) instance: String,
 }
 
 impl PodNetwork {
@@ -75,7 +76,12 @@ impl PodNetwork {
         let gateway = make_gateway(&config, &store, links.as_ref()).await?;
         forward()?;
         let links_of_pods = link_prefix(&config.instance);
-        let layout = Layout { links: links_of_pods, pods: gateway.pods, services: gateway.services };
+        let layout = Layout {
+            links: links_of_pods,
+            bridges: bridge_prefix(&config.instance),
+            pods: gateway.pods,
+            services: gateway.services,
+        };
         let firewall = Box::new(Nftables::open(format!("wharf-{}", config.instance))?);
         let rules = ServiceRules::open(firewall, store.clone(), Table::new(layout)).await?;
         let network = Self { links, gateway, rules, store, instance: config.instance };
@@ -133,12 +139,24 @@ impl PodNetwork {
         }
     }
 
-    /// Disconnects a pod, takes back its host ports and frees its address; it may be gone already.
+    /// Disconnects a pod from all of its networks, takes back its host ports and frees its addresses; it may be gone
+    /// already.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub async fn detach(&self, pod: &str) -> Result<()> {
         self.unpublish(pod).await?;
+        for network in self.networks_of(pod)? {
+            self.disconnect(pod, &network).await?;
+        }
+        self.leave(pod).await
+    }
+
+    /// Disconnects a pod from this network only; it may not be on it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn leave(&self, pod: &str) -> Result<()> {
         let address = self.store.read()?.pods.get(pod).copied();
         if let Some(address) = address {
             self.links.remove(&self.port(address).link).await?;
@@ -219,8 +237,15 @@ impl PodNetwork {
     /// # Errors
     /// When the file cannot be read.
     pub fn attached(data: &Path) -> Result<BTreeSet<String>> {
-        let saved = Store::open(data)?.read()?;
-        Ok(saved.pods.into_keys().chain(saved.ports.into_keys()).collect())
+        Ok(Store::open(data)?.read()?.connected())
+    }
+
+    /// The range of a network's folder, which need not be open, once it is chosen.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn range_of(data: &Path) -> Result<Option<Ipv4Net>> {
+        Ok(Store::open(data)?.read()?.range)
     }
 
     /// All addresses saved in a network's folder, which need not be open, by pod.
@@ -239,17 +264,15 @@ impl PodNetwork {
         Ok(Store::open(data)?.read()?.pods.get(pod).copied())
     }
 
-    /// Forgets every pod and publisher but those, and removes their links.
+    /// Forgets every pod and publisher but those, and bridge networks but these, and removes their links.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub async fn recover(&self, living: &BTreeSet<String>) -> Result<()> {
-        let saved = self.store.read()?;
-        let gone: BTreeSet<&String> =
-            saved.pods.keys().chain(saved.ports.keys()).filter(|id| !living.contains(*id)).collect();
-        for id in gone {
+    pub async fn recover(&self, living: &BTreeSet<String>, networks: &BTreeSet<String>) -> Result<()> {
+        for id in self.store.read()?.connected().iter().filter(|id| !living.contains(*id)) {
             self.detach(id).await?;
         }
+        self.recover_bridges(networks).await?;
         let known: BTreeSet<String> =
             self.store.read()?.pods.values().map(|address| self.port(*address).link).collect();
         for link in self.links.named(&link_prefix(&self.instance)).await? {
@@ -268,6 +291,7 @@ impl PodNetwork {
         for link in self.links.named(&link_prefix(&self.instance)).await? {
             self.links.remove(&link).await?;
         }
+        self.remove_bridges().await?;
         self.links.remove(&self.gateway.link).await?;
         self.rules.remove().await?;
         self.store.remove()
@@ -296,9 +320,12 @@ impl PodNetwork {
 /// What the names of all instances' gateways start with.
 const GATEWAY_PREFIX: &str = "wh-";
 
-/// What the names of all pods' links on the host start with.
+/// What the names of links of all instances' pods start with on the host.
+pub(crate) const LINKS: &str = "wv-";
+
+/// What the names of an instance's pods' links start with on the host.
 fn link_prefix(instance: &str) -> String {
-    format!("wv-{instance}.")
+    format!("{LINKS}{instance}.")
 }
 
 fn check(config: &NetworkConfig) -> Result<()> {

@@ -14,8 +14,8 @@ pub struct Ipv4Net {
 
 impl Ipv4Net {
     /// The network of `prefix` bits that holds `address`; a prefix over 32 counts as 32.
-    pub fn new(address: Ipv4Addr, prefix: u8) -> Self {
-        let prefix = prefix.min(32);
+    pub const fn new(address: Ipv4Addr, prefix: u8) -> Self {
+        let prefix = if prefix > 32 { 32 } else { prefix };
         Self { address: Ipv4Addr::from_bits(address.to_bits() & mask(prefix)), prefix }
     }
 
@@ -50,6 +50,24 @@ impl Ipv4Net {
         Ipv4Addr::from_bits(self.address.to_bits() | 1)
     }
 
+    /// Its lowest and its highest address.
+    pub(crate) fn ends(self) -> (Ipv4Addr, Ipv4Addr) {
+        (self.address, Ipv4Addr::from_bits(self.address.to_bits() | !mask(self.prefix)))
+    }
+
+    /// Whether something can have this address of it: neither the network's own nor the broadcast address.
+    pub(crate) fn has_host(self, address: Ipv4Addr) -> bool {
+        let (first, last) = self.ends();
+        self.contains(address) && (self.prefix > 30 || (address != first && address != last))
+    }
+
+    /// Its addresses from the first on, not more than one could look through.
+    pub(crate) fn addresses(self) -> impl Iterator<Item = Ipv4Addr> {
+        let size = (1_u64 << (32 - self.prefix)).min(1 << 16);
+        let first = self.address.to_bits();
+        (0..size).map(move |n| Ipv4Addr::from_bits(first | n as u32))
+    }
+
     /// The addresses pods can have: all but the network, the gateway and the broadcast address.
     pub(crate) fn hosts(self) -> impl Iterator<Item = Ipv4Addr> {
         let size = 1_u64 << (32 - self.prefix);
@@ -58,8 +76,11 @@ impl Ipv4Net {
     }
 }
 
-fn mask(prefix: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
+const fn mask(prefix: u8) -> u32 {
+    match u32::MAX.checked_shl(32 - prefix as u32) {
+        Some(mask) => mask,
+        None => 0,
+    }
 }
 
 impl fmt::Display for Ipv4Net {

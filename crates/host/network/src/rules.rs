@@ -100,11 +100,23 @@ impl fmt::Display for HostPort {
     }
 }
 
+/// A bridge network, as traffic sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BridgeRule {
+    /// The name of its bridge.
+    pub link: String,
+    pub subnet: Ipv4Net,
+    /// Nothing passes between it and the rest.
+    pub internal: bool,
+}
+
 /// What never changes while a table lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Layout {
     /// What the names of all pods' links start with.
     pub links: String,
+    /// What the names of all bridges start with.
+    pub bridges: String,
     pub pods: Ipv4Net,
     pub services: Ipv4Net,
 }
@@ -144,6 +156,8 @@ pub(crate) enum Op {
         to: SocketAddrV4,
     },
     Unpublish(HostPort),
+    AddBridge(BridgeRule),
+    RemoveBridge(BridgeRule),
 }
 
 /// The share of each backend out of the sum of all: what has no weight is left out (all are equal when none has one).
@@ -278,7 +292,11 @@ impl Table {
     }
 
     /// Everything, from nothing.
-    pub(crate) fn rebuild(&self, ports: &BTreeMap<HostPort, SocketAddrV4>) -> Vec<Op> {
+    pub(crate) fn rebuild(
+        &self,
+        ports: &BTreeMap<HostPort, SocketAddrV4>,
+        bridges: Vec<BridgeRule>,
+    ) -> Vec<Op> {
         let mut ops = vec![Op::Create(self.layout.clone())];
         for (name, (shape, backends)) in &self.balancers {
             let (name, backends) = (name.clone(), backends.clone());
@@ -288,7 +306,13 @@ impl Table {
             self.fronts.iter().filter_map(|(front, claims)| Some((*front, claims.first()?.1.clone())));
         ops.extend(first.filter_map(|(front, balancer)| on(front, balancer)));
         ops.extend(ports.iter().map(|(port, to)| Op::Publish { port: *port, to: *to }));
+        ops.extend(bridges.into_iter().map(Op::AddBridge));
         ops
+    }
+
+    /// What the names of all bridges start with.
+    pub(crate) fn bridges(&self) -> &str {
+        &self.layout.bridges
     }
 }
 

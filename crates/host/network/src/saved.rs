@@ -4,7 +4,7 @@
 //! under a lock.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{File, OpenOptions},
     io::{self, Write as _},
     net::{Ipv4Addr, SocketAddrV4},
@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Ipv4Net, Protocol,
+    bridges::{SavedBridge, bridge_rule},
     error::{Error, Result},
-    rules::HostPort,
+    rules::{BridgeRule, HostPort},
 };
 
 /// A port of the host that leads to a container.
@@ -55,9 +56,24 @@ pub(crate) struct Saved {
     pub pods: BTreeMap<String, Ipv4Addr>,
     /// Published ports by who published them.
     pub ports: BTreeMap<String, Vec<PortMapping>>,
+    /// Bridge networks in the kernel, by id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bridges: BTreeMap<String, SavedBridge>,
 }
 
 impl Saved {
+    /// Whoever has an address or a port.
+    pub(crate) fn connected(&self) -> BTreeSet<String> {
+        let on_bridges = self.bridges.values().flat_map(|bridge| bridge.endpoints.keys());
+        self.pods.keys().chain(self.ports.keys()).chain(on_bridges).cloned().collect()
+    }
+
+    /// What is ruled for the bridge networks of the instance whose bridges' names start so.
+    pub(crate) fn bridge_rules(&self, prefix: &str) -> Vec<BridgeRule> {
+        let rule = |bridge: &SavedBridge| bridge_rule(prefix, bridge.number, &bridge.network);
+        self.bridges.values().map(rule).collect()
+    }
+
     /// All published ports.
     pub(crate) fn host_ports(&self) -> BTreeMap<HostPort, SocketAddrV4> {
         self.ports.values().flatten().map(PortMapping::rule).collect()

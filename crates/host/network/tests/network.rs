@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::{Space, line, pod, rule, ruleset, test};
+use support::{Space, line, links, pod, rule, ruleset, test};
 use wharf_network::{Error, PodNetwork, PortMapping, Protocol};
 
 const ONE: &str = "10.96.5.5";
@@ -273,7 +273,7 @@ fn instances_stand_beside_each_other_and_leave_nothing() {
         assert_eq!((again.range(), again.attach("a", a.file()).await.unwrap()), (one.range(), a_address));
         let gone = Space::new();
         again.attach("gone", gone.file()).await.unwrap();
-        again.recover(&BTreeSet::from(["a".to_owned()])).await.unwrap();
+        again.recover(&BTreeSet::from(["a".to_owned()]), &BTreeSet::new()).await.unwrap();
         assert_eq!(links().await.iter().filter(|name| name.starts_with("wv-one.")).count(), 1);
         assert_eq!(a.ask("10.96.5.5:80").unwrap(), "a");
 
@@ -345,10 +345,4 @@ fn a_pod_cannot_send_to_the_hosts_loopback() {
         });
         assert_eq!(answer.unwrap_err().kind(), ErrorKind::TimedOut);
     });
-}
-
-async fn links() -> Vec<String> {
-    let route = nlink::Connection::<nlink::Route>::new().unwrap();
-    let links = route.get_links().await.unwrap();
-    links.iter().filter_map(|link| link.name().map(str::to_owned)).collect()
 }

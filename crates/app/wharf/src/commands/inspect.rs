@@ -86,12 +86,15 @@ fn describe(container: &Container, engine: &Engine) -> anyhow::Result<Value> {
 
 /// What a container that runs has of the network; one that has ended gave it back.
 fn network(container: &Container, engine: &Engine) -> anyhow::Result<Value> {
-    let running = container.is_running();
-    let address = if running { engine.bridge().address(&container.id)? } else { None };
-    let address = address.map_or_else(String::new, |address| address.to_string());
+    let spec = &container.record.spec;
+    let places = engine.places(container)?;
+    let address =
+        |network: &str| places.get(network).map_or_else(String::new, |place| place.address.to_string());
     let ports = container.ports();
-    let mut networks = serde_json::Map::new();
-    networks.insert(container.record.spec.network.clone(), json!({ "IPAddress": address }));
+    let on = |network: &String| (network.clone(), json!({ "IPAddress": address(network) }));
+    let mut networks: serde_json::Map<_, _> = spec.endpoints.keys().map(on).collect();
+    networks.entry(&spec.network).or_insert_with(|| json!({ "IPAddress": "" }));
+    let address = address(&spec.network);
     Ok(json!({ "IPAddress": address, "Ports": by_port(&ports, "0.0.0.0"), "Networks": networks }))
 }
 

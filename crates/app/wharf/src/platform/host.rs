@@ -14,11 +14,12 @@ use tokio::runtime::Handle;
 use wharf_base::HintExt;
 use wharf_client::Client;
 use wharf_control::hash::Fnv;
+use wharf_engine::networks;
 use wharf_engineapi::client as registry;
 use wharf_image::{Reference, Store};
 use wharf_network::{
-    DnsConfig, DnsServer, Forwarding, Ipv4Net, NetworkConfig, PodNetwork, Private, Protocol, ServicePortRule,
-    ServiceProxy,
+    DnsConfig, DnsServer, Forwarding, Ipv4Net, Known, NetworkConfig, PodNetwork, Private, Protocol,
+    ServicePortRule, ServiceProxy,
 };
 use wharf_node::{Failure, ImagePuller, NodeAgent, NodeConfig, Pull, PullSecret};
 use wharf_runtime::ShimRuntime;
@@ -87,10 +88,10 @@ pub(crate) async fn open_network(data: &Path) -> Result<Arc<PodNetwork>> {
 fn private(data: &Path) -> Private {
     let engine = engine(data);
     Private(Arc::new(move |source, name| match engine.addresses_of(source, name) {
-        Ok(addresses) => addresses,
+        Ok(known) => known,
         Err(error) => {
             tracing::warn!(%error, name, "a name of a container cannot be looked up");
-            Vec::new()
+            Known::default()
         }
     }))
 }
@@ -122,7 +123,8 @@ impl Host {
             .chain(engine(data).bridge().living()?)
             .chain(wharf_criapi::attached(data))
             .collect();
-        network.recover(&living).await.context("the pod network cannot be put in order")?;
+        let networks = networks::all(data).into_iter().map(|network| network.bridge.id).collect();
+        network.recover(&living, &networks).await.context("the pod network cannot be put in order")?;
         if let [first, ..] = network.neighbours().await?.as_slice() {
             tracing::warn!(
                 gateway = first,

@@ -184,14 +184,6 @@ impl Docker {
         blocking(move || {
             complete(&engine, &mut wanted, platform.as_deref())?;
             let (record, _) = engine.create(wanted.spec, name.as_deref(), Some(body))?;
-            for (network, aliases) in wanted.networks {
-                let joined =
-                    engine.load(&record.id).and_then(|container| engine.join(&network, &container, aliases));
-                if let Err(error) = joined {
-                    engine.forget(&record.id, &record.name)?;
-                    return Err(error.into());
-                }
-            }
             keeper.made(&record);
             Ok(created(&json!({ "Id": record.id, "Warnings": wanted.warnings })))
         })

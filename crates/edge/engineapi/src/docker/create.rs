@@ -1,5 +1,6 @@
 //! The body of `create`: what of it is done, what is warned about, what is refused.
 
+mod endpoint;
 mod limits;
 mod mounts;
 
@@ -15,6 +16,7 @@ use wharf_image::Healthcheck;
 use wharf_runtime::{SpecOptions, oci::LinuxSeccomp};
 
 use super::{answer::Failure, seccomp};
+pub(super) use endpoint::Endpoint;
 pub(super) use limits::limits;
 use limits::{resources, ulimit};
 pub(super) use mounts::anonymous;
@@ -44,6 +46,7 @@ struct Body {
     entrypoint: Option<Vec<String>>,
     #[serde(deserialize_with = "nothing_is_default")]
     labels: BTreeMap<String, String>,
+    mac_address: String,
     stop_signal: String,
     stop_timeout: Option<i64>,
     healthcheck: Option<Healthcheck>,
@@ -56,18 +59,6 @@ struct Body {
 struct NetworkingConfig {
     #[serde(deserialize_with = "nothing_is_default")]
     endpoints_config: BTreeMap<String, Option<Endpoint>>,
-}
-
-/// How a container stands in a network.
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-pub(super) struct Endpoint {
-    #[serde(deserialize_with = "nothing_is_default")]
-    pub(super) aliases: Vec<String>,
-    #[serde(rename = "IPAMConfig")]
-    ipam_config: Option<Value>,
-    #[serde(deserialize_with = "nothing_is_default")]
-    links: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -102,7 +93,6 @@ struct HostConfig {
     ipc_mode: String,
     pid_mode: String,
     cgroupns_mode: String,
-    mac_address: String,
     #[serde(deserialize_with = "nothing_is_default")]
     storage_opt: BTreeMap<String, String>,
     masked_paths: Option<Vec<String>>,
@@ -253,8 +243,6 @@ pub(super) struct Wanted {
     pub(super) spec: Spec,
     /// What is not done.
     pub(super) warnings: Vec<String>,
-    /// Further networks, with the names there.
-    pub(super) networks: Vec<(String, Vec<String>)>,
     /// All ports the image or the body names are to be published.
     pub(super) publish_all: bool,
     pub(super) exposed: Vec<String>,
@@ -280,27 +268,17 @@ pub(super) fn read(body: &Value) -> Result<Wanted, Failure> {
         "" | "default" => "bridge".to_owned(),
         mode => mode.to_owned(),
     };
-    let mut networks = Vec::new();
-    let mut aliases = Vec::new();
+    let mut endpoints = BTreeMap::new();
     for (name, endpoint) in body.networking_config.endpoints_config {
         let endpoint = endpoint.unwrap_or_default();
-        if !endpoint.links.is_empty() {
-            warnings.push(
-                "Links of networks are not made: containers of one network know each other by name.".into(),
-            );
-        }
-        if endpoint
-            .ipam_config
-            .is_some_and(|config| config != Value::Object(Default::default()) && !config.is_null())
-        {
-            warnings.push(format!(
-                "The address asked for in network {name} is not given: addresses are assigned."
-            ));
-        }
-        match name == network || (name == "default" && network == "bridge") {
-            true => aliases = endpoint.aliases,
-            false => networks.push((name, endpoint.aliases)),
-        }
+        endpoint.warn(&mut warnings);
+        let name = if name == "default" { "bridge".to_owned() } else { name };
+        let endpoint = endpoint.read(&name)?;
+        endpoints.insert(name, endpoint);
+    }
+    if let Some(address) = some(body.mac_address) {
+        let own = endpoints.entry(network.clone()).or_default();
+        own.wish.hardware = Some(endpoint::hardware(&address)?);
     }
     let security = security(host, &mut warnings)?;
     let (ipc, no_shm) = ipc(&host.ipc_mode)?;
@@ -325,7 +303,7 @@ pub(super) fn read(body: &Value) -> Result<Wanted, Failure> {
         stop_signal: some(body.stop_signal),
         stop_timeout: body.stop_timeout.and_then(|seconds| u64::try_from(seconds).ok()),
         network,
-        aliases,
+        endpoints,
         publish: publish(&host.port_bindings)?,
         extra_hosts: extra_hosts(&host.extra_hosts)?,
         dns: host.dns.clone(),
@@ -372,7 +350,6 @@ pub(super) fn read(body: &Value) -> Result<Wanted, Failure> {
     Ok(Wanted {
         spec,
         warnings,
-        networks,
         publish_all: host.publish_all_ports,
         exposed,
         volumes_from: volumes_from.collect::<Result<_, _>>()?,
@@ -581,7 +558,6 @@ fn warn(body: &Body, warnings: &mut Vec<String>) {
             host.ipc_mode.starts_with("container:"),
             "HostConfig.IpcMode shares queues and System V memory; files in /dev/shm are the container's own.",
         ),
-        (!host.mac_address.is_empty(), "HostConfig.MacAddress has no effect: addresses are assigned."),
         (
             host.network_mode == "host" && !host.port_bindings.is_empty(),
             "Published ports are discarded when using host network mode",
@@ -702,7 +678,10 @@ mod tests {
         let ports: Vec<String> = spec.publish.iter().map(ToString::to_string).collect();
         assert_eq!(ports, ["127.0.0.1:0:53/udp", "8080:80/tcp"]);
         assert_eq!((spec.resources.cpu_quota, spec.resources.pids), (Some(150_000), None));
-        assert_eq!((spec.aliases.as_slice(), wanted.networks.len()), (&["www".to_owned()][..], 1));
+        assert_eq!(
+            (spec.endpoints["app"].aliases.as_slice(), spec.endpoints.len()),
+            (&["www".to_owned()][..], 2)
+        );
         assert_eq!((spec.restart, spec.stdin), (Restart::OnFailure(3), InputMode::Open));
         assert_eq!(spec.mounts[0].options, ["ro"]);
         assert_eq!(spec.mounts[1].source, MountSource::Volume("data".into()));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use wharf_base::Timestamp;
 use wharf_engine::{
-    Container, Engine, InputMode, MAIN, MountPoint, MountSource, Publish, Restart, by_port, networks,
+    Container, Engine, InputMode, MAIN, MountPoint, MountSource, Place, Publish, Restart, by_port, networks,
     volumes, words,
 };
 use wharf_image::{ImageConfig, Store};
@@ -147,49 +147,48 @@ pub(super) fn exposed(engine: &Engine, container: &Container) -> Vec<String> {
     ports
 }
 
-/// This machine as the container sees it.
-fn gateway(container: &Container) -> String {
-    container.gateway().map_or_else(String::new, |address| address.to_string())
+/// Where a container is, by its networks' names; nowhere while it does not run.
+fn places(engine: &Engine, container: &Container) -> BTreeMap<String, Place> {
+    engine.places(container).unwrap_or_default()
 }
 
-fn address_of(engine: &Engine, container: &Container) -> Option<std::net::Ipv4Addr> {
-    match container.is_running() {
-        true => engine.bridge().address(&container.id).ok().flatten(),
-        false => None,
-    }
-}
-
-/// The hardware address the network gives a container with this address.
-fn hardware(address: std::net::Ipv4Addr) -> String {
-    wharf_engine::hardware(address).map(|byte| format!("{byte:02x}")).join(":")
-}
-
-/// The networks of a container with its address there.
+/// The networks of a container with its place there.
 fn endpoints(engine: &Engine, container: &Container) -> Value {
-    let spec = &container.record.spec;
-    let address = address_of(engine, container);
-    let endpoint = |id: &str, aliases: &[String]| {
-        let mut names: Vec<&str> = aliases.iter().map(String::as_str).collect();
-        names.push(container.id.short());
-        let given = !aliases.is_empty();
-        let known: Vec<&str> = std::iter::once(container.name()).chain(names.iter().copied()).collect();
-        json!({
-            "IPAMConfig": null, "Links": null, "Aliases": if given { json!(names) } else { Value::Null },
-            "MacAddress": address.map_or(String::new(), hardware), "DriverOpts": null, "NetworkID": id, "EndpointID": if address.is_some() { container.id.as_str() } else { "" },
-            "Gateway": gateway(container), "IPAddress": address.map_or(String::new(), |a| a.to_string()), "IPPrefixLen": if address.is_some() { 32 } else { 0 },
-            "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "DNSNames": known,
-        })
-    };
+    let (spec, places) = (&container.record.spec, places(engine, container));
     let mut found = serde_json::Map::new();
-    if networks::is_predefined(&spec.network) {
-        found.insert(spec.network.clone(), endpoint(&super::networks::id_of(&spec.network), &[]));
+    if matches!(spec.network.as_str(), networks::HOST | networks::NONE) {
+        let id = super::networks::id_of(&spec.network);
+        found.insert(spec.network.clone(), endpoint(container, &id, &[], None));
     }
-    for network in networks::all(engine.data()) {
-        if let Some(aliases) = network.aliases(container) {
-            found.insert(network.name.clone(), endpoint(&network.id, &aliases));
+    for (name, asked) in &spec.endpoints {
+        let id = match name.as_str() {
+            networks::BRIDGE => super::networks::id_of(name),
+            name => networks::find(engine.data(), name).map(|found| found.bridge.id).unwrap_or_default(),
+        };
+        let mut described = endpoint(container, &id, &asked.aliases, places.get(name));
+        if let Some(address) = asked.wish.address {
+            described["IPAMConfig"] = json!({ "IPv4Address": address });
         }
+        found.insert(name.clone(), described);
     }
     Value::Object(found)
+}
+
+fn endpoint(container: &Container, network: &str, aliases: &[String], place: Option<&Place>) -> Value {
+    let mut names: Vec<&str> = aliases.iter().map(String::as_str).collect();
+    names.push(container.id.short());
+    let given = !aliases.is_empty();
+    let known: Vec<&str> = std::iter::once(container.name()).chain(names.iter().copied()).collect();
+    let text = |tell: fn(&Place) -> String| place.map(tell).unwrap_or_default();
+    let id =
+        if container.is_running() { super::networks::endpoint_id(container, network) } else { String::new() };
+    json!({
+        "IPAMConfig": null, "Links": null, "Aliases": if given { json!(names) } else { Value::Null },
+        "MacAddress": text(|place| super::networks::hardware(place.hardware)), "DriverOpts": null, "NetworkID": network,
+        "EndpointID": id, "Gateway": text(|place| place.gateway.to_string()),
+        "IPAddress": text(|place| place.address.to_string()), "IPPrefixLen": place.map_or(0, |place| place.prefix),
+        "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "DNSNames": known,
+    })
 }
 
 fn mounts(engine: &Engine, container: &Container) -> Value {
@@ -332,9 +331,11 @@ pub(super) fn inspect(engine: &Engine, container: &Container, with_size: bool) -
     let of_image =
         image_config.env.iter().filter(|known| !spec.env.iter().any(|own| name(own) == name(known)));
     let env = [own, of_image.cloned().collect()].concat();
-    let address = match container.is_running() {
-        true => engine.bridge().address(&container.id)?.map_or(String::new(), |address| address.to_string()),
-        false => String::new(),
+    let endpoints = endpoints(engine, container);
+    // Beside its networks, only what it is on the one that is always there.
+    let on_bridge = match endpoints.get(networks::BRIDGE) {
+        Some(endpoint) => endpoint.clone(),
+        None => endpoint(container, "", &[], None),
     };
     let mut ports: serde_json::Map<String, Value> = by_port(&container.ports(), "0.0.0.0")
         .into_iter()
@@ -393,9 +394,10 @@ pub(super) fn inspect(engine: &Engine, container: &Container, with_size: bool) -
             "NetworkSettings": {
                 "Bridge": "", "SandboxID": if container.is_running() { container.id.as_str() } else { "" },
                 "SandboxKey": container.status.pid.map_or(String::new(), |pid| format!("/proc/{pid}/ns/net")),
-                "Ports": ports, "IPAddress": address, "IPPrefixLen": if address.is_empty() { 0 } else { 32 }, "Gateway": gateway(container),
-                "MacAddress": address_of(engine, container).map_or(String::new(), hardware), "EndpointID": if container.is_running() { container.id.as_str() } else { "" },
-                "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "IPv6Gateway": "", "LinkLocalIPv6Address": "", "HairpinMode": false, "Networks": endpoints(engine, container),
+                "Ports": ports, "IPAddress": on_bridge["IPAddress"], "IPPrefixLen": on_bridge["IPPrefixLen"],
+                "Gateway": on_bridge["Gateway"], "MacAddress": on_bridge["MacAddress"], "EndpointID": on_bridge["EndpointID"],
+                "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "IPv6Gateway": "", "LinkLocalIPv6Address": "", "HairpinMode": false,
+                "Networks": endpoints,
             },
         }),
     ]);

@@ -7,13 +7,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use wharf_base::Digest;
 use wharf_engine::{
-    Engine,
-    networks::{self, BRIDGE, HOST, NONE, UserNetwork},
+    Container, Engine, Ipv4Net, Place,
+    networks::{self, BRIDGE, HOST, NONE, NetworkWish, UserNetwork},
 };
 
 use super::{
     Call, Docker,
-    answer::{self, Failure, Reply, created, json_of, no_content},
+    answer::{self, Failure, Reply, created, json_of, merged, no_content},
     blocking,
     create::Endpoint,
     route::Filters,
@@ -35,13 +35,26 @@ struct Wanted {
     labels: Option<BTreeMap<String, String>>,
     #[serde(rename = "IPAM")]
     ipam: Option<Ipam>,
-    options: Option<BTreeMap<String, Value>>,
+    options: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct Ipam {
-    config: Option<Vec<Value>>,
+    driver: String,
+    config: Option<Vec<Pool>>,
+    options: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Pool {
+    subnet: String,
+    gateway: String,
+    #[serde(rename = "IPRange")]
+    range: String,
+    #[serde(rename = "AuxiliaryAddresses")]
+    auxiliary: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -65,7 +78,7 @@ impl Docker {
                 let name = wanted.name.clone();
                 let made = blocking(move || create(&engine, wanted)).await?;
                 if let Ok(network) = networks::find(&self.data(), &name) {
-                    keeper.tell_about("network", "create", &network.id, &about(&name));
+                    keeper.tell_about("network", "create", &network.bridge.id, &about(&name));
                 }
                 Ok(made)
             }
@@ -75,7 +88,7 @@ impl Docker {
                 blocking(move || {
                     let mut removed = Vec::new();
                     for network in networks::all(engine.data()) {
-                        if filters.labels(&network.labels) && engine.members(&network)?.is_empty() {
+                        if filters.labels(&network.labels) && engine.members(&network.name)?.is_empty() {
                             engine.remove_network(&network.name)?;
                             removed.push(network.name);
                         }
@@ -93,7 +106,7 @@ impl Docker {
                 let found = networks::find(&self.data(), &name);
                 blocking(move || Ok(engine.remove_network(&name)?)).await?;
                 if let Ok(network) = found {
-                    keeper.tell_about("network", "destroy", &network.id, &about(&network.name));
+                    keeper.tell_about("network", "destroy", &network.bridge.id, &about(&network.name));
                 }
                 Ok(no_content())
             }
@@ -103,22 +116,17 @@ impl Docker {
                 let named = name.clone();
                 let (_, container) = self.found(&wanted.container).await?;
                 let record = container.record.clone();
-                blocking(move || {
-                    let aliases = wanted.endpoint_config.map(|endpoint| endpoint.aliases).unwrap_or_default();
-                    match (networks::is_predefined(&name), connect) {
-                        (true, true) if container.record.spec.network == name => Ok(()),
-                        (true, true) => Err(Failure::not_supported(format!(
-                            "containers are connected to {name} when they are made"
-                        ))),
-                        // Its address stays: it has one only.
-                        (true, false) => Ok(()),
-                        (false, true) => Ok(engine.join(&name, &container, aliases)?),
-                        (false, false) => Ok(engine.leave(&name, &container)?),
+                blocking(move || match connect {
+                    true => {
+                        let endpoint = wanted.endpoint_config.unwrap_or_default().read(&name)?;
+                        Ok(engine.join(&name, &container, endpoint)?)
                     }
+                    false => Ok(engine.leave(&name, &container)?),
                 })
                 .await?;
                 let network = networks::find(&self.data(), &named);
-                let (id, name) = network.map_or((id_of(&named), named), |network| (network.id, network.name));
+                let (id, name) =
+                    network.map_or((id_of(&named), named), |network| (network.bridge.id, network.name));
                 let told = [about(&name).as_slice(), &[("container", record.id.to_string())]].concat();
                 keeper.tell_about("network", if connect { "connect" } else { "disconnect" }, &id, &told);
                 Ok(answer::status(StatusCode::OK))
@@ -139,70 +147,134 @@ fn create(engine: &Engine, wanted: Wanted) -> Reply {
             wanted.driver
         )));
     }
-    if wanted.internal {
-        return Err(Failure::not_supported("networks without a way out (Internal) are not supported yet"));
-    }
-    let mut warnings = vec![
-        "Containers of other networks can be reached too: networks give names, they do not keep others away.",
-    ];
+    let mut warnings = Vec::new();
     if wanted.ipv6 {
-        warnings.push("EnableIPv6 has no effect: addresses are IPv4.");
+        warnings.push("EnableIPv6 has no effect: addresses are IPv4.".to_owned());
     }
-    if wanted.ipam.and_then(|ipam| ipam.config).is_some_and(|config| !config.is_empty()) {
-        warnings.push("IPAM.Config has no effect: addresses are assigned of one range.");
+    let options = wanted.options.unwrap_or_default();
+    let mut wish = NetworkWish {
+        name: wanted.name,
+        labels: wanted.labels.unwrap_or_default(),
+        internal: wanted.internal,
+        ..NetworkWish::default()
+    };
+    for (option, value) in &options {
+        match option.as_str() {
+            "com.docker.network.driver.mtu" => {
+                let wrong = || Failure::bad(format!("{value} is not a size of packets in bytes ({option})"));
+                wish.mtu = Some(value.parse().map_err(|_| wrong())?);
+            }
+            _ => warnings.push(format!("The option {option} has no effect.")),
+        }
     }
-    if wanted.options.is_some_and(|options| !options.is_empty()) {
-        warnings.push("Options have no effect.");
+    wish.options = options;
+    if let Some(ipam) = wanted.ipam {
+        addresses(ipam, &mut wish, &mut warnings)?;
     }
-    let network = networks::create(engine.data(), &wanted.name, wanted.labels.unwrap_or_default())?;
-    Ok(created(&json!({ "Id": network.id, "Warning": warnings.join(" ") })))
+    let network = engine.create_network(wish)?;
+    Ok(created(&json!({ "Id": network.bridge.id, "Warning": warnings.join(" ") })))
+}
+
+/// The addresses a network is to have.
+fn addresses(ipam: Ipam, wish: &mut NetworkWish, warnings: &mut Vec<String>) -> Result<(), Failure> {
+    if !matches!(ipam.driver.as_str(), "" | "default") {
+        let driver = ipam.driver;
+        return Err(Failure::not_supported(format!("the IPAM driver '{driver}' is not supported")));
+    }
+    if ipam.options.is_some_and(|options| !options.is_empty()) {
+        warnings.push("IPAM.Options have no effect.".to_owned());
+    }
+    let subnet = |text: &str| {
+        let network = text.parse::<Ipv4Net>();
+        network.map_err(|_| Failure::bad(format!("invalid subnet {text}: invalid CIDR block notation")))
+    };
+    let mut pools = ipam.config.unwrap_or_default().into_iter().filter(|pool| !pool.subnet.is_empty());
+    let Some(pool) = pools.next() else { return Ok(()) };
+    if pools.next().is_some() {
+        return Err(Failure::not_supported("a network has one subnet: give --subnet once"));
+    }
+    if pool.subnet.contains(':') {
+        return Err(Failure::not_supported("subnets of IPv6 are not supported yet: addresses are IPv4"));
+    }
+    wish.subnet = Some(subnet(&pool.subnet)?);
+    if !pool.range.is_empty() {
+        wish.range = Some(subnet(&pool.range)?);
+    }
+    if !pool.gateway.is_empty() {
+        let wrong = |_| Failure::bad(format!("invalid gateway address {}", pool.gateway));
+        wish.gateway = Some(pool.gateway.parse().map_err(wrong)?);
+    }
+    if pool.auxiliary.is_some_and(|auxiliary| !auxiliary.is_empty()) {
+        warnings.push("AuxiliaryAddresses have no effect.".to_owned());
+    }
+    Ok(())
+}
+
+/// What every network has, with the fields that differ in their places.
+fn describe(name: &str, id: &str, more: Value) -> Value {
+    let usual = json!({
+        "Name": name, "Id": id, "Created": "2026-01-01T00:00:00Z", "Scope": "local", "Driver": BRIDGE, "EnableIPv4": true,
+        "EnableIPv6": false, "IPAM": { "Driver": "default", "Options": null, "Config": [] }, "Internal": false,
+        "Attachable": false, "Ingress": false, "ConfigFrom": { "Network": "" }, "ConfigOnly": false, "Containers": {},
+        "Options": {}, "Labels": {},
+    });
+    merged([usual, more])
 }
 
 fn predefined(engine: &Engine, name: &str) -> Result<Value, Failure> {
-    let mut containers = serde_json::Map::new();
-    for container in engine.all()?.into_iter().filter(|c| c.is_running() && c.record.spec.network == name) {
-        let address = engine.bridge().address(&container.id)?;
-        containers.insert(container.id.to_string(), member(container.name(), address));
+    let id = id_of(name);
+    if name != BRIDGE {
+        let mut containers = serde_json::Map::new();
+        for container in engine.all()?.iter().filter(|c| c.is_running() && c.record.spec.network == name) {
+            containers.insert(container.id.to_string(), member(container, &id, None));
+        }
+        let driver = if name == NONE { "null" } else { name };
+        return Ok(describe(name, &id, json!({ "Driver": driver, "Containers": containers })));
     }
-    Ok(describe(&id_of(name), name, "2026-01-01T00:00:00Z", name, &BTreeMap::new(), containers))
+    let config = engine.bridge().range()?.map(|range| json!({ "Subnet": range, "Gateway": range.gateway() }));
+    let ipam =
+        json!({ "Driver": "default", "Options": null, "Config": config.into_iter().collect::<Vec<_>>() });
+    Ok(describe(name, &id, json!({ "IPAM": ipam, "Containers": members(engine, name, &id)? })))
 }
 
-fn member(name: &str, address: Option<std::net::Ipv4Addr>) -> Value {
-    let address = address.map_or(String::new(), |address| format!("{address}/32"));
-    json!({ "Name": name, "EndpointID": "", "MacAddress": "", "IPv4Address": address, "IPv6Address": "" })
+fn members(engine: &Engine, name: &str, id: &str) -> Result<Value, Failure> {
+    let running = engine.members(name)?.into_iter().filter(|(container, _)| container.is_running());
+    Ok(running
+        .map(|(container, place)| (container.id.to_string(), member(&container, id, place.as_ref())))
+        .collect::<serde_json::Map<_, _>>()
+        .into())
 }
 
-fn describe(
-    id: &str,
-    name: &str,
-    created: &str,
-    driver: &str,
-    labels: &BTreeMap<String, String>,
-    containers: serde_json::Map<String, Value>,
-) -> Value {
-    let driver = if driver == NONE { "null" } else { driver };
+fn member(container: &Container, network: &str, place: Option<&Place>) -> Value {
+    let address = place.map_or(String::new(), |place| format!("{}/{}", place.address, place.prefix));
     json!({
-        "Name": name, "Id": id, "Created": created, "Scope": "local", "Driver": driver, "EnableIPv4": true, "EnableIPv6": false,
-        "IPAM": { "Driver": "default", "Options": null, "Config": [] }, "Internal": false, "Attachable": false, "Ingress": false,
-        "ConfigFrom": { "Network": "" }, "ConfigOnly": false, "Containers": containers, "Options": {}, "Labels": labels,
+        "Name": container.name(), "EndpointID": endpoint_id(container, network),
+        "MacAddress": place.map_or(String::new(), |place| hardware(place.hardware)), "IPv4Address": address, "IPv6Address": "",
     })
 }
 
+/// The id of a container's place in a network.
+pub(super) fn endpoint_id(container: &Container, network: &str) -> String {
+    Digest::of(format!("{} in {network}", container.id).as_bytes()).hex()
+}
+
+/// A hardware address as it is written.
+pub(super) fn hardware(address: [u8; 6]) -> String {
+    address.map(|byte| format!("{byte:02x}")).join(":")
+}
+
 fn of_user(engine: &Engine, network: &UserNetwork) -> Result<Value, Failure> {
-    let mut containers = serde_json::Map::new();
-    for (container, address) in
-        engine.members(network)?.into_iter().filter(|(container, _)| container.is_running())
-    {
-        containers.insert(container.id.to_string(), member(container.name(), address));
+    let bridge = &network.bridge;
+    let mut pool = json!({ "Subnet": bridge.subnet, "Gateway": bridge.gateway });
+    if let Some(range) = bridge.range {
+        pool["IPRange"] = json!(range);
     }
-    Ok(describe(
-        &network.id,
-        &network.name,
-        &network.created_at.to_nano(),
-        BRIDGE,
-        &network.labels,
-        containers,
-    ))
+    let more = json!({
+        "Created": network.created_at.to_nano(), "IPAM": { "Driver": "default", "Options": {}, "Config": [pool] },
+        "Internal": bridge.internal, "Containers": members(engine, &network.name, &bridge.id)?,
+        "Options": network.options, "Labels": network.labels,
+    });
+    Ok(describe(&network.name, &bridge.id, more))
 }
 
 fn list(engine: &Engine, filters: &Filters) -> Result<Value, Failure> {

@@ -62,13 +62,21 @@ pub struct DnsConfig {
     pub private: Option<Private>,
 }
 
-/// The addresses of a name as whoever asks from an address knows them; none of a name it does not know. May wait for
-/// the disk.
+/// What names are to those who ask. May wait for the disk.
 #[derive(Clone)]
 pub struct Private(pub Arc<LookUp>);
 
-/// Gives the addresses of a name as whoever asks from an address knows them.
-pub type LookUp = dyn Fn(Ipv4Addr, &str) -> Vec<Ipv4Addr> + Send + Sync;
+/// Gives what a name is to whoever asks from an address.
+pub type LookUp = dyn Fn(Ipv4Addr, &str) -> Known + Send + Sync;
+
+/// What a name is to whoever asks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Its addresses; none of a name it does not know.
+    pub addresses: Vec<Ipv4Addr>,
+    /// Nothing leads out of where it is: names of the world are not looked up for it.
+    pub alone: bool,
+}
 
 impl std::fmt::Debug for Private {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -207,8 +215,9 @@ impl Server {
     async fn respond(&self, request: Request, peer: IpAddr) -> Message {
         let mut response = request.response;
         let Some(query) = request.query else { return response };
-        if let Some(answers) = self.private(&query, peer).await {
-            response.answers = answers;
+        let known = self.known(&query, peer).await;
+        if !known.addresses.is_empty() {
+            response.answers = private(&query, &known.addresses);
             return response;
         }
         let mut query = query;
@@ -219,7 +228,10 @@ impl Server {
             };
             let Some(answer) = local else {
                 response.metadata.authoritative = false;
-                self.add_foreign(&mut response, &query).await;
+                match known.alone {
+                    true => response.metadata.response_code = ResponseCode::ServFail,
+                    false => self.add_foreign(&mut response, &query).await,
+                }
                 return response;
             };
             response.metadata.authoritative = true;
@@ -235,22 +247,15 @@ impl Server {
         response
     }
 
-    /// The answers to a name that only some know.
-    async fn private(&self, query: &Query, peer: IpAddr) -> Option<Vec<Record>> {
-        let (Some(Private(known)), IpAddr::V4(peer)) = (self.private.clone(), peer) else { return None };
+    /// What a name is to whoever asks, where not all know it.
+    async fn known(&self, query: &Query, peer: IpAddr) -> Known {
+        let (Some(Private(known)), IpAddr::V4(peer)) = (self.private.clone(), peer) else {
+            return Known::default();
+        };
         let name = query.name().to_ascii();
         let name = name.trim_end_matches('.').to_owned();
         // Names of the world have dots; those of containers may, and are few.
-        let found = tokio::task::spawn_blocking(move || known(peer, &name)).await.unwrap_or_default();
-        if found.is_empty() {
-            return None;
-        }
-        // It has no addresses of another kind.
-        let addresses = found.into_iter().filter(|_| query.query_type() == RecordType::A);
-        let record = |address: Ipv4Addr| {
-            Record::from_rdata(query.name().clone(), PRIVATE_TTL, RData::A(address.into()))
-        };
-        Some(addresses.map(record).collect())
+        tokio::task::spawn_blocking(move || known(peer, &name)).await.unwrap_or_default()
     }
 
     async fn add_foreign(&self, response: &mut Message, query: &Query) {
@@ -264,6 +269,14 @@ impl Server {
             None => response.metadata.response_code = ResponseCode::ServFail,
         }
     }
+}
+
+/// The answers to a name that only some know. It has no addresses of another kind.
+fn private(query: &Query, addresses: &[Ipv4Addr]) -> Vec<Record> {
+    let record = |address: &Ipv4Addr| {
+        Record::from_rdata(query.name().clone(), PRIVATE_TTL, RData::A((*address).into()))
+    };
+    addresses.iter().filter(|_| query.query_type() == RecordType::A).map(record).collect()
 }
 
 /// A query as far as it was understood, and the answer to it as far as that is known.

@@ -18,20 +18,18 @@ use nlink::{
     },
 };
 
-use super::{Gateway, Later, Links, Port};
+use super::{Gateway, Later, Links, Plug, Port, Segment, bridge};
 use crate::{
     Ipv4Net,
     error::{Doing as _, Error, Result},
 };
 
-/// Name of a pod's interface, as CNI plugins give it.
-const POD_LINK: &str = "eth0";
 /// Loopback is the first link of every network namespace.
-const LOOPBACK: u32 = 1;
+pub(super) const LOOPBACK: u32 = 1;
 
 /// rtnetlink in the namespace it was opened in.
 pub(crate) struct Netlink {
-    route: Connection<Route>,
+    pub(super) route: Connection<Route>,
 }
 
 impl Netlink {
@@ -40,7 +38,7 @@ impl Netlink {
         Ok(Self { route })
     }
 
-    async fn index(&self, link: &str) -> Result<Option<u32>> {
+    pub(super) async fn index(&self, link: &str) -> Result<Option<u32>> {
         let found = self.route.get_link_by_name(link).await.doing(|| format!("look for link {link}"))?;
         Ok(found.map(|link| link.ifindex()))
     }
@@ -78,10 +76,10 @@ impl Netlink {
         self.route.replace_route(route).await.doing(|| format!("route services over {link}"))
     }
 
-    async fn pair(&self, gateway: Ipv4Addr, port: &Port, netns: BorrowedFd<'_>) -> Result<()> {
+    async fn pair(&self, gateway: Ipv4Addr, port: &Port, name: &str, netns: BorrowedFd<'_>) -> Result<()> {
         let doing = || format!("make pod link {}", port.link);
         let veth = || {
-            let pair = VethLink::new(port.link.as_str(), POD_LINK).peer_address(hardware(port.address));
+            let pair = VethLink::new(port.link.as_str(), name).peer_address(hardware(port.address));
             pair.address(hardware(gateway)).peer_netns_fd(netns)
         };
         if let Err(error) = self.route.add_link(veth()).await {
@@ -102,7 +100,7 @@ impl Netlink {
         self.route.replace_route(route.prefsrc(gateway)).await.doing(doing)
     }
 
-    async fn drop_link(&self, link: &str) -> Result<()> {
+    pub(super) async fn drop_link(&self, link: &str) -> Result<()> {
         match self.route.del_link_if_exists(link).await {
             // A veth whose pod ends just now goes by itself.
             Err(error) if !error.is_not_found() => Err(error).doing(|| format!("remove link {link}")),
@@ -111,23 +109,22 @@ impl Netlink {
     }
 }
 
-fn inside(netns: BorrowedFd<'_>) -> Result<Connection<Route>> {
+pub(super) fn inside(netns: BorrowedFd<'_>) -> Result<Connection<Route>> {
     Connection::<Route>::new_in(netns).doing(|| "open rtnetlink in the pod's network namespace".to_owned())
 }
 
 /// Sets up a pod's own side. Its address stands alone: other pods are reached through the gateway like everything else.
-async fn inner(gateway: Ipv4Addr, port: &Port, netns: BorrowedFd<'_>) -> Result<()> {
-    let doing = || format!("set up {POD_LINK} of pod {}", port.address);
+async fn inner(gateway: Ipv4Addr, port: &Port, name: &str, netns: BorrowedFd<'_>) -> Result<()> {
+    let doing = || format!("set up {name} of pod {}", port.address);
     let route = inside(netns)?;
-    let link = route.get_link_by_name(POD_LINK).await.doing(doing)?;
-    let index =
-        link.map(|link| link.ifindex()).ok_or_else(|| Error::Input(format!("{POD_LINK} vanished")))?;
+    let link = route.get_link_by_name(name).await.doing(doing)?;
+    let index = link.map(|link| link.ifindex()).ok_or_else(|| Error::Input(format!("{name} vanished")))?;
     route.set_link_up_by_index(index).await.doing(doing)?;
     route.set_link_up_by_index(LOOPBACK).await.doing(doing)?;
     let to_gateway = Ipv4Route::from_addr(gateway, 32).dev_index(index).scope(RouteScope::Link);
     route.add_route(to_gateway).await.doing(doing)?;
     let default = Ipv4Route::from_addr(Ipv4Addr::UNSPECIFIED, 0).gateway(gateway).dev_index(index);
-    route.add_route(default).await.doing(doing)?;
+    route.replace_route(default).await.doing(doing)?;
     // Last, for it is what tells a pod that is wired from one whose wiring was broken off.
     let address = Ipv4Address::with_index(index, port.address, 32);
     route.add_address(address).await.doing(doing)
@@ -166,9 +163,22 @@ impl Links for Netlink {
 
     fn attach<'a>(&'a self, gateway: Ipv4Addr, port: &'a Port, netns: BorrowedFd<'a>) -> Later<'a, ()> {
         Box::pin(async move {
-            self.pair(gateway, port, netns).await?;
-            inner(gateway, port, netns).await
+            let name = bridge::free_name(netns).await?;
+            self.pair(gateway, port, &name, netns).await?;
+            inner(gateway, port, &name, netns).await
         })
+    }
+
+    fn ensure_bridge<'a>(&'a self, segment: &'a Segment) -> Later<'a, ()> {
+        Box::pin(self.bridge(segment))
+    }
+
+    fn plug<'a>(&'a self, segment: &'a Segment, plug: &'a Plug, netns: BorrowedFd<'a>) -> Later<'a, ()> {
+        Box::pin(self.connect(segment, plug, netns))
+    }
+
+    fn route<'a>(&'a self, gateway: Ipv4Addr, address: Ipv4Addr, netns: BorrowedFd<'a>) -> Later<'a, ()> {
+        Box::pin(bridge::route(gateway, address, netns))
     }
 
     fn remove<'a>(&'a self, link: &'a str) -> Later<'a, ()> {

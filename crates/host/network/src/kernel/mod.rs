@@ -1,5 +1,6 @@
 //! The kernel's network as this room uses it. Only what is in this folder names the netlink library.
 
+mod bridge;
 mod links;
 mod nft;
 
@@ -37,6 +38,26 @@ pub(crate) struct Port {
     pub address: Ipv4Addr,
 }
 
+/// A bridge network: a bridge with the gateway's address.
+#[derive(Debug, Clone)]
+pub(crate) struct Segment {
+    pub link: String,
+    pub subnet: Ipv4Net,
+    pub gateway: Ipv4Addr,
+    pub mtu: Option<u32>,
+    /// The only address out of the subnet that is to be reached, when not all are.
+    pub only: Option<Ipv4Addr>,
+}
+
+/// A container's end of a bridge network.
+#[derive(Debug, Clone)]
+pub(crate) struct Plug {
+    /// The link on the host, a port of the bridge.
+    pub link: String,
+    pub address: Ipv4Addr,
+    pub hardware: [u8; 6],
+}
+
 /// Links, addresses and routes.
 pub(crate) trait Links: Send + Sync {
     /// The networks this machine has addresses in or routes to.
@@ -46,6 +67,11 @@ pub(crate) trait Links: Send + Sync {
     /// Whether the pod in `netns` has its address and its link on the host.
     fn is_attached<'a>(&'a self, port: &'a Port, netns: BorrowedFd<'a>) -> Later<'a, bool>;
     fn attach<'a>(&'a self, gateway: Ipv4Addr, port: &'a Port, netns: BorrowedFd<'a>) -> Later<'a, ()>;
+    fn ensure_bridge<'a>(&'a self, segment: &'a Segment) -> Later<'a, ()>;
+    /// Connects `netns` to a bridge, without a way out of its subnet but the one it says.
+    fn plug<'a>(&'a self, segment: &'a Segment, plug: &'a Plug, netns: BorrowedFd<'a>) -> Later<'a, ()>;
+    /// Makes a gateway the way out of `netns`, by the link that has `address`.
+    fn route<'a>(&'a self, gateway: Ipv4Addr, address: Ipv4Addr, netns: BorrowedFd<'a>) -> Later<'a, ()>;
     /// Removes a link, its peer with it; it may be gone already.
     fn remove<'a>(&'a self, link: &'a str) -> Later<'a, ()>;
     /// The links whose names start so.

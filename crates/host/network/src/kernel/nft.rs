@@ -146,6 +146,16 @@ fn step(batch: Transaction, table: &str, op: &Op) -> nlink::Result<Transaction> 
             let (set, key) = port_element(table, *port);
             batch.del_set_elements(&set, &[key])
         }
+        Op::AddBridge(bridge) => {
+            let add =
+                |batch: Transaction, (set, key): (Set, SetElement)| batch.add_set_elements(&set, &[key]);
+            layout::bridge(table, bridge).into_iter().fold(batch, add)
+        }
+        Op::RemoveBridge(bridge) => {
+            let del =
+                |batch: Transaction, (set, key): (Set, SetElement)| batch.del_set_elements(&set, &[key]);
+            layout::bridge(table, bridge).into_iter().fold(batch, del)
+        }
     })
 }
 

@@ -20,6 +20,7 @@ fn rule(name: &str, ip: u8, backends: &[(u8, u32)]) -> ServicePortRule {
 fn table() -> Table {
     let net = |text: &str| text.parse().unwrap();
     Table::new(Layout {
+        bridges: "wb-test.".to_owned(),
         links: "wv-a.".to_owned(),
         pods: net("10.244.0.0/24"),
         services: net("10.96.0.0/16"),

@@ -194,3 +194,10 @@ pub fn ruleset() -> String {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
+
+/// The names of the links there are.
+pub async fn links() -> Vec<String> {
+    let route = nlink::Connection::<nlink::Route>::new().unwrap();
+    let links = route.get_links().await.unwrap();
+    links.iter().filter_map(|link| link.name().map(str::to_owned)).collect()
+}

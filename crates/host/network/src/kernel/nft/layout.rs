@@ -3,17 +3,25 @@
 //! Services and host ports are found in verdict maps by (address . protocol . port). Cluster addresses count for
 //! packets of this instance's own pods and of the host: several instances have the same cluster addresses.
 //! Packets to a cluster address that no rule sent elsewhere are refused after translation.
+//!
+//! Bridge networks stand in sets: what passes between two links is dropped when one of them is a bridge, unless both are
+//! the same, or it was sent to a port of the host, or belongs to a connection that was let through.
 
 use nlink::netlink::nftables::{
-    BaseChain, Chain, CmpOp, Expr, Family, FibFlags, FibResult, FilterHook, LookupExpr, MetaKey, NatHook,
-    PayloadBase, Priority, Register, Set, SetElement, SetKeyType, Transaction, Verdict,
+    BaseChain, Chain, CmpOp, CtKey, Expr, Family, FibFlags, FibResult, FilterHook, LookupExpr, MetaKey,
+    NatHook, PayloadBase, Priority, Register, Set, SetElement, SetKeyType, Transaction, Verdict,
 };
 
 use super::{TARGET, dnat, exprs_rule, fill, target_type};
-use crate::{Ipv4Net, rules::Layout};
+use crate::{
+    Ipv4Net,
+    bridges::BRIDGES,
+    pods::LINKS,
+    rules::{BridgeRule, Layout},
+};
 
 /// Names the layout: a table without this chain is from another version and is replaced.
-pub(super) const MARK: &str = "layout-1";
+pub(super) const MARK: &str = "layout-2";
 
 /// `RTN_LOCAL`: an address of this host.
 const LOCAL: u32 = 2;
@@ -50,6 +58,39 @@ fn hairpin(table: &str) -> Set {
     Set::new(table, "hairpin").family(Family::Ip).key_type(pair)
 }
 
+/// Addresses of bridge networks.
+fn subnets(table: &str) -> Set {
+    Set::new(table, "subnets").family(Family::Ip).key_type(SetKeyType::Ipv4Addr).interval()
+}
+
+/// Bridges, each with itself: with `br_netfilter`, what stays in a bridge is seen too.
+fn within(table: &str) -> Set {
+    Set::new(table, "within").family(Family::Ip).key_type(SetKeyType::Concat(vec![link_name(), link_name()]))
+}
+
+/// Bridges that nothing leads out of or into.
+fn internal(table: &str) -> Set {
+    Set::new(table, "internal").family(Family::Ip).key_type(link_name())
+}
+
+/// nft's "ifname".
+fn link_name() -> SetKeyType {
+    SetKeyType::Other { type_id: 41, len: 16 }
+}
+
+/// The elements a bridge network has in the sets of a table.
+pub(super) fn bridge(table: &str, bridge: &BridgeRule) -> Vec<(Set, SetElement)> {
+    let mut name = bridge.link.as_bytes().to_vec();
+    name.resize(16, 0);
+    let (first, last) = bridge.subnet.ends();
+    let mut elements = vec![
+        (subnets(table), SetElement::ipv4_range(first, last)),
+        (within(table), SetElement::new([name.as_slice(), name.as_slice()].concat())),
+    ];
+    elements.extend(bridge.internal.then(|| (internal(table), SetElement::new(name))));
+    elements
+}
+
 fn at_address() -> SetKeyType {
     SetKeyType::Concat(vec![SetKeyType::Ipv4Addr, SetKeyType::InetProto, SetKeyType::InetService])
 }
@@ -61,7 +102,18 @@ fn anywhere() -> SetKeyType {
 /// The whole table without any service.
 pub(super) fn create(batch: Transaction, table: &str, layout: &Layout) -> nlink::Result<Transaction> {
     let mut batch = batch.add_table(table, Family::Ip);
-    let sets = [services, external, refused, node_ports, ports_at, ports_anywhere, hairpin];
+    let sets = [
+        services,
+        external,
+        refused,
+        node_ports,
+        ports_at,
+        ports_anywhere,
+        hairpin,
+        subnets,
+        within,
+        internal,
+    ];
     for set in sets {
         batch = batch.add_set(set(table));
     }
@@ -81,7 +133,7 @@ pub(super) fn create(batch: Transaction, table: &str, layout: &Layout) -> nlink:
     Ok(batch)
 }
 
-fn chains() -> [(&'static str, Option<BaseChain>); 9] {
+fn chains() -> [(&'static str, Option<BaseChain>); 10] {
     [
         (MARK, None),
         ("local", None),
@@ -90,6 +142,7 @@ fn chains() -> [(&'static str, Option<BaseChain>); 9] {
         ("prerouting", Some(BaseChain::nat(NatHook::Prerouting, Priority::DstNat))),
         ("output", Some(BaseChain::nat(NatHook::Output, Priority::DstNat))),
         ("postrouting", Some(BaseChain::nat(NatHook::Postrouting, Priority::SrcNat))),
+        ("isolation", Some(BaseChain::filter(FilterHook::Forward, Priority::Filter))),
         ("forward-filter", Some(BaseChain::filter(FilterHook::Forward, Priority::Filter))),
         ("output-filter", Some(BaseChain::filter(FilterHook::Output, Priority::Filter))),
     ]
@@ -98,14 +151,17 @@ fn chains() -> [(&'static str, Option<BaseChain>); 9] {
 type Rules = Vec<(&'static str, Vec<Expr>)>;
 
 fn rules(layout: &Layout) -> nlink::Result<Rules> {
-    let pods = layout.links.as_str();
+    let (pods, bridges) = (layout.links.as_str(), layout.bridges.as_str());
+    let drop = || vec![Expr::Verdict(Verdict::Drop)];
+    let accept = || vec![Expr::Verdict(Verdict::Accept)];
     let loopback = Ipv4Net::new(std::net::Ipv4Addr::LOCALHOST, 8);
     let local = || Ok::<_, nlink::Error>(Expr::Verdict(Verdict::JumpTo("local".try_into()?)));
     let refuse = || Ok::<_, nlink::Error>(Expr::Verdict(Verdict::GotoTo("refuse".try_into()?)));
     let rule = |parts: &[Vec<Expr>]| parts.concat();
     Ok(vec![
         // Pods' links route loopback addresses for answers; what a pod sends to them itself is an attack.
-        ("martian", rule(&[from(pods), inside(Destination, loopback), vec![Expr::Verdict(Verdict::Drop)]])),
+        ("martian", rule(&[from(pods), inside(Destination, loopback), drop()])),
+        ("martian", rule(&[from(bridges), inside(Destination, loopback), drop()])),
         ("prerouting", rule(&[from(pods), key_at(), verdict_of("services")])),
         ("prerouting", rule(&[key_at(), verdict_of("external")])),
         ("prerouting", rule(&[to_host(), vec![local()?]])),
@@ -119,10 +175,24 @@ fn rules(layout: &Layout) -> nlink::Result<Rules> {
         // A pod that reaches itself through a Service must see another address, or it would answer itself directly.
         ("postrouting", rule(&[to(pods), own_address(), masquerade()])),
         ("postrouting", rule(&[not_to(pods), inside(Source, layout.pods), masquerade()])),
+        ("postrouting", rule(&[to(bridges), inside(Source, loopback), masquerade()])),
+        // Within one network the answer would go its own way, past the translation.
+        ("postrouting", rule(&[to(bridges), source(), member_of("subnets"), translated(), masquerade()])),
+        ("postrouting", rule(&[not_to(bridges), source(), member_of("subnets"), masquerade()])),
+        ("isolation", rule(&[ongoing(), accept()])),
+        ("isolation", rule(&[translated(), accept()])),
+        ("isolation", rule(&[link_pair(), member_of("within"), accept()])),
+        // Those of other instances too.
+        ("isolation", rule(&[from(bridges), to(BRIDGES), drop()])),
+        ("isolation", rule(&[from(bridges), to(LINKS), drop()])),
+        ("isolation", rule(&[from(BRIDGES), to(bridges), drop()])),
+        ("isolation", rule(&[from(LINKS), to(bridges), drop()])),
+        ("isolation", rule(&[name_of(MetaKey::IifName, Register::R0), member_of("internal"), drop()])),
+        ("isolation", rule(&[name_of(MetaKey::OifName, Register::R0), member_of("internal"), drop()])),
         ("forward-filter", rule(&[from(pods), inside(Destination, layout.services), vec![refuse()?]])),
         ("forward-filter", rule(&[key_at(), member_of("refused"), vec![refuse()?]])),
         // A pod that reaches itself through a Service must not be told a shorter way.
-        ("output-filter", rule(&[to(pods), icmp_redirect(), vec![Expr::Verdict(Verdict::Drop)]])),
+        ("output-filter", rule(&[to(pods), icmp_redirect(), drop()])),
         ("output-filter", rule(&[inside(Destination, layout.services), vec![refuse()?]])),
         ("output-filter", rule(&[key_at(), member_of("refused"), vec![refuse()?]])),
         ("refuse", rule(&[protocol(TCP), vec![Expr::Reject { reject_type: 1, icmp_code: 0 }]])),
@@ -145,6 +215,41 @@ fn link(key: MetaKey, op: CmpOp, prefix: &str) -> Vec<Expr> {
     // Without a final zero it is a prefix.
     let data = prefix.as_bytes().to_vec();
     vec![Expr::Meta { dreg: Register::R0, key }, Expr::Cmp { sreg: Register::R0, op, data }]
+}
+
+fn name_of(key: MetaKey, dreg: Register) -> Vec<Expr> {
+    vec![Expr::Meta { dreg, key }]
+}
+
+/// The names of both links, one after the other.
+fn link_pair() -> Vec<Expr> {
+    [name_of(MetaKey::IifName, Register::R0), name_of(MetaKey::OifName, Register::R1)].concat()
+}
+
+fn ct(key: CtKey, bits: u32) -> Vec<Expr> {
+    let (mask, xor) = (bits.to_ne_bytes().to_vec(), vec![0; 4]);
+    vec![
+        Expr::Ct { dreg: Register::R0, key },
+        Expr::Bitwise { sreg: Register::R0, dreg: Register::R0, len: 4, mask, xor },
+        Expr::Cmp { sreg: Register::R0, op: CmpOp::Neq, data: vec![0; 4] },
+    ]
+}
+
+/// Belongs to a connection there is, or is about one.
+fn ongoing() -> Vec<Expr> {
+    const ESTABLISHED: u32 = 1 << 1;
+    const RELATED: u32 = 1 << 2;
+    ct(CtKey::State, ESTABLISHED | RELATED)
+}
+
+/// Was sent elsewhere than it was addressed to.
+fn translated() -> Vec<Expr> {
+    const DESTINATION_TRANSLATED: u32 = 1 << 5;
+    ct(CtKey::Status, DESTINATION_TRANSLATED)
+}
+
+fn source() -> Vec<Expr> {
+    vec![address(&Source, Register::R0)]
 }
 
 fn from(prefix: &str) -> Vec<Expr> {

@@ -1,0 +1,159 @@
+//! Networks people make: who knows and reaches whom.
+
+use std::{io::Read as _, net::TcpStream};
+
+use super::Docker;
+use crate::support::{IMAGE, until};
+
+/// Says its name to everybody who connects to port 8080.
+const SERVER: &str = "import socket, sys
+listener = socket.create_server(('', 8080))
+while True:
+    peer, _ = listener.accept()
+    peer.sendall(sys.argv[1].encode())
+    peer.close()";
+
+/// Says who answers, or why nobody does.
+const CLIENT: &str = "import socket, sys
+try: print(socket.create_connection((sys.argv[1], 8080), timeout=float(sys.argv[2])).recv(99).decode())
+except Exception as error: print(type(error).__name__)";
+
+impl Docker {
+    fn serve(&self, name: &str, options: &[&str]) {
+        let program = ["python3", "-c", SERVER, name];
+        self.said(&[&["run", "-d", "--name", name][..], options, &[IMAGE], &program].concat());
+    }
+
+    /// Who answers to a name or address, as the container has it.
+    fn asked(&self, container: &str, whom: &str, seconds: &str) -> String {
+        self.said(&["exec", container, "python3", "-c", CLIENT, whom, seconds])
+    }
+
+    fn address(&self, container: &str, network: &str) -> String {
+        let form = format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}");
+        self.said(&["inspect", "-f", &form, container])
+    }
+}
+
+fn answers(docker: &Docker, container: &str, whom: &str, expected: &str) {
+    until(&format!("{whom} answers {container}"), || match docker.asked(container, whom, "5") {
+        answer if answer == expected => Ok(()),
+        other => Err(other),
+    });
+}
+
+pub(crate) fn names_and_isolation(docker: &Docker) {
+    docker.said(&["network", "create", "front"]);
+    docker.said(&[
+        "network",
+        "create",
+        "--subnet",
+        "10.211.77.0/24",
+        "--ip-range",
+        "10.211.77.128/25",
+        "back",
+    ]);
+    docker.serve("web", &["--network", "front", "--network-alias", "www", "-p", "127.0.0.1::8080"]);
+    docker.serve("db", &["--network", "back", "--ip", "10.211.77.9"]);
+    docker.serve("plain", &[]);
+    assert_eq!(docker.address("db", "back"), "10.211.77.9");
+    docker.serve("client", &["--network", "front"]);
+    for name in ["web", "www", "web.front", docker.address("web", "front").as_str()] {
+        answers(docker, "client", name, "web");
+    }
+    for name in ["db", "plain", "nosuch"] {
+        assert_eq!(docker.asked("client", name, "5"), "gaierror", "{name} is no name of its network");
+    }
+    for (network, name) in [("back", "db"), ("bridge", "plain")] {
+        let address = docker.address(name, network);
+        assert_eq!(docker.asked("client", &address, "0.5"), "TimeoutError", "{name}");
+        assert_eq!(docker.asked(name, &docker.address("client", "front"), "0.5"), "TimeoutError", "{name}");
+    }
+
+    // Connected while it runs, it is known and reached under its further name, and no more once it is disconnected.
+    docker.said(&["network", "connect", "--alias", "late", "back", "client"]);
+    assert!(docker.address("client", "back").starts_with("10.211.77.1"), "of the range");
+    answers(docker, "client", "db", "db");
+    answers(docker, "db", "late", "client");
+    answers(docker, "client", "web", "web");
+    let hosts = docker.said(&["exec", "client", "cat", "/etc/hosts"]);
+    assert!(hosts.contains(&docker.address("client", "back")), "{hosts}");
+    assert!(
+        docker
+            .refused(&["network", "connect", "back", "client"])
+            .1
+            .contains("already exists in network back")
+    );
+    docker.said(&["network", "disconnect", "back", "client"]);
+    assert_eq!(docker.asked("client", "10.211.77.9", "0.5"), "TimeoutError");
+    answers(docker, "client", "web", "web");
+    assert!(
+        docker
+            .refused(&["network", "disconnect", "back", "client"])
+            .1
+            .contains("is not connected to network back")
+    );
+
+    // The port, and what a restart keeps.
+    docker.said(&["restart", "-t", "0", "web"]);
+    let port = docker.said(&["port", "web", "8080"]);
+    until("the port answers", || {
+        let mut said = String::new();
+        let read = TcpStream::connect(&port).and_then(|mut stream| stream.read_to_string(&mut said));
+        if said == "web" { Ok(()) } else { Err(format!("{port}: {read:?} {said}")) }
+    });
+    answers(docker, "client", "web", "web");
+
+    let shown = docker.said(&[
+        "network",
+        "inspect",
+        "back",
+        "-f",
+        "{{json .IPAM.Config}} {{range .Containers}}{{.Name}} {{.IPv4Address}}{{end}}",
+    ]);
+    assert_eq!(
+        shown,
+        "[{\"Subnet\":\"10.211.77.0/24\",\"IPRange\":\"10.211.77.128/25\",\"Gateway\":\"10.211.77.1\"}] db 10.211.77.9/24"
+    );
+    assert!(docker.refused(&["network", "rm", "back"]).1.contains("active endpoints"));
+    for (words, said) in [
+        (&["create", "--subnet", "10.211.77.64/26", "inside"][..], "Pool overlaps with other one"),
+        (&["create", "--subnet", "10.211.78.0/24", "--gateway", "10.211.79.1", "x"], "no matching subnet"),
+        (&["create", "--subnet", "10.211.78.1/24", "x"], "invalid"),
+        (&["create", "front"], "network with name front already exists"),
+        (&["rm", "nosuch"], "not found"),
+        (&["rm", "bridge"], "is a pre-defined network"),
+    ] {
+        let (_, refused) = docker.refused(&[&["network"], words].concat());
+        assert!(refused.contains(said), "{words:?}: {refused}");
+    }
+    let taken = docker.refused(&["run", "--network", "back", "--ip", "10.211.77.9", "--rm", IMAGE, "true"]).1;
+    assert!(taken.contains("Address already in use"), "{taken}");
+    let taken = docker.refused(&["run", "--network", "back", "--ip", "10.1.1.1", "--rm", IMAGE, "true"]).1;
+    assert!(taken.contains("no configured subnet contains IP address 10.1.1.1"), "{taken}");
+    docker.said(&["rm", "-f", "web", "db", "plain", "client"]);
+    docker.said(&["network", "rm", "front", "back"]);
+    assert!(
+        !docker.said(&["network", "ls", "-q", "--filter", "type=custom"]).contains(char::is_alphanumeric)
+    );
+}
+
+pub(crate) fn no_way_out(docker: &Docker) {
+    docker.said(&["network", "create", "--internal", "closed"]);
+    docker.said(&["network", "create", "open"]);
+    docker.serve("inner", &["--network", "closed"]);
+    docker.serve("outer", &["--network", "open"]);
+    docker.serve("proxy", &["--network", "closed"]);
+    docker.said(&["network", "connect", "open", "proxy"]);
+    answers(docker, "proxy", "inner", "inner");
+    answers(docker, "proxy", "outer", "outer");
+    answers(docker, "inner", "proxy", "proxy");
+    let outer = docker.address("outer", "open");
+    assert_eq!(docker.asked("inner", &outer, "0.5"), "OSError", "there is no way");
+    assert_eq!(docker.asked("inner", "outer", "5"), "gaierror");
+    let route = docker.said(&["exec", "inner", "cat", "/proc/net/route"]);
+    assert!(!route.lines().any(|line| line.contains("\t00000000\t") && line.contains("0003")), "{route}");
+    docker.said(&["rm", "-f", "inner", "outer", "proxy"]);
+    docker.said(&["network", "prune", "-f"]);
+    assert_eq!(docker.said(&["network", "ls", "--filter", "type=custom", "-q"]), "");
+}
