@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 /// Programs the tests start or pack into images, and the Debian packages that bring them.
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("git", "git"),
     ("curl", "curl"),
     ("python3", "python3"),
@@ -20,6 +20,7 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("script", "bsdutils"),
     ("tar", "tar"),
     ("docker", "docker.io"),
+    ("dockerd", "docker.io"),
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
 ];

@@ -7,7 +7,7 @@ mod support;
 
 use std::{fs, process::Command};
 
-use docker::{Docker, networks};
+use docker::{Docker, networks, parity};
 use support::{IMAGE, Platform, lossy, until};
 
 fn codes_and_streams(docker: &Docker) {
@@ -447,6 +447,11 @@ fn mistakes(docker: &Docker) {
     assert_eq!(docker.said(&["ps", "-q", "--no-trunc", "--filter", "name=^/t.*n$"]).len(), 64);
     docker.said(&["rm", "-f", "taken"]);
     assert_eq!(docker.said(&["ps", "-aq"]), "");
+}
+
+#[test]
+fn forty_commands_are_as_dockers() {
+    parity::forty_commands();
 }
 
 #[test]

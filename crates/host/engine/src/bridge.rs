@@ -31,8 +31,8 @@ use crate::{
 
 /// How long the network stays without containers.
 const IDLE: Duration = Duration::from_secs(3);
-/// How often another free port is tried.
-const TRIES: usize = 20;
+/// How often another free port or subnet is tried.
+const TRIES: usize = 100;
 
 /// A network to connect a container to.
 #[derive(Debug, Clone)]
@@ -515,9 +515,15 @@ async fn publish(
     address: Ipv4Addr,
     ports: &[Publish],
 ) -> Result<Vec<Publish>> {
-    let mut tries = 0;
+    let (mut tries, mut refused) = (0, None);
     loop {
-        let chosen = ports.iter().map(chosen).collect::<Result<Vec<_>>>()?;
+        let mut chosen: Vec<Publish> = Vec::new();
+        for port in ports {
+            match choose(port, tries, &chosen) {
+                Ok(port) => chosen.push(port),
+                Err(error) => return Err(refused.unwrap_or(error)),
+            }
+        }
         let mapping = |port: &Publish| PortMapping {
             host_ip: port.host_ip,
             host_port: port.host_port,
@@ -528,24 +534,45 @@ async fn publish(
         tries += 1;
         match network.publish(id.as_str(), chosen.iter().map(mapping).collect()).await {
             Ok(()) => return Ok(chosen),
-            Err(wharf_network::Error::PortTaken { .. })
-                if tries < TRIES && ports.iter().any(|port| port.host_port == 0) => {}
+            Err(error @ wharf_network::Error::PortTaken { .. })
+                if tries < TRIES && ports.iter().any(Publish::is_open) =>
+            {
+                refused = Some(error.into());
+            }
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-/// The port, or one that is free now.
-fn chosen(port: &Publish) -> Result<Publish> {
-    if port.host_port != 0 {
-        return Ok(port.clone());
-    }
-    let any = (port.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED), 0);
-    let free = match port.protocol {
-        Protocol::Udp => UdpSocket::bind(any).and_then(|socket| socket.local_addr()),
-        _ => TcpListener::bind(any).and_then(|socket| socket.local_addr()),
+/// The port, or one of those it may be that no program has now nor stands in `others`, after so many that were not to be
+/// had.
+fn choose(port: &Publish, tries: usize, others: &[Publish]) -> Result<Publish> {
+    let taken = |host_port: u16| {
+        others.iter().any(|other| (other.host_port, other.protocol) == (host_port, port.protocol))
     };
-    Ok(Publish { host_port: free.at("find a free port of", "this machine")?.port(), ..port.clone() })
+    let host_port = match (port.host_port, port.host_end) {
+        (0, _) => bound(port, 0).at("find a free port of", "this machine")?,
+        (only, None) => only,
+        (first, Some(last)) => {
+            let free = |one: &u16| !taken(*one) && bound(port, *one).is_ok();
+            let none = || {
+                let error = format!("Bind for {port} failed: all ports are allocated");
+                Error::host(error).hint("choose others, or stop what uses them")
+            };
+            (first..=last).filter(free).nth(tries).ok_or_else(none)?
+        }
+    };
+    Ok(Publish { host_port, host_end: None, ..port.clone() })
+}
+
+/// The port a program of the machine gets that asks for this one; any free one for 0.
+fn bound(port: &Publish, asked: u16) -> std::io::Result<u16> {
+    let address = (port.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED), asked);
+    let bound = match port.protocol {
+        Protocol::Udp => UdpSocket::bind(address)?.local_addr()?,
+        _ => TcpListener::bind(address)?.local_addr()?,
+    };
+    Ok(bound.port())
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {

@@ -15,6 +15,8 @@ pub struct Publish {
     pub host_ip: Option<Ipv4Addr>,
     /// The port of the machine; 0 for one that is free.
     pub host_port: u16,
+    /// The last of the machine's ports of which a free one is taken, where that is not the first.
+    pub host_end: Option<u16>,
     /// The container's.
     pub container_port: u16,
     /// TCP or UDP.
@@ -26,7 +28,7 @@ impl FromStr for Publish {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let bad = |why: &str| {
-            let hint = "write HOST:CONTAINER, ADDRESS:HOST:CONTAINER, and /udp behind it for UDP";
+            let hint = "write HOST:CONTAINER, FIRST-LAST:CONTAINER, ADDRESS:HOST:CONTAINER, and /udp behind it for UDP";
             Error::invalid(format!("-p {text}: {why}")).hint(hint)
         };
         let (ports, protocol) = match text.split_once('/') {
@@ -44,10 +46,17 @@ impl FromStr for Publish {
             _ => return Err(bad("it needs a port of this machine and one of the container")),
         };
         let number = |text: &str| text.parse().map_err(|_| bad("ports are numbers from 1 to 65535"));
-        let host_port = if host.is_empty() { 0 } else { number(host)? };
+        let (host_port, host_end) = match host.split_once('-') {
+            None if host.is_empty() => (0, None),
+            None => (number(host)?, None),
+            Some((first, last)) => match (number(first)?, number(last)?) {
+                (first, last) if first == 0 || last < first => return Err(bad("the range has no ports")),
+                (first, last) => (first, Some(last).filter(|last| *last > first)),
+            },
+        };
         match number(container)? {
             0 => Err(bad("ports are numbers from 1 to 65535")),
-            container_port => Ok(Self { host_ip, host_port, container_port, protocol }),
+            container_port => Ok(Self { host_ip, host_port, host_end, container_port, protocol }),
         }
     }
 }
@@ -58,7 +67,7 @@ impl fmt::Display for Publish {
         if let Some(ip) = self.host_ip {
             write!(f, "{ip}:")?;
         }
-        write!(f, "{}:{}/{}", self.host_port, self.container_port, self.protocol.lower())
+        write!(f, "{}:{}/{}", self.host_text(), self.container_port, self.protocol.lower())
     }
 }
 
@@ -75,6 +84,17 @@ impl<'de> Deserialize<'de> for Publish {
 }
 
 impl Publish {
+    /// The machine's side: a port, or the range it is to be of.
+    fn host_text(&self) -> String {
+        let last = self.host_end.map_or_else(String::new, |last| format!("-{last}"));
+        format!("{}{last}", self.host_port)
+    }
+
+    /// Whether one of several ports of the machine is left to choose.
+    pub(crate) fn is_open(&self) -> bool {
+        self.host_port == 0 || self.host_end.is_some()
+    }
+
     /// As docker lists it: `0.0.0.0:8080->80/tcp`.
     pub fn arrow(&self) -> String {
         let ip = self.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
@@ -93,7 +113,7 @@ pub fn by_port(ports: &[Publish], any: &str) -> BTreeMap<String, Vec<Value>> {
     for port in ports {
         let ip = port.host_ip.map_or_else(|| any.to_owned(), |ip| ip.to_string());
         // One that is left to choose has no number.
-        let number = Some(port.host_port).filter(|number| *number != 0).map(|number| number.to_string());
+        let number = Some(port).filter(|port| port.host_port != 0).map(Publish::host_text);
         let binding = json!({ "HostIp": ip, "HostPort": number.unwrap_or_default() });
         found.entry(port.inside()).or_default().push(binding);
     }
@@ -114,7 +134,25 @@ mod tests {
         assert_eq!(read("127.0.0.1::80/udp"), Some((Some(Ipv4Addr::LOCALHOST), 0, 80, Protocol::Udp)));
         assert_eq!(read("53:53/udp"), Some((None, 53, 53, Protocol::Udp)));
         assert_eq!(read("127.0.0.1:80:8080/tcp"), Some((Some(Ipv4Addr::LOCALHOST), 80, 8080, Protocol::Tcp)));
-        for bad in ["80:0", "80:65536", "a:b", "::1:80:80", "x:80:80", "80:80/icmp", ""] {
+        let range =
+            |text: &str| text.parse::<Publish>().ok().map(|p| (p.host_port, p.host_end, p.to_string()));
+        assert_eq!(range("80-82:8080"), Some((80, Some(82), "80-82:8080/tcp".to_owned())));
+        assert_eq!(range("80-80:8080"), Some((80, None, "80:8080/tcp".to_owned())));
+        for bad in [
+            "82-80:80",
+            "80-:80",
+            "-80:80",
+            "80-99999:80",
+            "0-5:80",
+            "80:80-81",
+            "80:0",
+            "80:65536",
+            "a:b",
+            "::1:80:80",
+            "x:80:80",
+            "80:80/icmp",
+            "",
+        ] {
             assert_eq!(read(bad), None, "{bad}");
         }
     }

@@ -101,6 +101,10 @@ pub struct Spec {
     pub host_uts: bool,
     /// What it says is not kept.
     pub no_log: bool,
+    /// Bytes of its log after which a new file is begun.
+    pub log_bytes: Option<u64>,
+    /// How many files its log has at most.
+    pub log_files: Option<u32>,
     /// Removes itself at its end.
     pub auto_remove: bool,
     /// What happens at its end.

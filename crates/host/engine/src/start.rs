@@ -29,7 +29,7 @@ use crate::{
     image::{self, Image},
     networks,
     spec::{Device, MountPoint, MountSource, Record, Spec, StartError, Whose},
-    volumes,
+    volumes::{self, Files},
 };
 
 const DEV: &str = "/dev";
@@ -276,9 +276,18 @@ impl New<'_> {
             groups: spec.groups.clone(),
             seccomp: if unconfined { Seccomp::Unconfined } else { Seccomp::Default },
             stdin: spec.stdin.into(),
-            log: (!spec.no_log).then(|| LogConfig::new(log_of(&self.folder))),
+            log: (!spec.no_log).then(|| self.log()),
             labels: BTreeMap::new(),
         })
+    }
+
+    fn log(&self) -> LogConfig {
+        let usual = LogConfig::new(log_of(&self.folder));
+        LogConfig {
+            max_bytes: self.spec.log_bytes.unwrap_or(usual.max_bytes),
+            max_files: self.spec.log_files.unwrap_or(usual.max_files),
+            ..usual
+        }
     }
 
     /// What differs from a usual container's specification.
@@ -439,9 +448,18 @@ impl New<'_> {
             }
             MountSource::Volume(name) => {
                 // Removed by somebody meanwhile, it begins anew.
-                let folder = volumes::get_or_make(self.engine.data(), name)?;
-                let options: Vec<&str> = options.into_iter().filter(|option| *option != "nocopy").collect();
-                bind(&folder, &mount.target, &options)
+                let files = volumes::get_or_make(self.engine.data(), name)?;
+                let options = options.into_iter().filter(|option| *option != "nocopy");
+                match &files {
+                    Files::Folder(folder, own) => {
+                        let all: Vec<&str> = own.iter().map(String::as_str).chain(options).collect();
+                        bind(folder, &mount.target, &all)
+                    }
+                    Files::Mounted(kind, device, own) => {
+                        let all: Vec<&str> = own.iter().map(String::as_str).chain(options).collect();
+                        Ok(wharf_runtime::mount(&mount.target, kind, device, &all)?)
+                    }
+                }
             }
             MountSource::Tmpfs => {
                 let mut all = vec!["nosuid", "nodev", "noexec"];

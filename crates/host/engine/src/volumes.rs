@@ -29,6 +29,46 @@ pub struct Volume {
     /// The caller's own words.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// What is mounted in its place, as docker's driver `local` has it: `type`, `device`, `o` as of mount(8).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
+}
+
+/// What a volume's files are in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Files {
+    /// A folder of this machine, and options of its mount.
+    Folder(PathBuf, Vec<String>),
+    /// A file system of this kind on this device, mounted for each container.
+    Mounted(String, String, Vec<String>),
+}
+
+impl Volume {
+    pub(crate) fn files(&self, data: &Path) -> Files {
+        let option = |name: &str| self.options.get(name).map(String::as_str).unwrap_or_default();
+        let words = option("o").split(',').filter(|word| !word.is_empty()).map(str::to_owned);
+        let (bound, words): (Vec<String>, Vec<String>) =
+            words.partition(|word| matches!(word.as_str(), "bind" | "rbind"));
+        match (option("type"), option("device")) {
+            ("", _) => Files::Folder(files(data, &self.name), Vec::new()),
+            ("none", device) => Files::Folder(device.into(), words),
+            (_, device) if !bound.is_empty() => Files::Folder(device.into(), words),
+            (kind, device) => Files::Mounted(kind.to_owned(), device.to_owned(), words),
+        }
+    }
+}
+
+/// Options that mount something, as docker's driver `local` takes them.
+fn check_options(name: &str, options: &BTreeMap<String, String>) -> Result<()> {
+    let invalid = |why: String| Err(Error::invalid(format!("create {name}: {why}")));
+    if let Some(unknown) = options.keys().find(|option| !matches!(option.as_str(), "type" | "device" | "o")) {
+        return invalid(format!("invalid option: \"{unknown}\""));
+    }
+    let given = |option: &str| options.get(option).is_some_and(|value| !value.is_empty());
+    match ["device", "type"].into_iter().find(|needed| !options.is_empty() && !given(needed)) {
+        Some(missing) => invalid(format!("missing required option: \"{missing}\"")),
+        None => Ok(()),
+    }
 }
 
 fn folder(data: &Path, name: &str) -> PathBuf {
@@ -49,31 +89,42 @@ fn check(name: &str) -> Result<()> {
     if is_name(name) {
         return Ok(());
     }
-    Err(Error::invalid(format!("'{name}' cannot be a volume's name")).hint(
-        "use letters, digits, '_', '.' and '-'; a folder of this machine is named by its absolute path",
-    ))
+    // Docker's words.
+    Err(Error::invalid(format!(
+        "create {name}: \"{name}\" includes invalid characters for a local volume name, only \
+         \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+    )))
 }
 
 /// Makes a volume; the one there is when there is one of the name.
 ///
 /// # Errors
 /// When the name cannot be one, or the disk is full.
-pub fn create(data: &Path, name: &str, labels: BTreeMap<String, String>) -> Result<Volume> {
+pub fn create(
+    data: &Path,
+    name: &str,
+    labels: BTreeMap<String, String>,
+    options: BTreeMap<String, String>,
+) -> Result<Volume> {
     check(name)?;
+    check_options(name, &options)?;
     if let Ok(known) = get(data, name) {
+        if known.options != options && !options.is_empty() {
+            let error = format!("create {name}: conflict: a volume of the name with other options is there");
+            return Err(Error::conflict(error).hint("remove it, or give another name"));
+        }
         return Ok(known);
     }
-    let volume = Volume { name: name.to_owned(), created_at: SystemClock.now(), labels };
+    let volume = Volume { name: name.to_owned(), created_at: SystemClock.now(), labels, options };
     let (folder, files) = (folder(data, name), files(data, name));
     fs::create_dir_all(&files).at("make the folder", &files)?;
     write_json(&folder.join("volume.json"), &volume)?;
     Ok(volume)
 }
 
-/// The files of a volume, which is made where it is not there.
-pub(crate) fn get_or_make(data: &Path, name: &str) -> Result<PathBuf> {
-    create(data, name, BTreeMap::new())?;
-    Ok(files(data, name))
+/// What the files of a volume are in, which is made where it is not there.
+pub(crate) fn get_or_make(data: &Path, name: &str) -> Result<Files> {
+    Ok(create(data, name, BTreeMap::new(), BTreeMap::new())?.files(data))
 }
 
 /// A volume by its name.
@@ -108,7 +159,7 @@ impl Engine {
     pub(crate) fn fill_volumes(&self, record: &Record, image: &Image) -> Result<()> {
         for mount in &record.spec.mounts {
             let MountSource::Volume(name) = &mount.source else { continue };
-            let folder = get_or_make(self.data(), name)?;
+            let Files::Folder(folder, _) = get_or_make(self.data(), name)? else { continue };
             let empty = fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_none());
             if empty && !mount.options.iter().any(|option| option == "nocopy") {
                 archive::fill(&folder, &image.lower_dirs, &mount.target)?;

@@ -267,7 +267,8 @@ impl SpecOptions {
         let mut mounts = Vec::new();
         for (path, kind, options) in defaults {
             if !self.mounts.iter().any(|given| given.destination().as_os_str() == path) {
-                mounts.push(mount(path, kind, kind, options)?);
+                let source = if path == "/dev/shm" { "shm" } else { kind };
+                mounts.push(mount(path, kind, source, options)?);
             }
         }
         mounts.extend(self.mounts.iter().cloned());

@@ -1,6 +1,7 @@
 //! The docker CLI, and longer stories about it.
 
 pub(crate) mod networks;
+pub(crate) mod parity;
 
 use std::{
     io::Write as _,

@@ -1,6 +1,6 @@
 //! `/containers`.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -216,9 +216,12 @@ impl Docker {
         let grace = query.get("t").and_then(|t| t.parse::<i64>().ok());
         let grace = grace.map(|seconds| u64::try_from(seconds).ok().map(Duration::from_secs));
         let (mut ends, before) = self.keeper.ends(&container);
-        let record = container.record.clone();
-        blocking(move || Ok(engine.stop(&container, signal.as_deref(), grace)?)).await?;
-        if !was_running {
+        let (record, keeper) = (container.record.clone(), std::sync::Arc::clone(&self.keeper));
+        let stopped = blocking(move || {
+            let container = keeper.stay_stopped(&container.id)?;
+            Ok(engine.stop(&container, signal.as_deref(), grace)?.is_some())
+        });
+        if !stopped.await? && !was_running {
             return Ok(answer::status(StatusCode::NOT_MODIFIED));
         }
         // The answer comes when everybody knows.
@@ -241,9 +244,10 @@ impl Docker {
         }
         // Told first: the end that may follow is told by somebody else.
         self.keeper.tell_of(&container.record, "kill", &[("signal", number.to_string())]);
+        let keeper = std::sync::Arc::clone(&self.keeper);
         blocking(move || {
             if number == 9 {
-                engine.change(&container.id, |record| record.stopped = true)?;
+                keeper.stay_stopped(&container.id)?;
             }
             Ok(engine.kill(&container, &signal)?)
         })
@@ -730,7 +734,7 @@ fn complete(engine: &Engine, wanted: &mut create::Wanted, platform: Option<&str>
         }
     }
     for (name, labels) in &wanted.volume_labels {
-        volumes::create(engine.data(), name, labels.clone())?;
+        volumes::create(engine.data(), name, labels.clone(), BTreeMap::new())?;
     }
     Ok(())
 }

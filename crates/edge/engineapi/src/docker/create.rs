@@ -331,6 +331,8 @@ pub(super) fn read(body: &Value) -> Result<Wanted, Failure> {
         no_shm,
         host_uts: host.uts_mode == "host",
         no_log: host.log_config.kind == "none",
+        log_bytes: host.log_config.config.get("max-size").map(|text| log_size(text)).transpose()?.flatten(),
+        log_files: host.log_config.config.get("max-file").map(|text| log_files(text)).transpose()?,
         auto_remove: host.auto_remove,
         restart: restart(&host.restart_policy, host.auto_remove)?,
         healthcheck: body.healthcheck,
@@ -516,6 +518,33 @@ fn check(body: &Body) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Bytes of a log file, as docker writes them: `10m`; without a limit for -1.
+fn log_size(text: &str) -> Result<Option<u64>, Failure> {
+    if text == "-1" {
+        return Ok(Some(u64::MAX));
+    }
+    let lower = text.to_ascii_lowercase();
+    let plain = lower.trim_end_matches('b');
+    let (number, unit) = match plain.strip_suffix(['k', 'm', 'g']) {
+        Some(number) => (number, plain.as_bytes().last().copied().unwrap_or_default()),
+        None => (plain, 0),
+    };
+    let shift = match unit {
+        b'k' => 10,
+        b'm' => 20,
+        b'g' => 30,
+        _ => 0,
+    };
+    let bytes = number.parse::<u64>().ok().filter(|number| *number > 0 && *number < 1 << 32);
+    let bytes = bytes.ok_or_else(|| Failure::bad(format!("invalid size: '{text}' (max-size of the log)")))?;
+    Ok(Some(bytes << shift))
+}
+
+fn log_files(text: &str) -> Result<u32, Failure> {
+    let files = text.parse().ok().filter(|files| (1..=1000).contains(files));
+    files.ok_or_else(|| Failure::bad(format!("max-file of the log is a number from 1 to 1000, not '{text}'")))
+}
+
 /// Nanoseconds between two health checks at the least.
 const LEAST_TIME: i64 = 1_000_000;
 
@@ -563,8 +592,8 @@ fn warn(body: &Body, warnings: &mut Vec<String>) {
             "Published ports are discarded when using host network mode",
         ),
         (
-            !host.log_config.config.is_empty(),
-            "HostConfig.LogConfig.Config has no effect: logs are five files of 10 MB at most.",
+            host.log_config.config.keys().any(|name| !matches!(name.as_str(), "max-size" | "max-file")),
+            "Of HostConfig.LogConfig.Config, options other than max-size and max-file have no effect.",
         ),
     ];
     warnings.extend(given.into_iter().filter(|(given, _)| *given).map(|(_, text)| text.to_owned()));
@@ -592,6 +621,8 @@ fn security(host: &HostConfig, warnings: &mut Vec<String>) -> Result<Security, F
                 let about = seccomp::About { has: &|name| caps.contains(name), kernel };
                 security.filter = Some(Box::new(seccomp::read(text, &about)?));
             }
+            // It is so.
+            ("apparmor", "unconfined") | ("label", "disable") => {}
             ("label" | "apparmor", _) => {
                 warnings.push(format!("The security option {option} has no effect."));
             }

@@ -57,6 +57,8 @@ pub(super) struct Live {
     pub(super) ends: watch::Sender<Ends>,
     /// Restarts since it last ran for a while.
     failures: Mutex<u32>,
+    /// Held by what decides whether it is started again.
+    restarting: Mutex<()>,
     /// What checks its health, until it ends.
     health: Mutex<Option<AbortHandle>>,
     /// That this run wanted for memory has been told.
@@ -171,6 +173,7 @@ impl Keeper {
                 waiting: Mutex::default(),
                 ends: watch::Sender::new(Ends::default()),
                 failures: Mutex::new(0),
+                restarting: Mutex::default(),
                 health: Mutex::default(),
                 out_of_memory: AtomicBool::new(false),
             })
@@ -233,6 +236,14 @@ impl Keeper {
         waiting.retain(|sender| !sender.is_closed());
         waiting.push(sender);
         receiver
+    }
+
+    /// From here on a container is not started again by itself. Gives it as it is now: it may just have been.
+    pub(super) fn stay_stopped(&self, id: &ContainerId) -> Result<Container, Failure> {
+        let live = self.live(id);
+        let _decided = locked(&live.restarting);
+        self.engine.change(id, |record| record.stopped = true)?;
+        Ok(self.engine.load(id)?)
     }
 
     /// Starts a container, joins those who wait for it, and waits for its end in the background. Blocks.
@@ -348,6 +359,8 @@ impl Keeper {
         tokio::runtime::Handle::current().spawn(async move {
             tokio::time::sleep(pause).await;
             let restarted = tokio::task::spawn_blocking(move || {
+                let live = keeper.live(&id);
+                let _decided = locked(&live.restarting);
                 // It may have been stopped, removed or started meanwhile.
                 let Ok(container) = keeper.engine.load(&id) else { return Ok(()) };
                 if container.is_running() || !wants_restart(&container.record, code) {

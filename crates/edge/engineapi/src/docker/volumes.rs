@@ -29,7 +29,8 @@ const ANONYMOUS: &str = "com.docker.volume.anonymous";
 fn describe(data: &Path, volume: &Volume) -> Value {
     json!({
         "Name": volume.name, "Driver": "local", "Mountpoint": volumes::files(data, &volume.name),
-        "CreatedAt": volume.created_at.to_nano(), "Labels": volume.labels, "Scope": "local", "Options": null,
+        "CreatedAt": volume.created_at.to_nano(), "Labels": volume.labels, "Scope": "local",
+        "Options": if volume.options.is_empty() { Value::Null } else { json!(volume.options) },
     })
 }
 
@@ -68,11 +69,6 @@ impl Docker {
                         wanted.driver
                     )));
                 }
-                if let Some(name) = wanted.driver_opts.as_ref().and_then(|options| options.keys().next()) {
-                    return Err(Failure::not_supported(format!(
-                        "the option '{name}' of volumes is not supported yet"
-                    )));
-                }
                 blocking(move || {
                     let mut labels = wanted.labels.unwrap_or_default();
                     let name = match wanted.name.is_empty() {
@@ -83,7 +79,8 @@ impl Docker {
                         false => wanted.name,
                     };
                     let new = volumes::get(&data, &name).is_err();
-                    let volume = volumes::create(&data, &name, labels)?;
+                    let volume =
+                        volumes::create(&data, &name, labels, wanted.driver_opts.unwrap_or_default())?;
                     if new {
                         keeper.tell_about("volume", "create", &name, &driver());
                     }

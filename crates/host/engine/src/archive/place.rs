@@ -172,7 +172,10 @@ pub(super) fn mounted(data: &Path, container: &Container, path: &Path) -> Option
         let rest = path.strip_prefix(lexical(Path::new(&mount.target))).ok()?.to_owned();
         match &mount.source {
             MountSource::Path { path, .. } => Some((path.clone(), rest)),
-            MountSource::Volume(name) => Some((volumes::files(data, name), rest)),
+            MountSource::Volume(name) => match volumes::get(data, name).ok()?.files(data) {
+                volumes::Files::Folder(folder, _) => Some((folder, rest)),
+                volumes::Files::Mounted(..) => None,
+            },
             MountSource::Tmpfs => None,
         }
     };

@@ -49,6 +49,7 @@ impl Netlink {
         let index = link.map(|link| link.ifindex()).ok_or_else(|| vanished(&name))?;
         route.set_link_up_by_index(LOOPBACK).await.doing(doing)?;
         let address = Ipv4Address::with_index(index, plug.address, segment.subnet.prefix());
+        let address = address.broadcast(segment.subnet.ends().1);
         route.add_address(address).await.doing(doing)?;
         route.set_link_up_by_index(index).await.doing(doing)?;
         if let Some(only) = segment.only {

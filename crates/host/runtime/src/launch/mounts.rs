@@ -34,7 +34,6 @@ use crate::{
 pub(super) struct Prepared<'a> {
     mount: &'a Mount,
     options: Options,
-    owner: Owner,
     sources: Vec<(&'static str, OwnedFd)>,
 }
 
@@ -109,7 +108,7 @@ fn prepare<'a>(
             create(kind, None, &options).step("create the file system for", destination.display())?,
         ));
     }
-    Ok(Prepared { mount, options, owner: namespaces.owner, sources })
+    Ok(Prepared { mount, options, sources })
 }
 
 /// Whether the namespace that file systems of this kind show belongs to those outside the container's user namespace.
@@ -256,10 +255,7 @@ fn attach_new(root: &Root, prepared: &Prepared<'_>) -> Result<()> {
     if let Some((_, made)) = prepared.sources.first() {
         return put(made.as_fd(), target.as_fd()).step("mount at", destination.display());
     }
-    // File systems of nothing but memory have no use for it: a call that a pod's containers are spared.
-    let plain = prepared.owner == Owner::Pod && MEMORY.contains(&kind);
-    let source = prepared.mount.source().as_deref().filter(|_| !plain);
-    let made = create(kind, source, &prepared.options)
+    let made = create(kind, prepared.mount.source().as_deref(), &prepared.options)
         .step("create the file system for", format_args!("{} ({kind})", destination.display()))?;
     if prepared.options.copy_up {
         copy_up::copy(&target, &made, prepared.options.deep).step("copy to", destination.display())?;
@@ -270,9 +266,6 @@ fn attach_new(root: &Root, prepared: &Prepared<'_>) -> Result<()> {
     }
     put(made.as_fd(), target.as_fd()).step("mount at", destination.display())
 }
-
-/// File systems of nothing but memory.
-const MEMORY: [&str; 5] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue"];
 
 /// A new file system as a mount's options say, mounted nowhere yet.
 fn create(kind: &str, source: Option<&Path>, options: &Options) -> Result<OwnedFd, Errno> {
