@@ -460,6 +460,7 @@ fn networks_keep_others_away() {
     let docker = Docker::of(&platform);
     networks::names_and_isolation(&docker);
     networks::no_way_out(&docker);
+    networks::over_ipv6(&docker);
     platform.drain();
 }
 

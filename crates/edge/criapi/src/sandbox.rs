@@ -119,6 +119,7 @@ fn ports(config: &PodSandboxConfig, ip: Ipv4Addr) -> Result<Vec<PortMapping>> {
             host_ip,
             host_port: port(asked.host_port).ok_or_else(|| bad("a host_port is out of range"))?,
             container_ip: ip,
+            container_ip6: None,
             container_port: port(asked.container_port)
                 .ok_or_else(|| bad("a container_port is out of range"))?,
             protocol: match asked.protocol() {

@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     future::Future,
-    net::{Ipv4Addr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -18,7 +18,8 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use wharf_base::ContainerId;
 use wharf_network::{
-    BridgeNetwork, EndpointWish, Ipv4Net, NetworkConfig, PodNetwork, PortMapping, Protocol, hardware,
+    BridgeNetwork, Endpoint, EndpointWish, Ipv4Net, NetworkConfig, PodNetwork, PortMapping, Protocol,
+    hardware,
 };
 use wharf_runtime::{Phase, PodDir};
 
@@ -72,9 +73,25 @@ pub struct Place {
     pub prefix: u8,
     /// The machine's address in the network.
     pub gateway: Ipv4Addr,
+    /// Its place over IPv6, where the network has it.
+    pub ipv6: Option<Place6>,
     /// Its hardware address.
     pub hardware: [u8; 6],
 }
+
+/// A container's place in one network over IPv6.
+#[derive(Debug, Clone, Copy)]
+pub struct Place6 {
+    /// Its address.
+    pub address: Ipv6Addr,
+    /// How many bits of the address are the network's.
+    pub prefix: u8,
+    /// The machine's address in the network.
+    pub gateway: Ipv6Addr,
+}
+
+/// The addresses of something in one network.
+pub(crate) type Addresses = (Ipv4Addr, Option<Ipv6Addr>);
 
 /// What a container has been connected to.
 #[derive(Debug, Clone)]
@@ -112,17 +129,19 @@ impl Bridge {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn addresses(&self) -> Result<BTreeMap<String, BTreeMap<String, Ipv4Addr>>> {
+    pub(crate) fn addresses(&self) -> Result<BTreeMap<String, BTreeMap<String, Addresses>>> {
         let folder = &self.config.data;
-        let mut found: BTreeMap<String, BTreeMap<String, Ipv4Addr>> = BTreeMap::new();
+        let mut found: BTreeMap<String, BTreeMap<String, Addresses>> = BTreeMap::new();
         if !PodNetwork::exists(folder) {
             return Ok(found);
         }
         for (container, address) in PodNetwork::addresses(folder)? {
-            found.entry(container).or_default().insert(BRIDGE.to_owned(), address);
+            found.entry(container).or_default().insert(BRIDGE.to_owned(), (address, None));
         }
         for (container, endpoints) in PodNetwork::endpoints(folder)? {
-            let places = endpoints.into_iter().map(|(network, endpoint)| (network, endpoint.address));
+            let place =
+                |(network, endpoint): (String, Endpoint)| (network, (endpoint.address, endpoint.ipv6));
+            let places = endpoints.into_iter().map(place);
             found.entry(container).or_default().extend(places);
         }
         Ok(found)
@@ -156,6 +175,7 @@ impl Bridge {
                         address,
                         prefix: range.prefix(),
                         gateway: range.gateway(),
+                        ipv6: None,
                         hardware: hardware(address),
                     })
                 }
@@ -163,6 +183,11 @@ impl Bridge {
                     address: endpoint.address,
                     prefix: network.subnet.prefix(),
                     gateway: network.gateway,
+                    ipv6: endpoint.ipv6.zip(network.ipv6).map(|(address, side)| Place6 {
+                        address,
+                        prefix: side.subnet.prefix(),
+                        gateway: side.gateway,
+                    }),
                     hardware: endpoint.hardware,
                 }),
             };
@@ -286,7 +311,13 @@ impl Bridge {
         if places.len() > 1 || target.id() != BRIDGE {
             network.route_over(place.gateway, place.address, namespace).await?;
         }
-        let ports = publish(network, id, place.address, ports).await?;
+        // Not always the same one: a network without IPv6 may come first.
+        let ways = targets.iter().filter(|(_, target)| target.leads_out());
+        let mut places6 = ways.filter_map(|(name, _)| places.get(name));
+        if let Some((address, over)) = places6.find_map(|place| Some((place.address, place.ipv6?))) {
+            network.route6_over(over.gateway, address, namespace).await?;
+        }
+        let ports = publish(network, id, place, ports).await?;
         Ok(Joined { places, machine, ports })
     }
 
@@ -512,7 +543,7 @@ async fn plug(network: &PodNetwork, id: &ContainerId, target: &Target, namespace
 async fn publish(
     network: &PodNetwork,
     id: &ContainerId,
-    address: Ipv4Addr,
+    place: &Place,
     ports: &[Publish],
 ) -> Result<Vec<Publish>> {
     let (mut tries, mut refused) = (0, None);
@@ -527,7 +558,8 @@ async fn publish(
         let mapping = |port: &Publish| PortMapping {
             host_ip: port.host_ip,
             host_port: port.host_port,
-            container_ip: address,
+            container_ip: place.address,
+            container_ip6: place.ipv6.map(|over| over.address),
             container_port: port.container_port,
             protocol: port.protocol,
         };

@@ -1,6 +1,10 @@
 //! What a container reads of its networks: its addresses and names in `/etc/hosts`, its name servers.
 
-use std::{fs, net::Ipv4Addr, path::Path};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+};
 
 use crate::{
     bridge::{Joined, Place},
@@ -42,8 +46,11 @@ impl Engine {
         let hosts = folder.join("etc/hosts");
         let before = fs::read_to_string(&hosts).at("read", &hosts)?;
         let is_old = |line: &&str| {
-            let address = line.split_ascii_whitespace().next();
-            old.is_some_and(|old| address == Some(old.address.to_string().as_str()))
+            let address = line.split_ascii_whitespace().next().and_then(|word| word.parse::<IpAddr>().ok());
+            let is = |own: IpAddr| address == Some(own);
+            old.is_some_and(|old| {
+                is(old.address.into()) || old.ipv6.is_some_and(|over| is(over.address.into()))
+            })
         };
         let kept = before.lines().filter(|line| !is_old(line)).map(|line| format!("{line}\n"));
         let text: String = kept.chain(new.map(|place| own_line(&container.record, place))).collect();
@@ -71,9 +78,11 @@ fn write_ports(folder: &Path, joined: &Joined) -> Result<()> {
     fs::write(&file, text.join(" ")).at("write", &file)
 }
 
-/// An address of the container with its name.
+/// The addresses of the container in a network, with its name.
 fn own_line(record: &Record, place: &Place) -> String {
-    format!("{}\t{}\n", place.address, full_name(record))
+    let name = full_name(record);
+    let over_ipv6 = place.ipv6.map(|over| format!("{}\t{name}\n", over.address));
+    format!("{}\t{name}\n{}", place.address, over_ipv6.unwrap_or_default())
 }
 
 /// The name with its domain, then without.

@@ -22,7 +22,7 @@ pub mod volumes;
 pub mod watch;
 pub mod words;
 
-pub use bridge::{Bridge, Joined, Place, resolver};
+pub use bridge::{Bridge, Joined, Place, Place6, resolver};
 pub use containers::{Container, Engine, EngineConfig};
 pub use error::{Error, ErrorKind, Result};
 pub use health::{Check, CheckResult, Health, HealthStatus};
@@ -34,7 +34,7 @@ pub use spec::{
     Device, Endpoint, InputMode, MountPoint, MountSource, Record, Resources, Restart, Spec, StartError, Whose,
 };
 pub use start::Started;
-pub use wharf_network::{EndpointWish, Ipv4Net};
+pub use wharf_network::{EndpointWish, Ipv4Net, Ipv6Net, Ipv6Side};
 
 /// The name of the only container of a pod this room makes.
 pub const MAIN: &str = "main";

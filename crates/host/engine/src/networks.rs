@@ -6,13 +6,13 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 use wharf_base::{Clock as _, SystemClock, Timestamp, closest, random_hex};
-use wharf_network::{BridgeNetwork, EndpointWish, Ipv4Net, Known};
+use wharf_network::{BridgeNetwork, EndpointWish, Ipv4Net, Ipv6Net, Ipv6Side, Known};
 use wharf_runtime::Phase;
 
 use crate::{
@@ -67,6 +67,8 @@ pub struct NetworkWish {
     pub gateway: Option<Ipv4Addr>,
     /// Where containers' addresses are taken from.
     pub range: Option<Ipv4Net>,
+    /// Its addresses of IPv6, if it is to have some.
+    pub ipv6: Option<(Option<Ipv6Net>, Option<Ipv6Addr>)>,
     /// Nothing leads out of it.
     pub internal: bool,
     /// The largest packet in bytes.
@@ -163,8 +165,33 @@ fn bridge_of(wish: &NetworkWish) -> Result<BridgeNetwork> {
     {
         return invalid(format!("the range {range} is not in the subnet {subnet}"));
     }
-    let (id, range) = (random_hex(32), wish.range);
-    Ok(BridgeNetwork { id, subnet, gateway, range, internal: wish.internal, mtu: wish.mtu })
+    let (id, range, ipv6) = (random_hex(32), wish.range, ipv6_of(wish)?);
+    Ok(BridgeNetwork { id, subnet, gateway, range, ipv6, internal: wish.internal, mtu: wish.mtu })
+}
+
+/// The addresses of IPv6: those asked for, or unique local ones.
+fn ipv6_of(wish: &NetworkWish) -> Result<Option<Ipv6Side>> {
+    let Some((subnet, gateway)) = wish.ipv6 else { return Ok(None) };
+    let subnet = subnet.unwrap_or_else(|| {
+        // Random enough: it is that of an id.
+        let mut random = [0; 5];
+        let digits = random_hex(random.len());
+        for (byte, at) in random.iter_mut().zip((0..).step_by(2)) {
+            *byte =
+                digits.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()).unwrap_or_default();
+        }
+        Ipv6Net::unique_local(random)
+    });
+    let gateway = gateway.unwrap_or(subnet.gateway());
+    match subnet.contains(gateway) && subnet.prefix() <= 126 {
+        true => Ok(Some(Ipv6Side { subnet, gateway })),
+        false => {
+            let error = format!(
+                "no matching subnet for gateway {gateway}: it is not in {subnet}, or that is too small"
+            );
+            Err(Error::invalid(error).hint("give a subnet such as fd00:1::/64, and a gateway inside it"))
+        }
+    }
 }
 
 impl Engine {
@@ -184,8 +211,11 @@ impl Engine {
             return Err(Error::conflict(format!("network with name {name} already exists")));
         }
         let taken: Vec<Ipv4Net> = others.iter().map(|other| other.bridge.subnet).collect();
-        let clash = |subnet: &Ipv4Net| taken.iter().any(|other| other.overlaps(*subnet));
-        if wish.subnet.as_ref().is_some_and(clash) {
+        let clash = |subnet: Ipv4Net| taken.iter().any(|other| other.overlaps(subnet));
+        let taken6 = || others.iter().filter_map(|other| other.bridge.ipv6);
+        let clash6 = |subnet: Ipv6Net| taken6().any(|other| other.subnet.overlaps(subnet));
+        let asked6 = wish.ipv6.and_then(|(subnet, _)| subnet);
+        if wish.subnet.is_some_and(clash) || asked6.is_some_and(clash6) {
             let error = Error::invalid("Pool overlaps with other one on this address space");
             return Err(error.hint("'docker network inspect' shows the subnets of the others"));
         }
@@ -367,13 +397,13 @@ impl Engine {
     /// When the containers cannot be read.
     pub fn addresses_of(&self, source: Ipv4Addr, name: &str) -> Result<Known> {
         let networks = all(self.data());
-        let mut known = Known { addresses: Vec::new(), alone: false };
+        let mut known = Known::default();
         if networks.is_empty() {
             return Ok(known);
         }
         // Who has an address is asked, not who runs: a program may ask before anybody has written down that it does.
         let places = self.bridge().addresses()?;
-        let asking = places.iter().find(|(_, on)| on.values().any(|address| *address == source));
+        let asking = places.iter().find(|(_, on)| on.values().any(|(address, _)| *address == source));
         let Some((_, asking)) = asking else { return Ok(known) };
         let on: Vec<&UserNetwork> =
             networks.iter().filter(|network| asking.contains_key(&network.bridge.id)).collect();
@@ -385,13 +415,14 @@ impl Engine {
             let suffix = format!(".{}", network.name);
             let name = name.strip_suffix(&suffix).unwrap_or(name);
             for (id, places) in &places {
-                let Some(address) = places.get(&network.bridge.id) else { continue };
+                let Some((address, ipv6)) = places.get(&network.bridge.id) else { continue };
                 // What has ended or goes just now is of no use to anybody.
                 let Some(container) = id.parse().ok().and_then(|id| self.load(&id).ok()) else { continue };
                 let gone = container.status.phase == Phase::Exited && *address != source;
                 if !gone && is_known_as(&container, &network.name, name) && !known.addresses.contains(address)
                 {
                     known.addresses.push(*address);
+                    known.ipv6.extend(*ipv6);
                 }
             }
         }
@@ -410,6 +441,12 @@ fn is_known_as(container: &Container, network: &str, name: &str) -> bool {
 
 /// An address can be asked for only where the subnet was.
 fn check_wish(network: &BridgeNetwork, wish: &EndpointWish) -> Result<()> {
+    if let Some(address) = wish.ipv6
+        && !network.ipv6.is_some_and(|side| side.subnet.contains(address))
+    {
+        let error = Error::invalid(format!("no configured subnet contains IP address {address}"));
+        return Err(error.hint("make the network with --ipv6 and a --subnet that has it"));
+    }
     match wish.address {
         Some(address) if !network.subnet.contains(address) => {
             let subnet = network.subnet;

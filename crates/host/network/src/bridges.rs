@@ -6,7 +6,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    fs,
+    net::{Ipv4Addr, Ipv6Addr},
     os::fd::AsFd,
     path::Path,
 };
@@ -14,13 +15,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Ipv4Net, PodNetwork,
+    Ipv4Net, Ipv6Net, PodNetwork,
     error::{Error, Result},
     kernel::{Plug, Segment, hardware},
     pods::MACHINE_LOCK,
     range::free_range,
     rules::BridgeRule,
-    saved::{Store, lock},
+    saved::{Store, at, lock},
 };
 
 /// What the names of all instances' bridges start with.
@@ -50,6 +51,9 @@ pub struct BridgeNetwork {
     /// Where containers' addresses are taken from, when that is not the whole subnet.
     #[serde(default)]
     pub range: Option<Ipv4Net>,
+    /// Its addresses of IPv6, if it has some.
+    #[serde(default)]
+    pub ipv6: Option<Ipv6Side>,
     /// Nothing leads out of it or into it.
     #[serde(default)]
     pub internal: bool,
@@ -58,12 +62,24 @@ pub struct BridgeNetwork {
     pub mtu: Option<u32>,
 }
 
+/// The IPv6 of a bridge network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ipv6Side {
+    /// Its addresses.
+    pub subnet: Ipv6Net,
+    /// The machine's address in it.
+    pub gateway: Ipv6Addr,
+}
+
 /// What a container wants to be in a network; what is not said is chosen.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct EndpointWish {
     /// Its address.
     pub address: Option<Ipv4Addr>,
+    /// Its address of IPv6.
+    pub ipv6: Option<Ipv6Addr>,
     /// Its hardware address.
     pub hardware: Option<[u8; 6]>,
 }
@@ -74,6 +90,9 @@ pub struct EndpointWish {
 pub struct Endpoint {
     /// Its address.
     pub address: Ipv4Addr,
+    /// Its address of IPv6, where the network has such.
+    #[serde(default)]
+    pub ipv6: Option<Ipv6Addr>,
     /// Its hardware address.
     pub hardware: [u8; 6],
     /// The number of its link on the host.
@@ -102,7 +121,7 @@ impl SavedBridge {
             Some(address) if !subnet.contains(address) || address == self.network.gateway => {
                 return Err(Error::Input(format!("address {address} is not one for containers of {subnet}")));
             }
-            Some(address) if has(address) => return Err(Error::AddressTaken(address)),
+            Some(address) if has(address) => return Err(Error::AddressTaken(address.into())),
             Some(address) => address,
             None => {
                 let range = self.network.range.unwrap_or(subnet);
@@ -116,9 +135,25 @@ impl SavedBridge {
             self.last = Some(address);
         }
         let hardware = wish.hardware.unwrap_or(hardware(address));
-        let endpoint = Endpoint { address, hardware, number };
+        let endpoint = Endpoint { address, ipv6: self.address6(wish)?, hardware, number };
         self.endpoints.insert(container.to_owned(), endpoint.clone());
         Ok(endpoint)
+    }
+
+    fn address6(&self, wish: &EndpointWish) -> Result<Option<Ipv6Addr>> {
+        let Some(side) = self.network.ipv6 else { return Ok(None) };
+        let has = |address: Ipv6Addr| self.endpoints.values().any(|endpoint| endpoint.ipv6 == Some(address));
+        match wish.ipv6 {
+            Some(address) if !side.subnet.contains(address) || address == side.gateway => {
+                Err(Error::Input(format!("address {address} is not one for containers of {}", side.subnet)))
+            }
+            Some(address) if has(address) => Err(Error::AddressTaken(address.into())),
+            Some(address) => Ok(Some(address)),
+            None => {
+                let free = |address: &Ipv6Addr| !has(*address) && *address != side.gateway;
+                Ok(Some(side.subnet.hosts().find(free).ok_or(Error::Full6(side.subnet))?))
+            }
+        }
     }
 }
 
@@ -175,6 +210,9 @@ impl PodNetwork {
             Ok(number)
         })?;
         let made = async {
+            if network.ipv6.is_some() {
+                forward6()?;
+            }
             self.links.ensure_bridge(&self.segment(number, network)).await?;
             self.rules.bridges(&[self.bridge_rule(number, network)], &[]).await
         };
@@ -265,7 +303,15 @@ impl PodNetwork {
     /// # Errors
     /// When the kernel refuses.
     pub async fn route_over(&self, gateway: Ipv4Addr, address: Ipv4Addr, netns: impl AsFd) -> Result<()> {
-        self.links.route(gateway, address, netns.as_fd()).await
+        self.links.route(gateway.into(), address, netns.as_fd()).await
+    }
+
+    /// Leads what a container sends elsewhere over IPv6 over the network it has `address` in.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn route6_over(&self, gateway: Ipv6Addr, address: Ipv4Addr, netns: impl AsFd) -> Result<()> {
+        self.links.route(gateway.into(), address, netns.as_fd()).await
     }
 
     /// Who is in bridge networks saved in a network's folder, which need not be open: by container, then by network.
@@ -338,6 +384,7 @@ impl PodNetwork {
             link: self.bridge_link(number),
             subnet: network.subnet,
             gateway: network.gateway,
+            ipv6: network.ipv6,
             mtu: network.mtu,
             // Only the machine's DNS is reached from a network nothing leads out of.
             only: network.internal.then(|| self.gateway()),
@@ -345,7 +392,12 @@ impl PodNetwork {
     }
 
     fn plug(&self, endpoint: &Endpoint) -> Plug {
-        Plug { link: self.port_link(endpoint), address: endpoint.address, hardware: endpoint.hardware }
+        Plug {
+            link: self.port_link(endpoint),
+            address: endpoint.address,
+            ipv6: endpoint.ipv6,
+            hardware: endpoint.hardware,
+        }
     }
 
     fn bridge_rule(&self, number: u32, network: &BridgeNetwork) -> BridgeRule {
@@ -361,7 +413,24 @@ pub(crate) fn bridge_prefix(instance: &str) -> String {
 /// What is ruled for a bridge network of the instance whose bridges' names start so.
 pub(crate) fn bridge_rule(prefix: &str, number: u32, network: &BridgeNetwork) -> BridgeRule {
     let link = format!("{prefix}{}", short(number));
-    BridgeRule { link, subnet: network.subnet, internal: network.internal }
+    let subnet6 = network.ipv6.map(|side| side.subnet);
+    BridgeRule { link, subnet: network.subnet, subnet6, internal: network.internal }
+}
+
+/// Lets the machine route IPv6. Links that learn their routes from routers go on doing so only when told to.
+fn forward6() -> Result<()> {
+    let all = Path::new("/proc/sys/net/ipv6/conf");
+    let forwarding = all.join("all/forwarding");
+    if fs::read(&forwarding).map_err(at(&forwarding))?.starts_with(b"1") {
+        return Ok(());
+    }
+    for link in fs::read_dir(all).map_err(at(all))?.flatten() {
+        let accept = link.path().join("accept_ra");
+        if fs::read(&accept).is_ok_and(|value| value.starts_with(b"1")) {
+            fs::write(&accept, "2").map_err(at(&accept))?;
+        }
+    }
+    fs::write(&forwarding, "1").map_err(at(&forwarding))
 }
 
 #[cfg(test)]
@@ -373,7 +442,7 @@ mod tests {
         let range = range.map(|range| range.parse().unwrap());
         let gateway = subnet.gateway();
         let id = "n".to_owned();
-        let network = BridgeNetwork { id, subnet, gateway, range, internal: false, mtu: None };
+        let network = BridgeNetwork { id, subnet, gateway, range, ipv6: None, internal: false, mtu: None };
         SavedBridge { number: 0, network, last: None, endpoints: BTreeMap::new() }
     }
 
@@ -381,7 +450,8 @@ mod tests {
     fn addresses_are_wished_for_or_chosen() {
         let mut bridge = bridge("172.18.0.0/29", None);
         let mut next = |container: &str, wish: Option<&str>| {
-            let wish = EndpointWish { address: wish.map(|text| text.parse().unwrap()), hardware: None };
+            let wish =
+                EndpointWish { address: wish.map(|text| text.parse().unwrap()), ..EndpointWish::default() };
             bridge.endpoint(container, &wish, 0).map(|endpoint| endpoint.address.octets()[3])
         };
         assert_eq!(next("a", None).unwrap(), 2);

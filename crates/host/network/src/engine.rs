@@ -11,8 +11,8 @@ use tokio::sync::Mutex;
 use crate::{
     error::Result,
     kernel::Firewall,
-    rules::{BridgeRule, HostPort, Op, Plan, Protocol, ServicePortRule, Table},
-    saved::Store,
+    rules::{BridgeRule, Op, Plan, Protocol, ServicePortRule, Table},
+    saved::{PortMapping, Store},
 };
 
 /// Owners of this prefix are the platform's own: no namespace can have the name.
@@ -92,16 +92,16 @@ impl ServiceRules {
     }
 
     /// Publishes host ports and takes others back, in a table of a former run too.
-    pub(crate) async fn publish(
-        &self,
-        add: &[(HostPort, SocketAddrV4)],
-        remove: &[(HostPort, SocketAddrV4)],
-    ) -> Result<()> {
+    pub(crate) async fn publish(&self, add: &[PortMapping], remove: &[PortMapping]) -> Result<()> {
         let state = self.engine.state.lock().await;
-        let mut ops: Vec<Op> = remove.iter().map(|(port, _)| Op::Unpublish(*port)).collect();
-        ops.extend(add.iter().map(|(port, to)| Op::Publish { port: *port, to: *to }));
-        let udp = remove.iter().filter(|(port, _)| port.protocol == Protocol::Udp);
-        let plan = Plan { ops, stale: udp.map(|(_, to)| *to).collect() };
+        let mut ops: Vec<Op> = remove.iter().map(|port| Op::Unpublish(port.rule().0)).collect();
+        let gone = remove.iter().filter_map(PortMapping::rule6);
+        ops.extend(gone.map(|((protocol, port), _)| Op::Unpublish6(protocol, port)));
+        ops.extend(add.iter().map(PortMapping::rule).map(|(port, to)| Op::Publish { port, to }));
+        let new = add.iter().filter_map(PortMapping::rule6);
+        ops.extend(new.map(|((protocol, port), to)| Op::Publish6 { protocol, port, to }));
+        let udp = remove.iter().filter(|port| port.protocol == Protocol::Udp);
+        let plan = Plan { ops, stale: udp.map(|port| port.rule().1).collect() };
         if state.ours {
             return self.engine.commit(&state, plan).await;
         }
@@ -161,7 +161,7 @@ impl Engine {
     async fn rebuild(&self, state: &State) -> Result<()> {
         let saved = self.store.read()?;
         let bridges = saved.bridge_rules(state.table.bridges());
-        self.firewall.commit(&state.table.rebuild(&saved.host_ports(), bridges)).await
+        self.firewall.commit(&state.table.rebuild(&saved.host_ports(), saved.host_ports6(), bridges)).await
     }
 
     async fn forget(&self, stale: &BTreeSet<SocketAddrV4>) -> Result<()> {

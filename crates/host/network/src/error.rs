@@ -2,11 +2,11 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddrV4},
     path::PathBuf,
 };
 
-use crate::Ipv4Net;
+use crate::{Ipv4Net, Ipv6Net};
 
 /// A result of this room.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -38,6 +38,9 @@ pub enum Error {
     /// A range has no address left.
     #[error("no free address in {0}: all of them are taken")]
     Full(Ipv4Net),
+    /// A range of IPv6 has no address left.
+    #[error("no free address in {0}: all of them are taken")]
+    Full6(Ipv6Net),
     /// Every range for bridge networks is in use on this machine.
     #[error("no free subnet for the network: every one overlaps with a network of this machine; name one")]
     NoFreeSubnet,
@@ -55,7 +58,7 @@ pub enum Error {
     },
     /// Another container has this address.
     #[error("Address already in use: {0} is another container's; choose another")]
-    AddressTaken(Ipv4Addr),
+    AddressTaken(IpAddr),
     /// A host port is taken already.
     // Scripts and SDKs look for these words of docker's.
     #[error(

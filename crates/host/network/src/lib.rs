@@ -14,11 +14,12 @@ mod error;
 mod kernel;
 mod pods;
 mod range;
+mod range6;
 mod rules;
 mod saved;
 mod services;
 
-pub use bridges::{BridgeNetwork, Endpoint, EndpointWish};
+pub use bridges::{BridgeNetwork, Endpoint, EndpointWish, Ipv6Side};
 #[doc(hidden)]
 pub use dns::fuzz_query;
 pub use dns::{DnsConfig, DnsServer, Forwarding, Known, LookUp, Private, Zone};
@@ -27,6 +28,7 @@ pub use error::{Error, Result};
 pub use kernel::hardware;
 pub use pods::{NetworkConfig, PodNetwork};
 pub use range::Ipv4Net;
+pub use range6::Ipv6Net;
 pub use rules::{Protocol, ServicePortRule};
 pub use saved::PortMapping;
 pub use services::{Service, ServiceProxy, Weights, rules_of};

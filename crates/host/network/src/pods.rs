@@ -188,11 +188,10 @@ impl PodNetwork {
             }
             Ok((old, mappings))
         })?;
-        let rules = |mappings: &[PortMapping], others: &[PortMapping]| -> Vec<(HostPort, SocketAddrV4)> {
-            let changed = mappings.iter().filter(|mapping| !others.contains(mapping));
-            changed.map(PortMapping::rule).collect()
+        let changed = |mappings: &[PortMapping], others: &[PortMapping]| -> Vec<PortMapping> {
+            mappings.iter().filter(|mapping| !others.contains(mapping)).cloned().collect()
         };
-        let (add, remove) = (rules(&new, &old), rules(&old, &new));
+        let (add, remove) = (changed(&new, &old), changed(&old, &new));
         if add.is_empty() && remove.is_empty() {
             return Ok(());
         }

@@ -6,13 +6,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddrV4, SocketAddrV6},
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::Ipv4Net;
+use crate::{Ipv4Net, Ipv6Net};
 
 /// A transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -106,6 +106,7 @@ pub(crate) struct BridgeRule {
     /// The name of its bridge.
     pub link: String,
     pub subnet: Ipv4Net,
+    pub subnet6: Option<Ipv6Net>,
     /// Nothing passes between it and the rest.
     pub internal: bool,
 }
@@ -156,6 +157,13 @@ pub(crate) enum Op {
         to: SocketAddrV4,
     },
     Unpublish(HostPort),
+    /// Leads a port on all of the host's addresses of IPv6 to a container.
+    Publish6 {
+        protocol: Protocol,
+        port: u16,
+        to: SocketAddrV6,
+    },
+    Unpublish6(Protocol, u16),
     AddBridge(BridgeRule),
     RemoveBridge(BridgeRule),
 }
@@ -295,6 +303,7 @@ impl Table {
     pub(crate) fn rebuild(
         &self,
         ports: &BTreeMap<HostPort, SocketAddrV4>,
+        ports6: BTreeMap<(Protocol, u16), SocketAddrV6>,
         bridges: Vec<BridgeRule>,
     ) -> Vec<Op> {
         let mut ops = vec![Op::Create(self.layout.clone())];
@@ -307,6 +316,7 @@ impl Table {
         ops.extend(first.filter_map(|(front, balancer)| on(front, balancer)));
         ops.extend(ports.iter().map(|(port, to)| Op::Publish { port: *port, to: *to }));
         ops.extend(bridges.into_iter().map(Op::AddBridge));
+        ops.extend(ports6.into_iter().map(|((protocol, port), to)| Op::Publish6 { protocol, port, to }));
         ops
     }
 

@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{File, OpenOptions},
     io::{self, Write as _},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6},
     path::{Path, PathBuf},
 };
 
@@ -31,6 +31,9 @@ pub struct PortMapping {
     pub host_port: u16,
     /// The container's address.
     pub container_ip: Ipv4Addr,
+    /// The container's address of IPv6: to it lead all the host's addresses of IPv6, where none of the host's is said.
+    #[serde(default)]
+    pub container_ip6: Option<Ipv6Addr>,
     /// The container's port.
     pub container_port: u16,
     /// The protocol.
@@ -42,6 +45,11 @@ impl PortMapping {
         let address = self.host_ip.filter(|ip| !ip.is_unspecified());
         let port = HostPort { address, protocol: self.protocol, port: self.host_port };
         (port, SocketAddrV4::new(self.container_ip, self.container_port))
+    }
+
+    pub(crate) fn rule6(&self) -> Option<((Protocol, u16), SocketAddrV6)> {
+        let to = self.container_ip6.filter(|_| self.rule().0.address.is_none())?;
+        Some(((self.protocol, self.host_port), SocketAddrV6::new(to, self.container_port, 0, 0)))
     }
 }
 
@@ -77,6 +85,11 @@ impl Saved {
     /// All published ports.
     pub(crate) fn host_ports(&self) -> BTreeMap<HostPort, SocketAddrV4> {
         self.ports.values().flatten().map(PortMapping::rule).collect()
+    }
+
+    /// All published ports of IPv6.
+    pub(crate) fn host_ports6(&self) -> BTreeMap<(Protocol, u16), SocketAddrV6> {
+        self.ports.values().flatten().filter_map(PortMapping::rule6).collect()
     }
 
     /// The pod's address, a new one when it has none. Addresses come round late, so that nobody talks to a pod that
@@ -230,6 +243,7 @@ mod tests {
             host_ip: host_ip.map(Ipv4Addr::from),
             host_port,
             container_ip: Ipv4Addr::new(10, 244, 0, 2),
+            container_ip6: None,
             container_port: 80,
             protocol,
         };

@@ -12,7 +12,9 @@ use std::{
 };
 
 use support::{Space, links, pod, ruleset, test};
-use wharf_network::{BridgeNetwork, EndpointWish, Error, PodNetwork, PortMapping, Protocol};
+use wharf_network::{
+    BridgeNetwork, EndpointWish, Error, Ipv6Net, Ipv6Side, PodNetwork, PortMapping, Protocol,
+};
 
 /// How long a packet that is dropped is waited for.
 const DROPPED: Duration = Duration::from_millis(300);
@@ -20,7 +22,7 @@ const DROPPED: Duration = Duration::from_millis(300);
 fn bridge(id: &str, subnet: &str) -> BridgeNetwork {
     let subnet: wharf_network::Ipv4Net = subnet.parse().unwrap();
     let gateway = subnet.gateway();
-    BridgeNetwork { id: id.to_owned(), subnet, gateway, range: None, internal: false, mtu: None }
+    BridgeNetwork { id: id.to_owned(), subnet, gateway, range: None, ipv6: None, internal: false, mtu: None }
 }
 
 /// A container on a network with a server on port 8080 that says its name.
@@ -119,6 +121,7 @@ fn ports_lead_to_containers_of_bridge_networks() {
             host_ip: None,
             host_port: 8000,
             container_ip: at,
+            container_ip6: None,
             container_port: 8080,
             protocol: Protocol::Tcp,
         };
@@ -149,6 +152,55 @@ fn ports_lead_to_containers_of_bridge_networks() {
 }
 
 #[test]
+fn a_network_with_ipv6() {
+    test(|world| async move {
+        let before = (links().await, ruleset());
+        let network = PodNetwork::open(world.config("a")).await.unwrap();
+        let six = |id: &str, subnet: &str, subnet6: &str| {
+            let subnet6: Ipv6Net = subnet6.parse().unwrap();
+            let ipv6 = Some(Ipv6Side { subnet: subnet6, gateway: subnet6.gateway() });
+            BridgeNetwork { ipv6, ..bridge(id, subnet) }
+        };
+        let (front, back) =
+            (six("front", "172.18.0.0/16", "fd00:18::/64"), six("back", "172.19.0.0/16", "fd00:19::/64"));
+        let (one, one_at) = container(&network, &front, "one").await;
+        let (two, _) = container(&network, &front, "two").await;
+        let (three, three_at) = container(&network, &back, "three").await;
+        for (space, name) in [(&one, "one"), (&two, "two"), (&three, "three")] {
+            space.echo6(name, 9090);
+        }
+        network.route6_over("fd00:18::1".parse().unwrap(), one_at, one.file()).await.unwrap();
+        network.route6_over("fd00:19::1".parse().unwrap(), three_at, three.file()).await.unwrap();
+        assert_eq!(one.ask("[fd00:18::3]:9090").unwrap(), "two");
+        assert_eq!(world.host.ask("[fd00:19::2]:9090").unwrap(), "three");
+        assert!(is_dropped(&one, "[fd00:19::2]:9090"));
+        assert!(is_dropped(&three, "[fd00:18::2]:9090"));
+        let mapping = PortMapping {
+            host_ip: None,
+            host_port: 8000,
+            container_ip: three_at,
+            container_ip6: Some("fd00:19::2".parse().unwrap()),
+            container_port: 9090,
+            protocol: Protocol::Tcp,
+        };
+        network.publish("three", vec![mapping]).await.unwrap();
+        assert_eq!(world.host.ask("[fd00:18::1]:8000").unwrap(), "three");
+        assert_eq!(one.ask("[fd00:18::1]:8000").unwrap(), "three", "by the port, over the machine");
+        assert_eq!(three.ask("[fd00:19::1]:8000").unwrap(), "three", "itself");
+
+        // As after a restart of the platform.
+        let again = PodNetwork::open(world.config("a")).await.unwrap();
+        again.services().replace(BTreeMap::new()).await.unwrap();
+        assert_eq!(world.host.ask("[fd00:18::1]:8000").unwrap(), "three");
+        assert!(is_dropped(&one, "[fd00:19::2]:9090"));
+        again.unpublish("three").await.unwrap();
+        assert!(world.host.ask("[fd00:18::1]:8000").is_err());
+        again.remove_all().await.unwrap();
+        assert_eq!((links().await, ruleset()), before);
+    });
+}
+
+#[test]
 fn addresses_are_given_asked_for_and_refused() {
     test(|world| async move {
         let network = PodNetwork::open(world.config("a")).await.unwrap();
@@ -166,8 +218,11 @@ fn addresses_are_given_asked_for_and_refused() {
         assert!(matches!(taken, Err(Error::SubnetTaken { .. })), "{taken:?}");
 
         let (one, two) = (Space::new(), Space::new());
-        let wish =
-            EndpointWish { address: Some("172.18.7.7".parse().unwrap()), hardware: Some([2, 0, 0, 0, 0, 9]) };
+        let wish = EndpointWish {
+            address: Some("172.18.7.7".parse().unwrap()),
+            hardware: Some([2, 0, 0, 0, 0, 9]),
+            ..EndpointWish::default()
+        };
         let endpoint = network.connect("one", &front, &wish, one.file()).await.unwrap();
         assert_eq!(endpoint.address.to_string(), "172.18.7.7");
         let shown =

@@ -184,6 +184,7 @@ fn host_ports_lead_to_a_container_and_are_taken_once() {
             host_ip: host_ip.map(|ip| ip.parse().unwrap()),
             host_port,
             container_ip: address,
+            container_ip6: None,
             container_port: 8080,
             protocol: Protocol::Tcp,
         };

@@ -157,3 +157,33 @@ pub(crate) fn no_way_out(docker: &Docker) {
     docker.said(&["network", "prune", "-f"]);
     assert_eq!(docker.said(&["network", "ls", "--filter", "type=custom", "-q"]), "");
 }
+
+pub(crate) fn over_ipv6(docker: &Docker) {
+    docker.said(&["network", "create", "--ipv6", "--subnet", "fd00:211:77::/64", "six"]);
+    docker.said(&["network", "create", "--ipv6", "chosen"]);
+    let server = SERVER.replace(
+        "socket.create_server(('', 8080))",
+        "socket.create_server(('::', 8080), family=socket.AF_INET6)",
+    );
+    let program = ["python3", "-c", &server, "far"];
+    docker.said(
+        &[
+            &["run", "-d", "--name", "far", "--network", "six", "--ip6", "fd00:211:77::9", IMAGE][..],
+            &program,
+        ]
+        .concat(),
+    );
+    docker.serve("near", &["--network", "six"]);
+    docker.serve("away", &["--network", "chosen"]);
+    answers(docker, "near", "fd00:211:77::9", "far");
+    assert_eq!(docker.asked("away", "fd00:211:77::9", "0.5"), "TimeoutError");
+    let code = "import socket; print(socket.getaddrinfo('far', None, socket.AF_INET6)[0][4][0])";
+    assert_eq!(docker.said(&["exec", "near", "python3", "-c", code]), "fd00:211:77::9");
+    let form = "{{range .NetworkSettings.Networks}}{{.GlobalIPv6Address}}/{{.GlobalIPv6PrefixLen}} {{.IPv6Gateway}}{{end}}";
+    assert_eq!(docker.said(&["inspect", "-f", form, "far"]), "fd00:211:77::9/64 fd00:211:77::1");
+    assert!(docker.said(&["inspect", "-f", form, "away"]).starts_with("fd"));
+    let refused = docker.refused(&["network", "create", "--ipv6", "--subnet", "fd00:211::/32", "wide"]).1;
+    assert!(refused.contains("Pool overlaps"), "{refused}");
+    docker.said(&["rm", "-f", "far", "near", "away"]);
+    docker.said(&["network", "rm", "six", "chosen"]);
+}

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use wharf_base::Timestamp;
 use wharf_engine::{
-    Container, Engine, InputMode, MAIN, MountPoint, MountSource, Place, Publish, Restart, by_port, networks,
-    volumes, words,
+    Container, Engine, InputMode, MAIN, MountPoint, MountSource, Place, Place6, Publish, Restart, by_port,
+    networks, volumes, words,
 };
 use wharf_image::{ImageConfig, Store};
 use wharf_runtime::Phase;
@@ -167,7 +167,10 @@ fn endpoints(engine: &Engine, container: &Container) -> Value {
         };
         let mut described = endpoint(container, &id, &asked.aliases, places.get(name));
         if let Some(address) = asked.wish.address {
-            described["IPAMConfig"] = json!({ "IPv4Address": address });
+            described["IPAMConfig"]["IPv4Address"] = json!(address);
+        }
+        if let Some(address) = asked.wish.ipv6 {
+            described["IPAMConfig"]["IPv6Address"] = json!(address);
         }
         found.insert(name.clone(), described);
     }
@@ -182,12 +185,17 @@ fn endpoint(container: &Container, network: &str, aliases: &[String], place: Opt
     let text = |tell: fn(&Place) -> String| place.map(tell).unwrap_or_default();
     let id =
         if container.is_running() { super::networks::endpoint_id(container, network) } else { String::new() };
+    let over_ipv6 = |tell: fn(&Place6) -> String| {
+        place.and_then(|place| place.ipv6.as_ref()).map(tell).unwrap_or_default()
+    };
     json!({
         "IPAMConfig": null, "Links": null, "Aliases": if given { json!(names) } else { Value::Null },
         "MacAddress": text(|place| super::networks::hardware(place.hardware)), "DriverOpts": null, "NetworkID": network,
         "EndpointID": id, "Gateway": text(|place| place.gateway.to_string()),
         "IPAddress": text(|place| place.address.to_string()), "IPPrefixLen": place.map_or(0, |place| place.prefix),
-        "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "DNSNames": known,
+        "IPv6Gateway": over_ipv6(|over| over.gateway.to_string()),
+        "GlobalIPv6Address": over_ipv6(|over| over.address.to_string()),
+        "GlobalIPv6PrefixLen": place.and_then(|place| place.ipv6).map_or(0, |over| over.prefix), "DNSNames": known,
     })
 }
 

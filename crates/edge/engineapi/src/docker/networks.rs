@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use wharf_base::Digest;
 use wharf_engine::{
-    Container, Engine, Ipv4Net, Place,
+    Container, Engine, Place,
     networks::{self, BRIDGE, HOST, NONE, NetworkWish, UserNetwork},
 };
 
@@ -148,14 +148,12 @@ fn create(engine: &Engine, wanted: Wanted) -> Reply {
         )));
     }
     let mut warnings = Vec::new();
-    if wanted.ipv6 {
-        warnings.push("EnableIPv6 has no effect: addresses are IPv4.".to_owned());
-    }
     let options = wanted.options.unwrap_or_default();
     let mut wish = NetworkWish {
         name: wanted.name,
         labels: wanted.labels.unwrap_or_default(),
         internal: wanted.internal,
+        ipv6: wanted.ipv6.then_some((None, None)),
         ..NetworkWish::default()
     };
     for (option, value) in &options {
@@ -184,30 +182,46 @@ fn addresses(ipam: Ipam, wish: &mut NetworkWish, warnings: &mut Vec<String>) -> 
     if ipam.options.is_some_and(|options| !options.is_empty()) {
         warnings.push("IPAM.Options have no effect.".to_owned());
     }
-    let subnet = |text: &str| {
-        let network = text.parse::<Ipv4Net>();
-        network.map_err(|_| Failure::bad(format!("invalid subnet {text}: invalid CIDR block notation")))
-    };
-    let mut pools = ipam.config.unwrap_or_default().into_iter().filter(|pool| !pool.subnet.is_empty());
-    let Some(pool) = pools.next() else { return Ok(()) };
-    if pools.next().is_some() {
-        return Err(Failure::not_supported("a network has one subnet: give --subnet once"));
+    let pools = ipam.config.unwrap_or_default().into_iter().filter(|pool| !pool.subnet.is_empty());
+    let (of_ipv6, of_ipv4): (Vec<Pool>, Vec<Pool>) = pools.partition(|pool| pool.subnet.contains(':'));
+    if of_ipv4.len() > 1 || of_ipv6.len() > 1 {
+        return Err(Failure::not_supported(
+            "a network has one subnet, and one of IPv6: give --subnet once for each",
+        ));
     }
-    if pool.subnet.contains(':') {
-        return Err(Failure::not_supported("subnets of IPv6 are not supported yet: addresses are IPv4"));
+    if !of_ipv6.is_empty() && wish.ipv6.is_none() {
+        return Err(Failure::bad(format!(
+            "invalid subnet {}: the network is made without --ipv6",
+            of_ipv6[0].subnet
+        )));
     }
-    wish.subnet = Some(subnet(&pool.subnet)?);
-    if !pool.range.is_empty() {
-        wish.range = Some(subnet(&pool.range)?);
+    for pool in of_ipv4.iter().chain(&of_ipv6) {
+        if pool.auxiliary.as_ref().is_some_and(|auxiliary| !auxiliary.is_empty()) {
+            warnings.push("AuxiliaryAddresses have no effect.".to_owned());
+        }
     }
-    if !pool.gateway.is_empty() {
-        let wrong = |_| Failure::bad(format!("invalid gateway address {}", pool.gateway));
-        wish.gateway = Some(pool.gateway.parse().map_err(wrong)?);
+    if let Some(pool) = of_ipv4.first() {
+        wish.subnet = Some(read(&pool.subnet, "subnet")?);
+        wish.range = read_some(&pool.range, "IP range")?;
+        wish.gateway = read_some(&pool.gateway, "gateway address")?;
     }
-    if pool.auxiliary.is_some_and(|auxiliary| !auxiliary.is_empty()) {
-        warnings.push("AuxiliaryAddresses have no effect.".to_owned());
+    if let Some(pool) = of_ipv6.first() {
+        if !pool.range.is_empty() {
+            return Err(Failure::not_supported(
+                "ranges of IPv6 are not supported: addresses are given in order",
+            ));
+        }
+        wish.ipv6 = Some((Some(read(&pool.subnet, "subnet")?), read_some(&pool.gateway, "gateway address")?));
     }
     Ok(())
+}
+
+fn read<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, Failure> {
+    text.parse().map_err(|_| Failure::bad(format!("invalid {what} {text}: invalid CIDR block or address")))
+}
+
+fn read_some<T: std::str::FromStr>(text: &str, what: &str) -> Result<Option<T>, Failure> {
+    if text.is_empty() { Ok(None) } else { read(text, what).map(Some) }
 }
 
 /// What every network has, with the fields that differ in their places.
@@ -249,7 +263,8 @@ fn member(container: &Container, network: &str, place: Option<&Place>) -> Value 
     let address = place.map_or(String::new(), |place| format!("{}/{}", place.address, place.prefix));
     json!({
         "Name": container.name(), "EndpointID": endpoint_id(container, network),
-        "MacAddress": place.map_or(String::new(), |place| hardware(place.hardware)), "IPv4Address": address, "IPv6Address": "",
+        "MacAddress": place.map_or(String::new(), |place| hardware(place.hardware)), "IPv4Address": address,
+        "IPv6Address": place.and_then(|place| place.ipv6).map_or(String::new(), |over| format!("{}/{}", over.address, over.prefix)),
     })
 }
 
@@ -269,8 +284,10 @@ fn of_user(engine: &Engine, network: &UserNetwork) -> Result<Value, Failure> {
     if let Some(range) = bridge.range {
         pool["IPRange"] = json!(range);
     }
+    let mut pools = vec![pool];
+    pools.extend(bridge.ipv6.map(|side| json!({ "Subnet": side.subnet, "Gateway": side.gateway })));
     let more = json!({
-        "Created": network.created_at.to_nano(), "IPAM": { "Driver": "default", "Options": {}, "Config": [pool] },
+        "Created": network.created_at.to_nano(), "IPAM": { "Driver": "default", "Options": {}, "Config": pools }, "EnableIPv6": bridge.ipv6.is_some(),
         "Internal": bridge.internal, "Containers": members(engine, &network.name, &bridge.id)?,
         "Options": network.options, "Labels": network.labels,
     });

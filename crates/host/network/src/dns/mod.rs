@@ -5,7 +5,7 @@ mod zone;
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -74,6 +74,8 @@ pub type LookUp = dyn Fn(Ipv4Addr, &str) -> Known + Send + Sync;
 pub struct Known {
     /// Its addresses; none of a name it does not know.
     pub addresses: Vec<Ipv4Addr>,
+    /// Its addresses of IPv6.
+    pub ipv6: Vec<Ipv6Addr>,
     /// Nothing leads out of where it is: names of the world are not looked up for it.
     pub alone: bool,
 }
@@ -217,7 +219,7 @@ impl Server {
         let Some(query) = request.query else { return response };
         let known = self.known(&query, peer).await;
         if !known.addresses.is_empty() {
-            response.answers = private(&query, &known.addresses);
+            response.answers = private(&query, &known);
             return response;
         }
         let mut query = query;
@@ -272,11 +274,14 @@ impl Server {
 }
 
 /// The answers to a name that only some know. It has no addresses of another kind.
-fn private(query: &Query, addresses: &[Ipv4Addr]) -> Vec<Record> {
-    let record = |address: &Ipv4Addr| {
-        Record::from_rdata(query.name().clone(), PRIVATE_TTL, RData::A((*address).into()))
+fn private(query: &Query, known: &Known) -> Vec<Record> {
+    let answers: Vec<RData> = match query.query_type() {
+        RecordType::A => known.addresses.iter().map(|address| RData::A((*address).into())).collect(),
+        RecordType::AAAA => known.ipv6.iter().map(|address| RData::AAAA((*address).into())).collect(),
+        _ => Vec::new(),
     };
-    addresses.iter().filter(|_| query.query_type() == RecordType::A).map(record).collect()
+    let record = |data| Record::from_rdata(query.name().clone(), PRIVATE_TTL, data);
+    answers.into_iter().map(record).collect()
 }
 
 /// A query as far as it was understood, and the answer to it as far as that is known.

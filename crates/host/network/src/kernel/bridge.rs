@@ -1,12 +1,12 @@
 //! Bridges of bridge networks, and their ports.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd as _, BorrowedFd},
 };
 
 use nlink::{
-    Ipv4Address, Ipv4Route,
+    Ipv4Address, Ipv4Route, Ipv6Address, Ipv6Route,
     netlink::{
         devconf::Ipv4Devconf,
         link::{BridgeLink, BridgePortConfig, LinkCreateExt as _, VethLink},
@@ -37,6 +37,10 @@ impl Netlink {
         self.route.set_ipv4_devconf_by_index(index, &settings).await.doing(doing)?;
         let address = Ipv4Address::with_index(index, segment.gateway, segment.subnet.prefix());
         self.route.replace_address(address).await.doing(doing)?;
+        if let Some(side) = segment.ipv6 {
+            let address = Ipv6Address::with_index(index, side.gateway, side.subnet.prefix()).nodad();
+            self.route.replace_address(address).await.doing(doing)?;
+        }
         self.route.set_link_up_by_index(index).await.doing(doing)
     }
 
@@ -52,6 +56,11 @@ impl Netlink {
         let address = address.broadcast(segment.subnet.ends().1);
         route.add_address(address).await.doing(doing)?;
         route.set_link_up_by_index(index).await.doing(doing)?;
+        if let (Some(side), Some(address)) = (segment.ipv6, plug.ipv6) {
+            // Nobody else has it: there is nothing to wait for.
+            let address = Ipv6Address::with_index(index, address, side.subnet.prefix()).nodad();
+            route.add_address(address).await.doing(doing)?;
+        }
         if let Some(only) = segment.only {
             let route_to = Ipv4Route::from_addr(only, 32).gateway(segment.gateway).dev_index(index);
             route.replace_route(route_to).await.doing(doing)?;
@@ -101,12 +110,20 @@ pub(super) async fn free_name(netns: BorrowedFd<'_>) -> Result<String> {
     Ok(names.find(|name| !taken(name)).unwrap_or_default())
 }
 
-pub(super) async fn route(gateway: Ipv4Addr, address: Ipv4Addr, netns: BorrowedFd<'_>) -> Result<()> {
+pub(super) async fn route(gateway: IpAddr, address: Ipv4Addr, netns: BorrowedFd<'_>) -> Result<()> {
     let doing = || format!("route over {gateway}");
     let route = inside(netns)?;
     let addresses = route.get_addresses().await.doing(doing)?;
     let found = addresses.iter().find(|found| found.primary_address() == Some(&IpAddr::V4(address)));
     let index = found.ok_or_else(|| vanished(&address.to_string()))?.ifindex();
-    let default = Ipv4Route::from_addr(Ipv4Addr::UNSPECIFIED, 0).gateway(gateway).dev_index(index);
-    route.replace_route(default).await.doing(doing)
+    match gateway {
+        IpAddr::V4(gateway) => {
+            let default = Ipv4Route::from_addr(Ipv4Addr::UNSPECIFIED, 0).gateway(gateway);
+            route.replace_route(default.dev_index(index)).await.doing(doing)
+        }
+        IpAddr::V6(gateway) => {
+            let default = Ipv6Route::from_addr(Ipv6Addr::UNSPECIFIED, 0).gateway(gateway);
+            route.replace_route(default.dev_index(index)).await.doing(doing)
+        }
+    }
 }

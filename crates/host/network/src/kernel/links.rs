@@ -177,7 +177,7 @@ impl Links for Netlink {
         Box::pin(self.connect(segment, plug, netns))
     }
 
-    fn route<'a>(&'a self, gateway: Ipv4Addr, address: Ipv4Addr, netns: BorrowedFd<'a>) -> Later<'a, ()> {
+    fn route<'a>(&'a self, gateway: IpAddr, address: Ipv4Addr, netns: BorrowedFd<'a>) -> Later<'a, ()> {
         Box::pin(bridge::route(gateway, address, netns))
     }
 

@@ -6,7 +6,7 @@ mod nft;
 
 use std::{
     future::Future,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4},
     os::fd::BorrowedFd,
     pin::Pin,
 };
@@ -15,7 +15,7 @@ pub(crate) use links::Netlink;
 pub use links::hardware;
 pub(crate) use nft::Nftables;
 
-use crate::{Ipv4Net, error::Result, rules::Op};
+use crate::{Ipv4Net, Ipv6Side, error::Result, rules::Op};
 
 /// What is done later.
 pub(crate) type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
@@ -44,6 +44,7 @@ pub(crate) struct Segment {
     pub link: String,
     pub subnet: Ipv4Net,
     pub gateway: Ipv4Addr,
+    pub ipv6: Option<Ipv6Side>,
     pub mtu: Option<u32>,
     /// The only address out of the subnet that is to be reached, when not all are.
     pub only: Option<Ipv4Addr>,
@@ -55,6 +56,7 @@ pub(crate) struct Plug {
     /// The link on the host, a port of the bridge.
     pub link: String,
     pub address: Ipv4Addr,
+    pub ipv6: Option<Ipv6Addr>,
     pub hardware: [u8; 6],
 }
 
@@ -71,7 +73,7 @@ pub(crate) trait Links: Send + Sync {
     /// Connects `netns` to a bridge, without a way out of its subnet but the one it says.
     fn plug<'a>(&'a self, segment: &'a Segment, plug: &'a Plug, netns: BorrowedFd<'a>) -> Later<'a, ()>;
     /// Makes a gateway the way out of `netns`, by the link that has `address`.
-    fn route<'a>(&'a self, gateway: Ipv4Addr, address: Ipv4Addr, netns: BorrowedFd<'a>) -> Later<'a, ()>;
+    fn route<'a>(&'a self, gateway: IpAddr, address: Ipv4Addr, netns: BorrowedFd<'a>) -> Later<'a, ()>;
     /// Removes a link, its peer with it; it may be gone already.
     fn remove<'a>(&'a self, link: &'a str) -> Later<'a, ()>;
     /// The links whose names start so.

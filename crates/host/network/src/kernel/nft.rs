@@ -5,6 +5,7 @@
 //! nothing would translate it.
 
 mod layout;
+mod layout6;
 
 use std::{
     net::SocketAddrV4,
@@ -87,13 +88,16 @@ impl Nftables {
         let existing = if creates { self.existing().await? } else { [false; 2] };
         if creates && existing[at] {
             at = 1 - at;
-            if existing[at] {
-                self.delete(at).await?;
-            }
+            self.delete(at).await?;
         }
         let name = self.names[at].as_str();
         let doing = || format!("change nftables table {name}");
         let mut batch = self.nft.transaction();
+        if let Some(bridges) = layout6::wanted(ops)
+            && !self.has6(name).await?
+        {
+            batch = layout6::create(batch, name, bridges).doing(doing)?;
+        }
         for op in ops {
             batch = step(batch, name, op).doing(doing)?;
         }
@@ -107,8 +111,19 @@ impl Nftables {
 
     async fn delete(&self, at: usize) -> Result<()> {
         let name = self.names[at].as_str();
-        let removed = self.nft.del_table_if_exists(name, Family::Ip).await;
-        removed.map(drop).doing(|| format!("remove nftables table {name}"))
+        let doing = || format!("remove nftables table {name}");
+        self.nft.del_table_if_exists(name, Family::Ip).await.doing(doing)?;
+        if self.has6(name).await? {
+            self.nft.del_table_if_exists(name, Family::Ip6).await.doing(doing)?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is a table for IPv6 too: only where a network has such addresses, since not every kernel has IPv6.
+    async fn has6(&self, name: &str) -> Result<bool> {
+        let tables =
+            self.nft.list_tables_in(Family::Ip6).await.doing(|| "list nftables tables".to_owned())?;
+        Ok(tables.iter().any(|table| table.name == name))
     }
 }
 
@@ -146,15 +161,25 @@ fn step(batch: Transaction, table: &str, op: &Op) -> nlink::Result<Transaction> 
             let (set, key) = port_element(table, *port);
             batch.del_set_elements(&set, &[key])
         }
+        Op::Publish6 { protocol, port, to } => {
+            let (set, key) = layout6::port(table, *protocol, *port);
+            batch.add_set_elements(&set, &[key.value(layout6::target(*to))])
+        }
+        Op::Unpublish6(protocol, port) => {
+            let (set, key) = layout6::port(table, *protocol, *port);
+            batch.del_set_elements(&set, &[key])
+        }
         Op::AddBridge(bridge) => {
             let add =
                 |batch: Transaction, (set, key): (Set, SetElement)| batch.add_set_elements(&set, &[key]);
-            layout::bridge(table, bridge).into_iter().fold(batch, add)
+            let elements = layout::bridge(table, bridge).into_iter().chain(layout6::bridge(table, bridge));
+            elements.fold(batch, add)
         }
         Op::RemoveBridge(bridge) => {
             let del =
                 |batch: Transaction, (set, key): (Set, SetElement)| batch.del_set_elements(&set, &[key]);
-            layout::bridge(table, bridge).into_iter().fold(batch, del)
+            let elements = layout::bridge(table, bridge).into_iter().chain(layout6::bridge(table, bridge));
+            elements.fold(batch, del)
         }
     })
 }
@@ -173,7 +198,7 @@ fn set_balancer(
         None => batch.add_chain(Chain::new(table, chain.as_str())?.family(Family::Ip)),
         Some(_) => batch.flush_chain(table, &chain, Family::Ip),
     };
-    let add = |batch: Transaction, exprs| batch.add_rule(exprs_rule(table, &chain, exprs));
+    let add = |batch: Transaction, exprs| batch.add_rule(exprs_rule(table, Family::Ip, &chain, exprs));
     let pick = match backends {
         // One word each: nft cannot show a constant that holds both.
         [(one, _)] => vec![
@@ -267,21 +292,24 @@ fn source() -> Expr {
 
 /// Sends a connection to the address and port in `TARGET`.
 fn dnat() -> Expr {
+    dnat_of(Family::Ip, TARGET_PORT)
+}
+
+fn dnat_of(family: Family, port: Register) -> Expr {
     const TYPE: u16 = 1;
     const FAMILY: u16 = 2;
     const ADDRESS: u16 = 3;
     const PORT: u16 = 5;
     const DNAT: u32 = 1;
-    let attributes =
-        [(TYPE, DNAT), (FAMILY, Family::Ip as u32), (ADDRESS, TARGET.wire()), (PORT, TARGET_PORT.wire())];
+    let attributes = [(TYPE, DNAT), (FAMILY, family as u32), (ADDRESS, TARGET.wire()), (PORT, port.wire())];
     let word = |(kind, value): (u16, u32)| {
         [8_u16.to_ne_bytes().as_slice(), &kind.to_ne_bytes(), &value.to_be_bytes()].concat()
     };
     RawExpr::new("nat", attributes.into_iter().flat_map(word).collect()).into()
 }
 
-fn exprs_rule(table: &str, chain: &str, exprs: Vec<Expr>) -> Rule {
-    exprs.into_iter().fold(Rule::new(table, chain).family(Family::Ip), |rule, expr| rule.then(expr))
+fn exprs_rule(table: &str, family: Family, chain: &str, exprs: Vec<Expr>) -> Rule {
+    exprs.into_iter().fold(Rule::new(table, chain).family(family), |rule, expr| rule.then(expr))
 }
 
 fn fill(batch: Transaction, set: &Set, elements: &[SetElement]) -> Transaction {

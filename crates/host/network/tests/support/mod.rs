@@ -71,6 +71,19 @@ impl Space {
         );
     }
 
+    /// Answers every connection to `port` over IPv6 with `name`.
+    pub fn echo6(&self, name: &str, port: u16) {
+        let name = name.to_owned();
+        self.serve(
+            move || TcpListener::bind((std::net::Ipv6Addr::UNSPECIFIED, port)).unwrap(),
+            move |listener| {
+                for stream in listener.incoming().flatten() {
+                    echo(stream, &name);
+                }
+            },
+        );
+    }
+
     /// Answers each datagram with `name`.
     pub fn echo_udp(&self, name: &str, address: SocketAddrV4) {
         let name = name.to_owned();

@@ -40,22 +40,20 @@ impl Endpoint {
 
     /// In the engine's words.
     pub(in crate::docker) fn read(self, network: &str) -> Result<wharf_engine::Endpoint, Failure> {
-        if !self.ipam_config.ipv6.is_empty() {
-            return Err(Failure::not_supported(format!(
-                "the network {network} has no addresses of IPv6 for containers"
-            )));
-        }
         let asked = self.ipam_config.ipv4;
-        if !asked.is_empty() && network == "bridge" {
+        let asked6 = self.ipam_config.ipv6;
+        if !(asked.is_empty() && asked6.is_empty()) && network == "bridge" {
             return Err(Failure::bad("user specified IP address is supported on user defined networks only"));
         }
         let wrong = |_| Failure::bad(format!("invalid IPv4 address: {asked}"));
         let address = if asked.is_empty() { None } else { Some(asked.parse().map_err(wrong)?) };
+        let wrong = |_| Failure::bad(format!("invalid IPv6 address: {asked6}"));
+        let ipv6 = if asked6.is_empty() { None } else { Some(asked6.parse().map_err(wrong)?) };
         let hardware = match self.mac_address.as_str() {
             "" => None,
             text => Some(hardware(text)?),
         };
-        Ok(wharf_engine::Endpoint { aliases: self.aliases, wish: EndpointWish { address, hardware } })
+        Ok(wharf_engine::Endpoint { aliases: self.aliases, wish: EndpointWish { address, ipv6, hardware } })
     }
 }
 

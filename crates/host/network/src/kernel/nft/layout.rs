@@ -64,38 +64,62 @@ fn subnets(table: &str) -> Set {
 }
 
 /// Bridges, each with itself: with `br_netfilter`, what stays in a bridge is seen too.
-fn within(table: &str) -> Set {
+pub(super) fn within(table: &str) -> Set {
     Set::new(table, "within").family(Family::Ip).key_type(SetKeyType::Concat(vec![link_name(), link_name()]))
 }
 
 /// Bridges that nothing leads out of or into.
-fn internal(table: &str) -> Set {
+pub(super) fn internal(table: &str) -> Set {
     Set::new(table, "internal").family(Family::Ip).key_type(link_name())
 }
 
 /// nft's "ifname".
-fn link_name() -> SetKeyType {
+pub(super) fn link_name() -> SetKeyType {
     SetKeyType::Other { type_id: 41, len: 16 }
 }
 
 /// The elements a bridge network has in the sets of a table.
 pub(super) fn bridge(table: &str, bridge: &BridgeRule) -> Vec<(Set, SetElement)> {
+    let (first, last) = bridge.subnet.ends();
+    let mut elements = vec![(subnets(table), SetElement::ipv4_range(first, last))];
+    elements.extend(links_of(table, Family::Ip, bridge));
+    elements
+}
+
+/// Those that say who may pass.
+pub(super) fn links_of(table: &str, family: Family, bridge: &BridgeRule) -> Vec<(Set, SetElement)> {
     let mut name = bridge.link.as_bytes().to_vec();
     name.resize(16, 0);
-    let (first, last) = bridge.subnet.ends();
-    let mut elements = vec![
-        (subnets(table), SetElement::ipv4_range(first, last)),
-        (within(table), SetElement::new([name.as_slice(), name.as_slice()].concat())),
-    ];
-    elements.extend(bridge.internal.then(|| (internal(table), SetElement::new(name))));
+    let pair = SetElement::new([name.as_slice(), name.as_slice()].concat());
+    let mut elements = vec![(within(table).family(family), pair)];
+    elements.extend(bridge.internal.then(|| (internal(table).family(family), SetElement::new(name))));
     elements
+}
+
+/// Keeps bridge networks apart, from each other and from pods.
+pub(super) fn isolation(bridges: &str) -> Vec<Vec<Expr>> {
+    let drop = || vec![Expr::Verdict(Verdict::Drop)];
+    let accept = || vec![Expr::Verdict(Verdict::Accept)];
+    [
+        [ongoing(), accept()].concat(),
+        [translated(), accept()].concat(),
+        [link_pair(), member_of("within"), accept()].concat(),
+        // Those of other instances too.
+        [from(bridges), to(BRIDGES), drop()].concat(),
+        [from(bridges), to(LINKS), drop()].concat(),
+        [from(BRIDGES), to(bridges), drop()].concat(),
+        [from(LINKS), to(bridges), drop()].concat(),
+        [name_of(MetaKey::IifName, Register::R0), member_of("internal"), drop()].concat(),
+        [name_of(MetaKey::OifName, Register::R0), member_of("internal"), drop()].concat(),
+    ]
+    .into()
 }
 
 fn at_address() -> SetKeyType {
     SetKeyType::Concat(vec![SetKeyType::Ipv4Addr, SetKeyType::InetProto, SetKeyType::InetService])
 }
 
-fn anywhere() -> SetKeyType {
+pub(super) fn anywhere() -> SetKeyType {
     SetKeyType::Concat(vec![SetKeyType::InetProto, SetKeyType::InetService])
 }
 
@@ -127,8 +151,9 @@ pub(super) fn create(batch: Transaction, table: &str, layout: &Layout) -> nlink:
             None => chain,
         });
     }
-    for (chain, exprs) in rules(layout)? {
-        batch = batch.add_rule(exprs_rule(table, chain, exprs));
+    let isolation = isolation(&layout.bridges).into_iter().map(|exprs| ("isolation", exprs));
+    for (chain, exprs) in rules(layout)?.into_iter().chain(isolation) {
+        batch = batch.add_rule(exprs_rule(table, Family::Ip, chain, exprs));
     }
     Ok(batch)
 }
@@ -153,7 +178,6 @@ type Rules = Vec<(&'static str, Vec<Expr>)>;
 fn rules(layout: &Layout) -> nlink::Result<Rules> {
     let (pods, bridges) = (layout.links.as_str(), layout.bridges.as_str());
     let drop = || vec![Expr::Verdict(Verdict::Drop)];
-    let accept = || vec![Expr::Verdict(Verdict::Accept)];
     let loopback = Ipv4Net::new(std::net::Ipv4Addr::LOCALHOST, 8);
     let local = || Ok::<_, nlink::Error>(Expr::Verdict(Verdict::JumpTo("local".try_into()?)));
     let refuse = || Ok::<_, nlink::Error>(Expr::Verdict(Verdict::GotoTo("refuse".try_into()?)));
@@ -179,16 +203,6 @@ fn rules(layout: &Layout) -> nlink::Result<Rules> {
         // Within one network the answer would go its own way, past the translation.
         ("postrouting", rule(&[to(bridges), source(), member_of("subnets"), translated(), masquerade()])),
         ("postrouting", rule(&[not_to(bridges), source(), member_of("subnets"), masquerade()])),
-        ("isolation", rule(&[ongoing(), accept()])),
-        ("isolation", rule(&[translated(), accept()])),
-        ("isolation", rule(&[link_pair(), member_of("within"), accept()])),
-        // Those of other instances too.
-        ("isolation", rule(&[from(bridges), to(BRIDGES), drop()])),
-        ("isolation", rule(&[from(bridges), to(LINKS), drop()])),
-        ("isolation", rule(&[from(BRIDGES), to(bridges), drop()])),
-        ("isolation", rule(&[from(LINKS), to(bridges), drop()])),
-        ("isolation", rule(&[name_of(MetaKey::IifName, Register::R0), member_of("internal"), drop()])),
-        ("isolation", rule(&[name_of(MetaKey::OifName, Register::R0), member_of("internal"), drop()])),
         ("forward-filter", rule(&[from(pods), inside(Destination, layout.services), vec![refuse()?]])),
         ("forward-filter", rule(&[key_at(), member_of("refused"), vec![refuse()?]])),
         // A pod that reaches itself through a Service must not be told a shorter way.
@@ -243,7 +257,7 @@ fn ongoing() -> Vec<Expr> {
 }
 
 /// Was sent elsewhere than it was addressed to.
-fn translated() -> Vec<Expr> {
+pub(super) fn translated() -> Vec<Expr> {
     const DESTINATION_TRANSLATED: u32 = 1 << 5;
     ct(CtKey::Status, DESTINATION_TRANSLATED)
 }
@@ -256,11 +270,11 @@ fn from(prefix: &str) -> Vec<Expr> {
     link(MetaKey::IifName, CmpOp::Eq, prefix)
 }
 
-fn to(prefix: &str) -> Vec<Expr> {
+pub(super) fn to(prefix: &str) -> Vec<Expr> {
     link(MetaKey::OifName, CmpOp::Eq, prefix)
 }
 
-fn not_to(prefix: &str) -> Vec<Expr> {
+pub(super) fn not_to(prefix: &str) -> Vec<Expr> {
     link(MetaKey::OifName, CmpOp::Neq, prefix)
 }
 
@@ -296,7 +310,7 @@ fn key_at() -> Vec<Expr> {
     ]
 }
 
-fn key_anywhere() -> Vec<Expr> {
+pub(super) fn key_anywhere() -> Vec<Expr> {
     vec![Expr::Meta { dreg: Register::R0, key: MetaKey::L4Proto }, destination_port(Register::Reg32_01)]
 }
 
@@ -310,15 +324,15 @@ fn verdict_of(map: &str) -> Vec<Expr> {
     vec![LookupExpr::new(map, Register::R0).dreg(Register::Verdict).into()]
 }
 
-fn target_of(map: &str) -> Vec<Expr> {
+pub(super) fn target_of(map: &str) -> Vec<Expr> {
     vec![LookupExpr::new(map, Register::R0).dreg(TARGET).into()]
 }
 
-fn member_of(set: &str) -> Vec<Expr> {
+pub(super) fn member_of(set: &str) -> Vec<Expr> {
     vec![LookupExpr::new(set, Register::R0).into()]
 }
 
-fn to_host() -> Vec<Expr> {
+pub(super) fn to_host() -> Vec<Expr> {
     vec![
         Expr::Fib { dreg: Register::R0, result: FibResult::AddrType, flags: FibFlags::DADDR },
         equal(Register::R0, LOCAL.to_ne_bytes().to_vec()),
@@ -334,6 +348,6 @@ fn icmp_redirect() -> Vec<Expr> {
     [protocol(ICMP), vec![kind, equal(Register::R0, vec![ICMP_REDIRECT])]].concat()
 }
 
-fn masquerade() -> Vec<Expr> {
+pub(super) fn masquerade() -> Vec<Expr> {
     vec![Expr::Masquerade(nlink::netlink::nftables::MasqExpr::new())]
 }
