@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 /// Programs the tests start or pack into images, and the Debian packages that bring them.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 14] = [
     ("git", "git"),
     ("curl", "curl"),
     ("python3", "python3"),
@@ -18,6 +18,8 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("redis-server", "redis-server"),
     ("nft", "nftables"),
     ("script", "bsdutils"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("losetup", "mount"),
     ("tar", "tar"),
     ("docker", "docker.io"),
     ("dockerd", "docker.io"),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test
 
+mod power;
 mod support;
 
 use std::{
@@ -314,4 +315,9 @@ fn a_killed_shim_is_reported_and_its_pod_recovers() {
     let said = kubectl.run(&["logs", name, "--previous"]);
     assert_eq!(said, "up\n");
     platform.drain();
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_power_goes() {
+    power::cuts();
 }

@@ -16,7 +16,8 @@ use wharf_runtime::{
 use crate::{
     MAIN,
     bridge::Bridge,
-    error::{Error, IoContext as _, Result, write_json},
+    disk::{keep_folder, keep_json, write_json},
+    error::{Error, IoContext as _, Result},
     image::{self, Image, leaseholder},
     names, networks,
     ports::Publish,
@@ -137,6 +138,10 @@ impl Engine {
                 restarts: 0,
             };
             self.write(&record)?;
+            if !record.spec.auto_remove {
+                keep_folder(&self.root)?;
+                names::keep(&self.root)?;
+            }
             self.fill_volumes(&record, &image)?;
             Ok((record, image))
         });
@@ -151,7 +156,12 @@ impl Engine {
     /// # Errors
     /// When the disk is full.
     pub fn write(&self, record: &Record) -> Result<()> {
-        write_json(&self.folder(&record.id).join("container.json"), record)
+        let path = self.folder(&record.id).join("container.json");
+        // One that removes itself is gone after a loss of power as it would be after its end.
+        match record.spec.auto_remove {
+            true => write_json(&path, record),
+            false => keep_json(&path, record),
+        }
     }
 
     /// Changes what is known of a container.
@@ -161,8 +171,11 @@ impl Engine {
     pub fn change(&self, id: &ContainerId, change: impl FnOnce(&mut Record)) -> Result<Record> {
         let _lock = names::locked(&self.root)?;
         let mut record = self.record(id)?;
+        let before = record.clone();
         change(&mut record);
-        self.write(&record)?;
+        if record != before {
+            self.write(&record)?;
+        }
         Ok(record)
     }
 
@@ -302,6 +315,7 @@ impl Engine {
     /// When the name is taken or cannot be one.
     pub fn rename(&self, container: &Container, name: &str) -> Result<()> {
         names::reserve(&self.root, &container.id, Some(name))?;
+        names::keep(&self.root)?;
         let old = container.record.name.clone();
         self.change(&container.id, |record| name.clone_into(&mut record.name))?;
         names::release(&self.root, &container.id, &old)

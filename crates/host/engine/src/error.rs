@@ -1,8 +1,7 @@
 //! Why a container could not be made, started or found.
 
-use std::{error::Error as StdError, fmt, fs, io, path::Path};
+use std::{error::Error as StdError, fmt, io, path::Path};
 
-use serde::Serialize;
 use wharf_image::{FREE_SPACE, is_full};
 
 /// A result of this room.
@@ -123,13 +122,6 @@ impl From<wharf_network::Error> for Error {
     fn from(error: wharf_network::Error) -> Self {
         Self::host(error.to_string()).caused_by(error)
     }
-}
-
-/// Writes `value` so that a reader sees the old file or the new one.
-pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let draft = path.with_extension("new");
-    let bytes = serde_json::to_vec(value).map_err(|error| Error::host(error.to_string()))?;
-    fs::write(&draft, bytes).and_then(|()| fs::rename(&draft, path)).at("write", path)
 }
 
 /// Names what was tried on which file.

@@ -10,7 +10,8 @@ use wharf_runtime::{ExecConfig, command};
 use crate::{
     MAIN,
     containers::{Container, Engine},
-    error::{IoContext as _, Result, write_json},
+    disk::write_json,
+    error::{IoContext as _, Result},
     image,
     spec::{checks, nanos},
 };

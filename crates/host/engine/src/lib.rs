@@ -8,6 +8,7 @@ pub mod archive;
 mod bridge;
 mod connect;
 mod containers;
+mod disk;
 mod error;
 mod health;
 mod image;

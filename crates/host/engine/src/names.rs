@@ -9,7 +9,10 @@ use std::{
 
 use wharf_base::{ContainerId, random_hex};
 
-use crate::error::{Error, IoContext as _, Result};
+use crate::{
+    disk::keep_folder,
+    error::{Error, IoContext as _, Result},
+};
 
 /// Words names are made of: how the sea is, and what lies on it.
 const MOODS: [&str; 24] = [
@@ -115,6 +118,11 @@ fn random_name() -> String {
     let digits = random_hex(4);
     let number = usize::from_str_radix(&digits, 16).unwrap_or(0);
     format!("{}_{}", MOODS[number % MOODS.len()], THINGS[number / 256 % THINGS.len()])
+}
+
+/// The names there are by now are there after a loss of power.
+pub(crate) fn keep(root: &Path) -> Result<()> {
+    keep_folder(&folder(root))
 }
 
 /// Gives a name back, if it is still this container's.

@@ -18,7 +18,8 @@ use wharf_runtime::Phase;
 use crate::{
     bridge::{Place, Target, Targets},
     containers::{Container, Engine},
-    error::{Error, IoContext as _, Result, write_json},
+    disk::keep_json,
+    error::{Error, IoContext as _, Result},
     names,
     ports::Publish,
     spec::{Endpoint, Spec},
@@ -104,7 +105,7 @@ pub fn of_container(name: &str) -> Option<&str> {
 }
 
 fn write(data: &Path, network: &UserNetwork) -> Result<()> {
-    write_json(&path(data, &network.name), network)
+    keep_json(&path(data, &network.name), network)
 }
 
 /// All networks people made, by name.

@@ -12,7 +12,8 @@ use wharf_base::{Clock as _, SystemClock, Timestamp, closest};
 use crate::{
     archive,
     containers::Engine,
-    error::{Error, IoContext as _, Result, write_json},
+    disk::{keep_folder, keep_json},
+    error::{Error, IoContext as _, Result},
     image::Image,
     names,
     spec::{MountSource, Record},
@@ -118,7 +119,8 @@ pub fn create(
     let volume = Volume { name: name.to_owned(), created_at: SystemClock.now(), labels, options };
     let (folder, files) = (folder(data, name), files(data, name));
     fs::create_dir_all(&files).at("make the folder", &files)?;
-    write_json(&folder.join("volume.json"), &volume)?;
+    keep_json(&folder.join("volume.json"), &volume)?;
+    keep_folder(&data.join("volumes"))?;
     Ok(volume)
 }
 

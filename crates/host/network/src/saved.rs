@@ -150,6 +150,10 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Saved::default()),
             Err(error) => return Err(at(&path)(error)),
         };
+        // It is not flushed, since what it tells of goes with the machine's power: a loss of that leaves it empty.
+        if text.iter().all(|byte| *byte == 0) {
+            return Ok(Saved::default());
+        }
         serde_json::from_slice(&text).map_err(|error| {
             let hint = "remove the file to give pods new addresses";
             Error::Input(format!("{} is damaged: {error}; {hint}", path.display()))
@@ -235,6 +239,16 @@ mod tests {
             assert_eq!(next(&mut saved, pod).unwrap(), address);
         }
         assert!(matches!(next(&mut saved, "g"), Err(Error::Full(_))));
+    }
+
+    #[test]
+    fn what_a_loss_of_power_leaves() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        for (text, fine) in [(&b""[..], true), (&[0; 100], true), (b"{", false)] {
+            std::fs::write(store.path(), text).unwrap();
+            assert_eq!(store.read().is_ok(), fine, "{text:?}");
+        }
     }
 
     #[test]

@@ -46,7 +46,9 @@ impl Traces {
 
     fn mounts(&self) -> Vec<String> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let mine = mounts.lines().filter(|line| line.contains(&self.folder));
+        // The folder itself may be a disk of its own.
+        let is_disk = |line: &str| line.split(' ').nth(4) == Some(self.folder.as_str());
+        let mine = mounts.lines().filter(|line| line.contains(&self.folder) && !is_disk(line));
         mine.map(|line| format!("mount {line}")).collect()
     }
 

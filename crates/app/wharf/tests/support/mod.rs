@@ -81,18 +81,14 @@ impl Platform {
     pub fn start() -> Self {
         assert!(rustix::process::geteuid().is_root(), "these tests make real containers: run them as root");
         let mut platform = Self { dir: TempDir::new().unwrap(), role: "all", child: None, mounted: false };
-        output_of(platform.wharf().args([
-            "image",
-            "pack",
-            IMAGE,
-            "--applets",
-            "sh",
-            "busybox",
-            "python3",
-            "tar",
-        ]));
+        platform.pack(&["sh", "busybox", "python3", "tar"]);
         platform.restart();
         platform
+    }
+
+    /// Makes [`IMAGE`] of programs of this machine.
+    pub fn pack(&self, programs: &[&str]) {
+        output_of(self.wharf().args(["image", "pack", IMAGE, "--applets"]).args(programs));
     }
 
     /// A platform without a node.
@@ -111,6 +107,13 @@ impl Platform {
         let mut platform = Self { dir, role: "control-plane", child: None, mounted: true };
         platform.restart();
         platform
+    }
+
+    /// One whose folder is the file system on a device; it does not run yet.
+    pub fn on_device(device: &Path) -> Self {
+        let dir = TempDir::new().unwrap();
+        output_of(Command::new("mount").args(["-t", "ext4"]).arg(device).arg(dir.path()));
+        Self { dir, role: "all", child: None, mounted: true }
     }
 
     pub fn data(&self) -> &Path {
