@@ -23,12 +23,22 @@ impl Builder {
         self.copy_out(image, folder, Some(owner))
     }
 
-    /// Writes the files of an image as a tar stream. With `not_after`, times are clamped to it.
-    pub fn export_tar<W: Write>(&self, image: &Descriptor, out: W, not_after: Option<i64>) -> Result<W> {
+    /// Writes the files of images as a tar stream, each below its folder where one is named. With `not_after`, times
+    /// are clamped to it.
+    pub fn export_tar<W: Write>(
+        &self,
+        images: &[(Option<String>, &Descriptor)],
+        out: W,
+        not_after: Option<i64>,
+    ) -> Result<W> {
         let temp = self.workspace.temp()?;
         let folder = temp.path().join("rootfs");
         fs::create_dir(&folder).at("create folder", &folder)?;
-        self.copy_out(image, &folder, None)?;
+        for (name, image) in images {
+            let place = name.as_ref().map_or_else(|| folder.clone(), |name| folder.join(name));
+            fs::create_dir_all(&place).at("create folder", &place)?;
+            self.copy_out(image, &place, None)?;
+        }
         Ok(pack_directory(&folder, out, not_after)?)
     }
 

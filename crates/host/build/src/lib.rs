@@ -6,6 +6,7 @@
 //!
 //! This room knows nothing of registries, pipelines, terminals or Kubernetes.
 
+mod attest;
 mod build;
 mod cache;
 mod copy;
@@ -18,9 +19,10 @@ mod progress;
 mod remote;
 mod workspace;
 
+pub use attest::{Attestations, Bill, BillRequest, Provenance, Slsa};
 pub use build::{
     Allowed, BuildRequest, BuildResult, Builder, CachePlace, CacheTarget, CheckReport, Context,
-    DockerfileSource, NamedContext, Pull, Secret, StepNetwork, StepReport,
+    DockerfileSource, Image, NamedContext, Pull, Secret, StepNetwork, StepReport, parse_platform,
 };
 pub use error::{Error, ErrorKind, Place, Result};
 pub use ignore::Ignore;

@@ -12,6 +12,7 @@ mod report;
 mod sbom;
 mod secrets;
 mod severity;
+mod spdx;
 mod version;
 mod zip;
 
@@ -26,6 +27,7 @@ pub use report::{Finding, InstalledPackage, LayerSecret, Os, Report};
 pub use sbom::cyclonedx;
 pub use secrets::Secret;
 pub use severity::{Severity, SeverityError};
+pub use spdx::{About, spdx};
 pub use version::Ecosystem;
 
 /// Why a scan is not done.

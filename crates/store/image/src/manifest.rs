@@ -134,13 +134,17 @@ impl Index {
     /// The manifest that runs on `platform`.
     pub fn choose(&self, digest: &Digest, platform: &Platform) -> Result<&Descriptor> {
         let named = |d: &&Descriptor| d.platform.as_ref().is_some_and(|p| platform.runs(p));
+        let exact = |d: &&Descriptor| named(d) && d.platform.as_ref() == Some(platform);
         let single = || match self.manifests.as_slice() {
             [only] if only.platform.is_none() => Some(only),
             _ => None,
         };
-        self.manifests.iter().find(named).or_else(single).ok_or_else(|| {
+        let found = self.manifests.iter().find(exact).or_else(|| self.manifests.iter().find(named));
+        found.or_else(single).ok_or_else(|| {
+            let images = self.manifests.iter().filter_map(|d| d.platform.as_ref());
+            // What is about an image, such as its attestations, is for no platform.
             let mut available: Vec<_> =
-                self.manifests.iter().filter_map(|d| d.platform.as_ref()).map(Platform::to_string).collect();
+                images.filter(|p| p.os != "unknown").map(Platform::to_string).collect();
             available.truncate(20);
             Error::Platform {
                 digest: Box::new(*digest),

@@ -171,10 +171,15 @@ impl Store {
 
     /// The manifest a descriptor leads to on this machine, through an index where there is one.
     pub fn manifest(&self, target: &Descriptor) -> Result<(Digest, Manifest)> {
+        self.manifest_for(target, &Platform::host())
+    }
+
+    /// As [`Store::manifest`], on a machine of `platform`.
+    pub fn manifest_for(&self, target: &Descriptor, platform: &Platform) -> Result<(Digest, Manifest)> {
         let mut digest = target.digest;
         let mut bytes = self.document(&digest)?;
         if is_index(&target.media_type) {
-            digest = Index::parse(&bytes)?.choose(&digest, &Platform::host())?.digest;
+            digest = Index::parse(&bytes)?.choose(&digest, platform)?.digest;
             bytes = self.document(&digest)?;
         }
         Ok((digest, Manifest::parse(&bytes)?))
@@ -221,7 +226,12 @@ impl Store {
 
     /// As [`Store::resolve`], for a manifest or index in the store.
     pub fn resolve_descriptor(&self, target: &Descriptor) -> Result<ResolvedImage> {
-        let (digest, manifest) = self.manifest(target)?;
+        self.resolve_for(target, &Platform::host())
+    }
+
+    /// As [`Store::resolve_descriptor`], on a machine of `platform`.
+    pub fn resolve_for(&self, target: &Descriptor, platform: &Platform) -> Result<ResolvedImage> {
+        let (digest, manifest) = self.manifest_for(target, platform)?;
         let config = ImageConfig::parse(&self.document(&manifest.config.digest)?)?;
         let layers = pair_layers(&digest, manifest.layers, &config)?;
         let mut lower_dirs = self.layer_dirs(&layers)?;

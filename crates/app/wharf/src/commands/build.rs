@@ -1,5 +1,6 @@
 //! `wharf build`: a Dockerfile to an image, with its progress on the terminal.
 
+mod attest;
 mod deliver;
 mod fetch;
 mod network;
@@ -22,6 +23,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use wharf_base::Hinted;
 use wharf_build::{
     BuildRequest, Builder, Cancel, Context, DockerfileSource, Pull, dockerfile::Network, is_archive,
+    parse_platform,
 };
 use wharf_engineapi::client::{Client, DockerConfig, Silent};
 use wharf_image::{Platform, Reference, Store};
@@ -63,9 +65,18 @@ pub(crate) struct Args {
     /// Files or an image by a name: NAME=FOLDER, NAME=docker-image://IMAGE, NAME=URL
     #[arg(long, value_name = "NAME=VALUE")]
     build_context: Vec<String>,
-    /// The platform of the image; it must be this machine's
-    #[arg(long, value_name = "PLATFORM")]
-    platform: Option<String>,
+    /// The platforms of the image: OS/ARCHITECTURE[/VARIANT], several separated by ','
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    platform: Vec<String>,
+    /// Attest how the image came to be: true, false, or mode=min|max, version=v1|v0.2, builder-id=…, reproducible=true
+    #[arg(long, value_name = "PROVENANCE")]
+    provenance: Option<String>,
+    /// Attest which packages are in the image: true or false
+    #[arg(long, value_name = "SBOM")]
+    sbom: Option<String>,
+    /// Attest something of the image: type=provenance[,mode=…] or type=sbom
+    #[arg(long, value_name = "ATTESTATION")]
+    attest: Vec<String>,
     /// Give RUN --mount=type=ssh an agent: default, or ID=SOCKET
     #[arg(long, value_name = "SSH")]
     ssh: Vec<String>,
@@ -167,7 +178,7 @@ impl Args {
     fn outputs(&self) -> anyhow::Result<Vec<Output>> {
         let mut outputs = self.output.iter().map(|text| text.parse()).collect::<anyhow::Result<Vec<_>>>()?;
         if outputs.is_empty() || self.push || self.load {
-            outputs.push(Output::Image { names: Vec::new(), push: self.push });
+            outputs.push(Output::Image { names: Vec::new(), push: self.push, as_image: false });
         }
         let to_stdout =
             |output: &&Output| matches!(output, Output::Tar(None) | Output::Archive { dest: None, .. });
@@ -231,7 +242,8 @@ impl Args {
             "host" => Network::Host,
             other => bail!("no such network for a build: {other}; use default, none or host"),
         };
-        self.check_platform()?;
+        request.platforms = self.platforms()?;
+        request.attestations = attest::wanted(self, outputs)?;
         request.source_date_epoch = self.epoch(&request.args)?;
         Ok(request)
     }
@@ -270,17 +282,14 @@ impl Args {
         Ok(())
     }
 
-    fn check_platform(&self) -> anyhow::Result<()> {
-        let Some(wanted) = &self.platform else { return Ok(()) };
-        let host = Platform::host().to_string();
-        let is_host = |one: &str| one == host || one == "local" || one.starts_with(&format!("{host}/"));
-        match wanted.split(',').map(str::trim).find(|one| !is_host(one)) {
-            None => Ok(()),
-            Some(other) => bail!(Hinted::new(
-                format!("images for {other} cannot be built on this machine, which is {host}"),
-                "leave --platform out, or build on a machine of that kind",
-            )),
-        }
+    fn platforms(&self) -> anyhow::Result<Vec<Platform>> {
+        let read = |text: &String| {
+            parse_platform(text).map_err(|error| {
+                let hint = error.hint.clone().unwrap_or_default();
+                Hinted::new(format!("--platform: {error}"), hint).into()
+            })
+        };
+        self.platform.iter().map(read).collect()
     }
 
     fn build_args(&self) -> anyhow::Result<BTreeMap<String, String>> {
@@ -322,7 +331,7 @@ fn reference(name: &str) -> anyhow::Result<Reference> {
 /// A builder of `data` that reaches what lies elsewhere: registries, web servers, repositories.
 fn reaching(data: &Path, images: Arc<Store>) -> anyhow::Result<Builder> {
     let builder = Builder::open(images.clone(), data.join("build-cache"), Arc::new(ShimRuntime::default()))?;
-    Ok(builder.with_pull(puller(images)).with_fetch(fetch::fetcher()))
+    Ok(builder.with_pull(puller(images)).with_fetch(fetch::fetcher()).with_bill(attest::bill()))
 }
 
 /// As [`reaching`], and its steps have the network of containers. What they leave is [`release_steps`]'s to take back.
@@ -341,11 +350,13 @@ pub(crate) fn release_steps(data: &Path) {
 
 /// Brings base images from registries.
 fn puller(images: Arc<Store>) -> Pull {
-    Arc::new(move |name| {
+    Arc::new(move |name, platform| {
         let work = || -> anyhow::Result<()> {
             let client = Client::with_credentials(DockerConfig::load().map_err(|error| anyhow!(error))?);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(client.pull(&images, name, &Silent)).map_err(super::image::hinted)?;
+            runtime
+                .block_on(client.pull_for(&images, name, platform, &Silent))
+                .map_err(super::image::hinted)?;
             Ok(())
         };
         let hint = "pull it with `wharf image pull`, or make one with `wharf image pack`";

@@ -57,13 +57,13 @@ fn git(folder: &Path, words: &[&str]) {
     );
 }
 
-struct Front<'a> {
-    platform: &'a Platform,
-    folder: std::path::PathBuf,
+pub(super) struct Front<'a> {
+    pub(super) platform: &'a Platform,
+    pub(super) folder: std::path::PathBuf,
 }
 
 impl Front<'_> {
-    fn build(&self, words: &[&str], input: &[u8]) -> Output {
+    pub(super) fn build(&self, words: &[&str], input: &[u8]) -> Output {
         let mut command = self.platform.wharf();
         command.arg("build").args(words).current_dir(&self.folder).env("TOKEN", "hush-hush-42");
         let mut child =
@@ -72,19 +72,19 @@ impl Front<'_> {
         child.wait_with_output().unwrap()
     }
 
-    fn built(&self, words: &[&str], input: &[u8]) -> Output {
+    pub(super) fn built(&self, words: &[&str], input: &[u8]) -> Output {
         let output = self.build(words, input);
         assert!(output.status.success(), "{words:?}: {}", lossy(&output.stderr));
         output
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(super) fn write(&self, name: &str, text: &str) {
         let path = self.folder.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
-    fn read(&self, name: &str) -> String {
+    pub(super) fn read(&self, name: &str) -> String {
         fs::read_to_string(self.folder.join(name)).unwrap()
     }
 }
@@ -96,7 +96,11 @@ fn builds_reach_out_and_their_results_get_around() {
     fs::create_dir(&folder).unwrap();
     remote_sources(&Front { platform: &platform, folder: folder.clone() });
     outputs(&Front { platform: &platform, folder: folder.clone() });
-    standard_input_checks_and_secrets(&Front { platform: &platform, folder });
+    standard_input_checks_and_secrets(&Front { platform: &platform, folder: folder.clone() });
+    let other = Platform::control_plane();
+    super::attest::attestations(&Front { platform: &platform, folder: folder.clone() }, &other);
+    super::attest::several_platforms(&Front { platform: &platform, folder }, &other);
+    other.drain();
     platform.drain();
 }
 
@@ -210,7 +214,9 @@ fn standard_input_checks_and_secrets(front: &Front<'_>) {
     let told = lossy(&output.stderr);
     assert!(told.contains("got ***") && !told.contains("hush-hush-42"), "{told}");
     for (words, expect) in [
-        (&["--platform", "linux/s390x", "c"][..], "cannot be built on this machine"),
+        (&["--platform", "linux/what/a/b", "c"][..], "'linux/what/a/b' is no platform"),
+        (&["--attest", "type=x", "c"], "has no type that is known"),
+        (&["--sbom", "generator=x", "c"], "names a generator"),
         (&["--secret", "id=NONE", "c"], "the environment has no variable of that name"),
         (&["--ssh", "x=/no/such", "c"], "names '/no/such'"),
         (&["--allow", "all", "c"], "use security.insecure or network.host"),

@@ -1,5 +1,6 @@
 //! Builds as people run them: from the cache, wrong ones, killed ones, and on a full disk.
 
+mod attest;
 mod front;
 
 use std::{

@@ -17,6 +17,9 @@ use wharf_image::{
 use super::{ATTEMPTS, Ask, Client, PARALLEL, Progress, Remote, Result, SILENCE, Step};
 
 const MAX_MANIFEST: usize = 4 << 20;
+/// What is pulled of attestations: as much as BuildKit writes, and no heap of them.
+const MAX_ATTESTATION: u64 = 64 << 20;
+const MAX_ATTESTATIONS: usize = 16;
 /// Chunks received ahead of the disk.
 const AHEAD: usize = 16;
 
@@ -33,23 +36,51 @@ impl Client {
         reference: &Reference,
         progress: &dyn Progress,
     ) -> Result<Descriptor> {
+        self.pull_for(store, reference, &Platform::host(), progress).await
+    }
+
+    /// As [`Client::pull`], for a machine of `platform`.
+    pub async fn pull_for(
+        &self,
+        store: &Arc<Store>,
+        reference: &Reference,
+        platform: &Platform,
+        progress: &dyn Progress,
+    ) -> Result<Descriptor> {
         let remote = self.remote(reference);
         let (target, bytes) = remote.manifest(&reference.selector()).await?;
-        let (digest, bytes) = if media_type::is_index(&target.media_type) {
-            let chosen = Index::parse(&bytes)?.choose(&target.digest, &Platform::host())?.digest;
+        let (digest, bytes, about) = if media_type::is_index(&target.media_type) {
+            let index = Index::parse(&bytes)?;
+            let chosen = index.choose(&target.digest, platform)?.digest;
             remote.keep(store, target.digest, bytes).await?;
-            (chosen, remote.manifest(&chosen.to_string()).await?.1)
+            (chosen, remote.manifest(&chosen.to_string()).await?.1, attested(index, &chosen))
         } else {
-            (target.digest, bytes)
+            (target.digest, bytes, Vec::new())
         };
         let manifest = Manifest::parse(&bytes)?;
         remote.image(store, &manifest, progress).await?;
+        for attestation in about {
+            // The image is whole without what is said of it.
+            if let Err(error) = remote.attestation(store, &attestation, progress).await {
+                tracing::warn!(%error, image = %reference, "an attestation was not pulled");
+            }
+        }
         // The manifest after its content, the name last: what has a name is whole.
         remote.keep(store, digest, bytes).await?;
         let (store, name, kept) = (Arc::clone(store), reference.clone(), target.clone());
         remote.blocking(move || store.tag(&[name], &kept)).await?;
         Ok(target)
     }
+}
+
+/// Manifests of an index that tell of the image `chosen` (BuildKit's attestation storage).
+fn attested(index: Index, chosen: &Digest) -> Vec<Digest> {
+    let of_image = |d: &Descriptor| {
+        let says = |key: &str, value: &str| d.annotations.get(key).is_some_and(|have| have == value);
+        says("vnd.docker.reference.type", "attestation-manifest")
+            && says("vnd.docker.reference.digest", &chosen.to_string())
+    };
+    index.manifests.into_iter().filter(of_image).take(MAX_ATTESTATIONS).map(|d| d.digest).collect()
 }
 
 impl Remote<'_> {
@@ -129,6 +160,20 @@ impl Remote<'_> {
             self.blocking(move || store.layer_dir(&layer)).await?;
         }
         progress.step(&digest, Step::Done);
+        Ok(())
+    }
+
+    /// A manifest of attestations with its statements.
+    async fn attestation(&self, store: &Arc<Store>, digest: &Digest, progress: &dyn Progress) -> Result<()> {
+        let bytes = self.manifest(&digest.to_string()).await?.1;
+        let manifest = Manifest::parse(&bytes)?;
+        for blob in manifest.layers.iter().chain([&manifest.config]) {
+            if blob.size > MAX_ATTESTATION {
+                return Err(self.error(format!("the attestation {} has {} bytes", blob.digest, blob.size)));
+            }
+            self.blob(store, blob, progress).await?;
+        }
+        self.keep(store, *digest, bytes).await?;
         Ok(())
     }
 

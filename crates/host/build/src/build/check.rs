@@ -25,10 +25,10 @@ pub struct CheckReport {
 /// Reads and checks the Dockerfile; nothing is built.
 pub(crate) fn check(builder: &Builder, mut request: BuildRequest) -> Result<CheckReport> {
     let temp = builder.workspace.temp()?;
-    let context_dir = prepare_context(builder, &mut request, &temp)?;
-    let (name, text) = read_dockerfile(&request.dockerfile, &context_dir)?;
+    let context = prepare_context(builder, &mut request, &temp)?;
+    let (name, text) = read_dockerfile(&request.dockerfile, &context.folder)?;
     let found = Dockerfile::parse(&text).and_then(|file| {
-        let ignore = read_ignore(&request.dockerfile, &context_dir)?;
+        let ignore = read_ignore(&request.dockerfile, &context.folder)?;
         findings(builder, &request, &file, &ignore)
     });
     let (_, warnings) = found.map_err(|error| error.of(&name))?;

@@ -6,15 +6,18 @@ use std::{
     sync::Arc,
 };
 
-use wharf_image::{Compression, Reference, UnpackOptions, pack_directory, unpack_into};
+use wharf_image::{Compression, Platform, Reference, UnpackOptions, pack_directory, unpack_into};
 
 use super::{
-    executor::{Build, image_state, lock},
+    capture::{ImageSource, git_uri},
+    executor::{Build, lock},
+    image::image_state,
     inputs::read_ignore_of,
     request::NamedContext,
     state::{State, parts_of},
 };
 use crate::{
+    attest::Material,
     cache::{KeyMaker, Record},
     copy::{Changes, Placer, Tree},
     error::{Error, IoContext, Result},
@@ -44,37 +47,42 @@ pub(crate) fn named<'a, T>(
 
 impl Build<'_> {
     /// The context that `wanted` names, if one does.
-    pub(crate) fn context_of(&self, wanted: &str) -> Result<Option<Prepared>> {
+    pub(crate) fn context_of(&self, wanted: &str, platform: &Platform) -> Result<Option<Prepared>> {
         let Some(name) = named(&self.request.contexts, wanted) else { return Ok(None) };
         // Whoever needs it second waits for who needs it first.
         let mut ready = lock(&self.contexts);
-        if let Some(known) = ready.get(name) {
+        let key = (name.to_owned(), platform.to_string());
+        if let Some(known) = ready.get(&key) {
             return Ok(Some(known.clone()));
         }
         let Some(context) = self.request.contexts.get(name) else { return Ok(None) };
-        let prepared = self.prepare(name, context).map_err(|mut error| {
+        let prepared = self.prepare(name, context, platform).map_err(|mut error| {
             error.what = format!("--build-context {name}: {}", error.what);
             error
         })?;
-        ready.insert(name.to_owned(), prepared.clone());
+        ready.insert(key, prepared.clone());
         Ok(Some(prepared))
     }
 
-    fn prepare(&self, name: &str, context: &NamedContext) -> Result<Prepared> {
+    fn prepare(&self, name: &str, context: &NamedContext, platform: &Platform) -> Result<Prepared> {
         let shown = format!("the context '{name}'");
         match context {
             NamedContext::Folder(folder) => {
+                self.note_local(name);
                 let folder = fs::canonicalize(folder).at("open folder", folder)?;
                 let ignore = Arc::new(read_ignore_of(&folder)?);
                 Ok(Prepared::Files(Tree::context(&folder, ignore, shown)?))
             }
-            NamedContext::Image(image) => Ok(Prepared::Image(Box::new(image_state(
-                self.builder,
-                image,
-                self.request.pull,
-                self.listener,
-            )?))),
-            NamedContext::Layout(folder) => Ok(Prepared::Image(Box::new(self.layout(folder)?))),
+            NamedContext::Image(image) => {
+                let state = image_state(self.builder, image, platform, self.request.pull, self.listener)?;
+                self.note_image(state.image.as_ref(), &state.platform);
+                Ok(Prepared::Image(Box::new(state)))
+            }
+            NamedContext::Layout(folder) => {
+                let state = self.layout(name, folder, platform)?;
+                self.note_image(state.image.as_ref(), &state.platform);
+                Ok(Prepared::Image(Box::new(state)))
+            }
             NamedContext::Remote(url) => self.remote_context(url, shown).map(Prepared::Files),
         }
     }
@@ -83,10 +91,12 @@ impl Build<'_> {
         match Remote::parse(url)? {
             Some(Remote::Git(url)) => {
                 let commit = self.remotes().git().resolve(&url)?;
+                self.note_material(Material::of_commit(git_uri(&url), &commit));
                 self.remotes().repository(&url, &commit, false)
             }
             Some(Remote::Http(url)) => {
                 let download = self.remotes().download(&url)?;
+                self.note_material(Material::of_digest(without_password(&url), &download.digest));
                 let folder = self.temp.path().join(format!("context-{}", wharf_base::random_hex(4)));
                 fs::create_dir(&folder).at("create folder", &folder)?;
                 let content = archive(|| download.reopened())
@@ -102,27 +112,28 @@ impl Build<'_> {
     }
 
     /// The image in a folder in OCI layout.
-    fn layout(&self, folder: &Path) -> Result<State> {
+    fn layout(&self, name: &str, folder: &Path, platform: &Platform) -> Result<State> {
         let path = self.temp.path().join(format!("layout-{}", wharf_base::random_hex(4)));
         pack_directory(folder, File::create(&path).at("create", &path)?, None)?;
         let found = self.builder.images.load(File::open(&path).at("open", &path)?)?;
         let _ = fs::remove_file(&path);
         let first = found.first().ok_or_else(|| Error::invalid("the layout has no image"))?;
-        let (layers, config) = parts_of(self.builder.images.resolve_descriptor(&first.target)?);
-        Ok(State::of(layers, config))
+        let (layers, config) = parts_of(self.builder.images.resolve_for(&first.target, platform)?);
+        let source = ImageSource { name: name.to_owned(), digest: first.target.digest, is_layout: true };
+        Ok(State::of(layers, config, platform, source))
     }
 
     /// The start of a stage on a context.
-    pub(crate) fn context_state(&self, name: &str) -> Result<State> {
-        match self.context_of(name)? {
+    pub(crate) fn context_state(&self, name: &str, platform: &Platform) -> Result<State> {
+        match self.context_of(name, platform)? {
             Some(Prepared::Image(state)) => Ok(*state),
-            Some(Prepared::Files(tree)) => self.state_of_files(&tree),
+            Some(Prepared::Files(tree)) => self.state_of_files(&tree, platform),
             None => Err(Error::host(format!("there is no context '{name}'"))),
         }
     }
 
-    fn state_of_files(&self, tree: &Tree) -> Result<State> {
-        let mut state = State::scratch();
+    fn state_of_files(&self, tree: &Tree, platform: &Platform) -> Result<State> {
+        let mut state = State::scratch(platform);
         let items = tree.find("/", false)?;
         let mut key = self.key("context-1");
         for item in &items {

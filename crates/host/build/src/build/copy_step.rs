@@ -8,6 +8,7 @@ use wharf_image::{UnpackOptions, View, unpack_into};
 
 use super::{executor::joined, remote_step::Fetched, stage::StageRun};
 use crate::{
+    attest::Op,
     copy::{Changes, Item, Mode, Placer, Tree},
     dockerfile::{Copy, Expander, Heredoc},
     error::{Error, IoContext, Result},
@@ -48,7 +49,10 @@ impl StageRun<'_> {
             }
             _ => None,
         };
+        let shown = |copy: &Copy| Op::Copy { sources: copy.sources.clone(), target: copy.target.clone() };
+        self.doing.borrow_mut().op = Some(shown(&job.copy));
         if let Some(record) = quick.and_then(|key| self.cached(&key)) {
+            self.note_by_checksum(&job);
             self.take_copy(&job, &record, created_by);
             return Ok(true);
         }

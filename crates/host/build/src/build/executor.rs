@@ -3,30 +3,34 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
-use wharf_base::{Clock, Digest, SystemClock, Timestamp};
-use wharf_image::{Descriptor, ImageConfig};
+use wharf_base::{Clock, Digest, SystemClock, Timestamp, random_hex};
+use wharf_image::Platform;
 
 use super::{
+    capture::Captured,
     check::{findings, told},
     contexts::Prepared,
-    inputs::{prepare_context, read_dockerfile, read_ignore},
+    finish::{Invocation, assemble},
+    image::{image_state, pull_image},
+    inputs::{Ready, prepare_context, read_dockerfile, read_ignore},
     plan::{Plan, PlannedStage, Step, Wishes, plan},
-    request::{BuildRequest, BuildResult, Builder, Pull, StepReport},
+    request::{BuildRequest, BuildResult, Builder, StepReport},
     settings::PROXY_ARGS,
     stage::StageRun,
-    state::{State, parts_of},
-    transfer::{CachePlace, FIELD, Imported},
+    state::State,
+    transfer::{CachePlace, Imported},
 };
 use crate::{
+    attest::Material,
     cache::{KeyMaker, Record},
     copy::Tree,
     dockerfile::Dockerfile,
-    error::{Error, ErrorKind, IoContext, Result},
+    error::{Error, ErrorKind, Result},
+    ignore::Ignore,
     progress::{Listener, Progress},
     workspace::Temp,
 };
@@ -34,21 +38,38 @@ use crate::{
 /// Build arguments that are for the builder.
 const OWN_ARGS: [&str; 2] = ["BUILDKIT_CONTEXT_KEEP_GIT_DIR", "BUILDKIT_DOCKERFILE_CHECK"];
 
-/// A build that runs.
-pub(crate) struct Build<'a> {
+/// What the builds for all platforms have in common.
+pub(crate) struct Shared<'a> {
     pub(crate) builder: &'a Builder,
     pub(crate) request: &'a BuildRequest,
-    pub(crate) plan: &'a Plan,
     pub(crate) file: &'a Dockerfile,
     pub(crate) temp: &'a Temp,
-    pub(crate) context: Option<Tree>,
-    pub(crate) contexts: Mutex<BTreeMap<String, Prepared>>,
+    pub(crate) context: Tree,
+    /// Where the context came from, when that is not this machine.
+    pub(crate) origin: Option<&'a Material>,
     pub(crate) listener: Listener<'a>,
     pub(super) imports: Vec<Imported>,
     slots: Slots,
+    notes: Mutex<Notes>,
+}
+
+/// A build for one platform that runs.
+pub(crate) struct Build<'a> {
+    shared: &'a Shared<'a>,
+    pub(crate) plan: &'a Plan,
+    pub(crate) platform: &'a Platform,
+    pub(crate) contexts: Mutex<BTreeMap<(String, String), Prepared>>,
+    pub(crate) captured: Mutex<Captured>,
     done: Mutex<Done>,
     changed: Condvar,
-    notes: Mutex<Notes>,
+}
+
+impl<'a> std::ops::Deref for Build<'a> {
+    type Target = Shared<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        self.shared
+    }
 }
 
 #[derive(Default)]
@@ -74,9 +95,9 @@ pub(crate) fn build(
     listener: Listener<'_>,
 ) -> Result<BuildResult> {
     let temp = builder.workspace.temp()?;
-    let context_dir = prepare_context(builder, &mut request, &temp)?;
-    let (name, text) = read_dockerfile(&request.dockerfile, &context_dir)?;
-    let result = build_text(builder, &request, listener, &temp, context_dir, (&name, &text));
+    let context = prepare_context(builder, &mut request, &temp)?;
+    let (name, text) = read_dockerfile(&request.dockerfile, &context.folder)?;
+    let result = build_text(builder, &request, listener, &temp, context, (&name, &text));
     let saved = builder.files.save();
     let built = result.map_err(|error| match error.place.is_some() || error.kind == ErrorKind::Invalid {
         true => error.of(&name),
@@ -91,12 +112,99 @@ fn build_text(
     request: &BuildRequest,
     listener: Listener<'_>,
     temp: &Temp,
-    context_dir: PathBuf,
+    context: Ready,
     (name, text): (&str, &str),
 ) -> Result<BuildResult> {
+    let invocation = Invocation {
+        id: random_hex(16),
+        started: SystemClock.now().to_nano(),
+        dockerfile: (name.to_owned(), text.to_owned()),
+    };
     let file = Dockerfile::parse(text)?;
-    let ignore = Arc::new(read_ignore(&request.dockerfile, &context_dir)?);
-    let (checks, found) = findings(builder, request, &file, &ignore)?;
+    let ignore = Arc::new(read_ignore(&request.dockerfile, &context.folder)?);
+    let mut warnings = checked(builder, request, listener, &file, name, &ignore)?;
+    let platforms = platforms(request);
+    let plans = plans(builder, request, listener, &file, &platforms)?;
+    listener(Progress::Planned { steps: plans.last().map_or(0, |plan| plan.steps) });
+    let shared = Shared {
+        builder,
+        request,
+        file: &file,
+        temp,
+        context: Tree::context(&context.folder, ignore, "the build context".into())?,
+        origin: context.origin.as_ref(),
+        listener,
+        imports: imports(builder, request, listener),
+        slots: Slots::new(request.workers),
+        notes: Mutex::default(),
+    };
+    let mut built = Vec::new();
+    let mut layers: Vec<Digest> = Vec::new();
+    for (plan, platform) in plans.iter().zip(&platforms) {
+        let build = Build::new(&shared, plan, platform);
+        let state = build.run()?;
+        built.push(build.image(&state, &invocation)?);
+        layers.extend(state.layers.iter().map(|layer| layer.descriptor.digest));
+    }
+    request.cache_to.iter().try_for_each(|target| shared.export_cache(target, &layers))?;
+    let (manifest, id, images) = assemble(builder, request, &built)?;
+    let unused = shared.unused_args(&plans);
+    unused.iter().for_each(|text| warn(listener, text));
+    warnings.extend(unused);
+    let notes = shared.notes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(BuildResult { id, manifest, images, steps: notes.steps.into_values().collect(), warnings })
+}
+
+/// The platforms to build for, each once.
+pub(super) fn platforms(request: &BuildRequest) -> Vec<Platform> {
+    let mut platforms: Vec<Platform> = Vec::new();
+    for platform in &request.platforms {
+        if !platforms.contains(platform) {
+            platforms.push(platform.clone());
+        }
+    }
+    match platforms.is_empty() {
+        true => vec![Platform::host()],
+        false => platforms,
+    }
+}
+
+/// Plans for all platforms, so that what is missing is told before anything is run.
+fn plans(
+    builder: &Builder,
+    request: &BuildRequest,
+    listener: Listener<'_>,
+    file: &Dockerfile,
+    platforms: &[Platform],
+) -> Result<Vec<Plan>> {
+    let image =
+        |name: &str, platform: &Platform| image_state(builder, name, platform, request.pull, listener);
+    let mut plans: Vec<Plan> = Vec::new();
+    for platform in platforms {
+        let wishes = Wishes {
+            target: request.target.as_deref(),
+            args: &request.args,
+            contexts: &request.contexts,
+            platform,
+            several: platforms.len() > 1,
+            before: plans.last().map_or(0, |plan| plan.steps),
+            image: &image,
+        };
+        plans.push(plan(file, &wishes)?);
+    }
+    Ok(plans)
+}
+
+/// What is odd about the Dockerfile; an error where that is to fail the build.
+fn checked(
+    builder: &Builder,
+    request: &BuildRequest,
+    listener: Listener<'_>,
+    file: &Dockerfile,
+    name: &str,
+    ignore: &Ignore,
+) -> Result<Vec<String>> {
+    let (checks, found) = findings(builder, request, file, ignore)?;
     let mut warnings: Vec<String> = found.iter().map(|warning| told(name, warning)).collect();
     let stages = |name: &&String| file.stage(name, file.stages.len()).is_none();
     let unknown = request.no_cache_stages.iter().filter(stages);
@@ -115,46 +223,17 @@ fn build_text(
         .hint("repair what the warnings say, or leave '# check=error=true' out")
         .at(first.place));
     }
-    let image = |name: &str| image_state(builder, name, request.pull, listener);
-    let wishes = Wishes {
-        target: request.target.as_deref(),
-        args: &request.args,
-        contexts: &request.contexts,
-        image: &image,
-    };
-    let plan = plan(&file, &wishes)?;
-    listener(Progress::Planned { steps: plan.steps });
-    let imports = imports(builder, request, listener);
-    let build = Build {
-        builder,
-        request,
-        plan: &plan,
-        file: &file,
-        temp,
-        context: Some(Tree::context(&context_dir, ignore, "the build context".into())?),
-        contexts: Mutex::default(),
-        listener,
-        imports,
-        slots: Slots::new(request.workers),
-        done: Mutex::default(),
-        changed: Condvar::new(),
-        notes: Mutex::default(),
-    };
-    let state = build.run()?;
-    let manifest = build.finish(&state)?;
-    let image: Vec<Digest> = state.layers.iter().map(|layer| layer.descriptor.digest).collect();
-    request.cache_to.iter().try_for_each(|target| build.export_cache(target, &image))?;
-    let unused = build.unused_args();
-    unused.iter().for_each(|text| warn(listener, text));
-    warnings.extend(unused);
-    build.result(manifest, warnings)
+    Ok(warnings)
 }
 
 fn imports(builder: &Builder, request: &BuildRequest, listener: Listener<'_>) -> Vec<Imported> {
     let read = |place: &CachePlace| match place {
         CachePlace::Folder(folder) => Imported::open(folder),
         CachePlace::Image(name) => {
-            let pulled = builder.pull.as_ref().map(|pull| pull_image(pull, &name.to_string(), listener));
+            let pulled = builder
+                .pull
+                .as_ref()
+                .map(|pull| pull_image(pull, &name.to_string(), &Platform::host(), listener));
             // What is here already may do when there is nothing newer.
             Imported::of_image(&builder.images, name).map_err(|error| match pulled {
                 Some(Err(refused)) => Error::host(refused.to_string()),
@@ -173,44 +252,22 @@ fn imports(builder: &Builder, request: &BuildRequest, listener: Listener<'_>) ->
     request.cache_from.iter().filter_map(open).collect()
 }
 
-fn warn(listener: Listener<'_>, text: &str) {
+pub(super) fn warn(listener: Listener<'_>, text: &str) {
     listener(Progress::Note { text: format!("warning: {text}") });
 }
 
-/// The start of a stage on the image `name`.
-pub(crate) fn image_state(
-    builder: &Builder,
-    name: &str,
-    pull_always: bool,
-    listener: Listener<'_>,
-) -> Result<State> {
-    let found = match (builder.images.find(name), &builder.pull) {
-        (Err(error @ wharf_image::Error::NoImage { .. }), Some(pull)) => {
-            pull_image(pull, name, listener).map_err(|refused| {
-                // Most of the time the name is wrong, and the store knows what may be meant.
-                let hint = error.hint().unwrap_or_else(|| refused.hint().to_owned());
-                Error::host(format!("{error}, and it cannot be pulled: {refused}")).hint(hint)
-            })?;
-            builder.images.find(name)
+impl<'a> Build<'a> {
+    fn new(shared: &'a Shared<'a>, plan: &'a Plan, platform: &'a Platform) -> Self {
+        Self {
+            shared,
+            plan,
+            platform,
+            contexts: Mutex::default(),
+            captured: Mutex::default(),
+            done: Mutex::default(),
+            changed: Condvar::new(),
         }
-        (Ok(_), Some(pull)) if pull_always => {
-            pull_image(pull, name, listener)
-                .map_err(|e| Error::host(format!("cannot pull '{name}': {e}")).hint(e.hint().to_owned()))?;
-            builder.images.find(name)
-        }
-        (found, _) => found,
-    };
-    let (_, target) = found?;
-    let (layers, config) = parts_of(builder.images.resolve_descriptor(&target)?);
-    Ok(State::of(layers, config))
-}
-
-fn pull_image(pull: &Pull, name: &str, listener: Listener<'_>) -> Result<(), wharf_base::Hinted> {
-    listener(Progress::Note { text: format!("pulling {name}") });
-    let reference: wharf_image::Reference = name
-        .parse()
-        .map_err(|error: wharf_image::Error| wharf_base::Hinted::new(error, "correct the name"))?;
-    pull(&reference)
+    }
 }
 
 impl Build<'_> {
@@ -329,56 +386,17 @@ impl Build<'_> {
         }
     }
 
-    pub(crate) fn results_so_far(&self) -> Vec<(Digest, Record)> {
-        lock(&self.notes).results.values().cloned().collect()
-    }
-
     fn note(&self, report: StepReport) {
         lock(&self.notes).steps.insert(report.step, report);
     }
+}
 
-    fn finish(&self, state: &State) -> Result<Descriptor> {
-        let mut config = ImageConfig::for_host();
-        config.config = state.config.clone();
-        config.config.labels.extend(self.request.labels.clone());
-        config.history = state.history.clone();
-        config.author = state.author.clone();
-        config.created = match self.request.source_date_epoch {
-            Some(_) => Some(self.now()),
-            None => state.created.clone(),
-        };
-        if self.request.cache_inline {
-            let image: Vec<Digest> = state.layers.iter().map(|layer| layer.descriptor.digest).collect();
-            let results = serde_json::to_value(&self.results_of(false, &image).0);
-            config.other.insert(FIELD.into(), results.at("write the results of", "the image")?);
-        }
-        let images = &self.builder.images;
-        let manifest = self.annotated(images.put_image(config, &state.layers)?)?;
-        if !self.request.tags.is_empty() {
-            images.tag(&self.request.tags, &manifest)?;
-        }
-        Ok(manifest)
-    }
-
-    /// The manifest with the annotations the caller wants.
-    fn annotated(&self, manifest: Descriptor) -> Result<Descriptor> {
-        if self.request.annotations.is_empty() {
-            return Ok(manifest);
-        }
-        let images = &self.builder.images;
-        let mut document = images.manifest(&manifest)?.1;
-        let annotations = serde_json::to_value(&self.request.annotations).at("write", "the annotations")?;
-        document.other.insert("annotations".into(), annotations);
-        let bytes = serde_json::to_vec(&document).at("write", "the manifest")?;
-        let digest = images.blobs().put(&bytes)?;
-        Ok(Descriptor::new(manifest.media_type, digest, bytes.len() as u64))
-    }
-
-    fn unused_args(&self) -> Vec<String> {
+impl Shared<'_> {
+    fn unused_args(&self, plans: &[Plan]) -> Vec<String> {
         let notes = lock(&self.notes);
         let is_used = |name: &String| {
             notes.used_args.contains(name)
-                || self.plan.used_args.contains(name)
+                || plans.iter().any(|plan| plan.used_args.contains(name))
                 || PROXY_ARGS.contains(&name.as_str())
                 || name == "SOURCE_DATE_EPOCH"
                 || OWN_ARGS.contains(&name.as_str())
@@ -388,10 +406,8 @@ impl Build<'_> {
         self.request.args.keys().filter(|name| !is_used(name)).map(tell).collect()
     }
 
-    fn result(self, manifest: Descriptor, warnings: Vec<String>) -> Result<BuildResult> {
-        let id = self.builder.images.manifest(&manifest)?.1.config.digest;
-        let notes = self.notes.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(BuildResult { id, manifest, steps: notes.steps.into_values().collect(), warnings })
+    pub(crate) fn results_so_far(&self) -> Vec<(Digest, Record)> {
+        lock(&self.notes).results.values().cloned().collect()
     }
 }
 

@@ -10,10 +10,12 @@ use std::{
 use wharf_image::{UnpackOptions, unpack_into};
 
 use super::{
+    capture::git_uri,
     remote_step::Remotes,
     request::{BuildRequest, Builder, Context, DockerfileSource},
 };
 use crate::{
+    attest::Material,
     error::{Error, IoContext, Place, Result},
     ignore::Ignore,
     remote::{Remote, archive, decoded, without_password},
@@ -22,8 +24,26 @@ use crate::{
 
 const MAX_DOCKERFILE: u64 = 1 << 20;
 
+/// The build context, ready.
+pub(super) struct Ready {
+    pub(super) folder: PathBuf,
+    /// Where it came from, when that is not this machine.
+    pub(super) origin: Option<Material>,
+}
+
+pub(super) fn prepare_context(builder: &Builder, request: &mut BuildRequest, temp: &Temp) -> Result<Ready> {
+    let mut origin = None;
+    let folder = folder_of_context(builder, request, temp, &mut origin)?;
+    Ok(Ready { folder, origin })
+}
+
 /// The folder the context lies in; a stream is unpacked first.
-pub(super) fn prepare_context(builder: &Builder, request: &mut BuildRequest, temp: &Temp) -> Result<PathBuf> {
+fn folder_of_context(
+    builder: &Builder,
+    request: &mut BuildRequest,
+    temp: &Temp,
+    origin: &mut Option<Material>,
+) -> Result<PathBuf> {
     let unpacked = temp.path().join("context");
     match std::mem::replace(&mut request.context, Context::Empty) {
         Context::Folder(folder) => {
@@ -46,7 +66,7 @@ pub(super) fn prepare_context(builder: &Builder, request: &mut BuildRequest, tem
             unpack_into(decoder, &unpacked, &options)?;
             Ok(unpacked)
         }
-        Context::Remote(url) => remote_context(builder, request, temp, &url, unpacked),
+        Context::Remote(url) => remote_context(builder, request, temp, (&url, unpacked), origin),
         Context::Empty => {
             fs::create_dir(&unpacked).at("create folder", &unpacked)?;
             Ok(unpacked)
@@ -59,8 +79,8 @@ fn remote_context(
     builder: &Builder,
     request: &mut BuildRequest,
     temp: &Temp,
-    url: &str,
-    unpacked: PathBuf,
+    (url, unpacked): (&str, PathBuf),
+    origin: &mut Option<Material>,
 ) -> Result<PathBuf> {
     let remotes = Remotes { builder, request, temp };
     match Remote::parse(url)? {
@@ -68,12 +88,14 @@ fn remote_context(
             let keep_git =
                 request.args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").is_some_and(|value| value == "1");
             let commit = remotes.git().resolve(&url)?;
+            *origin = Some(Material::of_commit(git_uri(&url), &commit));
             remotes.files_of(&url, &commit, keep_git)
         }
         Some(Remote::Http(url)) => {
             let mut download = remotes.download(&url)?;
             fs::create_dir(&unpacked).at("create folder", &unpacked)?;
             let shown = without_password(&url);
+            *origin = Some(Material::of_digest(shown.clone(), &download.digest));
             if let Some(content) = archive(|| download.reopened()).at("read", &shown)? {
                 let options =
                     UnpackOptions { whiteouts: false, owner: Some((0, 0)), ..UnpackOptions::default() };

@@ -1,12 +1,17 @@
 //! Stages to images: the plan, the steps, the cache.
 
+mod capture;
 mod check;
 mod contexts;
 mod copy_step;
+mod emulation;
 mod executor;
+mod finish;
+mod image;
 mod inputs;
 mod mask;
 mod plan;
+mod platform;
 mod remote_step;
 mod request;
 mod run_mounts;
@@ -20,8 +25,9 @@ mod transfer;
 mod turn;
 
 pub use check::CheckReport;
+pub use platform::parse_platform;
 pub use request::{
-    Allowed, BuildRequest, BuildResult, Builder, Context, DockerfileSource, NamedContext, Pull, Secret,
-    StepNetwork, StepReport,
+    Allowed, BuildRequest, BuildResult, Builder, Context, DockerfileSource, Image, NamedContext, Pull,
+    Secret, StepNetwork, StepReport,
 };
 pub use transfer::{CachePlace, CacheTarget};

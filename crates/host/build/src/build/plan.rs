@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use wharf_base::closest;
 use wharf_image::Platform;
 
-use super::{contexts::named, request::NamedContext, state::State};
+use super::{contexts::named, platform::parse_platform, request::NamedContext, state::State};
 use crate::{
     dockerfile::{Dockerfile, Expander, Instruction, Kind, parse_mount},
     error::{Error, Place, Result},
@@ -31,6 +31,8 @@ pub(crate) struct Plan {
 pub(crate) struct PlannedStage {
     pub(crate) number: usize,
     pub(crate) base: Base,
+    /// What it is built for.
+    pub(crate) platform: Platform,
     pub(crate) place: Place,
     /// Its instructions, those its base left for it first.
     pub(crate) instructions: Vec<Instruction>,
@@ -60,20 +62,32 @@ pub(crate) struct Wishes<'a> {
     pub(crate) target: Option<&'a str>,
     pub(crate) args: &'a BTreeMap<String, String>,
     pub(crate) contexts: &'a BTreeMap<String, NamedContext>,
-    /// Finds an image and gives the state of a stage on it.
-    pub(crate) image: &'a dyn Fn(&str) -> Result<State>,
+    /// What the image is for.
+    pub(crate) platform: &'a Platform,
+    /// Whether the steps say for which platform they are.
+    pub(crate) several: bool,
+    /// How many steps other plans of the build have.
+    pub(crate) before: usize,
+    /// Finds an image for a platform and gives the state of a stage on it.
+    pub(crate) image: &'a dyn Fn(&str, &Platform) -> Result<State>,
 }
 
 pub(crate) fn plan(file: &Dockerfile, wishes: &Wishes<'_>) -> Result<Plan> {
-    let mut planner = Planner { file, wishes, globals: platform_args(), used_args: BTreeSet::new() };
+    let mut planner =
+        Planner { file, wishes, globals: platform_args(wishes.platform), used_args: BTreeSet::new() };
     planner.read_globals()?;
     let target = planner.target()?;
     let drafts = planner.drafts(target)?;
-    let mut plan =
-        Plan { stages: Vec::new(), target, globals: planner.globals, used_args: planner.used_args, steps: 0 };
-    let several = file.stages.len() > 1;
+    let mut plan = Plan {
+        stages: Vec::new(),
+        target,
+        globals: planner.globals,
+        used_args: planner.used_args,
+        steps: wishes.before,
+    };
+    let prefix = if wishes.several { format!("{} ", wishes.platform) } else { String::new() };
     for (number, draft) in drafts {
-        plan.number_steps(file, number, draft, several);
+        plan.number_steps(file, number, draft, &prefix);
     }
     Ok(plan)
 }
@@ -81,6 +95,7 @@ pub(crate) fn plan(file: &Dockerfile, wishes: &Wishes<'_>) -> Result<Plan> {
 /// A stage before its steps are numbered.
 struct Draft {
     base: Base,
+    platform: Platform,
     shown: String,
     instructions: Vec<Instruction>,
 }
@@ -92,15 +107,14 @@ struct Planner<'a> {
     used_args: BTreeSet<String>,
 }
 
-fn platform_args() -> BTreeMap<String, String> {
-    let host = Platform::host();
-    let variant = host.variant.clone().unwrap_or_default();
+/// `BUILDPLATFORM` and its parts are this machine's, `TARGETPLATFORM` and its parts the image's.
+pub(crate) fn platform_args(target: &Platform) -> BTreeMap<String, String> {
     let mut args = BTreeMap::new();
-    for side in ["BUILD", "TARGET"] {
-        args.insert(format!("{side}PLATFORM"), host.to_string());
-        args.insert(format!("{side}OS"), host.os.clone());
-        args.insert(format!("{side}ARCH"), host.architecture.clone());
-        args.insert(format!("{side}VARIANT"), variant.clone());
+    for (side, platform) in [("BUILD", &Platform::host()), ("TARGET", target)] {
+        args.insert(format!("{side}PLATFORM"), platform.to_string());
+        args.insert(format!("{side}OS"), platform.os.clone());
+        args.insert(format!("{side}ARCH"), platform.architecture.clone());
+        args.insert(format!("{side}VARIANT"), platform.variant.clone().unwrap_or_default());
     }
     args
 }
@@ -162,7 +176,8 @@ impl Planner<'_> {
                 wanted.push(base);
             }
             for instruction in &draft.instructions {
-                wanted.extend(self.sources_of(instruction, number).map_err(|e| e.at(instruction.place))?);
+                let sources = self.sources_of(instruction, number, &draft.platform);
+                wanted.extend(sources.map_err(|error| error.at(instruction.place))?);
             }
             drafts.insert(number, draft);
         }
@@ -182,31 +197,33 @@ impl Planner<'_> {
                 format!("give the argument in '{}' a value, with a default or --build-arg", stage.from.base);
             return Err(at(Error::invalid("FROM has no image once its arguments are put in").hint(hint)));
         }
-        if let Some(platform) = &stage.from.platform {
-            check_platform(&expand(platform)?).map_err(at)?;
-        }
+        let platform = match &stage.from.platform {
+            Some(platform) => parse_platform(&expand(platform)?).map_err(at)?,
+            None => self.wishes.platform.clone(),
+        };
         let replaced = stage.from.name.as_deref().and_then(|name| named(self.wishes.contexts, name));
         if let Some(context) = replaced {
             let base = Base::Context(context.to_owned());
-            return Ok(Draft { base, shown: format!("context {context}"), instructions: Vec::new() });
+            let shown = format!("context {context}");
+            return Ok(Draft { base, platform, shown, instructions: Vec::new() });
         }
         let mut triggers = Vec::new();
         let (base, shown) = if let Some(context) = named(self.wishes.contexts, &name) {
             (Base::Context(context.to_owned()), format!("context {context}"))
         } else if name == "scratch" {
-            (Base::Start(Box::new(State::scratch())), name)
+            (Base::Start(Box::new(State::scratch(&platform))), name)
         } else if let Some(base) = self.file.stage(&name, number).filter(|_| name.parse::<usize>().is_err()) {
             triggers = self.triggers_of_stage(base);
             (Base::Stage(base), name)
         } else {
-            let mut state = (self.wishes.image)(&name).map_err(at)?;
+            let mut state = (self.wishes.image)(&name, &platform).map_err(at)?;
             triggers.append(&mut state.config.on_build);
             (Base::Start(Box::new(state)), name)
         };
         let mut instructions = Dockerfile::parse_triggers(&triggers).map_err(at)?;
         instructions.iter_mut().for_each(|trigger| trigger.place = stage.place);
         instructions.extend(stage.instructions.iter().cloned());
-        Ok(Draft { base, shown, instructions })
+        Ok(Draft { base, platform, shown, instructions })
     }
 
     fn triggers_of_stage(&self, number: usize) -> Vec<String> {
@@ -219,7 +236,12 @@ impl Planner<'_> {
     }
 
     /// Stages an instruction takes files from.
-    fn sources_of(&self, instruction: &Instruction, number: usize) -> Result<Vec<usize>> {
+    fn sources_of(
+        &self,
+        instruction: &Instruction,
+        number: usize,
+        platform: &Platform,
+    ) -> Result<Vec<usize>> {
         let mut names = Vec::new();
         match &instruction.kind {
             Kind::Copy(copy) => names.extend(copy.from.clone()),
@@ -245,15 +267,15 @@ impl Planner<'_> {
             match self.file.stage(&name, number) {
                 Some(stage) => stages.push(stage),
                 None if name == "scratch" => {}
-                None => self.check_image(&name, number)?,
+                None => self.check_image(&name, number, platform)?,
             }
         }
         Ok(stages)
     }
 
     /// Whether an image is there to take files from, asked before anything is run.
-    fn check_image(&self, name: &str, number: usize) -> Result<()> {
-        let Err(mut error) = (self.wishes.image)(name) else { return Ok(()) };
+    fn check_image(&self, name: &str, number: usize, platform: &Platform) -> Result<()> {
+        let Err(mut error) = (self.wishes.image)(name, platform) else { return Ok(()) };
         if let Some(later) = self.file.stage(name, self.file.stages.len()) {
             let line = self.file.stages.get(later).map_or(0, |stage| stage.place.line);
             return Err(Error::invalid(format!("the stage '{name}' begins only at line {line}"))
@@ -265,34 +287,21 @@ impl Planner<'_> {
     }
 }
 
-fn check_platform(text: &str) -> Result<()> {
-    let host = Platform::host();
-    let mut parts = text.split('/');
-    let (os, architecture) = (parts.next().unwrap_or(""), parts.next().unwrap_or(&host.architecture));
-    let architecture = match architecture {
-        "x86_64" | "x86-64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    if os == host.os && architecture == host.architecture {
-        return Ok(());
-    }
-    Err(Error::invalid(format!("the platform '{text}' cannot be built on this machine, which is {host}"))
-        .hint("leave --platform out, or build on a machine of that kind"))
-}
-
 /// Whether an instruction is a step: it can change files.
 fn is_step(kind: &Kind) -> bool {
     matches!(kind, Kind::Run(_) | Kind::Copy(_) | Kind::Workdir(_))
 }
 
 impl Plan {
-    fn number_steps(&mut self, file: &Dockerfile, number: usize, draft: Draft, several: bool) {
+    fn number_steps(&mut self, file: &Dockerfile, number: usize, draft: Draft, of_platform: &str) {
         let total = 1 + draft.instructions.iter().filter(|i| is_step(&i.kind)).count();
         let stage = file.stages.get(number);
         let name =
             stage.and_then(|stage| stage.from.name.clone()).unwrap_or_else(|| format!("stage-{number}"));
-        let prefix = if several { format!("{name} ") } else { String::new() };
+        let prefix = match file.stages.len() {
+            0 | 1 => of_platform.to_owned(),
+            _ => format!("{of_platform}{name} "),
+        };
         let mut nth = 0;
         let mut step = |text: &str| {
             self.steps += 1;
@@ -305,6 +314,7 @@ impl Plan {
         self.stages.push(PlannedStage {
             number,
             base: draft.base,
+            platform: draft.platform,
             place: stage.map(|stage| stage.place).unwrap_or_default(),
             instructions: draft.instructions,
             from_step,

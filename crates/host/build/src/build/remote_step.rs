@@ -8,12 +8,14 @@ use std::{
 use base64::Engine as _;
 
 use super::{
+    capture::git_uri,
     copy_step::{Job, Put},
     executor::Build,
     request::{BuildRequest, Builder, Secret},
     stage::StageRun,
 };
 use crate::{
+    attest::Material,
     cache::KeyMaker,
     copy::Tree,
     error::{Error, IoContext, Result},
@@ -128,6 +130,7 @@ impl StageRun<'_> {
                 if let Some(sum) = sum.filter(|sum| sum.is_empty() || !commit.starts_with(*sum)) {
                     return Err(differs(&url.remote, sum, &commit));
                 }
+                self.build.note_material(Material::of_commit(git_uri(url), &commit));
                 Ok(Fetched::Commit { url: url.clone(), commit })
             }
             Remote::Http(url) => {
@@ -138,6 +141,7 @@ impl StageRun<'_> {
                     return Err(differs(url, &expected.to_string(), &download.digest.to_string()));
                 }
                 let shown = without_password(url);
+                self.build.note_material(Material::of_digest(shown.clone(), &download.digest));
                 let name = download.name.clone().or_else(|| file_name(url));
                 let name = match name {
                     Some(name) => name,
@@ -148,6 +152,23 @@ impl StageRun<'_> {
                     }
                 };
                 Ok(Fetched::File { download, name, shown })
+            }
+        }
+    }
+
+    /// Sources that are known by their checksum alone.
+    pub(super) fn note_by_checksum(&self, job: &Job) {
+        let sum = job.copy.checksum.as_deref().unwrap_or_default();
+        for remote in &job.remotes {
+            match (remote, sum.parse::<wharf_base::Digest>()) {
+                (Remote::Http(url), Ok(digest)) => {
+                    self.build.note_material(Material::of_digest(without_password(url), &digest));
+                }
+                (Remote::Git(url), _) if matches!(sum.len(), 40 | 64) => {
+                    self.build.note_material(Material::of_commit(git_uri(url), sum));
+                }
+                // The beginning of a commit's id is no digest.
+                _ => self.build.capture(|captured| captured.incomplete = true),
             }
         }
     }

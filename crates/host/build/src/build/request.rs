@@ -9,7 +9,7 @@ use std::{
 };
 
 use wharf_base::Digest;
-use wharf_image::{Descriptor, Reference, Store};
+use wharf_image::{Descriptor, Platform, Reference, Store};
 use wharf_runtime::Runtime;
 
 use super::{
@@ -18,6 +18,7 @@ use super::{
     transfer::{CachePlace, CacheTarget},
 };
 use crate::{
+    attest::{Attestations, Bill},
     cache::{FileDigests, Records},
     dockerfile::Network,
     error::Result,
@@ -26,8 +27,8 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Brings an image that is not in the store.
-pub type Pull = Arc<dyn Fn(&Reference) -> Result<(), wharf_base::Hinted> + Send + Sync>;
+/// Brings an image that is not in the store, for a platform.
+pub type Pull = Arc<dyn Fn(&Reference, &Platform) -> Result<(), wharf_base::Hinted> + Send + Sync>;
 
 /// Connects steps to a network.
 pub trait StepNetwork: Send + Sync {
@@ -47,6 +48,7 @@ pub struct Builder {
     pub(crate) files: FileDigests,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) pull: Option<Pull>,
+    pub(crate) bill: Option<Bill>,
     pub(crate) fetch: Option<Fetch>,
     pub(crate) network: Option<Arc<dyn StepNetwork>>,
     pub(crate) downloads: Downloads,
@@ -119,6 +121,10 @@ pub struct BuildRequest {
     pub dockerfile: DockerfileSource,
     /// The build context.
     pub context: Context,
+    /// The platforms to build for; this machine's where there is none.
+    pub platforms: Vec<Platform>,
+    /// What is attested of the image.
+    pub attestations: Attestations,
     /// Values of `ARG`s.
     pub args: BTreeMap<String, String>,
     /// The stage to build, by name or number; the last where absent.
@@ -169,6 +175,8 @@ impl BuildRequest {
         Self {
             dockerfile: DockerfileSource::InContext("Dockerfile".into()),
             context,
+            platforms: Vec::new(),
+            attestations: Attestations::default(),
             args: BTreeMap::new(),
             target: None,
             tags: Vec::new(),
@@ -207,13 +215,28 @@ pub struct StepReport {
     pub elapsed: Duration,
 }
 
+/// The image of one platform.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// The platform it was asked for.
+    pub platform: Platform,
+    /// Its manifest.
+    pub manifest: Descriptor,
+    /// The digest of its configuration.
+    pub id: Digest,
+    /// What is attested of it: in-toto statements with the types of their predicates.
+    pub statements: Vec<(String, Vec<u8>)>,
+}
+
 /// A finished build.
 #[derive(Debug, Clone)]
 pub struct BuildResult {
-    /// The image's id: the digest of its configuration.
+    /// The image's id: the digest of its configuration; of several, that for this machine or the first.
     pub id: Digest,
-    /// Its manifest.
+    /// Its manifest, or an index of several images or of an image and what is attested of it.
     pub manifest: Descriptor,
+    /// The images by platform, as asked for.
+    pub images: Vec<Image>,
     /// Its steps in order.
     pub steps: Vec<StepReport>,
     /// Remarks: odd lines, arguments nobody uses.
@@ -233,6 +256,7 @@ impl Builder {
             workspace,
             runtime,
             pull: None,
+            bill: None,
             fetch: None,
             network: None,
         })
@@ -249,6 +273,12 @@ impl Builder {
     /// Lets builds bring images that are not in the store.
     pub fn with_pull(mut self, pull: Pull) -> Self {
         self.pull = Some(pull);
+        self
+    }
+
+    /// Lets builds attest what packages their images have.
+    pub fn with_bill(mut self, bill: Bill) -> Self {
+        self.bill = Some(bill);
         self
     }
 

@@ -17,6 +17,7 @@ use super::{
     stage::{Source, StageRun},
 };
 use crate::{
+    attest::Named,
     cache::KeyMaker,
     copy::{Changes, Item, Placer},
     dockerfile::{Mount, MountKind, Sharing, parse_mount},
@@ -51,6 +52,7 @@ impl StageRun<'_> {
         let mut all = Vec::new();
         for text in texts {
             let wanted = self.wanted(parse_mount(text, Some(&|value| self.expand(value)))?)?;
+            self.note_mount(&wanted.mount);
             key.text(&format!("{:?}", wanted.mount)).text(&wanted.target);
             if let Some((source, items)) = &wanted.source {
                 self.add_source(source, items, key)?;
@@ -58,6 +60,19 @@ impl StageRun<'_> {
             all.push(wanted);
         }
         Ok(all)
+    }
+
+    /// Secrets and agents are told of by their names.
+    fn note_mount(&self, mount: &Mount) {
+        let named = |default: &str| Named {
+            id: mount.id.clone().unwrap_or_else(|| default.to_owned()),
+            optional: !mount.required,
+        };
+        self.build.capture(|captured| match mount.kind {
+            MountKind::Secret => captured.secrets.insert(named("")),
+            MountKind::Ssh => captured.ssh.insert(named("default")),
+            _ => false,
+        });
     }
 
     /// What files bring to a key.

@@ -12,20 +12,23 @@ use rustix::{
     io::Errno,
 };
 use wharf_base::random_hex;
-use wharf_image::{FREE_SPACE, View};
+use wharf_image::{FREE_SPACE, Platform, View};
 use wharf_runtime::{
     ContainerConfig, Network as PodNetwork, RootFs, Sandbox, SandboxConfig, Seccomp, Share, SignalTo,
     SpecOptions, Stdin, WhenIdle, oci,
 };
 
 use super::{
+    emulation::{Runs, runs},
     mask::Mask,
+    platform::is_same,
     run_mounts::{Ready, bind},
     settings::PROXY_ARGS,
     stage::StageRun,
     stubs::Stubs,
 };
 use crate::{
+    attest::Op,
     dockerfile::{Network, Run},
     error::{Error, ErrorKind, IoContext, Result},
     progress::{Progress, StepId},
@@ -55,12 +58,16 @@ impl StageRun<'_> {
             chosen => chosen,
         };
         let args = self.args_with_values();
+        self.note_run(&program, &args, network, run.insecure);
         let mut key = self.build.key("run-1");
         key.digest(&self.state.key).texts(program.args.iter().map(String::as_str));
         key.texts(self.state.config.env.iter().map(String::as_str)).texts(args.iter().map(String::as_str));
         key.text(&self.state.config.working_dir).text(&self.state.config.user).text(&format!("{network:?}"));
         if run.insecure {
             key.text("insecure");
+        }
+        if !is_same(&self.state.platform, &Platform::host()) {
+            key.text("platform").text(&self.state.platform.to_string());
         }
         for (name, address) in &self.build.request.hosts {
             key.text(name).text(address);
@@ -80,12 +87,19 @@ impl StageRun<'_> {
             self.state.take(&record, created_by);
             return Ok(true);
         }
+        let interpreter = match runs(&self.state.platform)? {
+            Runs::Anywhere => None,
+            Runs::With(path) => Some(path),
+        };
         let _slot = self.build.slot();
         self.build.check()?;
         let temp = self.build.builder.workspace.temp()?;
         let mut ready = self.ready_mounts(&wanted, &temp)?;
         let env = self.environment(&args, &ready);
         self.add_files(&program, network, &temp, &mut ready)?;
+        if let Some(path) = &interpreter {
+            ready.mounts.push(bind(&path.to_string_lossy(), path, true)?);
+        }
         let lower = self.folders_of(&self.state)?;
         let stubs = Stubs::before(&View::overlay(&lower)?, &ready.mounts)?;
         let mounts = std::mem::take(&mut ready.mounts);
@@ -107,6 +121,23 @@ impl StageRun<'_> {
         let layer = self.commit(scratch)?;
         self.keep(&[key], layer.as_ref(), key, created_by)?;
         Ok(false)
+    }
+
+    fn note_run(&self, program: &Program, args: &[String], network: Network, insecure: bool) {
+        self.build.note_network(network);
+        let env = [self.state.config.env.clone(), args.to_vec()].concat();
+        self.doing.borrow_mut().op = Some(Op::Exec {
+            args: program.args.clone(),
+            env,
+            cwd: self.state.config.working_dir.clone(),
+            user: self.state.config.user.clone(),
+            network: match network {
+                Network::Default => "UNSET",
+                Network::None => "NONE",
+                Network::Host => "HOST",
+            },
+            insecure,
+        });
     }
 
     /// What only the caller of the build can allow.

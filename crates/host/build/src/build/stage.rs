@@ -1,22 +1,28 @@
 //! One stage on its way through its instructions.
 
-use std::path::{Path, PathBuf};
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+};
 
 use wharf_base::Digest;
-use wharf_image::{Compression, Layer, Scratch, View};
+use wharf_image::{Compression, Layer, Platform, Scratch, View};
 
 use super::{
     contexts::Prepared,
     executor::Build,
+    image::image_state,
     plan::{Base, PlannedStage, Step, one_line},
     state::State,
 };
 use crate::{
+    attest::{Op, Traced},
     cache::Record,
     copy::{Changes, Placer, Tree},
     dockerfile::{Instruction, Kind},
-    error::{Error, Result},
+    error::{Error, Place, Result},
     ignore::clean,
+    progress::StepId,
 };
 
 /// A stage being built.
@@ -26,6 +32,15 @@ pub(crate) struct StageRun<'a> {
     pub(crate) state: State,
     /// Whether the stage itself has a `CMD`.
     pub(crate) has_cmd: bool,
+    /// What the step under way did and which steps it took files from, for the provenance.
+    pub(crate) doing: RefCell<Doing>,
+}
+
+/// Notes on a step under way.
+#[derive(Default)]
+pub(crate) struct Doing {
+    pub(crate) op: Option<Op>,
+    inputs: Vec<StepId>,
 }
 
 /// Where files come from.
@@ -37,24 +52,62 @@ pub(crate) struct Source {
 
 impl<'a> StageRun<'a> {
     pub(crate) fn start(build: &'a Build<'a>, planned: &'a PlannedStage) -> Result<Self> {
+        let mut doing = Doing::default();
         let state = match &planned.base {
-            Base::Stage(number) => build.wait_for(*number)?.child(),
+            Base::Stage(number) => {
+                let state = build.wait_for(*number)?;
+                doing = Doing { op: Some(Op::Same), inputs: state.last_step.into_iter().collect() };
+                state.child()
+            }
             Base::Start(state) => (**state).clone(),
-            Base::Context(name) => build.context_state(name).map_err(|error| error.at(planned.place))?,
+            Base::Context(name) => {
+                build.context_state(name, &planned.platform).map_err(|error| error.at(planned.place))?
+            }
         };
+        if !matches!(planned.base, Base::Stage(_)) {
+            build.note_image(state.image.as_ref(), &state.platform);
+            doing.op = state.image.as_ref().map(|image| Op::Source(image.identifier()));
+        }
         build.report(&planned.from_step, || Ok(true))?;
-        Ok(Self { build, number: planned.number, state, has_cmd: false })
+        let doing = RefCell::new(doing);
+        let mut stage = Self { build, number: planned.number, state, has_cmd: false, doing };
+        stage.trace(planned.from_step.id, planned.place, None);
+        Ok(stage)
+    }
+
+    /// Notes what a step was.
+    fn trace(&mut self, step: StepId, place: Place, before: Option<StepId>) {
+        let Doing { op, inputs } = self.doing.take();
+        // An empty start is no step.
+        let Some(op) = op else { return };
+        self.state.last_step = Some(step);
+        let traced = Traced {
+            op,
+            inputs: before.into_iter().chain(inputs).collect(),
+            place,
+            platform: self.state.platform.to_string(),
+            layers: self.state.layers.iter().map(|layer| layer.descriptor.clone()).collect(),
+        };
+        self.build.capture(|captured| drop(captured.steps.insert(step, traced)));
+    }
+
+    /// The platform of images a step takes files from.
+    pub(crate) fn platform(&self) -> &Platform {
+        &self.state.platform
     }
 
     pub(crate) fn apply(&mut self, instruction: &Instruction, step: Option<&Step>) -> Result<()> {
         let Some(step) = step else { return self.set(&instruction.kind) };
         let build = self.build;
+        let before = self.state.last_step;
         build.report(step, || match &instruction.kind {
             Kind::Run(run) => self.run(run, step.id),
             Kind::Copy(copy) => self.copy(copy, &one_line(&instruction.text)),
             Kind::Workdir(path) => self.workdir(path),
             _ => Err(Error::host("a setting was taken for a step")),
-        })
+        })?;
+        self.trace(step.id, instruction.place, before);
+        Ok(())
     }
 
     /// Whether the caller wants this stage's steps run.
@@ -113,21 +166,29 @@ impl<'a> StageRun<'a> {
     /// The tree a stage, an image or the context is.
     pub(crate) fn source(&self, from: Option<&str>) -> Result<Source> {
         let Some(from) = from else {
-            let tree =
-                self.build.context.clone().ok_or_else(|| Error::invalid("there is no build context"))?;
+            self.build.note_local("context");
+            let tree = self.build.context.clone();
             return Ok(Source { tree, key: None });
         };
-        let (state, name) = match (self.build.context_of(from)?, self.build.file.stage(from, self.number)) {
-            (Some(Prepared::Files(tree)), _) => return Ok(Source { tree, key: None }),
-            (Some(Prepared::Image(state)), _) => (*state, format!("the context '{from}'")),
-            (None, Some(number)) => ((*self.build.wait_for(number)?).clone(), format!("the stage '{from}'")),
-            (None, None) if from == "scratch" => (State::scratch(), "the empty image".into()),
-            (None, None) => {
-                let state =
-                    super::executor::image_state(self.build.builder, from, false, self.build.listener)?;
-                (state, format!("the image '{from}'"))
-            }
-        };
+        let (state, name) =
+            match (self.build.context_of(from, self.platform())?, self.build.file.stage(from, self.number)) {
+                (Some(Prepared::Files(tree)), _) => return Ok(Source { tree, key: None }),
+                (Some(Prepared::Image(state)), _) => (*state, format!("the context '{from}'")),
+                (None, Some(number)) => {
+                    let state = (*self.build.wait_for(number)?).clone();
+                    self.doing.borrow_mut().inputs.extend(state.last_step);
+                    (state, format!("the stage '{from}'"))
+                }
+                (None, None) if from == "scratch" => {
+                    (State::scratch(self.platform()), "the empty image".into())
+                }
+                (None, None) => {
+                    let build = self.build;
+                    let state = image_state(build.builder, from, self.platform(), false, build.listener)?;
+                    build.note_image(state.image.as_ref(), &state.platform);
+                    (state, format!("the image '{from}'"))
+                }
+            };
         let tree = Tree::layers(&self.folders_of(&state)?, name)?;
         Ok(Source { tree, key: Some(state.key) })
     }
@@ -148,6 +209,7 @@ impl<'a> StageRun<'a> {
         }
         let path = self.absolute(&path);
         self.state.config.working_dir = path.clone();
+        self.doing.borrow_mut().op = Some(Op::Folder(path.clone()));
         let created_by = format!("WORKDIR {path}");
         let mut key = self.build.key("workdir-2");
         key.digest(&self.state.key).text(&path).text(&self.state.config.user);

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use wharf_base::Digest;
-use wharf_image::{ContainerConfig, History, ImageConfig, Layer, ResolvedImage, Store, View};
+use wharf_image::{ContainerConfig, History, ImageConfig, Layer, Platform, ResolvedImage, Store, View};
+
+use super::{capture::ImageSource, platform::platform_of};
 
 use crate::{
     cache::{KeyMaker, Record},
@@ -23,12 +25,18 @@ pub(crate) struct State {
     /// When the newest layer was made.
     pub(crate) created: Option<String>,
     pub(crate) author: Option<String>,
+    /// What its programs are for.
+    pub(crate) platform: Platform,
+    /// The image it stands on.
+    pub(crate) image: Option<ImageSource>,
+    /// The step that made it.
+    pub(crate) last_step: Option<crate::progress::StepId>,
     /// Build arguments declared so far, with what they have as value.
     pub(crate) args: Vec<(String, Option<String>)>,
 }
 
 impl State {
-    pub(crate) fn scratch() -> Self {
+    pub(crate) fn scratch(platform: &Platform) -> Self {
         let config = ContainerConfig {
             env: vec![DEFAULT_PATH.into()],
             working_dir: "/".into(),
@@ -41,12 +49,16 @@ impl State {
             history: Vec::new(),
             created: None,
             author: None,
+            platform: platform.clone(),
+            image: None,
+            last_step: None,
             args: Vec::new(),
         }
     }
 
-    /// The start of a stage on an image.
-    pub(crate) fn of(layers: Vec<Layer>, image: ImageConfig) -> Self {
+    /// The start of a stage on an image, found for `wanted`.
+    pub(crate) fn of(layers: Vec<Layer>, image: ImageConfig, wanted: &Platform, source: ImageSource) -> Self {
+        let platform = platform_of(&image, wanted);
         let mut key = KeyMaker::new("image-1");
         key.number(layers.len() as u64);
         for layer in &layers {
@@ -59,6 +71,9 @@ impl State {
             history: image.history,
             created: image.created,
             author: image.author,
+            platform,
+            image: Some(source),
+            last_step: None,
             args: Vec::new(),
         };
         state.complete();

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use wharf_base::{Digest, random_hex};
 use wharf_image::{Descriptor, ImageConfig, Index, Layer, Manifest, Reference, Store, media_type};
 
-use super::executor::Build;
+use super::executor::{Build, Shared};
 use crate::{
     cache::Record,
     error::{Error, IoContext, Result},
@@ -129,7 +129,9 @@ impl Build<'_> {
     pub(crate) fn imported(&self, key: &Digest) -> Option<Record> {
         self.imports.iter().find_map(|imported| imported.take(key, self))
     }
+}
 
+impl Shared<'_> {
     /// Writes the results of the build.
     pub(super) fn export_cache(&self, target: &CacheTarget, image: &[Digest]) -> Result<()> {
         match &target.place {

@@ -55,13 +55,24 @@ impl Store {
                 target = chosen.ok_or(Error::NoBlob(digest))?;
             }
         }
-        let (digest, manifest) = self.manifest(&target)?;
-        self.plan_manifest(&digest, plan)?;
-        plan.docker.push(DockerEntry {
-            config: place(&manifest.config.digest),
-            repo_tags: image.names.iter().filter(|n| n.tag().is_some()).map(|n| n.familiar()).collect(),
-            layers: manifest.layers.iter().map(|layer| place(&layer.digest)).collect(),
-        });
+        match self.manifest(&target) {
+            Ok((digest, manifest)) => {
+                self.plan_manifest(&digest, plan)?;
+                plan.docker.push(DockerEntry {
+                    config: place(&manifest.config.digest),
+                    repo_tags: image
+                        .names
+                        .iter()
+                        .filter(|n| n.tag().is_some())
+                        .map(|n| n.familiar())
+                        .collect(),
+                    layers: manifest.layers.iter().map(|layer| place(&layer.digest)).collect(),
+                });
+            }
+            // An index of other platforms is in the layout alone: docker's form knows one image by a name.
+            Err(Error::Platform { .. }) => {}
+            Err(error) => return Err(error),
+        }
         let mut entry = Descriptor::new(&target.media_type, target.digest, target.size);
         if image.names.is_empty() {
             plan.index.manifests.push(entry.clone());

@@ -10,9 +10,9 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use wharf_base::Hinted;
-use wharf_build::{BuildResult, Builder, CachePlace, CacheTarget};
+use wharf_build::{BuildResult, Builder, CachePlace, CacheTarget, Image};
 use wharf_engineapi::client::{Client, DockerConfig, Silent};
-use wharf_image::{Archived, Reference, Store, UnpackOptions, unpack_into};
+use wharf_image::{Archived, Platform, Reference, Store, UnpackOptions, unpack_into};
 
 use super::{Args, options::Output, reference};
 use crate::commands::image::hinted;
@@ -28,17 +28,26 @@ pub(super) fn all(
     let mut tells_id = true;
     for output in outputs {
         match output {
-            Output::Image { names, push: true } => push(args, builder.images(), names)?,
+            Output::Image { names, push: true, .. } => push(args, builder.images(), names)?,
             Output::Image { .. } => {}
-            Output::Local(folder) => builder.export_folder(&result.manifest, folder)?,
+            Output::Local(folder) => match result.images.as_slice() {
+                [image] => builder.export_folder(&image.manifest, folder)?,
+                images => images.iter().try_for_each(|image| {
+                    builder.export_folder(&image.manifest, &folder.join(folder_of(&image.platform)))
+                })?,
+            },
             Output::Tar(dest) => {
                 write(dest.as_deref(), |out| {
-                    builder.export_tar(&result.manifest, out, epoch)?;
+                    let several = result.images.len() > 1;
+                    let folder = |image: &Image| several.then(|| folder_of(&image.platform));
+                    let images: Vec<_> =
+                        result.images.iter().map(|image| (folder(image), &image.manifest)).collect();
+                    builder.export_tar(&images, out, epoch)?;
                     Ok(())
                 })?;
                 tells_id &= dest.is_some();
             }
-            Output::Archive { names, dest, folder } => {
+            Output::Archive { names, dest, folder, .. } => {
                 archive(args, builder.images(), names, result, dest.as_deref(), *folder)?;
                 tells_id &= dest.is_some();
             }
@@ -55,6 +64,11 @@ pub(super) fn all(
         println!("{}", result.id);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where the files of one platform go when there are several: `linux_arm64`.
+fn folder_of(platform: &Platform) -> String {
+    platform.to_string().replace('/', "_")
 }
 
 /// In the words of docker's `--metadata-file`, and the steps besides.

@@ -7,7 +7,7 @@ use wharf_base::Hinted;
 use wharf_build::{Allowed, CachePlace, CacheTarget, NamedContext, Secret};
 
 /// The fields of `key=value,key=value`, quoted where a value has commas.
-fn fields(text: &str) -> Vec<(String, String)> {
+pub(super) fn fields(text: &str) -> Vec<(String, String)> {
     let mut parts = vec![String::new()];
     let mut quoted = false;
     for c in text.chars() {
@@ -28,7 +28,7 @@ fn fields(text: &str) -> Vec<(String, String)> {
     parts.into_iter().map(pair).collect()
 }
 
-fn wrong(flag: &str, text: &str, what: &str, hint: &str) -> anyhow::Error {
+pub(super) fn wrong(flag: &str, text: &str, what: &str, hint: &str) -> anyhow::Error {
     Hinted::new(format!("{flag} {text} {what}"), hint).into()
 }
 
@@ -36,13 +36,28 @@ fn wrong(flag: &str, text: &str, what: &str, hint: &str) -> anyhow::Error {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Output {
     /// The image store, under these names besides the tags; to the registry too.
-    Image { names: Vec<String>, push: bool },
+    Image { names: Vec<String>, push: bool, as_image: bool },
     /// An archive that docker and every OCI tool read; standard output where no file is named.
-    Archive { names: Vec<String>, dest: Option<PathBuf>, folder: bool },
+    Archive { names: Vec<String>, dest: Option<PathBuf>, folder: bool, as_image: bool },
     /// Files in a folder.
     Local(PathBuf),
     /// Files in a tar stream; standard output where no file is named.
     Tar(Option<PathBuf>),
+}
+
+impl Output {
+    /// The names it gives the image besides the tags.
+    pub(super) fn names(&self) -> &[String] {
+        match self {
+            Self::Image { names, .. } | Self::Archive { names, .. } => names,
+            Self::Local(_) | Self::Tar(_) => &[],
+        }
+    }
+
+    /// `oci-artifact=false`: attestations lie under an image configuration.
+    pub(super) fn wants_image_config(&self) -> bool {
+        matches!(self, Self::Image { as_image: true, .. } | Self::Archive { as_image: true, .. })
+    }
 }
 
 impl std::str::FromStr for Output {
@@ -58,7 +73,7 @@ impl std::str::FromStr for Output {
             return Ok(Self::Local(PathBuf::from(text)));
         }
         let (mut kind, mut dest, mut names) = (String::new(), None, Vec::new());
-        let (mut push, mut tar, mut to_stdout) = (false, true, false);
+        let (mut push, mut tar, mut to_stdout, mut as_image) = (false, true, false, false);
         for (key, value) in fields(text) {
             match key.as_str() {
                 "type" => kind = value,
@@ -68,6 +83,7 @@ impl std::str::FromStr for Output {
                 }
                 "name" => names.extend(value.split(',').filter(|name| !name.is_empty()).map(str::to_owned)),
                 "push" => push = value != "false",
+                "oci-artifact" => as_image = value == "false",
                 "tar" => tar = value != "false",
                 // Times are clamped to SOURCE_DATE_EPOCH wherever it is given; layers are gzip.
                 "rewrite-timestamp" => {}
@@ -84,11 +100,13 @@ impl std::str::FromStr for Output {
             }
         }
         Ok(match kind.as_str() {
-            "image" => Self::Image { names, push },
-            "registry" => Self::Image { names, push: true },
+            "image" => Self::Image { names, push, as_image },
+            "registry" => Self::Image { names, push: true, as_image },
             // As docker has it: without a file, the store is meant.
-            "docker" if dest.is_none() && !to_stdout => Self::Image { names, push },
-            "oci" | "docker" if tar || dest.is_some() => Self::Archive { names, dest, folder: !tar },
+            "docker" if dest.is_none() && !to_stdout => Self::Image { names, push, as_image },
+            "oci" | "docker" if tar || dest.is_some() => {
+                Self::Archive { names, dest, folder: !tar, as_image }
+            }
             "local" => Self::Local(dest.ok_or_else(|| wrong("--output", text, "has no dest", HINT))?),
             "tar" => Self::Tar(dest),
             other => {
@@ -297,11 +315,14 @@ mod tests {
         assert_eq!(read("type=local,dest=o"), Some(Output::Local("o".into())));
         assert_eq!(read("type=tar,dest=-"), Some(Output::Tar(None)));
         let names = vec!["a".to_owned(), "b".to_owned()];
-        assert_eq!(read("type=image,\"name=a,b\",push=true"), Some(Output::Image { names, push: true }));
-        let oci = Output::Archive { names: vec![], dest: Some("d".into()), folder: true };
-        assert_eq!(read("type=oci,dest=d,tar=false"), Some(oci));
-        assert_eq!(read("type=docker"), Some(Output::Image { names: vec![], push: false }));
-        let piped = Output::Archive { names: vec![], dest: None, folder: false };
+        assert_eq!(
+            read("type=image,\"name=a,b\",push=true"),
+            Some(Output::Image { names, push: true, as_image: false })
+        );
+        let oci = Output::Archive { names: vec![], dest: Some("d".into()), folder: true, as_image: true };
+        assert_eq!(read("type=oci,dest=d,tar=false,oci-artifact=false"), Some(oci));
+        assert_eq!(read("type=docker"), Some(Output::Image { names: vec![], push: false, as_image: false }));
+        let piped = Output::Archive { names: vec![], dest: None, folder: false, as_image: false };
         assert_eq!(read("type=docker,dest=-"), Some(piped));
         for bad in [
             "type=image,store=false",
