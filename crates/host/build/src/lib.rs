@@ -9,6 +9,7 @@
 mod attest;
 mod build;
 mod cache;
+mod cdi;
 mod copy;
 pub mod dockerfile;
 mod error;
@@ -21,9 +22,10 @@ mod workspace;
 
 pub use attest::{Attestations, Bill, BillRequest, Provenance, Slsa};
 pub use build::{
-    Allowed, BuildRequest, BuildResult, Builder, CachePlace, CacheTarget, CheckReport, Context,
-    DockerfileSource, Image, NamedContext, Pull, Secret, StepNetwork, StepReport, parse_platform,
+    Allowed, AllowedDevices, BuildRequest, BuildResult, Builder, CachePlace, CacheTarget, CheckReport,
+    Context, DockerfileSource, Image, NamedContext, Pull, Secret, StepNetwork, StepReport, parse_platform,
 };
+pub use cdi::SPEC_DIRS;
 pub use error::{Error, ErrorKind, Place, Result};
 pub use ignore::Ignore;
 pub use pack::{PackReport, PackRequest, pack};

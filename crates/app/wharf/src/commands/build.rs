@@ -80,7 +80,7 @@ pub(crate) struct Args {
     /// Give RUN --mount=type=ssh an agent: default, or ID=SOCKET
     #[arg(long, value_name = "SSH")]
     ssh: Vec<String>,
-    /// Allow steps what could harm this machine: security.insecure, network.host
+    /// Allow steps what could harm this machine: security.insecure, network.host, device, device=NAME
     #[arg(long, value_name = "RIGHT")]
     allow: Vec<String>,
     /// A name steps know the address of: NAME:ADDRESS

@@ -219,7 +219,7 @@ fn standard_input_checks_and_secrets(front: &Front<'_>) {
         (&["--sbom", "generator=x", "c"], "names a generator"),
         (&["--secret", "id=NONE", "c"], "the environment has no variable of that name"),
         (&["--ssh", "x=/no/such", "c"], "names '/no/such'"),
-        (&["--allow", "all", "c"], "use security.insecure or network.host"),
+        (&["--allow", "all", "c"], "use security.insecure, network.host or device"),
         (&["--cache-from", "type=gha", "c"], "no cache this builder reads"),
         (&["-o", "type=what", "c"], "which is not known"),
         (&["-f", "-", "-"], "cannot both come from standard input"),

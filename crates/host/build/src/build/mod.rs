@@ -4,6 +4,7 @@ mod capture;
 mod check;
 mod contexts;
 mod copy_step;
+mod devices;
 mod emulation;
 mod executor;
 mod finish;
@@ -27,7 +28,7 @@ mod turn;
 pub use check::CheckReport;
 pub use platform::parse_platform;
 pub use request::{
-    Allowed, BuildRequest, BuildResult, Builder, Context, DockerfileSource, Image, NamedContext, Pull,
-    Secret, StepNetwork, StepReport,
+    Allowed, AllowedDevices, BuildRequest, BuildResult, Builder, Context, DockerfileSource, Image,
+    NamedContext, Pull, Secret, StepNetwork, StepReport,
 };
 pub use transfer::{CachePlace, CacheTarget};

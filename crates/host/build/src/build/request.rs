@@ -20,6 +20,7 @@ use super::{
 use crate::{
     attest::{Attestations, Bill},
     cache::{FileDigests, Records},
+    cdi::SPEC_DIRS,
     dockerfile::Network,
     error::Result,
     progress::{Cancel, Progress, StepId},
@@ -49,6 +50,7 @@ pub struct Builder {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) pull: Option<Pull>,
     pub(crate) bill: Option<Bill>,
+    pub(crate) device_dirs: Vec<PathBuf>,
     pub(crate) fetch: Option<Fetch>,
     pub(crate) network: Option<Arc<dyn StepNetwork>>,
     pub(crate) downloads: Downloads,
@@ -107,12 +109,23 @@ pub enum NamedContext {
 }
 
 /// What steps may do that could harm the machine; only the caller of the build can allow it, never the Dockerfile.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Allowed {
     /// `RUN --security=insecure`.
     pub insecure: bool,
     /// `RUN --network=host`.
     pub host_network: bool,
+    /// `RUN --device`.
+    pub devices: AllowedDevices,
+}
+
+/// Which devices steps may use besides those their CDI files allow to every build.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AllowedDevices {
+    /// All that are registered.
+    pub all: bool,
+    /// These, by what `RUN --device` calls them; with the device that is meant where that is another.
+    pub names: BTreeMap<String, Option<String>>,
 }
 
 /// A build.
@@ -257,6 +270,7 @@ impl Builder {
             runtime,
             pull: None,
             bill: None,
+            device_dirs: SPEC_DIRS.map(PathBuf::from).to_vec(),
             fetch: None,
             network: None,
         })
@@ -273,6 +287,12 @@ impl Builder {
     /// Lets builds bring images that are not in the store.
     pub fn with_pull(mut self, pull: Pull) -> Self {
         self.pull = Some(pull);
+        self
+    }
+
+    /// Finds devices registered in these folders; in [`SPEC_DIRS`] otherwise.
+    pub fn with_devices(mut self, folders: Vec<PathBuf>) -> Self {
+        self.device_dirs = folders;
         self
     }
 

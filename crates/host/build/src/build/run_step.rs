@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     attest::Op,
+    cdi::{Granted, Registry, Request},
     dockerfile::{Network, Run},
     error::{Error, ErrorKind, IoContext, Result},
     progress::{Progress, StepId},
@@ -66,6 +67,16 @@ impl StageRun<'_> {
         if run.insecure {
             key.text("insecure");
         }
+        let devices = run.devices.iter().map(|text| Request::parse(text)).collect::<Result<Vec<_>>>()?;
+        let registry = match devices.is_empty() {
+            true => Registry::default(),
+            false => Registry::read(&self.build.builder.device_dirs),
+        };
+        // Also where the result is known: what a build may do does not depend on its cache.
+        let devices = self.devices(&registry, &devices)?;
+        if !run.devices.is_empty() {
+            key.text("devices").texts(devices.iter().map(String::as_str));
+        }
         if !is_same(&self.state.platform, &Platform::host()) {
             key.text("platform").text(&self.state.platform.to_string());
         }
@@ -95,7 +106,10 @@ impl StageRun<'_> {
         self.build.check()?;
         let temp = self.build.builder.workspace.temp()?;
         let mut ready = self.ready_mounts(&wanted, &temp)?;
+        let devices = Granted::of(&registry, &devices)?;
+        ready.env.extend(devices.env.iter().cloned());
         let env = self.environment(&args, &ready);
+        ready.mounts.extend(devices.mounts.iter().cloned());
         self.add_files(&program, network, &temp, &mut ready)?;
         if let Some(path) = &interpreter {
             ready.mounts.push(bind(&path.to_string_lossy(), path, true)?);
@@ -110,6 +124,7 @@ impl StageRun<'_> {
             lower,
             network,
             insecure: run.insecure,
+            devices: &devices,
             mask: &ready.mask,
         };
         ready.mask.over(container.run(&program.args, env, mounts))?;
@@ -142,7 +157,7 @@ impl StageRun<'_> {
 
     /// What only the caller of the build can allow.
     fn check_allowed(&self, run: &Run) -> Result<()> {
-        let (allowed, wanted) = (self.build.request.allowed, self.build.request.network);
+        let (allowed, wanted) = (&self.build.request.allowed, self.build.request.network);
         if run.insecure && !allowed.insecure {
             return Err(Error::invalid("RUN --security=insecure is not allowed in this build")
                 .hint("if you trust this Dockerfile as you trust root, add --allow security.insecure"));
@@ -254,6 +269,7 @@ struct Container<'a> {
     lower: Vec<PathBuf>,
     network: Network,
     insecure: bool,
+    devices: &'a Granted,
     mask: &'a Mask,
 }
 
@@ -357,6 +373,11 @@ impl Container<'_> {
         mounts: Vec<oci::Mount>,
     ) -> Result<ContainerConfig> {
         let settings = &self.stage.state.config;
+        let devices = self.devices;
+        let mut resources = oci::LinuxResources::default();
+        if !devices.rules.is_empty() {
+            resources.set_devices(Some(devices.rules.clone()));
+        }
         let spec = SpecOptions {
             args: args.to_vec(),
             env,
@@ -365,14 +386,20 @@ impl Container<'_> {
             cgroup: format!("wharf/{id}"),
             privileged: self.insecure,
             shm_bytes: self.stage.build.request.shm_bytes,
+            devices: devices.devices.clone(),
+            resources,
             ..SpecOptions::default()
         };
+        let mut spec = spec.build()?;
+        if let Some(hooks) = &devices.hooks {
+            spec.set_hooks(Some(hooks.clone()));
+        }
         Ok(ContainerConfig {
             name: NAME.to_owned(),
-            spec: spec.build()?,
+            spec,
             root: RootFs { lower: self.lower.clone(), volatile: true },
             user: Some(settings.user.clone()),
-            groups: Vec::new(),
+            groups: devices.groups.iter().map(u32::to_string).collect(),
             seccomp: if self.insecure { Seccomp::Unconfined } else { Seccomp::Default },
             stdin: Stdin::Null,
             log: None,

@@ -8,7 +8,10 @@ use super::{
     mount::parse_mount,
     words,
 };
-use crate::error::{Error, Place, Result};
+use crate::{
+    cdi::Request,
+    error::{Error, Place, Result},
+};
 
 /// One instruction and where it stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,6 +89,8 @@ pub struct Run {
     pub command: Command,
     /// `--mount` values, variables not put in.
     pub mounts: Vec<String>,
+    /// `--device` values.
+    pub devices: Vec<String>,
     /// `--network`.
     pub network: Network,
     /// `--security=insecure`: with the rights of root of the machine.
@@ -281,7 +286,7 @@ impl Flags<'_> {
         let name = flag.split('=').next().unwrap_or(flag);
         let known: &[&str] = match self.keyword {
             "FROM" => &["--platform"],
-            "RUN" => &["--mount", "--network", "--security"],
+            "RUN" => &["--mount", "--network", "--security", "--device"],
             "COPY" => &["--from", "--chown", "--chmod", "--link", "--parents", "--exclude"],
             "ADD" => {
                 &["--chown", "--chmod", "--link", "--exclude", "--checksum", "--unpack", "--keep-git-dir"]
@@ -370,6 +375,10 @@ fn run(line: &Line, flags: &mut Flags<'_>) -> Result<Kind> {
         // What can be checked before variables are known.
         parse_mount(mount, None)?;
     }
+    let devices = flags.all("device")?;
+    for device in &devices {
+        Request::parse(device)?;
+    }
     let network = match flags.one("network")?.as_deref() {
         None | Some("default") => Network::Default,
         Some("none") => Network::None,
@@ -391,7 +400,7 @@ fn run(line: &Line, flags: &mut Flags<'_>) -> Result<Kind> {
     if command.args.is_empty() {
         return Err(Error::invalid("RUN requires a command"));
     }
-    Ok(Kind::Run(Run { command, mounts, network, insecure }))
+    Ok(Kind::Run(Run { command, mounts, devices, network, insecure }))
 }
 
 fn copy(line: &Line, flags: &mut Flags<'_>) -> Result<Kind> {

@@ -16,7 +16,13 @@ fn error(text: &str) -> Error {
 
 fn shell(text: &str) -> Kind {
     let command = Command { exec: false, args: vec![text.into()], heredocs: Vec::new() };
-    Kind::Run(Run { command, mounts: Vec::new(), network: Network::Default, insecure: false })
+    Kind::Run(Run {
+        command,
+        mounts: Vec::new(),
+        devices: Vec::new(),
+        network: Network::Default,
+        insecure: false,
+    })
 }
 
 #[test]

@@ -261,3 +261,72 @@ fn builds_that_want_the_same_share_the_work() {
     });
     assert_eq!(fs::read_dir(lab.folder.path().join("build-cache/turns")).unwrap().count(), 0);
 }
+
+const DEVICES: &str = r#"
+cdiVersion: "0.6.0"
+kind: "vendor1.com/device"
+devices:
+  - name: foo
+    containerEdits:
+      env: [FOO=injected]
+      deviceNodes: [{ path: /dev/own-null, hostPath: /dev/null, permissions: rw }]
+      additionalGids: [4711]
+  - name: bar
+    annotations: { org.mobyproject.buildkit.device.autoallow: "true" }
+    containerEdits: { env: [BAR=injected] }
+  - name: net
+    containerEdits: { netDevices: [{ hostInterfaceName: a, name: b }] }
+containerEdits:
+  mounts: [{ hostPath: MOUNTED, containerPath: /of-device, options: [rbind, ro] }]
+"#;
+
+#[test]
+fn devices_are_for_builds_that_may_have_them() {
+    let lab = Lab::new();
+    let mounted = lab.context(&[("file", "of the machine")]);
+    let specs = lab.context(&[("v.yaml", &DEVICES.replace("MOUNTED", mounted.to_str().unwrap()))]);
+    let builder = lab.reopen().with_devices(vec![specs]);
+    let build = |run: &str, allow: &dyn Fn(&mut wharf_build::AllowedDevices)| {
+        let context = lab.context(&[("Dockerfile", &format!("FROM base/busybox\n{run}\n"))]);
+        let mut request = BuildRequest::new(Context::Folder(context));
+        allow(&mut request.allowed.devices);
+        let told = Mutex::new(Vec::new());
+        let built = builder.build(request, |progress| {
+            if let Progress::Output { line, .. } | Progress::Note { text: line } = progress {
+                told.lock().unwrap().push(line);
+            }
+        });
+        (built.map(drop), told.into_inner().unwrap().join("\n"))
+    };
+    let foo = "RUN --device=vendor1.com/device=foo,required [ $FOO = injected ] && echo x > /dev/own-null \
+        && id -G && ls -l /dev/own-null && cat /of-device/file";
+    let (error, _) = build(foo, &|_| {});
+    let error = error.unwrap_err();
+    assert!(error.to_string().contains("device vendor1.com/device=foo, which is not allowed"), "{error}");
+    assert!(error.hint.unwrap().contains("--allow device=vendor1.com/device=foo"));
+    let (built, told) = build(foo, &|devices| devices.all = true);
+    assert!(built.is_ok() && told.contains("4711") && told.contains("of the machine"), "{built:?} {told}");
+    assert!(told.lines().any(|line| line.starts_with('c') && line.contains("1,   3")), "{told}");
+    // The cache has the result, and allows nothing.
+    assert!(build(foo, &|_| {}).0.is_err());
+    let name = |name: &str, other: Option<&str>| (name.to_owned(), other.map(str::to_owned));
+    assert!(build(foo, &|devices| devices.names.extend([name("vendor1.com/device=foo", None)])).0.is_ok());
+    assert!(build(foo, &|devices| devices.names.extend([name("vendor1.com/device=bar", None)])).0.is_err());
+    let alias = name("gpu", Some("vendor1.com/device=foo"));
+    let (built, _) =
+        build("RUN --device=gpu [ $FOO = injected ]", &|devices| devices.names.extend([alias.clone()]));
+    assert!(built.is_ok(), "{built:?}");
+    // Allowed by its own file.
+    assert!(build("RUN --device=vendor1.com/device=bar [ $BAR = injected ]", &|_| {}).0.is_ok());
+    let (built, told) = build("RUN --device=vendor1.com/device=none [ -z \"$FOO\" ]", &|_| {});
+    assert!(built.is_ok() && told.contains("is not registered"), "{built:?} {told}");
+    for (run, expect) in [
+        ("RUN --device=vendor1.com/device=fo,required true", "'vendor1.com/device=fo' is not registered"),
+        ("RUN --device=vendor1.com/device=net true", "netDevices"),
+        ("RUN --device=a,b true", "'b' is not known"),
+        ("RUN --device true", "--device needs a value"),
+    ] {
+        let (error, _) = build(run, &|devices| devices.all = true);
+        assert!(error.as_ref().is_err_and(|error| error.to_string().contains(expect)), "{run}: {error:?}");
+    }
+}

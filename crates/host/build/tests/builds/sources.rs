@@ -319,7 +319,7 @@ fn results_leave_as_folders_and_streams() {
     std::os::unix::fs::symlink(&outside, out.join("d")).unwrap();
     assert!(lab.builder.export_folder(&made.manifest, &out).is_err());
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
-    let tar = |epoch| lab.builder.export_tar(&made.manifest, Vec::new(), epoch).unwrap();
+    let tar = |epoch| lab.builder.export_tar(&[(None, &made.manifest)], Vec::new(), epoch).unwrap();
     assert_eq!(tar(Some(0)), tar(Some(0)));
     let mut entries = wharf_image::TarReader::new(&*Box::leak(tar(Some(0)).into_boxed_slice()));
     let mut told = Vec::new();

@@ -263,16 +263,60 @@ pub(super) fn ssh(text: &str) -> anyhow::Result<(String, PathBuf)> {
 /// `--allow`.
 pub(super) fn allowed(given: &[String]) -> anyhow::Result<Allowed> {
     let mut allowed = Allowed::default();
-    for name in given.iter().flat_map(|names| names.split(',')) {
+    for text in given {
+        if let Some(device) = text.strip_prefix("device=") {
+            allow_device(text, device, &mut allowed)?;
+            continue;
+        }
+        allow(text, &mut allowed)?;
+    }
+    Ok(allowed)
+}
+
+/// `--allow device=NAME[,alias=OTHER]`: steps that ask for OTHER get NAME.
+fn allow_device(text: &str, device: &str, allowed: &mut Allowed) -> anyhow::Result<()> {
+    let (name, alias) = match device.split_once(',') {
+        None => (device, None),
+        Some((name, more)) => match more.strip_prefix("alias=").filter(|alias| !alias.is_empty()) {
+            Some(alias) => (name, Some(alias)),
+            None => {
+                return Err(wrong(
+                    "--allow",
+                    text,
+                    "is not known",
+                    "write device=NAME or device=NAME,alias=OTHER",
+                ));
+            }
+        },
+    };
+    if name.is_empty() {
+        return Err(wrong("--allow", text, "names no device", "write device=NAME, or device for all"));
+    }
+    let names = &mut allowed.devices.names;
+    match alias {
+        Some(alias) => drop(names.insert(alias.to_owned(), Some(name.to_owned()))),
+        None => drop(names.insert(name.to_owned(), None)),
+    }
+    Ok(())
+}
+
+fn allow(names: &str, allowed: &mut Allowed) -> anyhow::Result<()> {
+    for name in names.split(',') {
         match name {
+            "device" => allowed.devices.all = true,
             "security.insecure" => allowed.insecure = true,
             "network.host" => allowed.host_network = true,
             other => {
-                return Err(wrong("--allow", other, "is not known", "use security.insecure or network.host"));
+                return Err(wrong(
+                    "--allow",
+                    other,
+                    "is not known",
+                    "use security.insecure, network.host or device",
+                ));
             }
         }
     }
-    Ok(allowed)
+    Ok(())
 }
 
 /// `--add-host NAME:ADDRESS`; `host-gateway` is not known here.
@@ -358,6 +402,11 @@ mod tests {
         assert_eq!(size("64m").unwrap(), 64 << 20);
         assert!(size("m").is_err() && size("0").is_err() && size("é").is_err());
         assert!(allowed(&["security.insecure,network.host".into()]).unwrap().insecure);
+        assert!(allowed(&["device".into()]).unwrap().devices.all);
+        let some = allowed(&["device=v/c=x".into(), "device=v/c=y,alias=v/c=z".into()]).unwrap().devices;
+        assert!(!some.all && some.names["v/c=x"].is_none());
+        assert_eq!(some.names["v/c=z"].as_deref(), Some("v/c=y"));
+        assert!(allowed(&["device=".into()]).is_err() && allowed(&["device=a,b=c".into()]).is_err());
         assert!(allowed(&["all".into()]).is_err());
     }
 }
