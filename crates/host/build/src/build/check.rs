@@ -1,12 +1,17 @@
 //! `--check`, and the warnings of every build.
 
+use wharf_image::Platform;
+
 use super::{
     contexts::named,
+    executor::platforms,
+    image::other_platform,
     inputs::{prepare_context, read_dockerfile, read_ignore},
+    plan::platform_args,
     request::{BuildRequest, Builder},
 };
 use crate::{
-    dockerfile::{Checks, Dockerfile, Facts, Warning, lint, wanted},
+    dockerfile::{Checks, Dockerfile, Facts, Warning, lint, skip_by_instruction, wanted},
     error::{Place, Result},
     ignore::Ignore,
 };
@@ -57,7 +62,23 @@ pub(super) fn findings(
     if let Some(what) = checks.unknown() {
         found.push(Warning { place: Place { line: 1, end: 1 }, rule: None, what });
     }
-    found.extend(lint(file, &checks, &Facts { base: &names, ignore, contexts: &contexts }));
+    let other_platform = |name: &str, wanted: &Platform| other_platform(&builder.images, name, wanted);
+    for platform in platforms(request) {
+        let arguments = platform_args(&platform);
+        let facts = Facts {
+            base: &names,
+            ignore,
+            contexts: &contexts,
+            arguments: &arguments,
+            other_platform: &other_platform,
+        };
+        for warning in lint(file, &checks, &facts) {
+            if !found.contains(&warning) {
+                found.push(warning);
+            }
+        }
+    }
+    skip_by_instruction(file, &mut found);
     found.sort_by_key(|warning| warning.place.line);
     Ok((checks, found))
 }

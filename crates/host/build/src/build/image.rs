@@ -76,6 +76,15 @@ fn find(
     Ok(images.find(name)?.1)
 }
 
+/// What the image `name` is for, where it is here and is not for `wanted`.
+pub(super) fn other_platform(images: &Store, name: &str, wanted: &Platform) -> Option<Platform> {
+    let (_, target) = images.find(name).ok()?;
+    match here(images, target, wanted) {
+        Ok(Here::Other(other)) => Some(other),
+        _ => None,
+    }
+}
+
 /// What a name's target has for `platform`.
 fn here(images: &Store, target: Descriptor, platform: &Platform) -> Result<Here> {
     let (_, manifest) = match images.manifest_for(&target, platform) {

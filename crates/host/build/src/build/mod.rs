@@ -26,6 +26,8 @@ mod transfer;
 mod turn;
 
 pub use check::CheckReport;
+#[cfg(test)]
+pub(crate) use plan::platform_args;
 pub use platform::parse_platform;
 pub use request::{
     Allowed, AllowedDevices, BuildRequest, BuildResult, Builder, Context, DockerfileSource, Image,

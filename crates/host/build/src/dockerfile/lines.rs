@@ -1,5 +1,7 @@
 //! Physical lines to logical ones: directives, comments, continuations, heredocs.
 
+use std::collections::BTreeMap;
+
 use super::{
     instruction::Heredoc,
     substitute::{Expander, Quotes},
@@ -28,6 +30,15 @@ pub(super) struct Line {
     pub(super) heredocs: Vec<Heredoc>,
 }
 
+/// What the comments right above an instruction say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Above {
+    /// The value of `# check=` for this instruction alone.
+    pub(crate) check: Option<String>,
+    /// The first word of the last comment: the name of what it describes, if it describes something.
+    pub(crate) described: Option<String>,
+}
+
 /// A Dockerfile cut into logical lines.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
@@ -37,6 +48,8 @@ pub(super) struct Lines {
     pub(super) syntax: Option<String>,
     /// The value of `# check=`.
     pub(super) check: Option<String>,
+    /// Comments right above an instruction, by the instruction's first line.
+    pub(super) comments: BTreeMap<usize, Above>,
     /// Lines that are blank in the middle of a continued instruction.
     pub(super) empty_continuations: Vec<Place>,
 }
@@ -101,10 +114,17 @@ impl Cutter<'_> {
     }
 
     fn next_line(&mut self) -> Result<Option<Line>> {
+        let mut above: Option<Above> = None;
         let (start, mut text) = loop {
             let Some(raw) = self.source.get(self.at) else { return Ok(None) };
             self.at += 1;
             let line = trim_newline(raw).trim_start();
+            match line.strip_prefix('#') {
+                Some(comment) => above.get_or_insert_default().read(line, comment),
+                // A blank line takes what is above away from what is below.
+                None if line.is_empty() => above = None,
+                None => {}
+            }
             if !line.is_empty() && !line.starts_with('#') {
                 let (kept, goes_on) = self.continuation(line);
                 if goes_on || !kept.is_empty() {
@@ -112,6 +132,9 @@ impl Cutter<'_> {
                 }
             }
         };
+        if let Some(above) = above {
+            self.out.comments.insert(start, above);
+        }
         let mut has_empty = false;
         while text.1 {
             let Some(raw) = self.source.get(self.at) else { break };
@@ -184,6 +207,17 @@ impl Cutter<'_> {
         Err(Error::invalid(format!("the heredoc '<<{}' does not end", heredoc.name))
             .hint(format!("end it with a line that holds only '{}'", heredoc.name))
             .at(place))
+    }
+}
+
+impl Above {
+    fn read(&mut self, line: &str, comment: &str) {
+        self.described = comment.split_whitespace().next().map(str::to_owned);
+        if let Some((_, value)) = directive(line).filter(|(name, _)| name == "check") {
+            // What follows a blank is a remark.
+            let value = value.split(' ').next().map(str::to_owned);
+            self.check = self.check.take().or(value);
+        }
     }
 }
 

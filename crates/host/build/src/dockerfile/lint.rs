@@ -3,7 +3,10 @@
 mod names;
 mod rules;
 
+use std::collections::BTreeMap;
+
 use wharf_base::closest;
+use wharf_image::Platform;
 
 use super::{Dockerfile, Warning};
 use crate::{
@@ -37,11 +40,16 @@ const RULES: [&str; 22] = [
     "ExposeInvalidFormat",
 ];
 
+/// Those that run only where they are asked for.
+const EXPERIMENTAL: [&str; 1] = ["InvalidDefinitionDescription"];
+
 /// What `# check=` says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Checks {
     skip_all: bool,
     skip: Vec<String>,
+    experimental_all: bool,
+    experimental: Vec<String>,
     /// Whether a finding fails the build.
     pub(crate) error: bool,
 }
@@ -61,8 +69,10 @@ impl Checks {
                 ("skip", names) => checks.skip.extend(names.split(',').map(|name| name.trim().to_owned())),
                 ("error", "true" | "1") => checks.error = true,
                 ("error", "false" | "0") => checks.error = false,
-                // None of the checks here is an experiment.
-                ("experimental", _) => {}
+                ("experimental", "all") => checks.experimental_all = true,
+                ("experimental", names) => {
+                    checks.experimental.extend(names.split(',').map(|name| name.trim().to_owned()));
+                }
                 _ => return Err(bad()),
             }
         }
@@ -71,13 +81,17 @@ impl Checks {
 
     /// Names that are no checks, with what may be meant.
     pub(crate) fn unknown(&self) -> Option<String> {
-        let name = self.skip.iter().find(|name| !RULES.contains(&name.as_str()))?;
+        let name = self.skip.iter().chain(&self.experimental).find(|name| !RULES.contains(&name.as_str()))?;
         let near = closest(name, RULES).map_or(String::new(), |near| format!("; did you mean {near}?"));
-        Some(format!("there is no check '{name}' to skip{near}"))
+        Some(format!("there is no check '{name}'{near}"))
     }
 
     fn wants(&self, rule: &str) -> bool {
-        !self.skip_all && !self.skip.iter().any(|name| name == rule)
+        let is_named = |names: &[String]| names.iter().any(|name| name == rule);
+        match EXPERIMENTAL.contains(&rule) {
+            true => self.experimental_all || is_named(&self.experimental),
+            false => !self.skip_all && !is_named(&self.skip),
+        }
     }
 }
 
@@ -89,6 +103,10 @@ pub(crate) struct Facts<'a> {
     pub(crate) ignore: &'a Ignore,
     /// Contexts the caller named.
     pub(crate) contexts: &'a dyn Fn(&str) -> bool,
+    /// Arguments every build has before its first `FROM`: `TARGETPLATFORM` and the like.
+    pub(crate) arguments: &'a BTreeMap<String, String>,
+    /// What an image is for when it is not for this platform.
+    pub(crate) other_platform: &'a dyn Fn(&str, &Platform) -> Option<Platform>,
 }
 
 /// Everything found, in the order of the file.
@@ -97,6 +115,7 @@ pub(crate) fn lint(file: &Dockerfile, checks: &Checks, facts: &Facts<'_>) -> Vec
     rules::casing(file, &mut findings);
     rules::stages(file, &mut findings);
     rules::instructions(file, facts, &mut findings);
+    rules::descriptions(file, &mut findings);
     names::variables(file, facts, &mut findings);
     let mut found = findings.found;
     found.sort_by_key(|warning: &Warning| warning.place.line);
@@ -116,6 +135,23 @@ impl Findings<'_> {
             self.found.push(Warning { place, rule: Some(rule), what });
         }
     }
+}
+
+/// Takes out what the comment above an instruction says to skip there.
+pub(crate) fn skip_by_instruction(file: &Dockerfile, found: &mut Vec<Warning>) {
+    for (line, above) in &file.comments {
+        let Some(text) = &above.check else { continue };
+        // A comment that means something else, as anywhere in a file.
+        let Ok(checks) = Checks::parse(text) else { continue };
+        found.retain(|warning| {
+            warning.place.line != *line
+                || warning.rule.is_none_or(|rule| is_experiment(rule) || checks.wants(rule))
+        });
+    }
+}
+
+fn is_experiment(rule: &str) -> bool {
+    EXPERIMENTAL.contains(&rule)
 }
 
 /// Of the findings of reading, those that are wanted.

@@ -7,9 +7,15 @@ fn check(text: &str, ignore: &str, expect: &[(usize, &str)]) {
         base: &|name| (name == "known").then(|| vec!["HOME".to_owned()]),
         ignore: &Ignore::parse(ignore).unwrap(),
         contexts: &|name| name == "named",
+        arguments: &crate::build::platform_args(&Platform::host()),
+        other_platform: &|name, wanted| {
+            let other = Platform { architecture: "s390x".into(), ..wanted.clone() };
+            (name == "foreign").then_some(other)
+        },
     };
     let mut found = wanted(&file.warnings, &checks);
     found.extend(lint(&file, &checks, &facts));
+    skip_by_instruction(&file, &mut found);
     found.sort_by_key(|warning| warning.place.line);
     let told: Vec<_> = found.iter().map(|w| (w.place.line, w.rule.unwrap_or("-"))).collect();
     assert_eq!(told, expect, "{text}: {found:?}");
@@ -43,6 +49,19 @@ fn each_check_finds_its_own() {
         ("FROM known\nENV GITHUB_TOKEN=x", (2, "SecretsUsedInArgOrEnv")),
         ("ARG TAG\nFROM known:${TAG}", (2, "InvalidDefaultArgInFrom")),
         ("FROM --platform=linux/amd64 known", (1, "FromPlatformFlagConstDisallowed")),
+        ("FROM --platform=arm64 known AS v", (1, "FromPlatformFlagConstDisallowed")),
+        ("FROM foreign", (1, "InvalidBaseImagePlatform")),
+        ("FROM --platform=$BUILDPLATFORM foreign", (1, "InvalidBaseImagePlatform")),
+        ("# check=experimental=all\n\n# of what\nFROM known AS a", (4, "InvalidDefinitionDescription")),
+        (
+            "# check=experimental=InvalidDefinitionDescription\n\nFROM known\n# it\nARG A",
+            (5, "InvalidDefinitionDescription"),
+        ),
+        (
+            "FROM known\n# check=skip=JSONArgsRecommended so it is\nCMD a\nENTRYPOINT b",
+            (4, "JSONArgsRecommended"),
+        ),
+        ("FROM known\n# check=skip=all\n\nCMD a", (4, "JSONArgsRecommended")),
         ("FROM known\nCOPY out/x /", (2, "CopyIgnoredFile")),
         ("FROM known\nADD out /", (2, "CopyIgnoredFile")),
         ("FROM known\nEXPOSE 80/TCP", (2, "ExposeProtoCasing")),
@@ -71,6 +90,11 @@ fn what_is_right_is_let_be() {
         "FROM known\nCOPY in .dockerignore /\nCOPY --from=known out /\nEXPOSE 80/udp $PATH",
         "# check=skip=all\nFROM known AS Tools\nMAINTAINER me",
         "# check=skip=JSONArgsRecommended,StageNameCasing;error=true\nFROM known AS A\nCMD x",
+        "# of what\nFROM known AS a",
+        "# check=experimental=all\n\n# a is it\nFROM known AS a\n# A B\nARG A\n# far\n\nARG B",
+        "FROM known\n# check=skip=JSONArgsRecommended\n# why\nCMD a",
+        "FROM --platform=linux/arm64 known AS arm64",
+        "FROM known\n# check=what it says\nRUN true",
         "FROM known\nLABEL a=b \\\n  c=\"d e\"\nENV a=\"b c\"",
     ] {
         check(text, "out", &[]);
@@ -87,6 +111,6 @@ fn checks_are_chosen_by_name() {
     assert!(checks.error);
     assert_eq!(
         checks.unknown().as_deref(),
-        Some("there is no check 'JSONArgsRecomended' to skip; did you mean JSONArgsRecommended?")
+        Some("there is no check 'JSONArgsRecomended'; did you mean JSONArgsRecommended?")
     );
 }

@@ -11,7 +11,7 @@ mod tests;
 mod words;
 
 pub use instruction::{Command, Copy, From, Heredoc, Instruction, Kind, Network, Run};
-pub(crate) use lint::{Checks, Facts, lint, wanted};
+pub(crate) use lint::{Checks, Facts, lint, skip_by_instruction, wanted};
 pub use mount::{Expand, Mount, MountKind, Sharing, parse_mount};
 pub use stages::{Dockerfile, Stage, Warning};
 pub use substitute::{Expanded, Expander};

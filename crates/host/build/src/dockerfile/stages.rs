@@ -1,9 +1,11 @@
 //! Instructions to stages.
 
+use std::collections::BTreeMap;
+
 use super::{
     Checks,
     instruction::{self, From, Instruction, Kind},
-    lines,
+    lines::{self, Above},
 };
 use crate::error::{Error, Place, Result};
 
@@ -18,6 +20,8 @@ pub struct Dockerfile {
     pub stages: Vec<Stage>,
     /// `# check=`.
     pub check: Option<String>,
+    /// Comments right above instructions, by the instruction's first line.
+    pub(crate) comments: BTreeMap<usize, Above>,
     /// What is odd but not wrong.
     pub warnings: Vec<Warning>,
 }
@@ -55,6 +59,7 @@ impl Dockerfile {
             global_args: Vec::new(),
             stages: Vec::new(),
             check: lines.check.clone(),
+            comments: lines.comments.clone(),
             warnings: warnings(&lines),
         };
         for line in lines.lines {

@@ -6,35 +6,24 @@ use std::{
 };
 
 use wharf_base::closest;
-use wharf_image::Reference;
+use wharf_image::{Platform, Reference};
 
 use super::{Facts, Findings};
 use crate::{
     dockerfile::{Dockerfile, Expander, Instruction, Kind, Stage},
     error::Place,
+    parse_platform,
 };
-
-/// Arguments every file has before its first `FROM`.
-const PLATFORM: [&str; 9] = [
-    "BUILDPLATFORM",
-    "BUILDOS",
-    "BUILDARCH",
-    "BUILDVARIANT",
-    "TARGETPLATFORM",
-    "TARGETOS",
-    "TARGETARCH",
-    "TARGETVARIANT",
-    "TARGETSTAGE",
-];
 
 /// Variables known at a point of a stage; `None` when its base image is not here to tell.
 type Known = Option<BTreeSet<String>>;
 
 pub(super) fn variables(file: &Dockerfile, facts: &Facts<'_>, findings: &mut Findings<'_>) {
-    let defaults = defaults(file);
+    let defaults = defaults(file, facts);
     let mut ends: Vec<Known> = Vec::new();
     for (number, stage) in file.stages.iter().enumerate() {
         from(file, stage, &defaults, findings);
+        base_platform(file, (stage, number), &defaults, facts, findings);
         let mut known = base_of(file, stage, number, &defaults, &ends, facts);
         for instruction in &stage.instructions {
             uses(file, instruction, &mut known, findings);
@@ -44,9 +33,10 @@ pub(super) fn variables(file: &Dockerfile, facts: &Facts<'_>, findings: &mut Fin
 }
 
 /// Arguments before the first `FROM` with the values the file itself gives them.
-fn defaults(file: &Dockerfile) -> BTreeMap<String, Option<String>> {
+fn defaults(file: &Dockerfile, facts: &Facts<'_>) -> BTreeMap<String, Option<String>> {
     let mut values: BTreeMap<String, Option<String>> =
-        PLATFORM.iter().map(|name| ((*name).to_owned(), Some("linux/amd64".to_owned()))).collect();
+        facts.arguments.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).collect();
+    values.insert("TARGETSTAGE".into(), Some("default".into()));
     for instruction in &file.global_args {
         let Kind::Arg(args) = &instruction.kind else { continue };
         for (name, default) in args {
@@ -101,12 +91,35 @@ fn from(
         findings.add("RedundantTargetPlatform", stage.place, what);
     } else if !platform.is_empty() && !platform.contains('$') {
         let name = stage.from.name.as_deref().unwrap_or_default();
-        if !platform.split('/').any(|part| !part.is_empty() && name.contains(part)) {
+        // What is no platform fails later.
+        let parsed = parse_platform(platform).ok();
+        let is_named = |parsed: &Platform| name.contains(&parsed.os) || name.contains(&parsed.architecture);
+        if parsed.is_some_and(|parsed| !is_named(&parsed)) {
             let what = format!(
                 "--platform={platform} ties the stage to one platform; use $BUILDPLATFORM or leave it out"
             );
             findings.add("FromPlatformFlagConstDisallowed", stage.place, what);
         }
+    }
+}
+
+/// Whether a base image that is here is for the platform the stage is for.
+fn base_platform(
+    file: &Dockerfile,
+    (stage, number): (&Stage, usize),
+    defaults: &BTreeMap<String, Option<String>>,
+    facts: &Facts<'_>,
+    findings: &mut Findings<'_>,
+) {
+    let (base, _) = expanded(file, &stage.from.base, defaults);
+    if base == "scratch" || (facts.contexts)(&base) || file.stage(&base, number).is_some() {
+        return;
+    }
+    let wanted = stage.from.platform.as_deref().unwrap_or("$TARGETPLATFORM");
+    let Ok(wanted) = parse_platform(&expanded(file, wanted, defaults).0) else { return };
+    if let Some(other) = (facts.other_platform)(&base, &wanted) {
+        let what = format!("the base image '{base}' is for {other}, and this build is for {wanted}");
+        findings.add("InvalidBaseImagePlatform", stage.place, what);
     }
 }
 

@@ -84,6 +84,34 @@ fn name_as_written(stage: &Stage, findings: &mut Findings<'_>) {
     }
 }
 
+/// A comment right above `FROM … AS NAME` or `ARG NAME` describes it, and begins with its name.
+pub(super) fn descriptions(file: &Dockerfile, findings: &mut Findings<'_>) {
+    let mut check = |instruction: &str, names: &[&str], place: Place| {
+        let above = file.comments.get(&place.line).and_then(|above| above.described.as_deref());
+        let Some(described) = above.filter(|described| !names.contains(described)) else { return };
+        let what = format!(
+            "the comment above this {instruction} begins with '{described}', not with the name it describes; \
+             write '# {} …', or a blank line between them",
+            if let [name] = names { name } else { "NAME" }
+        );
+        findings.add("InvalidDefinitionDescription", place, what);
+    };
+    let arguments = |args: &[(String, Option<String>)]| -> Vec<String> {
+        args.iter().map(|(name, _)| name.clone()).collect()
+    };
+    let own = file.stages.iter().flat_map(|stage| &stage.instructions);
+    for instruction in file.global_args.iter().chain(own) {
+        let Kind::Arg(args) = &instruction.kind else { continue };
+        let names = arguments(args);
+        check("ARG", &names.iter().map(String::as_str).collect::<Vec<_>>(), instruction.place);
+    }
+    for stage in &file.stages {
+        if let Some(name) = &stage.from.name {
+            check("FROM", &[name], stage.place);
+        }
+    }
+}
+
 /// What a stage has had so far.
 #[derive(Default, Clone)]
 struct Seen {
