@@ -236,7 +236,11 @@ fn mistakes_are_told_with_their_line() {
             "Dockerfile:2: the secret 'k' is required",
             "--secret",
         ),
-        ("FROM --platform=linux/s390x base/busybox", "here is for linux/amd64, not for linux/s390x", ""),
+        (
+            "FROM --platform=linux/s390x base/busybox",
+            "Dockerfile:1: the image 'base/busybox' here is for linux/amd64",
+            "",
+        ),
         ("ARG B\nFROM ${B}", "Dockerfile:2: FROM has no image", "--build-arg"),
         ("FROM base/busybox\nRUN [\"nothing\"]", "Dockerfile:2: ", ""),
         ("FROM base/busybox\nARG S=NOPE\nSTOPSIGNAL $S", "Dockerfile:3: 'NOPE' is not a signal", "15"),
