@@ -25,7 +25,7 @@ pub use build::{
     Allowed, AllowedDevices, BuildRequest, BuildResult, Builder, CachePlace, CacheTarget, CheckReport,
     Context, DockerfileSource, Image, NamedContext, Pull, Secret, StepNetwork, StepReport, parse_platform,
 };
-pub use cdi::SPEC_DIRS;
+pub use cdi::{SPEC_DIRS, registered_devices};
 pub use error::{Error, ErrorKind, Place, Result};
 pub use ignore::Ignore;
 pub use pack::{PackReport, PackRequest, pack};

@@ -220,7 +220,7 @@ fn standard_input_checks_and_secrets(front: &Front<'_>) {
         (&["--secret", "id=NONE", "c"], "the environment has no variable of that name"),
         (&["--ssh", "x=/no/such", "c"], "names '/no/such'"),
         (&["--allow", "all", "c"], "use security.insecure, network.host or device"),
-        (&["--cache-from", "type=gha", "c"], "no cache this builder reads"),
+        (&["--cache-from", "type=gha", "c"], "the service 'gha', which this builder does not speak to"),
         (&["-o", "type=what", "c"], "which is not known"),
         (&["-f", "-", "-"], "cannot both come from standard input"),
     ] {

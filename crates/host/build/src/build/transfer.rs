@@ -26,6 +26,8 @@ use crate::{
 const RESULTS: &str = "application/vnd.wharf.buildcache.results.v1+json";
 /// The field of an image's configuration that has results.
 pub(super) const FIELD: &str = "wharf.buildcache.v1";
+/// BuildKit's inline cache.
+const BUILDKIT: &str = "moby.buildkit.cache.v0";
 const MAX_RESULTS: u64 = 64 << 20;
 
 /// Where results are.
@@ -86,8 +88,13 @@ impl Imported {
     /// The results an image has.
     pub(crate) fn of_image(images: &Store, name: &Reference) -> Result<Self> {
         let config = images.resolve(&name.to_string())?.config;
-        let results = config.other.get(FIELD).cloned();
-        let results = results.ok_or_else(|| Error::invalid("the image has no results of wharf's in it"))?;
+        let results =
+            config.other.get(FIELD).cloned().ok_or_else(|| match config.other.contains_key(BUILDKIT) {
+                true => Error::invalid(
+                    "the results in the image are BuildKit's, whose keys are not those of steps here",
+                ),
+                false => Error::invalid("the image has no results of wharf's in it"),
+            })?;
         let results: Results = serde_json::from_value(results)
             .map_err(|error| Error::invalid("the results in the image cannot be read").caused_by(error))?;
         Ok(Self { folder: None, results: results.results.into_iter().collect() })

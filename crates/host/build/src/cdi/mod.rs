@@ -5,5 +5,5 @@ mod edits;
 mod registry;
 
 pub(crate) use edits::Granted;
-pub use registry::SPEC_DIRS;
 pub(crate) use registry::{Registry, Request};
+pub use registry::{SPEC_DIRS, registered_devices};

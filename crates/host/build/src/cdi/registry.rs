@@ -209,6 +209,14 @@ fn read_file(path: &Path) -> Result<Vec<(String, Known)>, String> {
         .collect())
 }
 
+/// The full names of the devices that the text of a CDI file registers.
+///
+/// # Errors
+/// When the text is no CDI file, with why.
+pub fn registered_devices(text: &str, is_json: bool) -> Result<Vec<String>, String> {
+    Ok(devices_of(text, is_json)?.into_iter().map(|(name, _)| name).collect())
+}
+
 /// The devices of a file, by full name.
 fn devices_of(text: &str, is_json: bool) -> Result<Vec<(String, Known)>, String> {
     let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();

@@ -121,6 +121,13 @@ impl std::str::FromStr for Output {
     }
 }
 
+/// A cache that is a service of somebody else.
+fn service(flag: &str, text: &str, kind: &str) -> anyhow::Error {
+    let hint =
+        "write type=local and keep the folder with the pipeline's own cache, or type=registry,ref=IMAGE";
+    wrong(flag, text, &format!("names the service '{kind}', which this builder does not speak to"), hint)
+}
+
 /// `--cache-from`; a bare name is an image, as docker has it.
 pub(super) fn cache_from(text: &str) -> anyhow::Result<CachePlace> {
     const HINT: &str = "write type=local,src=DIR or type=registry,ref=IMAGE";
@@ -140,6 +147,7 @@ pub(super) fn cache_from(text: &str) -> anyhow::Result<CachePlace> {
         ("local", Some(source), None) => Ok(CachePlace::Folder(source)),
         ("registry", None, Some(image)) => Ok(CachePlace::Image(image)),
         ("local" | "registry", ..) => Err(wrong("--cache-from", text, "does not say where it is", HINT)),
+        (kind @ ("gha" | "s3" | "azblob"), ..) => Err(service("--cache-from", text, kind)),
         _ => Err(wrong("--cache-from", text, "is no cache this builder reads", HINT)),
     }
 }
@@ -168,6 +176,7 @@ pub(super) fn cache_to(text: &str) -> anyhow::Result<Option<CacheTarget>> {
         ("local" | "registry", ..) => {
             return Err(wrong("--cache-to", text, "does not say where it goes", HINT));
         }
+        (kind @ ("gha" | "s3" | "azblob"), ..) => return Err(service("--cache-to", text, kind)),
         _ => return Err(wrong("--cache-to", text, "is no cache this builder writes", HINT)),
     };
     Ok(Some(CacheTarget { place, all_stages }))
