@@ -1,11 +1,11 @@
 //! Attestations and builds for several platforms, from `wharf build` to another registry and back.
 
-use std::process::Command;
+use std::{fs, path::Path, process::Command};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::support::{IMAGE, Platform, lossy, output_of};
-use super::front::Front;
+use super::front::{Front, git};
 
 /// The documents of an image in a registry.
 struct Pushed {
@@ -57,6 +57,46 @@ impl Pushed {
         });
         images.collect()
     }
+}
+
+/// The statements in a layout.
+fn statements_in(layout: &Path) -> Vec<Value> {
+    let blobs = fs::read_dir(layout.join("blobs/sha256")).unwrap();
+    let documents =
+        blobs.filter_map(|blob| serde_json::from_slice(&fs::read(blob.unwrap().path()).unwrap()).ok());
+    documents.filter(|document: &Value| !document["predicateType"].is_null()).collect()
+}
+
+/// Repositories and files over HTTP are told of with what they were.
+pub(super) fn sources(front: &Front<'_>, here: &str) {
+    let provenance = |layout: &str, context: &str| {
+        let output = format!("type=oci,dest={layout},tar=false");
+        front.built(&["-q", "-o", &output, "--provenance=mode=min", context], b"");
+        let statements = statements_in(&front.folder.join(layout));
+        assert_eq!(statements.len(), 1);
+        statements[0]["predicate"].clone()
+    };
+    let head = git(&front.folder.join("repo"), &["rev-parse", "HEAD"]);
+    let repository = json!({ "uri": format!("{here}/r.git"), "digest": { "sha1": head.trim() } });
+    let told = provenance("of-git", &format!("{here}/r.git"));
+    let source = &told["buildDefinition"]["externalParameters"]["configSource"];
+    assert_eq!((&source["uri"], &source["digest"]), (&repository["uri"], &repository["digest"]));
+    let materials =
+        |told: &Value| told["buildDefinition"]["resolvedDependencies"].as_array().unwrap().clone();
+    assert!(materials(&told).contains(&repository), "{told}");
+    let metadata = &told["runDetails"]["metadata"];
+    assert_eq!(
+        (&metadata["buildkit_hermetic"], &metadata["buildkit_completeness"]["resolvedDependencies"]),
+        (&json!(true), &json!(true))
+    );
+    front.write("h/Dockerfile", &format!("FROM {IMAGE}\nADD {here}/old /got\n"));
+    let told = provenance("of-http", "h");
+    let digest = wharf_base::Digest::of("fetched").hex();
+    assert!(
+        materials(&told).contains(&json!({ "uri": format!("{here}/old"), "digest": { "sha256": digest } })),
+        "{told}"
+    );
+    assert!(told["runDetails"]["metadata"]["buildkit_hermetic"].is_null(), "a folder was part of it: {told}");
 }
 
 pub(super) fn attestations(front: &Front<'_>, other: &Platform) {
@@ -233,7 +273,7 @@ pub(super) fn several_platforms(front: &Front<'_>, other: &Platform) {
     ] {
         // A machine that knows how to run the program has nothing to tell.
         if expect.contains("interpreter")
-            && std::path::Path::new("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists()
+            && Path::new("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists()
         {
             continue;
         }

@@ -48,13 +48,13 @@ fn files_of(folder: &Path, prefix: &str, found: &mut BTreeMap<String, Vec<u8>>) 
     }
 }
 
-fn git(folder: &Path, words: &[&str]) {
+pub(super) fn git(folder: &Path, words: &[&str]) -> String {
     output_of(
         Command::new("git")
             .args(["-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main", "-C"])
             .arg(folder)
             .args(words),
-    );
+    )
 }
 
 pub(super) struct Front<'a> {
@@ -144,6 +144,7 @@ fn remote_sources(front: &Front<'_>) {
         assert_eq!(front.read("out/from-git"), "git", "{context}");
         fs::remove_file(front.folder.join("out/from-git")).unwrap();
     }
+    super::attest::sources(front, &here);
 }
 
 fn outputs(front: &Front<'_>) {
