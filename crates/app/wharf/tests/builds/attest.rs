@@ -163,15 +163,19 @@ fn attestations_get_around(front: &Front<'_>, pushed: &Pushed, name: &str) {
     let count = || pushed.images()[0].2.len();
     assert_eq!(count(), 2);
     let wharf = |words: &[&str]| output_of(front.platform.wharf().args(words));
+    let collect = || {
+        wharf(&["image", "tag", IMAGE, "front/gone"]);
+        super::grow_old(&front.platform.data().join("images"));
+        wharf(&["image", "rm", "front/gone"]);
+    };
+    // Nothing of it is here any more, so that the pull brings all.
     wharf(&["image", "rm", name]);
+    collect();
     wharf(&["image", "pull", name]);
     assert_eq!(wharf(&["run", "--rm", name, "cat", "/made"]), "7\n");
     let copy = format!("{}:1", pushed.name.replace("attested", "copied"));
-    for to in [&copy, "front/gone"] {
-        wharf(&["image", "tag", name, to]);
-    }
-    super::grow_old(&front.platform.data().join("images"));
-    wharf(&["image", "rm", "front/gone"]);
+    wharf(&["image", "tag", name, &copy]);
+    collect();
     wharf(&["image", "push", &copy]);
     let copied = Pushed { name: copy.trim_end_matches(":1").to_owned() };
     assert_eq!(copied.images()[0].2.len(), 2);
@@ -272,9 +276,7 @@ pub(super) fn several_platforms(front: &Front<'_>, other: &Platform) {
         ),
     ] {
         // A machine that knows how to run the program has nothing to tell.
-        if expect.contains("interpreter")
-            && Path::new("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists()
-        {
+        if expect.contains("interpreter") && Path::new("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists() {
             continue;
         }
         front.write("x/Dockerfile", dockerfile);
