@@ -15,6 +15,7 @@ mod plan;
 mod platform;
 mod remote_step;
 mod request;
+mod run_container;
 mod run_mounts;
 mod run_step;
 mod settings;
