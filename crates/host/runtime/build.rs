@@ -1,4 +1,5 @@
-//! Puts the shim as a program of its own into release builds.
+//! Puts two programs of their own into this crate: the first process of containers that ask for one (`init/`), and, in release builds,
+//! the shim.
 //!
 //! A program pays at every start, and in every process's memory, for each address of its own that it refers to. As the whole platform
 //! under another name a shim kept more than two megabytes of them.
@@ -20,9 +21,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rustc-check-cfg=cfg(shim_inside)");
     println!("cargo::rerun-if-env-changed={ITSELF}");
     let folder = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
-    for watched in ["build.rs", "Cargo.toml", "src", "../../model/base", "../../../Cargo.lock"] {
+    for watched in ["build.rs", "Cargo.toml", "init", "src", "../../model/base", "../../../Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", folder.join(watched).display());
     }
+    println!("cargo::rustc-env=WHARF_INIT={}", init(&folder)?.display());
     // What is built to be tried out stays quick to build: there a shim is the whole program.
     if env::var("PROFILE")? != "release" || env::var_os(ITSELF).is_some() {
         return Ok(());
@@ -34,6 +36,28 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rustc-env=WHARF_SHIM={}", program.display());
     println!("cargo::rustc-env=WHARF_SHIM_NAME=shim-{:016x}", hasher.finish());
     Ok(())
+}
+
+/// Compiles the first process of containers, which knows no library. Gives its path.
+fn init(folder: &Path) -> Result<PathBuf, Box<dyn Error>> {
+    let program = PathBuf::from(env::var("OUT_DIR")?).join("init");
+    let mut command = Command::new(env::var("RUSTC")?);
+    command.args(["--edition", "2024", "--crate-type", "bin", "--crate-name", "init"]);
+    for option in ["panic=abort", "opt-level=s", "relocation-model=static", "strip=symbols"] {
+        command.args(["-C", option]);
+    }
+    for option in ["-nostartfiles", "-nostdlib", "-static", "-Wl,--build-id=none"] {
+        command.args(["-C", &format!("link-arg={option}")]);
+    }
+    if let Ok(linker) = env::var("RUSTC_LINKER") {
+        command.args(["-C", &format!("linker={linker}")]);
+    }
+    command.args(["--target", &env::var("TARGET")?, "-o"]).arg(&program).arg(folder.join("init/main.rs"));
+    let status = command.status()?;
+    if !status.success() {
+        return Err(format!("the first process of containers could not be built: {status}").into());
+    }
+    Ok(program)
 }
 
 /// Builds the shim of the same sources and the same locked crates. Gives its path.

@@ -34,7 +34,7 @@ pub use ports::{Publish, by_port};
 pub use spec::{
     Device, Endpoint, InputMode, MountPoint, MountSource, Record, Resources, Restart, Spec, StartError, Whose,
 };
-pub use start::Started;
+pub use start::{INIT_PATH, Started};
 pub use wharf_network::{EndpointWish, Ipv4Net, Ipv6Net, Ipv6Side};
 
 /// The name of the only container of a pod this room makes.

@@ -35,6 +35,8 @@ pub struct Spec {
     pub hostname: Option<String>,
     /// The domain it is in.
     pub domainname: Option<String>,
+    /// Its first process is one that passes signals on and takes the exit status of orphans.
+    pub init: bool,
     /// A terminal.
     pub tty: bool,
     /// Standard input.

@@ -4,14 +4,14 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs,
     net::Ipv4Addr,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use wharf_base::ContainerId;
 use wharf_runtime::{
-    ContainerConfig, LogConfig, Network, PodDir, RootFs, Runtime as _, Sandbox, SandboxConfig, Seccomp,
+    ContainerConfig, INIT, LogConfig, Network, PodDir, RootFs, Runtime as _, Sandbox, SandboxConfig, Seccomp,
     Share, Size, SpecOptions, WhenIdle,
     oci::{
         BoxBuilder, LinuxCpuBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup,
@@ -32,6 +32,8 @@ use crate::{
     volumes::{self, Files},
 };
 
+/// Where the first process of a container that asks for one lies in it, as docker has it.
+pub const INIT_PATH: &str = "/sbin/docker-init";
 const DEV: &str = "/dev";
 const SHM: &str = "/dev/shm";
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -359,7 +361,8 @@ impl New<'_> {
             let error = Error::invalid(format!("the image {} names no program", self.image.name));
             return Err(error.hint("write the command after the image"));
         }
-        Ok(program)
+        let own = if self.spec.init { vec![INIT_PATH.to_owned(), "--".to_owned()] } else { Vec::new() };
+        Ok([own, program].concat())
     }
 
     fn environment(&self) -> Vec<String> {
@@ -404,6 +407,12 @@ impl New<'_> {
 
     fn volumes(&self) -> Result<Vec<Mount>> {
         let mut mounts = self.image_volumes()?;
+        if self.spec.init {
+            let file = self.folder.join("init");
+            fs::write(&file, INIT).at("write", &file)?;
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).at("make a program of", &file)?;
+            mounts.push(bind(&file, INIT_PATH, &["ro"])?);
+        }
         for mount in &self.spec.mounts {
             mounts.push(self.mount(mount)?);
         }

@@ -31,6 +31,10 @@ const INSIDE: Option<(&str, &[u8])> = Some((env!("WHARF_SHIM_NAME"), include_byt
 #[cfg(not(shim_inside))]
 const INSIDE: Option<(&str, &[u8])> = None;
 
+/// A program to be a container's first process: as `init -- PROGRAM ARGUMENTS` it starts the program, passes signals on to it, takes the
+/// exit status of orphans, and ends as the program does. It needs nothing of the container.
+pub const INIT: &[u8] = include_bytes!(env!("WHARF_INIT"));
+
 /// Where it is laid out to be run. All shims of a version run one file, and share its memory.
 const PLACE: &str = "/run/wharf";
 

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, os::unix::net::UnixStream, path::PathBuf, proce
 use anyhow::bail;
 use wharf_base::{Hinted, Quantity};
 use wharf_engine::{
-    Engine, ErrorKind, InputMode, MAIN, MountPoint, MountSource, Publish, Record, Resources, Spec, networks,
+    Engine, ErrorKind, InputMode, MAIN, MountPoint, MountSource, Publish, Record, Resources, Restart, Spec,
+    networks,
 };
 use wharf_runtime::{Phase, Sandbox, SignalTo, Size};
 
@@ -70,6 +71,15 @@ pub(crate) struct Args {
     /// Network of the container: bridge, host, none, or one made for it
     #[arg(long, default_value = "bridge")]
     network: String,
+    /// Put a process before the program that passes signals on and takes the exit status of orphans
+    #[arg(long)]
+    init: bool,
+    /// What happens at its end: no, always, unless-stopped, on-failure[:N]
+    #[arg(long, value_name = "POLICY")]
+    restart: Option<String>,
+    /// Mount memory: DIR[:OPTIONS]
+    #[arg(long, value_name = "DIR")]
+    tmpfs: Vec<String>,
     /// Mount the root file system read-only
     #[arg(long)]
     read_only: bool,
@@ -114,6 +124,9 @@ impl Args {
             eprintln!(
                 "warning: the HEALTHCHECK of the image {name} is not run: 'wharf up' runs it, and is not there"
             );
+        }
+        if record.spec.restart != Restart::No && !platform() {
+            eprintln!("warning: the container is not restarted: 'wharf up' does that, and is not there");
         }
         let started = engine.start(&record, Some(image), Terminal::size(), |sandbox| self.join(sandbox));
         let started = match started {
@@ -174,6 +187,10 @@ impl Args {
 
     /// Says what is not available, before anything is made.
     fn check(&self) -> anyhow::Result<()> {
+        if self.rm && self.restart.as_deref().is_some_and(|policy| policy != "no") {
+            let hint = "leave one of them out";
+            return Err(Hinted::new("--rm and --restart cannot be used together", hint).into());
+        }
         refuse_flag::<Self>("run", &self.words)?;
         if matches!(self.network.as_str(), networks::HOST | networks::NONE) && !self.publish.is_empty() {
             let error = format!("ports (-p) cannot be published with --network {}", self.network);
@@ -192,6 +209,23 @@ impl Args {
     }
 
     /// The container as the engine knows it.
+    fn mounts(&self) -> anyhow::Result<Vec<MountPoint>> {
+        let mut mounts: Vec<MountPoint> =
+            self.volume.iter().map(|volume| volume_mount(volume)).collect::<Result<_, _>>()?;
+        for text in &self.tmpfs {
+            let (target, options) = text.split_once(':').unwrap_or((text, ""));
+            if !target.starts_with('/') {
+                let hint = "write an absolute path: --tmpfs /tmp:size=64m";
+                return Err(
+                    Hinted::new(format!("--tmpfs {text}: '{target}' is no absolute path"), hint).into()
+                );
+            }
+            let options = options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect();
+            mounts.push(MountPoint { source: MountSource::Tmpfs, target: target.to_owned(), options });
+        }
+        Ok(mounts)
+    }
+
     fn spec(&self) -> anyhow::Result<Spec> {
         let (image, command) = match (&self.rootfs, self.words.split_first()) {
             (Some(_), _) => (String::new(), self.words.clone()),
@@ -213,6 +247,8 @@ impl Args {
             workdir: self.workdir.clone(),
             user: self.user.clone(),
             hostname: self.hostname.clone(),
+            init: self.init,
+            restart: self.restart.as_deref().map(restart).transpose()?.unwrap_or_default(),
             tty: self.tty,
             stdin: match (self.interactive, self.detach) {
                 (false, _) => InputMode::Null,
@@ -222,7 +258,7 @@ impl Args {
             labels: labels(&self.label),
             network: self.network.clone(),
             publish: self.publish.clone(),
-            mounts: self.volume.iter().map(|volume| volume_mount(volume)).collect::<Result<_, _>>()?,
+            mounts: self.mounts()?,
             resources: self.resources()?,
             read_only: self.read_only,
             privileged: self.privileged,
@@ -272,6 +308,22 @@ fn code_of(error: &anyhow::Error) -> u8 {
         Some(ErrorKind::NotExecutable) => 126,
         _ => ENGINE_FAILED,
     }
+}
+
+/// `--restart`, as docker writes it.
+fn restart(text: &str) -> anyhow::Result<Restart> {
+    let bad = || {
+        let hint = "known are no, always, unless-stopped, on-failure and on-failure:N";
+        Hinted::new(format!("--restart {text}: there is no such policy"), hint)
+    };
+    Ok(match text.split_once(':') {
+        None if text == "no" => Restart::No,
+        None if text == "always" => Restart::Always,
+        None if text == "unless-stopped" => Restart::UnlessStopped,
+        None if text == "on-failure" => Restart::OnFailure(0),
+        Some(("on-failure", most)) => Restart::OnFailure(most.parse().map_err(|_| bad())?),
+        _ => return Err(bad().into()),
+    })
 }
 
 /// `-e NAME=VALUE`, or `-e NAME` with this machine's value, if it has one.

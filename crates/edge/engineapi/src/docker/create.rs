@@ -293,6 +293,7 @@ pub(super) fn read(body: &Value) -> Result<Wanted, Failure> {
         groups: host.group_add.clone(),
         hostname: some(body.hostname),
         domainname: some(body.domainname),
+        init: host.init == Some(true),
         tty: body.tty,
         stdin: match (body.open_stdin, body.stdin_once) {
             (false, _) => InputMode::Null,
@@ -572,10 +573,6 @@ fn warn(body: &Body, warnings: &mut Vec<String>) {
     let host = &body.host_config;
     let given = [
         (
-            host.init == Some(true),
-            "HostConfig.Init has no effect: no init process is put before the program.",
-        ),
-        (
             !host.links.is_empty(),
             "HostConfig.Links has no effect: containers of one network know each other by name.",
         ),
@@ -716,7 +713,7 @@ mod tests {
         assert_eq!((spec.restart, spec.stdin), (Restart::OnFailure(3), InputMode::Open));
         assert_eq!(spec.mounts[0].options, ["ro"]);
         assert_eq!(spec.mounts[1].source, MountSource::Volume("data".into()));
-        assert!(wanted.warnings[0].contains("Init"));
+        assert!(wanted.spec.init);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use wharf_base::Timestamp;
 use wharf_engine::{
-    Container, Engine, InputMode, MAIN, MountPoint, MountSource, Place, Place6, Publish, Restart, by_port,
-    networks, volumes, words,
+    Container, Engine, INIT_PATH, InputMode, MAIN, MountPoint, MountSource, Place, Place6, Publish, Restart,
+    by_port, networks, volumes, words,
 };
 use wharf_image::{ImageConfig, Store};
 use wharf_runtime::Phase;
@@ -29,7 +29,11 @@ fn exit_code(container: &Container) -> i32 {
 pub(super) fn command(engine: &Engine, container: &Container) -> Vec<String> {
     let started = container.dir.container_config(MAIN).ok();
     if let Some(words) = started.and_then(|config| config.spec.process().as_ref()?.args().clone()) {
-        return words;
+        // What was put before it is no part of it.
+        return match words.as_slice() {
+            [init, dashes, rest @ ..] if init == INIT_PATH && dashes == "--" => rest.to_vec(),
+            _ => words,
+        };
     }
     let spec = &container.record.spec;
     let image = config_of(engine, &container.record.image_id);
