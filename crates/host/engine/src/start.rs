@@ -413,7 +413,10 @@ impl New<'_> {
             fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).at("make a program of", &file)?;
             mounts.push(bind(&file, INIT_PATH, &["ro"])?);
         }
-        for mount in &self.spec.mounts {
+        // A folder before what is mounted inside it, whatever the order they were asked for in.
+        let mut asked: Vec<&MountPoint> = self.spec.mounts.iter().collect();
+        asked.sort_by_key(|mount| Path::new(&mount.target).components().count());
+        for mount in asked {
             mounts.push(self.mount(mount)?);
         }
         // Queues and shared memory go together.

@@ -1,5 +1,6 @@
 //! The docker CLI, and longer stories about it.
 
+pub(crate) mod clients;
 pub(crate) mod networks;
 pub(crate) mod parity;
 

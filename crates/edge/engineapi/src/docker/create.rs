@@ -15,7 +15,7 @@ use wharf_engine::{Device, InputMode, Publish, Restart, Spec, Whose};
 use wharf_image::Healthcheck;
 use wharf_runtime::{SpecOptions, oci::LinuxSeccomp};
 
-use super::{answer::Failure, seccomp};
+use super::{answer::Failure, route::without_nothing, seccomp};
 pub(super) use endpoint::Endpoint;
 pub(super) use limits::limits;
 use limits::{resources, ulimit};
@@ -358,25 +358,6 @@ pub(super) fn read(body: &Value) -> Result<Wanted, Failure> {
         volumes_from: volumes_from.collect::<Result<_, _>>()?,
         volume_labels: volume_labels.collect(),
     })
-}
-
-/// Names whose values may be nothing and mean something by that.
-const MAY_BE_NOTHING: [&str; 4] = ["PortBindings", "EndpointsConfig", "ExposedPorts", "Volumes"];
-
-/// Without the fields that are null: to clients they are not there.
-fn without_nothing(value: &Value) -> Value {
-    match value {
-        Value::Object(fields) => {
-            let given = fields.iter().filter(|(_, value)| !value.is_null());
-            let cleaned = given.map(|(name, value)| match MAY_BE_NOTHING.contains(&name.as_str()) {
-                true => (name.clone(), value.clone()),
-                false => (name.clone(), without_nothing(value)),
-            });
-            Value::Object(cleaned.collect())
-        }
-        Value::Array(all) => all.iter().map(without_nothing).collect(),
-        other => other.clone(),
-    }
 }
 
 /// Whose namespace a mode names.

@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 use wharf_base::random_hex;
-use wharf_engine::{Container, MAIN};
+use wharf_engine::{Container, Engine, MAIN};
 use wharf_runtime::{Exec, ExecConfig, Phase, Size};
 
 use super::{
@@ -31,6 +31,8 @@ struct Process {
     container: String,
     config: ExecConfig,
     wants: [bool; 3],
+    /// Somebody has asked for its start.
+    begun: bool,
     running: bool,
     pid: i32,
     exit_code: Option<i32>,
@@ -142,7 +144,13 @@ impl Docker {
                         };
                         rustix::termios::tcsetwinsize(terminal, size).map_err(std::io::Error::from)
                     }
-                    None => Ok(()),
+                    None => {
+                        // It has begun, and does not run yet.
+                        if let Some(terminal) = &mut process.config.terminal {
+                            *terminal = size;
+                        }
+                        Ok(())
+                    }
                 })??;
                 Ok(answer::status(StatusCode::OK))
             }
@@ -164,95 +172,84 @@ impl Docker {
 
     async fn start_exec(&self, id: &str, mut call: Call) -> Reply {
         let start: Start = call.json().await?;
-        let id = id.to_owned();
-        let (container, mut config, wants, before) = self.execs.with(&id, |process| {
-            let begun = process.running || process.exit_code.is_some();
-            (process.container.clone(), process.config.clone(), process.wants, begun)
-        })?;
-        if before {
-            return Err(Failure::conflict(format!("exec {id} has already been started")));
-        }
-        if start.tty && config.terminal.is_none() {
-            return Err(Failure::bad("the exec was not made with a terminal"));
-        }
-        if let (Some(terminal), Some([rows, columns])) = (&mut config.terminal, start.console_size) {
-            *terminal = Size { rows, columns };
-        }
-        let (engine, container) = self.found(&container).await?;
-        let terminal = config.terminal.is_some();
-        let with_streams = !start.detach;
-        let (args, target) = (config.args.join(" "), container.clone());
-        let started = blocking(move || {
-            let sandbox = target.connect(&engine)?;
-            let [(input, their_input), (output, their_output), (error, their_error)] =
-                [pipe()?, pipe()?, pipe()?];
-            let theirs = match (terminal, with_streams) {
-                (true, _) | (_, false) => [None, None, None],
-                (false, true) => [
-                    wants[0].then_some(input),
-                    wants[1].then_some(their_output),
-                    wants[2].then_some(their_error),
-                ],
-            };
-            let exec = sandbox.exec(MAIN, &config, theirs)?;
-            let streams: Streams = match exec.terminal() {
-                Some(terminal) => {
-                    let copy = || terminal.try_clone_to_owned();
-                    [wants[0].then(copy).transpose()?, Some(copy()?), None]
-                }
-                None => {
-                    [wants[0].then_some(their_input), wants[1].then_some(output), wants[2].then_some(error)]
-                }
-            };
-            Ok((exec, streams))
-        })
-        .await;
-        let (exec, streams) = match started {
-            Ok(started) => started,
-            // Clients that have asked to leave HTTP read there why, and the code they ask for afterwards.
-            Err(failure) => return self.refused(&id, failure, terminal, call.upgrade),
-        };
-        let ended = self.follow_exec(&id, &container, exec, &args)?;
-        if start.detach {
-            return Ok(answer::status(StatusCode::OK));
-        }
-        match call.upgrade {
+        let (container, terminal) = self.execs.with(id, |process| {
+            if process.begun {
+                return Err(Failure::conflict(format!("exec {id} has already been started")));
+            }
+            if start.tty && process.config.terminal.is_none() {
+                return Err(Failure::bad("the exec was not made with a terminal"));
+            }
+            if let (Some(terminal), Some([rows, columns])) =
+                (&mut process.config.terminal, start.console_size)
+            {
+                *terminal = Size { rows, columns };
+            }
+            process.begun = true;
+            Ok((process.container.clone(), process.config.terminal.is_some()))
+        })??;
+        let (_, container) = self.found(&container).await?;
+        match call.upgrade.filter(|_| !start.detach) {
+            // Only once the answer is on its way: some clients lose what comes together with its head.
             Some(upgrade) => {
-                tokio::spawn(async move {
-                    let Ok(connection) = upgrade.connection().await else { return };
-                    // Clients ask how it ended when the connection does.
-                    let ended = async move { drop(ended.await) };
-                    if let Err(error) = pump(connection, streams, terminal, Vec::new(), ended).await {
-                        tracing::debug!(%error, "the client of a process is gone");
-                    }
-                });
+                let (docker, id) = (self.clone(), id.to_owned());
+                tokio::spawn(async move { docker.exec_over(&id, &container, terminal, upgrade).await });
                 Ok(Upgrade::response(terminal))
             }
             None => {
-                let [_, output, error] = streams;
-                Ok(streaming(
-                    body_of(async move { outputs([output, error], terminal) }),
-                    content_type(terminal),
-                ))
+                let begun = self.begin(id, &container, !start.detach).await;
+                let (_, [_, output, error]) = match begun {
+                    Ok(begun) => begun,
+                    Err(failure) => {
+                        self.execs.with(id, |process| process.exit_code = Some(code_of(&failure)))?;
+                        return Err(failure);
+                    }
+                };
+                if start.detach {
+                    return Ok(answer::status(StatusCode::OK));
+                }
+                let streams = body_of(async move { outputs([output, error], terminal) });
+                Ok(streaming(streams, content_type(terminal)))
             }
         }
     }
 
-    fn refused(&self, id: &str, failure: Failure, terminal: bool, upgrade: Option<Upgrade>) -> Reply {
-        let message = failure.message().to_owned();
-        let code = if message.contains("executable file not found") { 127 } else { 126 };
-        self.execs.with(id, |process| process.exit_code = Some(code))?;
-        let Some(upgrade) = upgrade else { return Err(failure) };
-        let text = format!("OCI runtime exec failed: exec failed: {message}\r\n");
-        tokio::spawn(async move {
-            let bytes = if terminal { text.into() } else { frame(1, text.as_bytes()) };
-            if let Ok(connection) = upgrade.connection().await {
-                let none = std::future::ready(());
-                // The client may be gone.
-                let _ = pump(connection, [None, None, None], terminal, vec![bytes], none).await;
+    /// Starts a process for a client that has left HTTP, and joins the two.
+    async fn exec_over(&self, id: &str, container: &Container, terminal: bool, upgrade: Upgrade) {
+        let Ok(connection) = upgrade.connection().await else { return };
+        let done = match self.begin(id, container, true).await {
+            Ok((ended, streams)) => {
+                // Clients ask how it ended when the connection does.
+                let ended = async move { drop(ended.await) };
+                pump(connection, streams, terminal, Vec::new(), ended).await
             }
-        });
-        Ok(Upgrade::response(terminal))
+            // They read there why, and the code they ask for afterwards.
+            Err(failure) => {
+                let known = self.execs.with(id, |process| process.exit_code = Some(code_of(&failure)));
+                if known.is_err() {
+                    return;
+                }
+                let text = format!("OCI runtime exec failed: exec failed: {}\r\n", failure.message());
+                let bytes = if terminal { text.into() } else { frame(1, text.as_bytes()) };
+                let none = std::future::ready(());
+                pump(connection, [None, None, None], terminal, vec![bytes], none).await
+            }
+        };
+        if let Err(error) = done {
+            tracing::debug!(%error, "the client of a process is gone");
+        }
+    }
+
+    /// Starts a process; gives its end and its streams.
+    async fn begin(
+        &self,
+        id: &str,
+        container: &Container,
+        with_streams: bool,
+    ) -> Result<(tokio::task::JoinHandle<()>, Streams), Failure> {
+        let (config, wants) = self.execs.with(id, |process| (process.config.clone(), process.wants))?;
+        let (args, target, engine) = (config.args.join(" "), container.clone(), self.engine.clone());
+        let (exec, streams) = blocking(move || run(&engine, &target, &config, wants, with_streams)).await?;
+        Ok((self.follow_exec(id, container, exec, &args)?, streams))
     }
 
     /// Waits for the end of a process in the background.
@@ -282,6 +279,38 @@ impl Docker {
             }
         }))
     }
+}
+
+/// The code clients are told of a process that could not be started.
+fn code_of(failure: &Failure) -> i32 {
+    if failure.message().contains("executable file not found") { 127 } else { 126 }
+}
+
+/// Starts a process with the streams that are wanted of it.
+fn run(
+    engine: &Engine,
+    container: &Container,
+    config: &ExecConfig,
+    wants: [bool; 3],
+    with_streams: bool,
+) -> Result<(Exec, Streams), Failure> {
+    let sandbox = container.connect(engine)?;
+    let [(input, their_input), (output, their_output), (error, their_error)] = [pipe()?, pipe()?, pipe()?];
+    let theirs = match (config.terminal.is_some(), with_streams) {
+        (true, _) | (_, false) => [None, None, None],
+        (false, true) => {
+            [wants[0].then_some(input), wants[1].then_some(their_output), wants[2].then_some(their_error)]
+        }
+    };
+    let exec = sandbox.exec(MAIN, config, theirs)?;
+    let streams: Streams = match exec.terminal() {
+        Some(terminal) => {
+            let copy = || terminal.try_clone_to_owned();
+            [wants[0].then(copy).transpose()?, Some(copy()?), None]
+        }
+        None => [wants[0].then_some(their_input), wants[1].then_some(output), wants[2].then_some(error)],
+    };
+    Ok((exec, streams))
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {

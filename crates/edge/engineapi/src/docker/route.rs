@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::{API_VERSION, Call, MAX_JSON, MIN_API_VERSION, answer::Failure};
 
@@ -92,16 +93,16 @@ impl Query {
     pub(super) fn filters(&self) -> Result<Filters, Failure> {
         let Some(text) = self.get("filters") else { return Ok(Filters::default()) };
         let bad = || Failure::bad(format!("invalid filter '{text}'"));
-        let value: BTreeMap<String, serde_json::Value> = serde_json::from_str(text).map_err(|_| bad())?;
+        let value: BTreeMap<String, Value> = serde_json::from_str(text).map_err(|_| bad())?;
         let mut filters = BTreeMap::new();
         for (name, values) in value {
             let values = match values {
-                serde_json::Value::Array(all) => all
+                Value::Array(all) => all
                     .iter()
                     .map(|v| v.as_str().map(str::to_owned))
                     .collect::<Option<_>>()
                     .ok_or_else(bad)?,
-                serde_json::Value::Object(all) => all.into_iter().map(|(key, _)| key).collect(),
+                Value::Object(all) => all.into_iter().map(|(key, _)| key).collect(),
                 _ => return Err(bad()),
             };
             filters.insert(name, values);
@@ -168,13 +169,29 @@ impl Call {
         if bytes.is_empty() {
             return Ok(T::default());
         }
-        let mut value: serde_json::Value =
+        let value: Value =
             serde_json::from_slice(&bytes).map_err(|error| Failure::bad(format!("invalid JSON: {error}")))?;
-        // To clients, a field that is null is not there.
-        if let Some(fields) = value.as_object_mut() {
-            fields.retain(|_, value| !value.is_null());
+        T::deserialize(without_nothing(&value))
+            .map_err(|error| Failure::bad(format!("invalid JSON: {error}")))
+    }
+}
+
+/// Names whose values may be nothing and mean something by that.
+const MAY_BE_NOTHING: [&str; 4] = ["PortBindings", "EndpointsConfig", "ExposedPorts", "Volumes"];
+
+/// Without the fields that are null: to clients they are not there.
+pub(super) fn without_nothing(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let given = fields.iter().filter(|(_, value)| !value.is_null());
+            let cleaned = given.map(|(name, value)| match MAY_BE_NOTHING.contains(&name.as_str()) {
+                true => (name.clone(), value.clone()),
+                false => (name.clone(), without_nothing(value)),
+            });
+            Value::Object(cleaned.collect())
         }
-        T::deserialize(value).map_err(|error| Failure::bad(format!("invalid JSON: {error}")))
+        Value::Array(all) => all.iter().map(without_nothing).collect(),
+        other => other.clone(),
     }
 }
 
