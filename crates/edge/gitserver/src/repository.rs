@@ -1,6 +1,7 @@
 //! Bare repositories in one folder, and what is asked of them.
 
 use std::{
+    collections::BTreeSet,
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::{Output, Stdio},
@@ -118,6 +119,9 @@ pub(crate) fn git() -> Command {
         ("safe.directory", "*"),
         ("core.hooksPath", "/dev/null"),
         ("gc.auto", "0"),
+        // A push that was acknowledged outlives a loss of power; by itself git flushes neither references nor loose objects.
+        ("core.fsync", "all"),
+        ("core.fsyncMethod", "batch"),
         ("uploadpack.allowAnySHA1InWant", "true"),
     ];
     command.env("GIT_CONFIG_COUNT", settings.len().to_string());
@@ -157,6 +161,24 @@ pub(crate) type References = Vec<(String, String)>;
 /// Work on files, off the asynchronous threads.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+/// Writes a file, or which files a folder has, to the disk.
+fn flush(path: &Path) -> io::Result<()> {
+    std::fs::File::open(path)?.sync_all()
+}
+
+/// Writes a folder with all it holds to the disk.
+fn flush_tree(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        match entry.file_type()? {
+            kind if kind.is_dir() => flush_tree(&entry.path())?,
+            kind if kind.is_file() => flush(&entry.path())?,
+            _ => {}
+        }
+    }
+    flush(folder)
 }
 
 /// Lines of an object and a reference.
@@ -224,6 +246,9 @@ impl Repositories {
         command.args(["init", "--quiet", "--bare", "--initial-branch=main", "--template="]).arg(&draft);
         succeed(command, "init").await?;
         Repository { name: name.to_owned(), dir: draft.clone() }.set_told(&[]).await?;
+        // A repository whose files are empty would take no push any more.
+        let (all, root) = (draft.clone(), self.root.clone());
+        blocking(move || flush_tree(&all)).await.map_err(failed(format!("flush {}", draft.display())))?;
         if let Err(error) = std::fs::rename(&draft, &dir) {
             let _ = std::fs::remove_dir_all(&draft);
             return match dir.exists() {
@@ -231,6 +256,7 @@ impl Repositories {
                 false => Err(failed(format!("make {}", dir.display()))(error)),
             };
         }
+        blocking(move || flush(&root)).await.map_err(failed(format!("flush {}", dir.display())))?;
         Ok(Repository { name: name.to_owned(), dir })
     }
 
@@ -294,6 +320,22 @@ impl Repository {
             std::fs::rename(&draft, path)
         };
         blocking(write).await.map_err(failed(format!("write {TOLD} of repository {}", self.name)))
+    }
+
+    /// Flushes the folders that changed with the references: git flushes what is in its files, not where they are.
+    pub(crate) async fn keep(&self, before: &References, after: &References) -> Result<()> {
+        let changed = before.iter().filter(|one| !after.contains(one));
+        let changed = changed.chain(after.iter().filter(|one| !before.contains(one)));
+        let mut folders = BTreeSet::from([self.dir.join("objects"), self.dir.join("objects/pack")]);
+        for (name, _) in changed {
+            let place = self.dir.join(name);
+            folders.extend(
+                place.ancestors().skip(1).take_while(|at| at.starts_with(&self.dir)).map(Path::to_owned),
+            );
+        }
+        let flush_all =
+            move || folders.iter().filter(|folder| folder.is_dir()).try_for_each(|folder| flush(folder));
+        blocking(flush_all).await.map_err(failed(format!("flush repository {}", self.name)))
     }
 
     /// The commit a branch, tag, reference or abbreviated id stands for; nothing when there is none.

@@ -364,6 +364,9 @@ impl Exchange {
         }
         let Some(answer) = answer else { return };
         if let Some((before, after)) = self.changes().await {
+            if let Err(error) = self.repository.keep(&before, &after).await {
+                tracing::error!(%error, "a loss of power may take a push");
+            }
             let terminal = Terminal { lines: answer.takes_text().then(|| sender.clone()) };
             let push = push_of(&self.repository, &self.user, &before, &after);
             let told = self.server.tell(&self.repository, push, &after, terminal.clone()).await;

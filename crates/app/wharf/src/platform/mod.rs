@@ -125,14 +125,16 @@ impl Endpoints {
     }
 }
 
-/// Writes a file that only its owner reads, whole or not at all.
+/// Writes a file that only its owner reads, whole or not at all; it is there from now on, also after a loss of power.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<()> {
     use std::io::Write;
     let temporary = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
-    std::fs::rename(&temporary, path).with_context(|| format!("cannot write {}", path.display()))
+    std::fs::rename(&temporary, path)
+        .and_then(|()| path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all()))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// One platform per folder: the lock lives as long as the file is open.

@@ -1,4 +1,4 @@
-//! The power goes while images are pushed, pulled and built and containers are made: what was acknowledged is there
+//! The power goes while images and commits are pushed, images pulled and built, and containers made: what was acknowledged is there
 //! afterwards, and nothing has another content than its digest says.
 
 mod disk;
@@ -13,6 +13,8 @@ use disk::{Disk, Random};
 
 /// Power cuts in one record.
 const CUTS: u64 = 12;
+/// Those of them while the platform starts for the first time.
+const EARLY_CUTS: u64 = 2;
 /// How often each of the clients does what it does.
 const ROUNDS: usize = 6;
 
@@ -32,6 +34,12 @@ enum Told {
     Network(String),
     /// The API has a ConfigMap.
     Object(String),
+    /// The git server has a commit as a branch of a repository.
+    Commit {
+        repository: String,
+        branch: String,
+        commit: String,
+    },
 }
 
 /// Everything clients were told, with the position of the disk at that moment.
@@ -105,6 +113,40 @@ fn push(registry: &str, name: &str, layer: &[u8], folder: &Path) -> Option<Strin
     Some(sha256(&bytes))
 }
 
+/// Git in a folder, without the settings of the machine.
+fn git(folder: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new("git");
+    command.args(["-c", "user.name=Dev", "-c", "user.email=dev@example.com"]).args(words);
+    command.current_dir(folder).env("HOME", folder);
+    command
+}
+
+/// A new commit as a branch of its own, in one of two repositories, which the first push makes.
+fn push_commit(platform: &Platform, folder: &Path, round: usize) -> Option<Told> {
+    fs::write(folder.join("f"), format!("commit of round {round}")).unwrap();
+    output_of(&mut git(folder, &["add", "f"]));
+    output_of(&mut git(folder, &["commit", "-q", "-m", "round"]));
+    let commit = output_of(&mut git(folder, &["rev-parse", "HEAD"])).trim().to_owned();
+    let (repository, branch) = (format!("repo-{}", round % 2), format!("b-{round}"));
+    let to = address_of(platform, &repository);
+    let pushed = succeeded(&mut git(folder, &["push", "-q", &to, &format!("HEAD:refs/heads/{branch}")]));
+    pushed.then_some(Told::Commit { repository, branch, commit })
+}
+
+fn address_of(platform: &Platform, repository: &str) -> String {
+    format!("http://{}/git/{repository}.git", platform.address("console"))
+}
+
+/// Whether a branch can be cloned, and is the commit.
+fn is_cloned(platform: &Platform, repository: &str, branch: &str, commit: &str) -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    let from = address_of(platform, repository);
+    succeeded(&mut git(
+        folder.path(),
+        &["clone", "-q", "--bare", "--single-branch", "-b", branch, &from, "c"],
+    )) && output_of(&mut git(&folder.path().join("c"), &["rev-parse", "HEAD"])).trim() == commit
+}
+
 /// Clients that work at once until each has done its rounds.
 fn work(platform: &Platform, source: &Platform, notes: &Notes<'_>) {
     let rounds = |each: &dyn Fn(usize)| (0..ROUNDS).for_each(each);
@@ -173,6 +215,15 @@ fn work(platform: &Platform, source: &Platform, notes: &Notes<'_>) {
             });
         });
         scope.spawn(|| {
+            let folder = scratch("git");
+            output_of(&mut git(folder.path(), &["init", "-q", "-b", "main"]));
+            for round in 0..ROUNDS {
+                if let Some(told) = push_commit(platform, folder.path(), round) {
+                    notes.note(told);
+                }
+            }
+        });
+        scope.spawn(|| {
             let kubectl = platform.kubectl();
             rounds(&|round| {
                 let name = format!("object-{round}");
@@ -196,6 +247,7 @@ fn holds(platform: &Platform, told: &Told, images: &str, containers: &str) -> bo
         Told::Container(name) => line(containers, name),
         Told::Volume(name) => docker(platform, &["volume", "inspect", name]),
         Told::Network(name) => docker(platform, &["network", "inspect", name]),
+        Told::Commit { repository, branch, commit } => is_cloned(platform, repository, branch, commit),
         Told::Object(name) => platform.kubectl().end(&["get", "configmap", name], "").status.success(),
     }
 }
@@ -244,6 +296,7 @@ pub(crate) fn cuts() {
     }
     let mut platform = Platform::on_device(&disk.device);
     platform.pack(&["sh", "busybox"]);
+    let packed = disk.position();
     platform.restart();
     let began = disk.position();
     let notes = Notes { disk: &disk, told: Mutex::default() };
@@ -252,13 +305,14 @@ pub(crate) fn cuts() {
     let told = notes.told.lock().unwrap().clone();
     let kinds: BTreeSet<_> =
         told.iter().map(|(_, told)| std::mem::discriminant(told)).map(|kind| format!("{kind:?}")).collect();
-    assert_eq!(kinds.len(), 6, "not all of it was done: {told:?}");
+    assert_eq!(kinds.len(), 7, "not all of it was done: {told:?}");
     output_of(platform.wharf().args(["rm", "-f"]).args((0..ROUNDS).map(|round| format!("ran-{round}"))));
     platform.drain();
     source.drain();
     for seed in 1..=CUTS {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let position = began + (random.next() as usize) % (ended - began);
+        let (from, to) = if seed <= EARLY_CUTS { (packed, began) } else { (began, ended) };
+        let position = from + (random.next() as usize) % (to - from);
         check(&disk, position, seed, &told);
     }
 }
