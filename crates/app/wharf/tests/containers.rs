@@ -136,6 +136,15 @@ fn images_in_use_stay(platform: &Platform) {
         other => Err(format!("{other:?}")),
     });
     refused("container user");
+    let taken = said(platform, &["image", "df", "-o", "json"]);
+    let taken: serde_json::Value = serde_json::from_str(&taken).unwrap();
+    let of = |kind: &str| taken.as_array().unwrap().iter().find(|row| row["type"] == kind).unwrap().clone();
+    assert!(
+        of("Images")["active"].as_u64() >= Some(1) && of("Containers")["active"].as_u64() >= Some(1),
+        "{taken}"
+    );
+    assert!(of("Unpacked Layers")["size"].as_u64() > of("Images")["size"].as_u64(), "{taken}");
+    assert!(said(platform, &["image", "df"]).contains("RECLAIMABLE"));
     let measured = said(platform, &["stats", "--no-stream"]);
     assert!(measured.contains(" user ") && measured.contains(" default/podder/podder "), "{measured}");
     // Another name may go, and comes back.

@@ -184,6 +184,10 @@ fn store(
             std::fs::remove_dir_all(&place)?;
         }
         std::fs::rename(&draft, &place)?;
+        // Its folders are flushed with the journal of the file system that the last of them is flushed with.
+        for folder in place.ancestors().take(2) {
+            std::fs::File::open(folder)?.sync_all()?;
+        }
         Ok((files.len(), bytes))
     })();
     if stored.is_err() {

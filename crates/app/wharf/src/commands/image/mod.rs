@@ -9,6 +9,7 @@ macro_rules! say {
 }
 
 mod archive;
+mod df;
 mod inspect;
 mod ls;
 mod names;
@@ -54,6 +55,8 @@ enum Command {
     Save(archive::Save),
     /// Load images from a docker or OCI archive
     Load(archive::Load),
+    /// Show what takes how much of the disk
+    Df(df::Args),
     /// Remove what no image needs
     Prune(prune::Args),
     /// Find known vulnerabilities and secrets in an image
@@ -72,6 +75,7 @@ impl Args {
             Command::Inspect(args) => args.run(globals),
             Command::Save(args) => args.run(globals),
             Command::Load(args) => args.run(globals),
+            Command::Df(args) => args.run(globals),
             Command::Prune(args) => args.run(globals),
             Command::Scan(args) => args.run(globals),
         }
