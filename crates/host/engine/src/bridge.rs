@@ -260,10 +260,15 @@ impl Bridge {
         let namespace = open_namespace(namespace)?;
         block_on(async {
             let network = self.open().await?;
-            if let Some(target) = targets.get(new) {
-                plug(&network, id, target, &namespace).await?;
+            let Some(target) = targets.get(new) else {
+                return Err(Error::host(format!("there is nothing known of network {new}")));
+            };
+            plug(&network, id, target, &namespace).await?;
+            let joined = self.settle(&network, id, &namespace, targets, ports).await;
+            if joined.is_err() {
+                unplug(&network, id, target).await?;
             }
-            self.settle(&network, id, &namespace, targets, ports).await
+            joined
         })
     }
 
@@ -283,10 +288,7 @@ impl Bridge {
         let namespace = open_namespace(namespace)?;
         block_on(async {
             let network = self.open().await?;
-            match old {
-                Target::Pods => network.leave(id.as_str()).await?,
-                Target::Made(old, _) => network.disconnect(id.as_str(), &old.id).await?,
-            }
+            unplug(&network, id, old).await?;
             self.settle(&network, id, &namespace, targets, ports).await
         })
     }
@@ -535,6 +537,14 @@ async fn plug(network: &PodNetwork, id: &ContainerId, target: &Target, namespace
         Target::Made(made, wish) => {
             network.connect(id.as_str(), made, wish, namespace).await?;
         }
+    }
+    Ok(())
+}
+
+async fn unplug(network: &PodNetwork, id: &ContainerId, target: &Target) -> Result<()> {
+    match target {
+        Target::Pods => network.leave(id.as_str()).await?,
+        Target::Made(made, _) => network.disconnect(id.as_str(), &made.id).await?,
     }
     Ok(())
 }

@@ -42,9 +42,9 @@ impl Engine {
         if container.status.phase == Phase::Paused {
             sandbox.unpause(MAIN)?;
         }
-        sandbox.kill(MAIN, signal, SignalTo::First)?;
+        unless_ended(sandbox.kill(MAIN, signal, SignalTo::First))?;
         if !ends_within(&ending, grace)? {
-            sandbox.kill(MAIN, libc::SIGKILL, SignalTo::First)?;
+            unless_ended(sandbox.kill(MAIN, libc::SIGKILL, SignalTo::First))?;
         }
         Ok(Some(ending.wait()?))
     }
@@ -166,6 +166,14 @@ pub fn signal_number(text: &str) -> Result<i32> {
     let hint = closest(name, wharf_image::SIGNAL_NAMES)
         .map_or("names are like TERM or SIGTERM".to_owned(), |n| format!("did you mean '{n}'?"));
     Err(Error::invalid(format!("no such signal: {text}")).hint(hint))
+}
+
+/// One that has ended by itself in this moment needs no signal any more.
+fn unless_ended(sent: Result<(), wharf_runtime::Error>) -> Result<()> {
+    match sent {
+        Err(error) if error.kind == wharf_runtime::ErrorKind::State => Ok(()),
+        sent => Ok(sent?),
+    }
 }
 
 #[cfg(test)]

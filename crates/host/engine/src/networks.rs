@@ -46,9 +46,6 @@ pub struct UserNetwork {
     /// Options of its driver, as they were given.
     #[serde(default)]
     pub options: BTreeMap<String, String>,
-    /// Its subnet was chosen, so that another one may be when that is taken meanwhile.
-    #[serde(default)]
-    pub chosen: bool,
     /// Its id, 64 hexadecimal digits, and its addresses.
     pub bridge: BridgeNetwork,
 }
@@ -226,7 +223,6 @@ impl Engine {
             created_at: SystemClock.now(),
             labels: wish.labels,
             options: wish.options,
-            chosen,
             bridge,
         };
         network.bridge = self.bridge().make(&taken, chosen, network.bridge)?;
@@ -405,7 +401,8 @@ impl Engine {
         // Who has an address is asked, not who runs: a program may ask before anybody has written down that it does.
         let places = self.bridge().addresses()?;
         let asking = places.iter().find(|(_, on)| on.values().any(|(address, _)| *address == source));
-        let Some((_, asking)) = asking else { return Ok(known) };
+        let Some((who, asking)) = asking else { return Ok(known) };
+        let who = who.parse().ok().and_then(|id| self.load(&id).ok());
         let on: Vec<&UserNetwork> =
             networks.iter().filter(|network| asking.contains_key(&network.bridge.id)).collect();
         known.alone = !on.is_empty()
@@ -415,13 +412,14 @@ impl Engine {
             // Also with the network's own name behind it.
             let suffix = format!(".{}", network.name);
             let name = name.strip_suffix(&suffix).unwrap_or(name);
+            let linked = who.as_ref().and_then(|who| linked_as(who, &network.name, name));
             for (id, places) in &places {
                 let Some((address, ipv6)) = places.get(&network.bridge.id) else { continue };
                 // What has ended or goes just now is of no use to anybody.
                 let Some(container) = id.parse().ok().and_then(|id| self.load(&id).ok()) else { continue };
                 let gone = container.status.phase == Phase::Exited && *address != source;
-                if !gone && is_known_as(&container, &network.name, name) && !known.addresses.contains(address)
-                {
+                let is_meant = is_known_as(&container, &network.name, linked.unwrap_or(name));
+                if !gone && is_meant && !known.addresses.contains(address) {
                     known.addresses.push(*address);
                     known.ipv6.extend(*ipv6);
                 }
@@ -429,6 +427,13 @@ impl Engine {
         }
         Ok(known)
     }
+}
+
+/// The container that one has given a name of its own: `--link CONTAINER:NAME`.
+fn linked_as<'a>(who: &'a Container, network: &str, name: &str) -> Option<&'a str> {
+    let links = who.record.spec.endpoints.get(network)?.links.iter();
+    let mut pairs = links.map(|link| link.split_once(':').unwrap_or((link, link)));
+    pairs.find(|(_, alias)| alias.eq_ignore_ascii_case(name)).map(|(container, _)| container)
 }
 
 fn is_known_as(container: &Container, network: &str, name: &str) -> bool {

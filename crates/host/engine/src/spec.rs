@@ -121,6 +121,8 @@ pub struct Spec {
 pub struct Endpoint {
     /// Further names it is known by there.
     pub aliases: Vec<String>,
+    /// Names it alone gives to others there: `CONTAINER:NAME`.
+    pub links: Vec<String>,
     /// Its addresses.
     pub wish: EndpointWish,
 }

@@ -94,6 +94,12 @@ pub(crate) fn names_and_isolation(docker: &Docker) {
             .contains("is not connected to network back")
     );
 
+    // A name that one container alone has for another.
+    docker.serve("linked", &["--network", "front", "--link", "web:pal"]);
+    answers(docker, "linked", "pal", "web");
+    assert_eq!(docker.asked("client", "pal", "5"), "gaierror");
+    docker.said(&["rm", "-f", "linked"]);
+
     // The port, and what a restart keeps.
     docker.said(&["restart", "-t", "0", "web"]);
     let port = docker.said(&["port", "web", "8080"]);

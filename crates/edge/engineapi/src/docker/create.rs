@@ -271,7 +271,6 @@ pub(super) fn read(body: &Value) -> Result<Wanted, Failure> {
     let mut endpoints = BTreeMap::new();
     for (name, endpoint) in body.networking_config.endpoints_config {
         let endpoint = endpoint.unwrap_or_default();
-        endpoint.warn(&mut warnings);
         let name = if name == "default" { "bridge".to_owned() } else { name };
         let endpoint = endpoint.read(&name)?;
         endpoints.insert(name, endpoint);
@@ -554,8 +553,8 @@ fn warn(body: &Body, warnings: &mut Vec<String>) {
     let host = &body.host_config;
     let given = [
         (
-            !host.links.is_empty(),
-            "HostConfig.Links has no effect: containers of one network know each other by name.",
+            !host.links.is_empty() && matches!(host.network_mode.as_str(), "" | "default" | "bridge"),
+            "HostConfig.Links has no effect on the default network: make one, whose containers know each other by name.",
         ),
         (
             host.cgroupns_mode == "host",

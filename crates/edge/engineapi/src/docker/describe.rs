@@ -173,6 +173,9 @@ fn endpoints(engine: &Engine, container: &Container) -> Value {
         if let Some(address) = asked.wish.address {
             described["IPAMConfig"]["IPv4Address"] = json!(address);
         }
+        if !asked.links.is_empty() {
+            described["Links"] = json!(asked.links);
+        }
         if let Some(address) = asked.wish.ipv6 {
             described["IPAMConfig"]["IPv6Address"] = json!(address);
         }

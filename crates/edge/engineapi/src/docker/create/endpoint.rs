@@ -30,14 +30,6 @@ struct IpamConfig {
 }
 
 impl Endpoint {
-    /// What of it has no effect.
-    pub(super) fn warn(&self, warnings: &mut Vec<String>) {
-        if !self.links.is_empty() {
-            let text = "Links of networks are not made: containers of one network know each other by name.";
-            warnings.push(text.to_owned());
-        }
-    }
-
     /// In the engine's words.
     pub(in crate::docker) fn read(self, network: &str) -> Result<wharf_engine::Endpoint, Failure> {
         let asked = self.ipam_config.ipv4;
@@ -53,7 +45,11 @@ impl Endpoint {
             "" => None,
             text => Some(hardware(text)?),
         };
-        Ok(wharf_engine::Endpoint { aliases: self.aliases, wish: EndpointWish { address, ipv6, hardware } })
+        Ok(wharf_engine::Endpoint {
+            aliases: self.aliases,
+            links: self.links,
+            wish: EndpointWish { address, ipv6, hardware },
+        })
     }
 }
 
