@@ -24,18 +24,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     for watched in ["build.rs", "Cargo.toml", "init", "src", "../../model/base", "../../../Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", folder.join(watched).display());
     }
-    println!("cargo::rustc-env=WHARF_INIT={}", init(&folder)?.display());
+    let first = init(&folder)?;
+    println!("cargo::rustc-env=WHARF_INIT={}", first.display());
+    println!("cargo::rustc-env=WHARF_INIT_NAME=init-{:016x}", hash_of(&first)?);
     // What is built to be tried out stays quick to build: there a shim is the whole program.
     if env::var("PROFILE")? != "release" || env::var_os(ITSELF).is_some() {
         return Ok(());
     }
     let program = build(&folder)?;
-    let mut hasher = DefaultHasher::new();
-    std::fs::read(&program)?.hash(&mut hasher);
     println!("cargo::rustc-cfg=shim_inside");
     println!("cargo::rustc-env=WHARF_SHIM={}", program.display());
-    println!("cargo::rustc-env=WHARF_SHIM_NAME=shim-{:016x}", hasher.finish());
+    println!("cargo::rustc-env=WHARF_SHIM_NAME=shim-{:016x}", hash_of(&program)?);
     Ok(())
+}
+
+/// What names a program by its content.
+fn hash_of(program: &Path) -> Result<u64, Box<dyn Error>> {
+    let mut hasher = DefaultHasher::new();
+    std::fs::read(program)?.hash(&mut hasher);
+    Ok(hasher.finish())
 }
 
 /// Compiles the first process of containers, which knows no library. Gives its path.

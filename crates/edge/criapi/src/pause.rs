@@ -90,8 +90,10 @@ mod tests {
     #[test]
     fn it_runs_and_waits() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("pause");
-        std::fs::write(&path, program()).unwrap();
+        let (draft, path) = (folder.path().join("draft"), folder.path().join("pause"));
+        std::fs::write(&draft, program()).unwrap();
+        // Written by a process of its own: a child that another test starts just then would still have it open.
+        assert!(Command::new("cp").args([&draft, &path]).status().unwrap().success());
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         let mut child = Command::new(&path).spawn().unwrap();
         let ignored = format!("/proc/{}/status", child.id());

@@ -4,15 +4,15 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs,
     net::Ipv4Addr,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use wharf_base::ContainerId;
 use wharf_runtime::{
-    ContainerConfig, INIT, LogConfig, Network, PodDir, RootFs, Runtime as _, Sandbox, SandboxConfig, Seccomp,
-    Share, Size, SpecOptions, WhenIdle,
+    ContainerConfig, LogConfig, Network, PodDir, RootFs, Runtime as _, Sandbox, SandboxConfig, Seccomp,
+    Share, Size, SpecOptions, WhenIdle, init_program,
     oci::{
         BoxBuilder, LinuxCpuBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup,
         LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemoryBuilder, LinuxNamespaceType, LinuxPidsBuilder,
@@ -408,10 +408,7 @@ impl New<'_> {
     fn volumes(&self) -> Result<Vec<Mount>> {
         let mut mounts = self.image_volumes()?;
         if self.spec.init {
-            let file = self.folder.join("init");
-            fs::write(&file, INIT).at("write", &file)?;
-            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).at("make a program of", &file)?;
-            mounts.push(bind(&file, INIT_PATH, &["ro"])?);
+            mounts.push(bind(&init_program()?, INIT_PATH, &["ro"])?);
         }
         // A folder before what is mounted inside it, whatever the order they were asked for in.
         let mut asked: Vec<&MountPoint> = self.spec.mounts.iter().collect();

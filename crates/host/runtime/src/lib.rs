@@ -46,7 +46,7 @@ pub use log::{LogLine, Stream, log_files};
 /// The OCI runtime specification's types, in which containers are described.
 pub use oci_spec::runtime as oci;
 pub use pod_dir::PodDir;
-pub use program::INIT;
+pub use program::init_program;
 pub use runtime::{Runtime, Sandbox, SignalTo};
 pub use shim::entry as shim_entry;
 pub use signals::Signals;

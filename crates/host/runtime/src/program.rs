@@ -31,23 +31,32 @@ const INSIDE: Option<(&str, &[u8])> = Some((env!("WHARF_SHIM_NAME"), include_byt
 #[cfg(not(shim_inside))]
 const INSIDE: Option<(&str, &[u8])> = None;
 
-/// A program to be a container's first process: as `init -- PROGRAM ARGUMENTS` it starts the program, passes signals on to it, takes the
-/// exit status of orphans, and ends as the program does. It needs nothing of the container.
-pub const INIT: &[u8] = include_bytes!(env!("WHARF_INIT"));
+const INIT: &[u8] = include_bytes!(env!("WHARF_INIT"));
+const INIT_NAME: &str = env!("WHARF_INIT_NAME");
 
 /// Where it is laid out to be run. All shims of a version run one file, and share its memory.
 const PLACE: &str = "/run/wharf";
 
 /// What shims run by default, the best first.
 pub(crate) fn usual() -> Vec<PathBuf> {
-    let placed = INSIDE.and_then(|(name, bytes)| place(Path::new(PLACE), name, bytes).ok());
+    let placed = INSIDE.and_then(|(name, bytes)| place(Path::new(PLACE), name, bytes, 0o500).ok());
     placed.into_iter().chain([OWN.into()]).collect()
 }
 
+/// A program to be a container's first process, as a file to be mounted there: as `init -- PROGRAM ARGUMENTS` it starts the program,
+/// passes signals on to it, takes the exit status of orphans, and ends as the program does. It needs nothing of the container.
+///
+/// # Errors
+/// When it cannot be laid out.
+pub fn init_program() -> Result<PathBuf> {
+    // Whoever runs in a container may run it.
+    place(Path::new(PLACE), INIT_NAME, INIT, 0o555).step("lay out the first process of containers in", PLACE)
+}
+
 /// Lays `bytes` out as the program `name` in `folder`, unless it is there. Its name stands for its content.
-fn place(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<PathBuf> {
+fn place(folder: &Path, name: &str, bytes: &[u8], mode: u32) -> io::Result<PathBuf> {
     let path = folder.join(name);
-    if fs::symlink_metadata(&path).is_ok_and(|found| is_ours(&found, bytes.len())) {
+    if fs::symlink_metadata(&path).is_ok_and(|found| is_ours(&found, bytes.len(), mode)) {
         return Ok(path);
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -57,7 +66,7 @@ fn place(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<PathBuf> {
     fs::OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(0o500)
+        .mode(mode)
         .open(&draft)
         .and_then(|mut file| file.write_all(bytes))
         .and_then(|()| fs::rename(&draft, &path))
@@ -66,9 +75,9 @@ fn place(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<PathBuf> {
 }
 
 /// Whole, and nobody else can have written it.
-fn is_ours(found: &fs::Metadata, length: usize) -> bool {
+fn is_ours(found: &fs::Metadata, length: usize, mode: u32) -> bool {
     let me = rustix::process::geteuid().as_raw();
-    found.is_file() && found.len() == length as u64 && found.uid() == me && found.mode() & 0o7777 == 0o500
+    found.is_file() && found.len() == length as u64 && found.uid() == me && found.mode() & 0o7777 == mode
 }
 
 /// The program through a read-only mount of its own, so that nothing in a container can write to it through `/proc/PID/exe`
@@ -105,7 +114,7 @@ mod tests {
     #[test]
     fn a_program_is_laid_out_once_and_again_when_it_is_not_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let place = || place(&folder.path().join("wharf"), "shim-1", b"program").unwrap();
+        let place = || place(&folder.path().join("wharf"), "shim-1", b"program", 0o500).unwrap();
         let path = place();
         let first = fs::metadata(&path).unwrap();
         assert_eq!(fs::metadata(place()).unwrap().ino(), first.ino());

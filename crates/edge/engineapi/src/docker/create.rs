@@ -687,7 +687,7 @@ mod tests {
         assert_eq!(ports, ["127.0.0.1:0:53/udp", "8080:80/tcp"]);
         assert_eq!((spec.resources.cpu_quota, spec.resources.pids), (Some(150_000), None));
         assert_eq!(
-            (spec.endpoints["app"].aliases.as_slice(), spec.endpoints.len()),
+            (spec.endpoints["shop"].aliases.as_slice(), spec.endpoints.len()),
             (&["www".to_owned()][..], 2)
         );
         assert_eq!((spec.restart, spec.stdin), (Restart::OnFailure(3), InputMode::Open));
