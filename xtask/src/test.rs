@@ -62,12 +62,12 @@ fn prepare() -> Result<Vec<(String, PathBuf)>> {
         };
         variables.push((name, path));
     }
-    variables.push(("WHARF_DOCKER_CLIENTS".to_owned(), docker_clients()?));
     if env::var_os("KUBECTL").is_none()
         && let Some((_, newest)) = variables.last().cloned()
     {
         variables.push(("KUBECTL".to_owned(), newest));
     }
+    variables.push(("WHARF_DOCKER_CLIENTS".to_owned(), docker_clients()?));
     Ok(variables)
 }
 
