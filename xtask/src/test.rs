@@ -226,13 +226,17 @@ fn count(arguments: &[String], variables: &[(String, PathBuf)]) -> Result<(u64, 
     command.envs(variables.iter().map(|(name, value)| (name, value)));
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let output = child.stdout.take().context("cargo has no output")?;
-    let (passed, mut failed) = follow(BufReader::new(output), &mut io::stdout())?;
+    let Results { passed, mut failed, without_end } = follow(BufReader::new(output), &mut io::stdout())?;
     let status = child.wait()?;
-    if !status.success() && failed == 0 {
+    if without_end > 0 {
         say(
             &mut io::stderr(),
-            &format!("error: cargo test ended with {status}: something crashed or did not compile"),
+            &format!("error: {without_end} test programs crashed before they said how they ended"),
         );
+        failed += without_end;
+    }
+    if !status.success() && failed == 0 {
+        say(&mut io::stderr(), &format!("error: cargo test ended with {status}: something did not compile"));
         failed = 1;
     }
     Ok((passed, failed))
@@ -258,20 +262,40 @@ fn cargo_test(arguments: &[String]) -> Command {
     command
 }
 
+/// What test programs said.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Results {
+    passed: u64,
+    failed: u64,
+    /// Programs that began and never told a result.
+    without_end: u64,
+}
+
 /// Copies `from` line by line and adds up the results in it.
-fn follow(mut from: impl BufRead, to: &mut impl Write) -> Result<(u64, u64)> {
-    let (mut passed, mut failed) = (0, 0);
+fn follow(mut from: impl BufRead, to: &mut impl Write) -> Result<Results> {
+    let mut results = Results::default();
     let mut line = Vec::new();
     while from.read_until(b'\n', &mut line)? > 0 {
         to.write_all(&line)?;
         to.flush()?;
-        if let Some(result) = result_of(&String::from_utf8_lossy(&line)) {
-            passed += result.0;
-            failed += result.1;
+        let text = String::from_utf8_lossy(&line);
+        if is_beginning(&text) {
+            results.without_end += 1;
+        }
+        if let Some((passed, failed)) = result_of(&text) {
+            results.passed += passed;
+            results.failed += failed;
+            results.without_end = results.without_end.saturating_sub(1);
         }
         line.clear();
     }
-    Ok((passed, failed))
+    Ok(results)
+}
+
+/// `running 12 tests`.
+fn is_beginning(line: &str) -> bool {
+    let count = line.trim_end().strip_prefix("running ").and_then(|rest| rest.split_once(' '));
+    count.is_some_and(|(count, rest)| count.parse::<u64>().is_ok() && matches!(rest, "test" | "tests"))
 }
 
 /// The two counts of `test result: ok. 12 passed; 0 failed; …`.
@@ -292,7 +316,17 @@ mod tests {
             test result: \u{1b}[31mFAILED\u{1b}[m. 1 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out\n\
             a program that prints its own test result: none\n";
         let mut shown = Vec::new();
-        assert_eq!(follow(printed.as_bytes(), &mut shown).unwrap(), (13, 3));
+        let results = Results { passed: 13, failed: 3, without_end: 0 };
+        assert_eq!(follow(printed.as_bytes(), &mut shown).unwrap(), results);
         assert_eq!(shown, printed.as_bytes());
+    }
+
+    #[test]
+    fn a_program_that_crashes_is_counted() {
+        let printed = "running 3 tests\ntest a ... ok\ntest b ... \nrunning 1 test\ntest c ... ok\n\
+            test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
+            running late\n";
+        let results = Results { passed: 1, failed: 0, without_end: 1 };
+        assert_eq!(follow(printed.as_bytes(), &mut Vec::new()).unwrap(), results);
     }
 }

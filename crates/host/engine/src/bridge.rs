@@ -18,8 +18,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use wharf_base::ContainerId;
 use wharf_network::{
-    BridgeNetwork, Endpoint, EndpointWish, Ipv4Net, NetworkConfig, PodNetwork, PortMapping, Protocol,
-    hardware,
+    BridgeNetwork, EndpointWish, Ipv4Net, NetworkConfig, PodNetwork, PortMapping, Protocol, hardware,
 };
 use wharf_runtime::{Phase, PodDir};
 
@@ -45,14 +44,6 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// What the kernel's side knows it by.
-    fn id(&self) -> &str {
-        match self {
-            Self::Pods => BRIDGE,
-            Self::Made(network, _) => &network.id,
-        }
-    }
-
     fn leads_out(&self) -> bool {
         match self {
             Self::Pods => true,
@@ -135,14 +126,15 @@ impl Bridge {
         if !PodNetwork::exists(folder) {
             return Ok(found);
         }
-        for (container, address) in PodNetwork::addresses(folder)? {
-            found.entry(container).or_default().insert(BRIDGE.to_owned(), (address, None));
+        let taken = PodNetwork::taken(folder)?;
+        for (pod, address) in taken.pods {
+            found.entry(pod).or_default().insert(BRIDGE.to_owned(), (address, None));
         }
-        for (container, endpoints) in PodNetwork::endpoints(folder)? {
-            let place =
-                |(network, endpoint): (String, Endpoint)| (network, (endpoint.address, endpoint.ipv6));
-            let places = endpoints.into_iter().map(place);
-            found.entry(container).or_default().extend(places);
+        for (network, endpoints) in taken.bridges {
+            for (container, endpoint) in endpoints {
+                let addresses = (endpoint.address, endpoint.ipv6);
+                found.entry(container).or_default().insert(network.clone(), addresses);
+            }
         }
         Ok(found)
     }
@@ -153,7 +145,7 @@ impl Bridge {
     /// When it cannot be read.
     pub fn range(&self) -> Result<Option<Ipv4Net>> {
         match PodNetwork::exists(&self.config.data) {
-            true => Ok(PodNetwork::range_of(&self.config.data)?),
+            true => Ok(PodNetwork::taken(&self.config.data)?.range),
             false => Ok(None),
         }
     }
@@ -165,13 +157,14 @@ impl Bridge {
         if targets.is_empty() || !PodNetwork::exists(folder) {
             return Ok(places);
         }
-        let endpoints = PodNetwork::endpoints(folder)?.remove(id.as_str()).unwrap_or_default();
+        let taken = PodNetwork::taken(folder)?;
+        let endpoint =
+            |network: &BridgeNetwork| taken.bridges.get(&network.id).and_then(|on| on.get(id.as_str()));
         for (name, target) in targets {
             let place = match target {
                 Target::Pods => {
-                    let range = PodNetwork::range_of(folder)?;
-                    let address = PodNetwork::address_of(folder, id.as_str())?;
-                    address.zip(range).map(|(address, range)| Place {
+                    let address = taken.pods.get(id.as_str()).copied();
+                    address.zip(taken.range).map(|(address, range)| Place {
                         address,
                         prefix: range.prefix(),
                         gateway: range.gateway(),
@@ -179,7 +172,7 @@ impl Bridge {
                         hardware: hardware(address),
                     })
                 }
-                Target::Made(network, _) => endpoints.get(&network.id).map(|endpoint| Place {
+                Target::Made(network, _) => endpoint(network).map(|endpoint| Place {
                     address: endpoint.address,
                     prefix: network.subnet.prefix(),
                     gateway: network.gateway,
@@ -227,14 +220,12 @@ impl Bridge {
                 network.detach(&id).await?;
             }
             let joined = async {
-                // The pods' network first: it gives what goes elsewhere its way, until somebody says otherwise.
-                for target in targets.values().filter(|target| matches!(target, Target::Pods)) {
+                for target in targets.values() {
                     plug(&network, id, target, &namespace).await?;
                 }
-                for target in targets.values().filter(|target| !matches!(target, Target::Pods)) {
-                    plug(&network, id, target, &namespace).await?;
-                }
-                self.settle(&network, id, &namespace, targets, ports).await
+                // The pods' network alone has given it the way already.
+                let routed = targets.len() == 1 && targets.values().all(|one| matches!(one, Target::Pods));
+                self.settle(&network, id, &namespace, targets, ports, routed).await
             };
             let joined = joined.await;
             if joined.is_err() {
@@ -264,7 +255,7 @@ impl Bridge {
                 return Err(Error::host(format!("there is nothing known of network {new}")));
             };
             plug(&network, id, target, &namespace).await?;
-            let joined = self.settle(&network, id, &namespace, targets, ports).await;
+            let joined = self.settle(&network, id, &namespace, targets, ports, false).await;
             if joined.is_err() {
                 unplug(&network, id, target).await?;
             }
@@ -289,12 +280,12 @@ impl Bridge {
         block_on(async {
             let network = self.open().await?;
             unplug(&network, id, old).await?;
-            self.settle(&network, id, &namespace, targets, ports).await
+            self.settle(&network, id, &namespace, targets, ports, false).await
         })
     }
 
-    /// Leads what a container sends elsewhere over the first of its networks by name that leads out, and its ports to its
-    /// address there.
+    /// Leads what a container sends elsewhere, unless it is `routed`, over the first of its networks by name that leads out,
+    /// and its ports to its address there.
     async fn settle(
         &self,
         network: &PodNetwork,
@@ -302,21 +293,21 @@ impl Bridge {
         namespace: &File,
         targets: &Targets,
         ports: &[Publish],
+        routed: bool,
     ) -> Result<Joined> {
         let places = self.places(id, targets)?;
-        let out = targets.iter().find(|(name, target)| target.leads_out() && places.contains_key(*name));
+        let ways = targets.iter().filter(|(_, target)| target.leads_out());
+        let ways: Vec<&Place> = ways.filter_map(|(name, _)| places.get(name)).collect();
         let machine = network.gateway();
-        let Some((place, target)) = out.and_then(|(name, target)| Some((places.get(name)?, target))) else {
+        let Some(place) = ways.first() else {
             network.unpublish(id.as_str()).await?;
             return Ok(Joined { places, machine, ports: Vec::new() });
         };
-        if places.len() > 1 || target.id() != BRIDGE {
+        if !routed {
             network.route_over(place.gateway, place.address, namespace).await?;
         }
         // Not always the same one: a network without IPv6 may come first.
-        let ways = targets.iter().filter(|(_, target)| target.leads_out());
-        let mut places6 = ways.filter_map(|(name, _)| places.get(name));
-        if let Some((address, over)) = places6.find_map(|place| Some((place.address, place.ipv6?))) {
+        if let Some((address, over)) = ways.iter().find_map(|place| Some((place.address, place.ipv6?))) {
             network.route6_over(over.gateway, address, namespace).await?;
         }
         let ports = publish(network, id, place, ports).await?;

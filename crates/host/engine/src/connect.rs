@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     bridge::{Joined, Place},
-    containers::{Container, Engine, GATEWAY, PORTS},
+    containers::{Container, Engine, PORTS},
     error::{IoContext as _, Result},
     networks,
     spec::{Record, Spec},
@@ -23,9 +23,6 @@ impl Engine {
     pub(crate) fn tell_all(&self, record: &Record, joined: &Joined) -> Result<()> {
         let folder = self.folder(&record.id);
         write_ports(&folder, joined)?;
-        let gateway = joined.places.values().next().map_or(joined.machine, |place| place.gateway);
-        let file = folder.join(GATEWAY);
-        fs::write(&file, gateway.to_string()).at("write", &file)?;
         let own: String = joined.places.values().map(|place| own_line(record, place)).collect();
         let hosts = folder.join("etc/hosts");
         let text = format!("{LOCAL_HOSTS}{own}{}", extra_hosts(&record.spec, joined.machine));

@@ -2,7 +2,6 @@
 
 use std::{
     fs, io,
-    net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
@@ -29,8 +28,6 @@ pub(crate) const PORTS: &str = "ports";
 
 /// How often a folder is removed in which somebody writes meanwhile.
 const REMOVALS: usize = 100;
-/// The file of this machine's address in the network of a container.
-pub(crate) const GATEWAY: &str = "gateway";
 
 /// What an engine works with.
 #[derive(Debug, Clone)]
@@ -343,12 +340,6 @@ impl Container {
         }
         let ports = fs::read_to_string(self.dir.path().join(PORTS)).unwrap_or_default();
         ports.split_whitespace().filter_map(|port| port.parse().ok()).collect()
-    }
-
-    /// This machine's address in its network, while it runs.
-    pub fn gateway(&self) -> Option<Ipv4Addr> {
-        let text = self.is_running().then(|| fs::read_to_string(self.dir.path().join(GATEWAY)).ok())??;
-        text.parse().ok()
     }
 
     /// Whether its program runs.

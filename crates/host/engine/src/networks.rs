@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use wharf_base::{Clock as _, SystemClock, Timestamp, closest, random_hex};
+use wharf_base::{Clock as _, SystemClock, Timestamp, closest, random_bytes, random_hex};
 use wharf_network::{BridgeNetwork, EndpointWish, Ipv4Net, Ipv6Net, Ipv6Side, Known};
 use wharf_runtime::Phase;
 
@@ -170,16 +170,7 @@ fn bridge_of(wish: &NetworkWish) -> Result<BridgeNetwork> {
 /// The addresses of IPv6: those asked for, or unique local ones.
 fn ipv6_of(wish: &NetworkWish) -> Result<Option<Ipv6Side>> {
     let Some((subnet, gateway)) = wish.ipv6 else { return Ok(None) };
-    let subnet = subnet.unwrap_or_else(|| {
-        // Random enough: it is that of an id.
-        let mut random = [0; 5];
-        let digits = random_hex(random.len());
-        for (byte, at) in random.iter_mut().zip((0..).step_by(2)) {
-            *byte =
-                digits.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()).unwrap_or_default();
-        }
-        Ipv6Net::unique_local(random)
-    });
+    let subnet = subnet.unwrap_or_else(|| Ipv6Net::unique_local(random_bytes()));
     let gateway = gateway.unwrap_or(subnet.gateway());
     match subnet.contains(gateway) && subnet.prefix() <= 126 {
         true => Ok(Some(Ipv6Side { subnet, gateway })),
@@ -233,7 +224,7 @@ impl Engine {
         Ok(network)
     }
 
-    /// Whether two networks, in whatever words, are one.
+    /// The name of a network, by whatever it is called.
     fn named(&self, wanted: &str) -> Result<String> {
         match is_predefined(wanted) {
             true => Ok(wanted.to_owned()),
@@ -257,8 +248,8 @@ impl Engine {
     }
 
     /// Held while a container that starts joins the networks people made.
-    pub(crate) fn keep_networks(&self, targets: &Targets) -> Result<Option<File>> {
-        let made = targets.values().any(|target| matches!(target, Target::Made(..)));
+    pub(crate) fn keep_networks(&self, spec: &Spec) -> Result<Option<File>> {
+        let made = spec.endpoints.keys().any(|network| !is_predefined(network));
         made.then(|| locked(self.data())).transpose()
     }
 

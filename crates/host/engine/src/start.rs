@@ -188,7 +188,7 @@ impl New<'_> {
             return Ok(());
         }
         let namespace = sandbox.network_namespace();
-        let _kept = self.engine.keep_networks(&self.engine.targets(self.spec)?)?;
+        let _kept = self.engine.keep_networks(self.spec)?;
         let targets = self.engine.targets(self.spec)?;
         let joined =
             self.engine.bridge().attach(&self.record.id, &namespace, &targets, &self.spec.publish)?;

@@ -21,7 +21,7 @@ use crate::{
     pods::MACHINE_LOCK,
     range::free_range,
     rules::BridgeRule,
-    saved::{Store, at, lock},
+    saved::{at, lock},
 };
 
 /// What the names of all instances' bridges start with.
@@ -312,20 +312,6 @@ impl PodNetwork {
     /// When the kernel refuses.
     pub async fn route6_over(&self, gateway: Ipv6Addr, address: Ipv4Addr, netns: impl AsFd) -> Result<()> {
         self.links.route(gateway.into(), address, netns.as_fd()).await
-    }
-
-    /// Who is in bridge networks saved in a network's folder, which need not be open: by container, then by network.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn endpoints(data: &Path) -> Result<BTreeMap<String, BTreeMap<String, Endpoint>>> {
-        let mut found: BTreeMap<String, BTreeMap<String, Endpoint>> = BTreeMap::new();
-        for (network, bridge) in Store::open(data)?.read()?.bridges {
-            for (container, endpoint) in bridge.endpoints {
-                found.entry(container).or_default().insert(network.clone(), endpoint);
-            }
-        }
-        Ok(found)
     }
 
     /// The networks a container is on.

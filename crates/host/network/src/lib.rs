@@ -26,7 +26,7 @@ pub use dns::{DnsConfig, DnsServer, Forwarding, Known, LookUp, Private, Zone};
 pub use engine::ServiceRules;
 pub use error::{Error, Result};
 pub use kernel::hardware;
-pub use pods::{NetworkConfig, PodNetwork};
+pub use pods::{NetworkConfig, PodNetwork, Taken};
 pub use range::Ipv4Net;
 pub use range6::Ipv6Net;
 pub use rules::{Protocol, ServicePortRule};

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     Ipv4Net, PortMapping, Protocol, ServicePortRule, ServiceRules,
-    bridges::bridge_prefix,
+    bridges::{Endpoint, bridge_prefix},
     error::{Error, Result},
     kernel::{Gateway, Links, Netlink, Nftables, Port},
     range::free_range,
@@ -53,6 +53,17 @@ impl NetworkConfig {
     fn first_services(&self) -> Ipv4Net {
         Ipv4Net::new(self.services.address(), self.services.prefix().max(SERVICES_PREFIX))
     }
+}
+
+/// The addresses of a network that are given out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Where those of pods are from, once that is chosen.
+    pub range: Option<Ipv4Net>,
+    /// By pod.
+    pub pods: BTreeMap<String, Ipv4Addr>,
+    /// Those of bridge networks, by network and then by container.
+    pub bridges: BTreeMap<String, BTreeMap<String, Endpoint>>,
 }
 
 /// The pod network of one instance.
@@ -239,28 +250,15 @@ impl PodNetwork {
         Ok(Store::open(data)?.read()?.connected())
     }
 
-    /// The range of a network's folder, which need not be open, once it is chosen.
+    /// Who has which address, as it is saved in a network's folder, which need not be open.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn range_of(data: &Path) -> Result<Option<Ipv4Net>> {
-        Ok(Store::open(data)?.read()?.range)
-    }
-
-    /// All addresses saved in a network's folder, which need not be open, by pod.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn addresses(data: &Path) -> Result<BTreeMap<String, Ipv4Addr>> {
-        Ok(Store::open(data)?.read()?.pods)
-    }
-
-    /// The address of a pod saved in a network's folder, which need not be open.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn address_of(data: &Path, pod: &str) -> Result<Option<Ipv4Addr>> {
-        Ok(Store::open(data)?.read()?.pods.get(pod).copied())
+    pub fn taken(data: &Path) -> Result<Taken> {
+        let saved = Store::open(data)?.read()?;
+        let bridges =
+            saved.bridges.into_iter().map(|(network, bridge)| (network, bridge.endpoints)).collect();
+        Ok(Taken { range: saved.range, pods: saved.pods, bridges })
     }
 
     /// Forgets every pod and publisher but those, and bridge networks but these, and removes their links.

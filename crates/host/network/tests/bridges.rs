@@ -225,19 +225,29 @@ fn addresses_are_given_asked_for_and_refused() {
         };
         let endpoint = network.connect("one", &front, &wish, one.file()).await.unwrap();
         assert_eq!(endpoint.address.to_string(), "172.18.7.7");
-        let shown =
-            one.run(|| std::process::Command::new("ip").args(["-o", "addr"]).output().unwrap().stdout);
-        let shown = String::from_utf8_lossy(&shown).into_owned();
-        assert!(shown.contains("eth0") && shown.contains("172.18.7.7/16"), "{shown}");
         let shown = one.run(|| {
-            std::fs::read_to_string("/proc/net/arp")
-                .and(std::process::Command::new("ip").args(["link", "show", "eth0"]).output())
-                .unwrap()
-                .stdout
+            let ip = std::process::Command::new("ip").args(["address", "show", "eth0"]).output();
+            String::from_utf8_lossy(&ip.unwrap().stdout).into_owned()
         });
-        assert!(String::from_utf8_lossy(&shown).contains("02:00:00:00:00:09"));
+        assert!(shown.contains("172.18.7.7/16") && shown.contains("02:00:00:00:00:09"), "{shown}");
         let refused = network.connect("two", &front, &wish, two.file()).await;
         assert!(matches!(refused, Err(Error::AddressTaken(_))), "{refused:?}");
+    });
+}
+
+#[test]
+fn a_bridge_that_is_gone_comes_back() {
+    test(|world| async move {
+        let network = PodNetwork::open(world.config("a")).await.unwrap();
+        let front = bridge("front", "172.18.0.0/16");
+        network.make_bridge(&front).await.unwrap();
+        // As after a loss of power: it is known, and not there. Another program is the first to need it.
+        let route = nlink::Connection::<nlink::Route>::new().unwrap();
+        route.del_link("wb-a.0").await.unwrap();
+        let other = PodNetwork::open(world.config("a")).await.unwrap();
+        let (one, _) = container(&other, &front, "one").await;
+        let (_two, two_at) = container(&network, &front, "two").await;
+        assert_eq!(one.ask(&format!("{two_at}:8080")).unwrap(), "two");
     });
 }
 

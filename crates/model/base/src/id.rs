@@ -86,6 +86,16 @@ pub fn random_suffix(len: usize) -> String {
     random(len).into_iter().map(|b| ALPHABET[usize::from(b) % ALPHABET.len()] as char).collect()
 }
 
+/// Random bytes of the kernel.
+///
+/// # Panics
+/// As [`random_hex`].
+pub fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(&random(N));
+    bytes
+}
+
 fn random(bytes: usize) -> Vec<u8> {
     let mut raw = vec![0; bytes];
     File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut raw)).expect("/dev/urandom is readable");

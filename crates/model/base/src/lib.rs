@@ -11,7 +11,7 @@ mod time;
 
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use hint::{HintExt, Hinted, render_error};
-pub use id::{ContainerId, IdError, random_hex, random_suffix};
+pub use id::{ContainerId, IdError, random_bytes, random_hex, random_suffix};
 pub use quantity::{Quantity, QuantityError};
 pub use suggest::closest;
 pub use time::{Clock, FixedClock, SystemClock, Timestamp, TimestampError};

@@ -106,10 +106,17 @@ impl Store {
         for entry in self.references()? {
             self.reach(entry.target.digest, &mut reached);
         }
-        for digest in self.leases.all()?.into_iter().flat_map(|(_, manifests)| manifests) {
-            self.reach(digest, &mut reached);
-        }
+        reached.extend(self.leased()?);
         Ok(reached)
+    }
+
+    /// Everything that leases lead to: blobs, and unpacked layers by diff-id.
+    pub fn leased(&self) -> Result<HashSet<Digest>> {
+        let mut leased = HashSet::new();
+        for digest in self.leases.all()?.into_iter().flat_map(|(_, manifests)| manifests) {
+            self.reach(digest, &mut leased);
+        }
+        Ok(leased)
     }
 
     /// Adds everything `digest` leads to. A document that cannot be read leads nowhere: it must not
@@ -139,11 +146,17 @@ impl Store {
             usage.blobs += 1;
             usage.blob_bytes += fs::metadata(&path).map_or(0, |m| m.len());
         }
-        for (path, _) in digest_names(&self.layers)? {
+        for (_, bytes) in self.layer_sizes()? {
             usage.layers += 1;
-            usage.layer_bytes += tree_bytes(&path, &mut HashSet::new());
+            usage.layer_bytes += bytes;
         }
         Ok(usage)
+    }
+
+    /// The unpacked layers by diff-id, with what each takes on disk.
+    pub fn layer_sizes(&self) -> Result<Vec<(Digest, u64)>> {
+        let layers = digest_names(&self.layers)?.into_iter();
+        Ok(layers.map(|(path, digest)| (digest, bytes_below(&path))).collect())
     }
 }
 
@@ -166,7 +179,12 @@ fn digest_names(dir: &Path) -> Result<Vec<(std::path::PathBuf, Digest)>> {
     Ok(found)
 }
 
-/// Bytes on disk below `dir`, a file with several names counted once.
+/// What the files below a folder take on disk in bytes, one with several names counted once; what cannot be read counts
+/// nothing.
+pub fn bytes_below(dir: &Path) -> u64 {
+    tree_bytes(dir, &mut HashSet::new())
+}
+
 fn tree_bytes(dir: &Path, seen: &mut HashSet<u64>) -> u64 {
     let Ok(entries) = fs::read_dir(dir) else { return 0 };
     entries

@@ -27,7 +27,7 @@ pub use archive::Archived;
 pub use blob::{BlobWriter, Blobs};
 pub use compress::{Compression, Decoder};
 pub use error::{Error, FREE_SPACE, Result, is_full};
-pub use gc::{DiskUsage, GcOptions, GcReport};
+pub use gc::{DiskUsage, GcOptions, GcReport, bytes_below};
 pub use layer::{
     Limits, TarEntry, TarKind, TarReader, TarWriter, UnpackOptions, Unpacked, pack_directory, unpack_into,
 };

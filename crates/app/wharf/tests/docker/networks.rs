@@ -94,6 +94,12 @@ pub(crate) fn names_and_isolation(docker: &Docker) {
             .contains("is not connected to network back")
     );
 
+    // What goes elsewhere finds its way also when the network it went by is left.
+    docker.said(&["network", "connect", "back", "plain"]);
+    docker.said(&["network", "disconnect", "back", "plain"]);
+    let routes = docker.said(&["exec", "plain", "cat", "/proc/net/route"]);
+    assert!(routes.lines().any(|line| line.starts_with("eth0\t00000000\t")), "{routes}");
+
     // A name that one container alone has for another.
     docker.serve("linked", &["--network", "front", "--link", "web:pal"]);
     answers(docker, "linked", "pal", "web");

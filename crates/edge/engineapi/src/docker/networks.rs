@@ -75,12 +75,9 @@ impl Docker {
             }
             ("POST", ["create"]) => {
                 let wanted: Wanted = call.json().await?;
-                let name = wanted.name.clone();
-                let made = blocking(move || create(&engine, wanted)).await?;
-                if let Ok(network) = networks::find(&self.data(), &name) {
-                    keeper.tell_about("network", "create", &network.bridge.id, &about(&name));
-                }
-                Ok(made)
+                let (network, warnings) = blocking(move || create(&engine, wanted)).await?;
+                keeper.tell_about("network", "create", &network.bridge.id, &about(&network.name));
+                Ok(created(&json!({ "Id": network.bridge.id, "Warning": warnings.join(" ") })))
             }
             ("POST", ["prune"]) => {
                 let filters = call.query.filters()?;
@@ -140,7 +137,8 @@ fn about(name: &str) -> [(&'static str, String); 2] {
     [("name", name.to_owned()), ("type", BRIDGE.to_owned())]
 }
 
-fn create(engine: &Engine, wanted: Wanted) -> Reply {
+/// Makes a network; gives it with what of the request has no effect.
+fn create(engine: &Engine, wanted: Wanted) -> Result<(UserNetwork, Vec<String>), Failure> {
     if !matches!(wanted.driver.as_str(), "" | "default" | "bridge") {
         return Err(Failure::not_supported(format!(
             "networks of the driver '{}' are not supported",
@@ -169,8 +167,7 @@ fn create(engine: &Engine, wanted: Wanted) -> Reply {
     if let Some(ipam) = wanted.ipam {
         addresses(ipam, &mut wish, &mut warnings)?;
     }
-    let network = engine.create_network(wish)?;
-    Ok(created(&json!({ "Id": network.bridge.id, "Warning": warnings.join(" ") })))
+    Ok((engine.create_network(wish)?, warnings))
 }
 
 /// The addresses a network is to have.

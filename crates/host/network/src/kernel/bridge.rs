@@ -6,8 +6,9 @@ use std::{
 };
 
 use nlink::{
-    Ipv4Address, Ipv4Route, Ipv6Address, Ipv6Route,
+    Ipv4Address, Ipv4Route, Ipv6Address, Ipv6Route, Route,
     netlink::{
+        Connection,
         devconf::Ipv4Devconf,
         link::{BridgeLink, BridgePortConfig, LinkCreateExt as _, VethLink},
     },
@@ -45,10 +46,10 @@ impl Netlink {
     }
 
     pub(super) async fn connect(&self, segment: &Segment, plug: &Plug, netns: BorrowedFd<'_>) -> Result<()> {
-        let name = free_name(netns).await?;
+        let route = inside(netns)?;
+        let name = free_name(&route).await?;
         self.pair_with_bridge(segment, plug, &name, netns).await?;
         let doing = || format!("set up {name} of container {}", plug.address);
-        let route = inside(netns)?;
         let link = route.get_link_by_name(&name).await.doing(doing)?;
         let index = link.map(|link| link.ifindex()).ok_or_else(|| vanished(&name))?;
         route.set_link_up_by_index(LOOPBACK).await.doing(doing)?;
@@ -103,8 +104,8 @@ fn vanished(link: &str) -> Error {
 }
 
 /// The first name of `eth0`, `eth1` and so on that no link there has.
-pub(super) async fn free_name(netns: BorrowedFd<'_>) -> Result<String> {
-    let links = inside(netns)?.get_links().await.doing(|| "list links of a container".to_owned())?;
+pub(super) async fn free_name(inside: &Connection<Route>) -> Result<String> {
+    let links = inside.get_links().await.doing(|| "list links of a container".to_owned())?;
     let taken = |name: &String| links.iter().any(|link| link.name() == Some(name.as_str()));
     let mut names = (0..=links.len()).map(|number| format!("eth{number}"));
     Ok(names.find(|name| !taken(name)).unwrap_or_default())

@@ -114,9 +114,8 @@ pub(super) fn inside(netns: BorrowedFd<'_>) -> Result<Connection<Route>> {
 }
 
 /// Sets up a pod's own side. Its address stands alone: other pods are reached through the gateway like everything else.
-async fn inner(gateway: Ipv4Addr, port: &Port, name: &str, netns: BorrowedFd<'_>) -> Result<()> {
+async fn inner(route: &Connection<Route>, gateway: Ipv4Addr, port: &Port, name: &str) -> Result<()> {
     let doing = || format!("set up {name} of pod {}", port.address);
-    let route = inside(netns)?;
     let link = route.get_link_by_name(name).await.doing(doing)?;
     let index = link.map(|link| link.ifindex()).ok_or_else(|| Error::Input(format!("{name} vanished")))?;
     route.set_link_up_by_index(index).await.doing(doing)?;
@@ -163,9 +162,10 @@ impl Links for Netlink {
 
     fn attach<'a>(&'a self, gateway: Ipv4Addr, port: &'a Port, netns: BorrowedFd<'a>) -> Later<'a, ()> {
         Box::pin(async move {
-            let name = bridge::free_name(netns).await?;
+            let route = inside(netns)?;
+            let name = bridge::free_name(&route).await?;
             self.pair(gateway, port, &name, netns).await?;
-            inner(gateway, port, &name, netns).await
+            inner(&route, gateway, port, &name).await
         })
     }
 
