@@ -10,6 +10,7 @@ mod layout6;
 use std::{
     net::SocketAddrV4,
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 
 use nlink::netlink::{
@@ -21,6 +22,7 @@ use nlink::netlink::{
     },
     types::AddressFamily,
 };
+use rustix::thread::{MembarrierCommand, membarrier};
 
 use super::{Firewall, Later};
 use crate::{
@@ -32,6 +34,8 @@ use crate::{
 const CHUNK: usize = 256;
 /// The largest batch: ten thousand services are about 8 MiB.
 const SEND_BUFFER: usize = 64 << 20;
+/// Longer than a packet is under way inside the host, where the kernel cannot be asked.
+const GRACE: Duration = Duration::from_millis(100);
 /// Client addresses one Service remembers.
 const AFFINITY_SIZE: u32 = 65_536;
 
@@ -92,6 +96,9 @@ impl Nftables {
         }
         let name = self.names[at].as_str();
         let doing = || format!("change nftables table {name}");
+        if !creates {
+            self.prepare(name, ops).await?;
+        }
         let mut batch = self.nft.transaction();
         if let Some(bridges) = layout6::wanted(ops)
             && !self.has6(name).await?
@@ -99,14 +106,39 @@ impl Nftables {
             batch = layout6::create(batch, name, bridges).doing(doing)?;
         }
         for op in ops {
-            batch = step(batch, name, op).doing(doing)?;
+            batch = step(batch, name, op, creates).doing(doing)?;
         }
         batch.commit(&self.nft).await.doing(doing)?;
         self.current.store(at, Ordering::Relaxed);
-        if creates && existing[1 - at] {
+        let former: Vec<_> = ops.iter().filter_map(former_sets).collect();
+        let replaced = creates && existing[1 - at];
+        if replaced || !former.is_empty() {
+            packets_have_passed().await;
+        }
+        if !former.is_empty() {
+            let batch = former.into_iter().fold(self.nft.transaction(), |batch, (balancer, old, kept)| {
+                drop_sets(batch, name, balancer, old, kept)
+            });
+            batch.commit(&self.nft).await.doing(doing)?;
+        }
+        if replaced {
             self.delete(1 - at).await?;
         }
         Ok(())
+    }
+
+    /// Fills the maps of ranges that `ops` will use. The kernel makes what it finds ranges by only after the rules of
+    /// the same batch are in force, and a packet in between would find nothing.
+    async fn prepare(&self, table: &str, ops: &[Op]) -> Result<()> {
+        let maps: Vec<_> = ops.iter().filter_map(|op| ranges(table, op)).collect();
+        if maps.is_empty() {
+            return Ok(());
+        }
+        let add = |batch: Transaction, (map, elements): (Set, Vec<SetElement>)| {
+            fill(batch.add_set(map.clone()), &map, &elements)
+        };
+        let batch = maps.into_iter().fold(self.nft.transaction(), add);
+        batch.commit(&self.nft).await.doing(|| format!("prepare a change of nftables table {table}"))
     }
 
     async fn delete(&self, at: usize) -> Result<()> {
@@ -127,10 +159,29 @@ impl Nftables {
     }
 }
 
-fn step(batch: Transaction, table: &str, op: &Op) -> nlink::Result<Transaction> {
+/// Waits until no packet is under way any more that began before: the rules it began with look for their sets as these
+/// are at that moment, and the hooks it goes through are those of its beginning.
+async fn packets_have_passed() {
+    // A grace period of RCU, which the kernel handles packets under; milliseconds.
+    let wait = || membarrier(MembarrierCommand::Global);
+    if !matches!(tokio::task::spawn_blocking(wait).await, Ok(Ok(()))) {
+        // Kernels with processors free of ticks do not offer it.
+        tokio::time::sleep(GRACE).await;
+    }
+}
+
+/// `fresh`: the table is made in the same batch; otherwise maps of ranges are there already.
+fn step(batch: Transaction, table: &str, op: &Op, fresh: bool) -> nlink::Result<Transaction> {
     Ok(match op {
         Op::Create(wanted) => layout::create(batch, table, wanted)?,
         Op::SetBalancer { name, shape, previous, backends } => {
+            let batch = match shape.mapped && (fresh || even(backends)) {
+                true => {
+                    let (map, elements) = slots_map(table, name, *shape, backends);
+                    fill(batch.add_set(map.clone()), &map, &elements)
+                }
+                false => batch,
+            };
             set_balancer(batch, table, name, *shape, *previous, backends)?
         }
         Op::RemoveBalancer { name, shape } => {
@@ -184,7 +235,13 @@ fn step(batch: Transaction, table: &str, op: &Op) -> nlink::Result<Transaction> 
     })
 }
 
-/// New sets, the chain's rules in the place of the old ones, then the old sets: nothing is ever half.
+/// The map of ranges a change will use.
+fn ranges(table: &str, op: &Op) -> Option<(Set, Vec<SetElement>)> {
+    let Op::SetBalancer { name, shape, backends, .. } = op else { return None };
+    (shape.mapped && !even(backends)).then(|| slots_map(table, name, *shape, backends))
+}
+
+/// The chain's rules in the place of the old ones: nothing is ever half. The old sets stay.
 fn set_balancer(
     batch: Transaction,
     table: &str,
@@ -205,11 +262,7 @@ fn set_balancer(
             Expr::Immediate { dreg: TARGET, data: one.ip().octets().to_vec() },
             Expr::Immediate { dreg: TARGET_PORT, data: one.port().to_be_bytes().to_vec() },
         ],
-        _ => {
-            let (set, elements, exprs) = draw(table, &map_name(name, shape), backends);
-            batch = fill(batch.add_set(set.clone()), &set, &elements);
-            exprs
-        }
+        _ => draw(&map_name(name, shape), backends),
     };
     match shape.affinity {
         None => batch = add(batch, [pick, vec![dnat()]].concat()),
@@ -225,10 +278,13 @@ fn set_balancer(
             batch = add(batch, [pick, remember(&clients), vec![dnat()]].concat());
         }
     }
-    Ok(match previous {
-        None => batch,
-        Some(old) => drop_sets(batch, table, name, old, shape.affinity),
-    })
+    Ok(batch)
+}
+
+/// The shape whose sets a change leaves without use, and the time for which clients stay remembered.
+fn former_sets(op: &Op) -> Option<(&str, Shape, Option<u64>)> {
+    let Op::SetBalancer { name, shape, previous: Some(old), .. } = op else { return None };
+    (old.mapped || old.affinity.is_some()).then_some((name, *old, shape.affinity))
 }
 
 /// Removes the sets of a balancer's former shape; clients stay remembered while the time is the same.
@@ -245,18 +301,24 @@ fn drop_sets(mut batch: Transaction, table: &str, name: &str, old: Shape, kept: 
     batch
 }
 
-/// Draws a backend by weight: its map, the elements, and the expressions that leave it in `TARGET`.
-fn draw(table: &str, name: &str, backends: &[(SocketAddrV4, u32)]) -> (Set, Vec<SetElement>, Vec<Expr>) {
-    let set = |key| Set::new(table, name).family(Family::Ip).key_type(key).map(target_type());
-    let total = backends.iter().map(|(_, weight)| weight).sum();
-    let numgen = Expr::Numgen { dreg: TARGET, kind: NumgenKind::Random, modulus: total, offset: 0 };
-    let look = LookupExpr::new(name, TARGET).dreg(TARGET).into();
-    if backends.iter().all(|(_, weight)| *weight == 1) {
+/// Whether all have the same share.
+fn even(backends: &[(SocketAddrV4, u32)]) -> bool {
+    backends.iter().all(|(_, weight)| *weight == 1)
+}
+
+/// The numbers drawn, each with its backend; ranges of them where shares differ.
+fn slots_map(
+    table: &str,
+    name: &str,
+    shape: Shape,
+    backends: &[(SocketAddrV4, u32)],
+) -> (Set, Vec<SetElement>) {
+    let set =
+        |key| Set::new(table, &map_name(name, shape)).family(Family::Ip).key_type(key).map(target_type());
+    if even(backends) {
         let elements = (0_u32..).zip(backends).map(|(n, (to, _))| SetElement::mark(n).value(target(*to)));
-        return (set(SetKeyType::Mark), elements.collect(), vec![numgen, look]);
+        return (set(SetKeyType::Mark), elements.collect());
     }
-    // Ranges compare in network order; the number drawn is in the host's.
-    let swap = Expr::Byteorder { sreg: TARGET, dreg: TARGET, op: ByteorderOp::Hton, len: 4, size: 4 };
     let mut first = 0_u32;
     let elements = backends.iter().map(|(to, weight)| {
         let last = first + (weight - 1);
@@ -266,7 +328,20 @@ fn draw(table: &str, name: &str, backends: &[(SocketAddrV4, u32)]) -> (Set, Vec<
     });
     // nft's "integer".
     let key = SetKeyType::Other { type_id: 4, len: 4 };
-    (set(key).interval(), elements.collect(), vec![numgen, swap, look])
+    (set(key).interval(), elements.collect())
+}
+
+/// Draws a backend by weight from a map, and leaves it in `TARGET`.
+fn draw(map: &str, backends: &[(SocketAddrV4, u32)]) -> Vec<Expr> {
+    let total = backends.iter().map(|(_, weight)| weight).sum();
+    let numgen = Expr::Numgen { dreg: TARGET, kind: NumgenKind::Random, modulus: total, offset: 0 };
+    let look = LookupExpr::new(map, TARGET).dreg(TARGET).into();
+    if even(backends) {
+        return vec![numgen, look];
+    }
+    // Ranges compare in network order; the number drawn is in the host's.
+    let swap = Expr::Byteorder { sreg: TARGET, dreg: TARGET, op: ByteorderOp::Hton, len: 4, size: 4 };
+    vec![numgen, swap, look]
 }
 
 /// Matches a client that has a backend which is still there: it goes on with it, and its time starts anew.
@@ -331,7 +406,7 @@ fn members_set(table: &str, name: &str, shape: Shape) -> Set {
 
 fn clients_set(table: &str, name: &str, seconds: u64) -> Set {
     let set = Set::new(table, name).family(Family::Ip).key_type(SetKeyType::Ipv4Addr).map(target_type());
-    set.dynamic().timeout(std::time::Duration::from_secs(seconds)).size(AFFINITY_SIZE)
+    set.dynamic().timeout(Duration::from_secs(seconds)).size(AFFINITY_SIZE)
 }
 
 fn chain(balancer: &str) -> String {

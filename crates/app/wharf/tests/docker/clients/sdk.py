@@ -13,7 +13,8 @@ pool = docker.types.IPAMPool(subnet="10.211.99.0/24", gateway="10.211.99.254")
 network = client.networks.create("sdk", driver="bridge", ipam=docker.types.IPAMConfig(pool_configs=[pool]))
 volume = client.volumes.create("sdk", labels={"a": "b"})
 one = client.containers.run(
-    "base", ["python3", "-m", "http.server", "80"], detach=True, name="one", network="sdk", ports={"80/tcp": None},
+    # It does not end by TERM, so that a stop that gives it no time always comes to KILL.
+    "base", ["sh", "-c", "trap '' TERM; exec python3 -m http.server 80"], detach=True, name="one", network="sdk", ports={"80/tcp": None},
     volumes={"sdk": {"bind": "/v", "mode": "rw"}}, mem_limit="64m", environment={"A": "1"}, init=True)
 one.reload()
 assert one.status == "running" and one.ports["80/tcp"][0]["HostPort"].isdigit(), one.attrs
