@@ -13,8 +13,8 @@ use futures_util::{StreamExt as _, stream};
 use http::{Response, StatusCode};
 use support::{Around, Server, image};
 use wharf_base::Digest;
-use wharf_engineapi::client::{Client, DockerConfig, Progress, Silent, Step};
-use wharf_http::{Body, full};
+use wharf_engineapi::client::{Client, DockerConfig, Progress, Silent, Step, hosts::Folders};
+use wharf_http::{Authority, Body, Usage, full, tls_config};
 use wharf_image::{Descriptor, Error, Reference, Store, media_type};
 
 fn store() -> (tempfile::TempDir, Arc<Store>) {
@@ -199,4 +199,131 @@ async fn credentials_become_a_token_that_is_used_again() {
     // The node agent pulls in tasks of its own.
     tokio::spawn(async move { client.pull(&to, &name, &Silent).await }).await.unwrap().unwrap();
     assert_eq!(tokens.load(Ordering::Relaxed) - before, 1);
+}
+
+/// A folder that says `hosts` of `r.example`, and a client that reads it.
+fn told(hosts: &str) -> (tempfile::TempDir, Client) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("r.example")).unwrap();
+    std::fs::write(dir.path().join("r.example/hosts.toml"), hosts).unwrap();
+    let client = Client::new().with_folders(Folders::new([dir.path().to_owned()]));
+    (dir, client)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mirrors_are_asked_first_and_need_not_have_it() {
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let blobs_fail = Arc::new(AtomicUsize::new(0));
+    let noted = |who: &'static str| -> Around {
+        let (asked, fail) = (Arc::clone(&asked), Arc::clone(&blobs_fail));
+        Arc::new(move |registry, request| {
+            let (asked, fail) = (Arc::clone(&asked), Arc::clone(&fail));
+            Box::pin(async move {
+                if request.method() == "GET" {
+                    asked.lock().unwrap().push(format!("{who} {}", request.uri()));
+                }
+                let blob = request.uri().path().contains("/blobs/sha256");
+                if who == "mirror" && blob && fail.load(Ordering::Relaxed) > 0 {
+                    let mut response = Response::new(full(""));
+                    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                    return response;
+                }
+                registry.handle(request).await
+            })
+        })
+    };
+    let mirror = Server::start_behind(noted("mirror")).await;
+    let own = Server::start_behind(noted("own")).await;
+    for (server, tag) in [(&mirror, "1"), (&own, "1"), (&own, "2")] {
+        server.push("team/app", tag, "the same everywhere").await;
+    }
+    let hosts = format!(
+        "server = 'http://{}'\n[host.'http://127.0.0.1:1']\n[host.'http://{}']\ncapabilities = ['pull', 'resolve']\n\
+         [host.'http://{}'.header]\nx-a = 'b'",
+        own.address, mirror.address, mirror.address
+    );
+    let (_folder, client) = told(&hosts);
+    let pull = |tag: &'static str| {
+        let (client, asked) = (client.clone(), Arc::clone(&asked));
+        async move {
+            let (_dir, to) = store();
+            let name: Reference = format!("r.example/team/app:{tag}").parse().unwrap();
+            asked.lock().unwrap().clear();
+            client.pull(&to, &name, &Silent).await.unwrap();
+            to.resolve(&name.to_string()).unwrap();
+            let asked = asked.lock().unwrap().clone();
+            let by = |who: &str| asked.iter().filter(|line| line.starts_with(who)).count();
+            (by("mirror"), by("own"), asked)
+        }
+    };
+    // The mirror that is gone costs nothing but a try; the other has everything.
+    let (of_mirror, of_own, lines) = pull("1").await;
+    assert_eq!((of_mirror, of_own), (3, 0), "{lines:?}");
+    assert!(lines.iter().all(|line| line.ends_with("?ns=r.example")), "{lines:?}");
+    // It lacks the tag but has the content; it knows the tag but its content cannot be read.
+    let (of_mirror, of_own, lines) = pull("2").await;
+    assert_eq!((of_mirror, of_own), (3, 1), "{lines:?}");
+    blobs_fail.store(1, Ordering::Relaxed);
+    let (of_mirror, of_own, lines) = pull("1").await;
+    assert_eq!((of_mirror, of_own), (3, 2), "{lines:?}");
+    // What goes out goes to the registry itself.
+    let (_dir, from) = store();
+    let name: Reference = "r.example/team/app:1".parse().unwrap();
+    client.pull(&from, &name, &Silent).await.unwrap();
+    let out: Reference = "r.example/team/out:1".parse().unwrap();
+    from.tag(std::slice::from_ref(&out), &from.lookup(&name).unwrap()).unwrap();
+    client.push(&from, &out, &Silent).await.unwrap();
+    assert!(own.images.find("team/out:1").is_ok() && mirror.images.find("team/out:1").is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_of_a_folder_open_a_registry() {
+    let authority = Authority::create("test").unwrap();
+    let names = ["127.0.0.1".to_owned()];
+    let issued = authority.issue("registry", &[], Usage::Server, &names).unwrap();
+    let tls = tls_config(&issued.certificate, &issued.key, Some(authority.certificate())).unwrap();
+    let around: Around = Arc::new(|registry, request| {
+        Box::pin(async move {
+            let who =
+                request.extensions().get::<wharf_http::PeerCertificate>().map(|c| c.common_name.clone());
+            if who.as_deref() == Some("me") || request.method() != "GET" {
+                return registry.handle(request).await;
+            }
+            let mut response = Response::new(full(""));
+            *response.status_mut() = StatusCode::FORBIDDEN;
+            response
+        })
+    });
+    let server = Server::start_with(around, Some(tls)).await;
+    let name: Reference = format!("{}/app:1", server.address).parse().unwrap();
+    let (manifest, blobs) = image("behind TLS");
+    let (_dir, from) = store();
+    for blob in &blobs {
+        from.blobs().put(blob).unwrap();
+    }
+    let digest = from.blobs().put(&manifest).unwrap();
+    from.tag(
+        std::slice::from_ref(&name),
+        &Descriptor::new(media_type::OCI_MANIFEST, digest, manifest.len() as u64),
+    )
+    .unwrap();
+
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join(server.address.to_string());
+    std::fs::create_dir(&folder).unwrap();
+    let client = || Client::new().with_folders(Folders::new([dir.path().to_owned()]));
+    let (_dir, to) = store();
+    // An authority that it is not of, then the right one, then with a certificate that lets in.
+    let other = Authority::create("other").unwrap();
+    std::fs::write(folder.join("ca.crt"), other.certificate()).unwrap();
+    let error = client().push(&from, &name, &Silent).await.unwrap_err().to_string();
+    assert!(error.contains("UnknownIssuer"), "{error}");
+    std::fs::write(folder.join("ca.crt"), authority.certificate()).unwrap();
+    client().push(&from, &name, &Silent).await.unwrap();
+    let error = client().pull(&to, &name, &Silent).await.unwrap_err().to_string();
+    assert!(error.contains("does not allow access"), "{error}");
+    let me = authority.issue("me", &[], Usage::Client, &[]).unwrap();
+    std::fs::write(folder.join("me.cert"), me.certificate).unwrap();
+    std::fs::write(folder.join("me.key"), me.key).unwrap();
+    client().pull(&to, &name, &Silent).await.unwrap();
 }

@@ -5,7 +5,6 @@
 
 mod body;
 pub mod client;
-mod fetch;
 mod pki;
 pub mod remote;
 mod serve;
@@ -15,7 +14,6 @@ mod upgrade;
 pub mod websocket;
 
 pub use body::{Body, BodyTooLarge, BoxError, collect, empty, full, stream};
-pub use fetch::{FetchError, Fetcher};
 pub use pki::{Authority, Issued, PkiError, Usage};
 pub use serve::{Handler, Listener, ServeError, TlsConfig, tls_config};
 pub use sni::{Certificate, Certificates, tls_config_by_name};

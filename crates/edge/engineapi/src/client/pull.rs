@@ -14,7 +14,11 @@ use wharf_image::{
     media_type,
 };
 
-use super::{ATTEMPTS, Ask, Client, PARALLEL, Progress, Remote, Result, SILENCE, Step};
+use super::{
+    ATTEMPTS, Client, PARALLEL, Progress, Result, SILENCE, Step,
+    hosts::Capability,
+    remote::{Ask, Broken, Remote},
+};
 
 const MAX_MANIFEST: usize = 4 << 20;
 /// What is pulled of attestations: as much as BuildKit writes, and no heap of them.
@@ -47,30 +51,43 @@ impl Client {
         platform: &Platform,
         progress: &dyn Progress,
     ) -> Result<Descriptor> {
-        let remote = self.remote(reference);
-        let (target, bytes) = remote.manifest(&reference.selector()).await?;
+        let source = self.source(reference).await?;
+        let (target, bytes) = source.manifest(&reference.selector()).await?;
         let (digest, bytes, about) = if media_type::is_index(&target.media_type) {
             let index = Index::parse(&bytes)?;
             let chosen = index.choose(&target.digest, platform)?.digest;
-            remote.keep(store, target.digest, bytes).await?;
-            (chosen, remote.manifest(&chosen.to_string()).await?.1, attested(index, &chosen))
+            keep(store, target.digest, bytes).await?;
+            (chosen, source.manifest(&chosen.to_string()).await?.1, attested(index, &chosen))
         } else {
             (target.digest, bytes, Vec::new())
         };
         let manifest = Manifest::parse(&bytes)?;
-        remote.image(store, &manifest, progress).await?;
+        source.image(store, &manifest, progress).await?;
         for attestation in about {
             // The image is whole without what is said of it.
-            if let Err(error) = remote.attestation(store, &attestation, progress).await {
+            if let Err(error) = source.attestation(store, &attestation, progress).await {
                 tracing::warn!(%error, image = %reference, "an attestation was not pulled");
             }
         }
         // The manifest after its content, the name last: what has a name is whole.
-        remote.keep(store, digest, bytes).await?;
+        keep(store, digest, bytes).await?;
         let (store, name, kept) = (Arc::clone(store), reference.clone(), target.clone());
-        remote.blocking(move || store.tag(&[name], &kept)).await?;
+        blocking(move || store.tag(&[name], &kept)).await?;
         Ok(target)
     }
+
+    async fn source<'a>(&'a self, name: &'a Reference) -> Result<Source<'a>> {
+        let resolving = self.remotes(name, Capability::Resolve).await?;
+        Ok(Source { resolving, pulling: self.remotes(name, Capability::Pull).await? })
+    }
+}
+
+/// One repository, at every server it can be had from, in the order these are asked.
+struct Source<'a> {
+    /// Those that know tags.
+    resolving: Vec<Remote<'a>>,
+    /// Those that have content.
+    pulling: Vec<Remote<'a>>,
 }
 
 /// Manifests of an index that tell of the image `chosen` (BuildKit's attestation storage).
@@ -83,20 +100,118 @@ fn attested(index: Index, chosen: &Digest) -> Vec<Digest> {
     index.manifests.into_iter().filter(of_image).take(MAX_ATTESTATIONS).map(|d| d.digest).collect()
 }
 
+/// Runs `work` on a thread that may wait for the disk.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let failed = |e: tokio::task::JoinError| Error::Io {
+        action: "finish",
+        path: "the transfer".into(),
+        source: std::io::Error::other(e),
+    };
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(failed(e)))
+}
+
+async fn keep(store: &Arc<Store>, digest: Digest, bytes: Bytes) -> Result<Digest> {
+    let store = Arc::clone(store);
+    blocking(move || store.blobs().put_by(digest.algorithm(), &bytes)).await
+}
+
+impl Source<'_> {
+    /// An error of the last one asked.
+    fn error(&self, problem: impl Into<String>) -> Error {
+        let problem = problem.into();
+        match self.pulling.last() {
+            Some(remote) => remote.error(problem),
+            None => Error::Remote { host: String::new(), problem },
+        }
+    }
+
+    /// A manifest or index by tag or digest, from the first server that has it.
+    async fn manifest(&self, selector: &str) -> Result<(Descriptor, Bytes)> {
+        let remotes = if selector.contains(':') { &self.pulling } else { &self.resolving };
+        let mut left = remotes.iter();
+        while let Some(remote) = left.next() {
+            match remote.manifest(selector).await {
+                Err(error) if left.len() > 0 => tracing::warn!(%error, "the next server is asked"),
+                ended => return ended,
+            }
+        }
+        Err(self.error("there is no server to ask"))
+    }
+
+    /// The configuration and layers of an image, each layer unpacked as soon as it is here.
+    async fn image(&self, store: &Arc<Store>, manifest: &Manifest, progress: &dyn Progress) -> Result<()> {
+        self.blob(store, &manifest.config, progress).await?;
+        let config = ImageConfig::parse(&store.document(&manifest.config.digest)?)?;
+        let diff_ids = &config.rootfs.diff_ids;
+        if diff_ids.len() != manifest.layers.len() {
+            let (layers, known) = (manifest.layers.len(), diff_ids.len());
+            return Err(self.error(format!("the manifest has {layers} layers, its configuration {known}")));
+        }
+        let mut layers: Vec<BoxFuture<'_, Result<()>>> = Vec::new();
+        for (descriptor, diff_id) in manifest.layers.iter().zip(diff_ids) {
+            let layer = Layer { descriptor: descriptor.clone(), diff_id: *diff_id };
+            layers.push(Box::pin(self.layer(store, layer, progress)));
+        }
+        stream::iter(layers).buffer_unordered(PARALLEL).try_collect::<Vec<()>>().await?;
+        Ok(())
+    }
+
+    async fn layer(&self, store: &Arc<Store>, layer: Layer, progress: &dyn Progress) -> Result<()> {
+        let digest = layer.descriptor.digest;
+        self.blob(store, &layer.descriptor, progress).await?;
+        if !store.is_unpacked(&layer.diff_id) {
+            progress.step(&digest, Step::Unpack);
+            let store = Arc::clone(store);
+            blocking(move || store.layer_dir(&layer)).await?;
+        }
+        progress.step(&digest, Step::Done);
+        Ok(())
+    }
+
+    /// A manifest of attestations with its statements.
+    async fn attestation(&self, store: &Arc<Store>, digest: &Digest, progress: &dyn Progress) -> Result<()> {
+        let bytes = self.manifest(&digest.to_string()).await?.1;
+        let manifest = Manifest::parse(&bytes)?;
+        for blob in manifest.layers.iter().chain([&manifest.config]) {
+            if blob.size > MAX_ATTESTATION {
+                return Err(self.error(format!("the attestation {} has {} bytes", blob.digest, blob.size)));
+            }
+            self.blob(store, blob, progress).await?;
+        }
+        keep(store, *digest, bytes).await?;
+        Ok(())
+    }
+
+    /// One blob, gone on with after broken connections.
+    async fn blob(&self, store: &Arc<Store>, wanted: &Descriptor, progress: &dyn Progress) -> Result<()> {
+        if store.blobs().touch(&wanted.digest) {
+            progress.step(&wanted.digest, Step::Exists);
+            return Ok(());
+        }
+        let (blobs, name) = (store.blobs().clone(), format!("down-{}", wanted.digest.hex()));
+        let begin = move || match blobs.partial(&name)? {
+            Some(part) => Ok(Some(part)),
+            // Another process downloads the same; this one does not wait for it.
+            None => blobs.partial(&format!("down-{}", random_hex(16))),
+        };
+        let mut part = blocking(begin).await?.ok_or_else(|| self.error("cannot start the download"))?;
+        let mut left = self.pulling.iter();
+        while let Some(remote) = left.next() {
+            let (back, ended) = remote.download(part, wanted, left.len() == 0, progress).await;
+            part = back.ok_or_else(|| remote.error("the download was not written"))?;
+            match ended {
+                Ok(()) => break,
+                Err(error) if left.len() == 0 => return Err(error),
+                Err(error) => tracing::warn!(%error, "the next server is asked"),
+            }
+        }
+        let expected = wanted.digest;
+        blocking(move || part.commit(Some(&expected))).await?;
+        Ok(())
+    }
+}
+
 impl Remote<'_> {
-    pub(super) async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let ended = tokio::task::spawn_blocking(work).await;
-        ended.unwrap_or_else(|e| Err(self.error(format!("the transfer was not finished: {e}"))))
-    }
-
-    async fn keep(&self, store: &Arc<Store>, digest: Digest, bytes: Bytes) -> Result<Digest> {
-        let store = Arc::clone(store);
-        self.blocking(move || store.blobs().put_by(digest.algorithm(), &bytes)).await
-    }
-
     /// A manifest or index by tag or digest, its bytes checked against the digest.
     async fn manifest(&self, selector: &str) -> Result<(Descriptor, Bytes)> {
         let mut ask = Ask::new(Method::GET, self.url(&format!("manifests/{selector}")));
@@ -133,82 +248,25 @@ impl Remote<'_> {
         Ok((Descriptor::new(kind, digest, bytes.len() as u64), bytes))
     }
 
-    /// The configuration and layers of an image, each layer unpacked as soon as it is here.
-    async fn image(&self, store: &Arc<Store>, manifest: &Manifest, progress: &dyn Progress) -> Result<()> {
-        self.blob(store, &manifest.config, progress).await?;
-        let config = ImageConfig::parse(&store.document(&manifest.config.digest)?)?;
-        let diff_ids = &config.rootfs.diff_ids;
-        if diff_ids.len() != manifest.layers.len() {
-            let (layers, known) = (manifest.layers.len(), diff_ids.len());
-            return Err(self.error(format!("the manifest has {layers} layers, its configuration {known}")));
-        }
-        let mut layers: Vec<BoxFuture<'_, Result<()>>> = Vec::new();
-        for (descriptor, diff_id) in manifest.layers.iter().zip(diff_ids) {
-            let layer = Layer { descriptor: descriptor.clone(), diff_id: *diff_id };
-            layers.push(Box::pin(self.layer(store, layer, progress)));
-        }
-        stream::iter(layers).buffer_unordered(PARALLEL).try_collect::<Vec<()>>().await?;
-        Ok(())
-    }
-
-    async fn layer(&self, store: &Arc<Store>, layer: Layer, progress: &dyn Progress) -> Result<()> {
-        let digest = layer.descriptor.digest;
-        self.blob(store, &layer.descriptor, progress).await?;
-        if !store.is_unpacked(&layer.diff_id) {
-            progress.step(&digest, Step::Unpack);
-            let store = Arc::clone(store);
-            self.blocking(move || store.layer_dir(&layer)).await?;
-        }
-        progress.step(&digest, Step::Done);
-        Ok(())
-    }
-
-    /// A manifest of attestations with its statements.
-    async fn attestation(&self, store: &Arc<Store>, digest: &Digest, progress: &dyn Progress) -> Result<()> {
-        let bytes = self.manifest(&digest.to_string()).await?.1;
-        let manifest = Manifest::parse(&bytes)?;
-        for blob in manifest.layers.iter().chain([&manifest.config]) {
-            if blob.size > MAX_ATTESTATION {
-                return Err(self.error(format!("the attestation {} has {} bytes", blob.digest, blob.size)));
-            }
-            self.blob(store, blob, progress).await?;
-        }
-        self.keep(store, *digest, bytes).await?;
-        Ok(())
-    }
-
-    /// One blob, gone on with after broken connections.
-    async fn blob(&self, store: &Arc<Store>, wanted: &Descriptor, progress: &dyn Progress) -> Result<()> {
-        if store.blobs().touch(&wanted.digest) {
-            progress.step(&wanted.digest, Step::Exists);
-            return Ok(());
-        }
-        let (blobs, name) = (store.blobs().clone(), format!("down-{}", wanted.digest.hex()));
-        let mut part = self
-            .blocking(move || match blobs.partial(&name)? {
-                Some(part) => Ok(Some(part)),
-                // Another process downloads the same; this one does not wait for it.
-                None => blobs.partial(&format!("down-{}", random_hex(16))),
-            })
-            .await?
-            .ok_or_else(|| self.error("cannot start the download"))?;
+    /// Fills `part`, and goes on after broken connections when no other server can be asked; gives it back.
+    async fn download(
+        &self,
+        mut part: Partial,
+        wanted: &Descriptor,
+        patient: bool,
+        progress: &dyn Progress,
+    ) -> (Option<Partial>, Result<()>) {
         let mut attempt = 1;
         loop {
             let (back, ended) = self.attempt(part, wanted, progress).await;
-            part = back.ok_or_else(|| self.error("the download was not written"))?;
-            match ended {
-                Ok(()) => break,
-                Err(Broken::Connection(_)) if attempt < ATTEMPTS => {
-                    attempt += 1;
-                    progress.step(&wanted.digest, Step::Retry);
-                    tokio::time::sleep(std::time::Duration::from_millis(100 << attempt)).await;
-                }
-                Err(Broken::Connection(error) | Broken::Refused(error)) => return Err(error),
+            match (back, ended) {
+                (Some(back), Err(Broken::Connection(_))) if patient && attempt < ATTEMPTS => part = back,
+                (back, ended) => return (back, ended.map_err(Error::from)),
             }
+            attempt += 1;
+            progress.step(&wanted.digest, Step::Retry);
+            tokio::time::sleep(std::time::Duration::from_millis(100 << attempt)).await;
         }
-        let expected = wanted.digest;
-        self.blocking(move || part.commit(Some(&expected))).await?;
-        Ok(())
     }
 
     /// Adds to `part` until it is whole or the connection breaks; gives it back.
@@ -233,7 +291,7 @@ impl Remote<'_> {
         }
         let response = match self.send(&mut ask).await {
             Ok(response) => response,
-            Err(error) => return (Some(part), Err(Broken::Connection(error))),
+            Err(broken) => return (Some(part), Err(broken)),
         };
         match response.status() {
             StatusCode::PARTIAL_CONTENT => {}
@@ -303,12 +361,6 @@ impl Remote<'_> {
             Err(_) => (None, ended),
         }
     }
-}
-
-/// Why an attempt ended early: another one may help, or not.
-enum Broken {
-    Connection(Error),
-    Refused(Error),
 }
 
 type Writer = tokio::task::JoinHandle<(Partial, std::io::Result<()>)>;

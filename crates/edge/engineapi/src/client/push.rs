@@ -8,7 +8,11 @@ use wharf_base::Digest;
 use wharf_http::{Body, full};
 use wharf_image::{Descriptor, Error, Index, Manifest, Reference, Store, media_type};
 
-use super::{Ask, Client, PARALLEL, Progress, Remote, Result, Step};
+use super::{
+    Client, PARALLEL, Progress, Result, Step,
+    hosts::{self, Capability},
+    remote::{Ask, Remote},
+};
 use crate::registry::read_file;
 
 impl Client {
@@ -20,7 +24,10 @@ impl Client {
         reference: &Reference,
         progress: &dyn Progress,
     ) -> Result<Descriptor> {
-        let remote = self.remote(reference);
+        let remotes = self.remotes(reference, Capability::Push).await?;
+        // To the registry itself rather than to a mirror.
+        let lacks = || hosts::lacks(reference.domain(), Capability::Push);
+        let remote = remotes.into_iter().min_by_key(|remote| remote.host.mirror).ok_or_else(lacks)?;
         let mut target = store.lookup(reference)?;
         let mut manifests = vec![target.clone()];
         if media_type::is_index(&target.media_type) {
@@ -102,7 +109,7 @@ impl Remote<'_> {
     ) -> Result<()> {
         let location = started.get(header::LOCATION).and_then(|v| v.to_str().ok());
         let location = location.ok_or_else(|| self.error("it started an upload without a Location"))?;
-        let base: Uri = self.base.parse().map_err(|_| self.error("bad address"))?;
+        let base: Uri = self.host.base.parse().map_err(|_| self.error("bad address"))?;
         let url = self.resolve(&base, location)?.to_string();
         let joint = if url.contains('?') { '&' } else { '?' };
         let (digest, total) = (blob.digest, blob.size);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle};
 use wharf_base::Digest;
 use wharf_engineapi::registry::Registry;
-use wharf_http::{Body, Fetcher, Handler, Listener};
+use wharf_http::{Body, Handler, Listener, TlsConfig, client::Client as Http};
 use wharf_image::{Store, media_type};
 
 /// A registry that serves.
@@ -17,7 +17,7 @@ pub(crate) struct Server {
     pub(crate) address: std::net::SocketAddr,
     around: Around,
     dir: tempfile::TempDir,
-    http: Fetcher,
+    http: Http,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -30,10 +30,11 @@ pub(crate) type Around = Arc<
 async fn serve(
     images: Arc<Store>,
     around: Around,
+    tls: Option<TlsConfig>,
 ) -> (std::net::SocketAddr, watch::Sender<bool>, JoinHandle<()>) {
     let registry = Registry::new(images);
     let handler: Handler = Arc::new(move |request| around(registry.clone(), request));
-    let listener = Listener::tcp((Ipv4Addr::LOCALHOST, 0).into(), None).await.unwrap();
+    let listener = Listener::tcp((Ipv4Addr::LOCALHOST, 0).into(), tls).await.unwrap();
     let address = listener.address().unwrap();
     let (stop, stopping) = watch::channel(false);
     (address, stop, tokio::spawn(listener.serve(handler, stopping)))
@@ -48,10 +49,14 @@ impl Server {
     }
 
     pub(crate) async fn start_behind(around: Around) -> Self {
+        Self::start_with(around, None).await
+    }
+
+    pub(crate) async fn start_with(around: Around, tls: Option<TlsConfig>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let images = Arc::new(Store::open(dir.path()).unwrap());
-        let (address, stop, task) = serve(Arc::clone(&images), Arc::clone(&around)).await;
-        Self { images, address, around, dir, http: Fetcher::new(), stop, task }
+        let (address, stop, task) = serve(Arc::clone(&images), Arc::clone(&around), tls).await;
+        Self { images, address, around, dir, http: Http::default(), stop, task }
     }
 
     /// Serves the same folder anew, with nothing remembered.
@@ -60,7 +65,7 @@ impl Server {
         (&mut self.task).await.unwrap();
         self.images = Arc::new(Store::open(self.dir.path()).unwrap());
         (self.address, self.stop, self.task) =
-            serve(Arc::clone(&self.images), Arc::clone(&self.around)).await;
+            serve(Arc::clone(&self.images), Arc::clone(&self.around), None).await;
     }
 
     pub(crate) async fn request(
@@ -74,7 +79,7 @@ impl Server {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = self.http.send(request.body(wharf_http::full(body)).unwrap()).await.unwrap();
+        let response = self.http.fetch(request.body(wharf_http::full(body)).unwrap()).await.unwrap();
         let (head, body) = response.into_parts();
         (head.status, head.headers, wharf_http::collect(body, 100 << 20).await.unwrap().to_vec())
     }

@@ -9,7 +9,7 @@ use rustls::{
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -19,7 +19,7 @@ use super::{
     ClientError, Failure, Protocol, Target, Trust,
     pool::{Link, Pool},
 };
-use crate::BoxError;
+use crate::{BoxError, Issued};
 
 /// A shared connection is asked this often whether it still lives.
 const PING: std::time::Duration = std::time::Duration::from_secs(20);
@@ -83,6 +83,7 @@ async fn http2(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> 
 /// TLS of a client, made when it is first needed: reading the machine's authorities takes a while.
 pub(super) struct Tls {
     trust: Trust,
+    identity: Option<Issued>,
     made: OnceLock<Result<Made, String>>,
 }
 
@@ -90,18 +91,19 @@ pub(super) struct Tls {
 type Made = (Arc<RustlsConfig>, Arc<RustlsConfig>);
 
 impl Tls {
-    pub(super) fn new(trust: Trust) -> Self {
-        Self { trust, made: OnceLock::new() }
+    pub(super) fn new(trust: Trust, identity: Option<Issued>) -> Self {
+        Self { trust, identity, made: OnceLock::new() }
     }
 
     fn config(&self, http1_only: bool) -> Result<Arc<RustlsConfig>, BoxError> {
-        let made = self.made.get_or_init(|| both(&self.trust).map_err(|e| e.to_string()));
+        let made = || both(&self.trust, self.identity.as_ref()).map_err(|e| e.to_string());
+        let made = self.made.get_or_init(made);
         let (any, first) = made.as_ref().map_err(String::clone)?;
         Ok(Arc::clone(if http1_only { first } else { any }))
     }
 }
 
-fn both(trust: &Trust) -> Result<Made, BoxError> {
+fn both(trust: &Trust, identity: Option<&Issued>) -> Result<Made, BoxError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder =
         RustlsConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
@@ -110,21 +112,32 @@ fn both(trust: &Trust) -> Result<Made, BoxError> {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
         }
         Trust::System => builder.with_root_certificates(system_roots()?),
-        Trust::Authority(pem) => builder.with_root_certificates(roots(pem)?),
+        Trust::Authority(pem) => builder.with_root_certificates(roots(RootCertStore::empty(), pem)?),
+        Trust::SystemAnd(pem) => {
+            let system = system_roots().unwrap_or_else(|_| RootCertStore::empty());
+            builder.with_root_certificates(roots(system, pem)?)
+        }
     };
-    let mut any = config.with_no_client_auth();
+    let mut any = match identity {
+        None => config.with_no_client_auth(),
+        Some(Issued { certificate, key }) => {
+            let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<_, _>>()?;
+            config.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes())?)?
+        }
+    };
     let mut first = any.clone();
     any.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     first.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok((Arc::new(any), Arc::new(first)))
 }
 
-fn roots(pem: &str) -> Result<RootCertStore, BoxError> {
-    let mut roots = RootCertStore::empty();
+/// Adds authorities to `roots`.
+fn roots(mut roots: RootCertStore, pem: &str) -> Result<RootCertStore, BoxError> {
+    let before = roots.len();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
         roots.add(certificate?)?;
     }
-    if roots.is_empty() {
+    if roots.len() == before {
         return Err("the authority's PEM text holds no certificate".into());
     }
     Ok(roots)

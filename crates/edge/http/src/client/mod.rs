@@ -23,7 +23,7 @@ use http::{HeaderValue, Request, Response, Uri, Version, header, uri};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 
-use crate::{Body, BoxError};
+use crate::{Body, BoxError, Issued};
 use pool::{Link, Pool};
 
 /// Which servers are trusted over TLS.
@@ -34,6 +34,8 @@ pub enum Trust {
     System,
     /// Those with a certificate of these authorities (PEM).
     Authority(String),
+    /// Those this machine trusts, and those with a certificate of these authorities (PEM).
+    SystemAnd(String),
     /// Any. For targets that ask for it by name, such as a scrape with `insecure_skip_verify`.
     Anything,
 }
@@ -52,6 +54,10 @@ pub struct ClientConfig {
     pub idle_per_target: usize,
     /// Servers trusted over TLS.
     pub trust: Trust,
+    /// Who the client says it is over TLS, to servers that ask.
+    pub identity: Option<Issued>,
+    /// HTTP/2 is not offered: many large bodies at once pass faster over connections of their own.
+    pub http1_only: bool,
 }
 
 impl Default for ClientConfig {
@@ -62,6 +68,8 @@ impl Default for ClientConfig {
             idle_timeout: Duration::from_secs(4),
             idle_per_target: 128,
             trust: Trust::System,
+            identity: None,
+            http1_only: false,
         }
     }
 }
@@ -142,13 +150,24 @@ impl Client {
         Self { pool: Arc::new(Pool::new(config)) }
     }
 
-    /// Sends a request to where its absolute `http` or `https` URL points.
+    /// Sends a request to where its absolute `http` or `https` URL points, to the first of the host's addresses that
+    /// can be connected to.
     ///
     /// # Errors
     /// When the URL is not usable or there is no response.
-    pub async fn fetch(&self, request: Request<Body>) -> Result<Response<Body>, ClientError> {
-        let target = resolve(request.uri()).await?;
-        self.send(&target, request).await
+    pub async fn fetch(&self, mut request: Request<Body>) -> Result<Response<Body>, ClientError> {
+        let mut targets = resolve(request.uri()).await?.into_iter().peekable();
+        while let Some(target) = targets.next() {
+            match self.send(&target, request).await {
+                Err(ClientError { failure: Failure::Connect, request: Some(unsent), .. })
+                    if targets.peek().is_some() =>
+                {
+                    request = *unsent;
+                }
+                ended => return ended,
+            }
+        }
+        Err(ClientError::new(Failure::Unusable, "cannot send a request", "its host has no address"))
     }
 
     /// Gets a URL.
@@ -167,7 +186,7 @@ impl Client {
     /// # Errors
     /// When there is no response.
     pub async fn send(&self, target: &Target, request: Request<Body>) -> Result<Response<Body>, ClientError> {
-        let upgrade = request.headers().contains_key(header::UPGRADE);
+        let upgrade = self.pool.config.http1_only || request.headers().contains_key(header::UPGRADE);
         let link = match Pool::link(&self.pool, target, upgrade).await {
             Ok(link) => link,
             Err(error) => return Err(error.with(request)),
@@ -224,7 +243,8 @@ impl Client {
 
 type Incoming = Response<hyper::body::Incoming>;
 
-async fn resolve(url: &Uri) -> Result<Target, ClientError> {
+/// The addresses of a URL's host, at least one.
+async fn resolve(url: &Uri) -> Result<Vec<Target>, ClientError> {
     let unusable = |why: &str| ClientError::new(Failure::Unusable, format!("cannot use {url}"), why);
     let host = url.host().ok_or_else(|| unusable("it names no host"))?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -233,11 +253,14 @@ async fn resolve(url: &Uri) -> Result<Target, ClientError> {
         Some("https") => (Protocol::Tls(host.to_owned()), 443),
         _ => return Err(unusable("only http:// and https:// are supported")),
     };
-    let mut found = tokio::net::lookup_host((host, url.port_u16().unwrap_or(default)))
+    let found = tokio::net::lookup_host((host, url.port_u16().unwrap_or(default)))
         .await
         .map_err(|e| ClientError::new(Failure::Connect, format!("cannot find {host}"), e))?;
-    let address = found.next().ok_or_else(|| unusable("its host has no address"))?;
-    Ok(Target { address, protocol })
+    let targets: Vec<_> = found.map(|address| Target { address, protocol: protocol.clone() }).collect();
+    match targets.is_empty() {
+        true => Err(unusable("its host has no address")),
+        false => Ok(targets),
+    }
 }
 
 /// Origin form with a `Host`, as HTTP/1.1 wants it.

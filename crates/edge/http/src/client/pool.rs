@@ -73,7 +73,7 @@ impl Kept {
 
 impl Pool {
     pub(super) fn new(config: ClientConfig) -> Self {
-        let tls = Tls::new(config.trust.clone());
+        let tls = Tls::new(config.trust.clone(), config.identity.clone());
         Self { config, tls, shards: Default::default(), swept: AtomicBool::new(false) }
     }
 

@@ -12,7 +12,7 @@ use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::BodyExt as _;
 use wharf_base::Hinted;
 use wharf_build::{Fetch, FetchRequest, FetchResponse};
-use wharf_http::{Body, Fetcher};
+use wharf_http::{Body, client::Client};
 
 const MAX_REDIRECTS: usize = 10;
 /// For the head of a response, and for each piece of its body.
@@ -56,7 +56,7 @@ async fn within<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
 }
 
 async fn follow(request: &FetchRequest) -> Result<Response<Body>, Failure> {
-    let fetcher = Fetcher::new();
+    let client = Client::default();
     let mut url: Uri = request.url.parse()?;
     let host = url.authority().cloned();
     for _ in 0..=MAX_REDIRECTS {
@@ -67,7 +67,7 @@ async fn follow(request: &FetchRequest) -> Result<Response<Body>, Failure> {
                 next = next.header(name, HeaderValue::from_str(value)?);
             }
         }
-        let response = fetcher.send(next.body(wharf_http::empty())?).await?;
+        let response = client.fetch(next.body(wharf_http::empty())?).await.map_err(|e| e.to_string())?;
         let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
         match (response.status().as_u16(), location) {
             (301 | 302 | 303 | 307 | 308, Some(location)) => url = target(&url, location)?,
