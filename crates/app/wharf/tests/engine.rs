@@ -7,7 +7,7 @@ mod support;
 
 use std::{fs, process::Command};
 
-use docker::{Docker, clients, networks, parity};
+use docker::{Docker, clients, networks, parity, registries};
 use support::{IMAGE, Platform, lossy, until};
 
 fn codes_and_streams(docker: &Docker) {
@@ -461,6 +461,11 @@ fn compose_and_other_clients_work() {
     clients::compose(&docker, &platform);
     clients::python(&docker);
     platform.drain();
+}
+
+#[test]
+fn registries_let_their_users_in() {
+    registries::users_over_tls();
 }
 
 #[test]

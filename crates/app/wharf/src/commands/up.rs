@@ -11,7 +11,7 @@ use crate::{
         Globals,
         containers::{self, hinted},
     },
-    platform::{Platform, Ports, Role},
+    platform::{Platform, Ports, RegistryOptions, Role},
 };
 
 /// Run the platform in the foreground
@@ -26,6 +26,8 @@ pub(crate) struct Args {
     /// Stop and remove workloads when the platform is stopped
     #[arg(long)]
     drain: bool,
+    #[command(flatten)]
+    registry: RegistryOptions,
 }
 
 /// Containers of `wharf run` are not the platform's to end.
@@ -52,7 +54,7 @@ impl Args {
             let started = Instant::now();
             let (mut terminate, mut interrupt) =
                 (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-            let platform = Platform::start(data.clone(), self.ports, self.role).await?;
+            let platform = Platform::start(data.clone(), self.ports, self.role, &self.registry).await?;
             println!("wharf is ready after {} ms", started.elapsed().as_millis());
             for (name, address) in platform.endpoints.rows() {
                 println!("  {name:<14}{address}");

@@ -72,6 +72,11 @@ impl Identities {
         Ok(self.authority.issue("wharf-api", &[], Usage::Server, &names)?)
     }
 
+    /// A serving certificate for the registry.
+    pub(crate) fn registry(&self, names: &[String]) -> Result<Issued> {
+        Ok(self.authority.issue("wharf-registry", &[], Usage::Server, names)?)
+    }
+
     /// Writes a kubeconfig for the administrator.
     pub(crate) fn write_kubeconfig(&self, path: &Path, server: &str) -> Result<()> {
         use base64::{Engine, engine::general_purpose::STANDARD};

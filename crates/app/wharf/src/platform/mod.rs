@@ -9,6 +9,7 @@ mod host;
 mod identity;
 mod kubelet;
 mod ports;
+mod registry;
 mod scrape;
 mod telemetry;
 mod usage;
@@ -32,7 +33,10 @@ use wharf_build::Builder;
 use wharf_ci::{Ci, sandbox::Containers, services::Services};
 use wharf_client::{Client, Informer, ListParams, action::PODS};
 use wharf_criapi::Cri;
-use wharf_engineapi::{docker::Docker, registry::Registry};
+use wharf_engineapi::{
+    docker::Docker,
+    registry::{Access, Registry},
+};
 use wharf_gitserver::{GitServer, Repositories};
 use wharf_http::{Handler, Listener, tls_config};
 use wharf_image::Store as Images;
@@ -54,6 +58,7 @@ pub(crate) use host::network_config;
 use host::open_network;
 pub(crate) use identity::Identities;
 pub(crate) use ports::Ports;
+pub(crate) use registry::RegistryOptions;
 
 /// Spans of requests waiting to be kept.
 const SPANS: usize = 4096;
@@ -90,6 +95,8 @@ pub(crate) struct Platform {
 pub(crate) struct Endpoints {
     pub api: SocketAddr,
     pub registry: SocketAddr,
+    /// The same registry over TLS, for other machines.
+    pub registry_tls: Option<SocketAddr>,
     pub console: SocketAddr,
     pub ingress_http: SocketAddr,
     pub ingress_https: SocketAddr,
@@ -113,6 +120,7 @@ impl Endpoints {
             ("otlp_grpc", format!("http://{}", self.otlp_grpc)),
             ("otlp_http", format!("http://{}", self.otlp_http)),
         ];
+        rows.extend(self.registry_tls.map(|address| ("registry_tls", format!("https://{address}"))));
         for (name, socket) in [("docker", &self.docker), ("cri", &self.cri)] {
             rows.extend(socket.as_ref().map(|path| (name, format!("unix://{}", path.display()))));
         }
@@ -164,7 +172,13 @@ struct Parts {
 
 impl Platform {
     /// Starts everything on `data`; returns once all of it answers.
-    pub(crate) async fn start(data: PathBuf, ports: Ports, role: Role) -> Result<Self> {
+    pub(crate) async fn start(
+        data: PathBuf,
+        ports: Ports,
+        role: Role,
+        options: &RegistryOptions,
+    ) -> Result<Self> {
+        let access = options.access()?;
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -194,11 +208,13 @@ impl Platform {
             let otlp = grpc.clone();
             async move { otlp.grpc(request).await }
         });
-        let registry = parts.registry();
+        let registry = parts.registry(access);
+        let outside = options.listener(&parts.identities).await?;
         let console = Listener::tcp(ports.local(ports::CONSOLE), None).await?;
         let mut endpoints = Endpoints {
             api,
-            registry: listeners.serve(ports.local(ports::REGISTRY), registry).await?,
+            registry: listeners.serve(ports.local(ports::REGISTRY), Arc::clone(&registry)).await?,
+            registry_tls: outside.as_ref().and_then(Listener::address),
             console: console.address().context("the console's listener has no address")?,
             ingress_http: addresses.http,
             ingress_https: addresses.https,
@@ -207,6 +223,9 @@ impl Platform {
             docker: parts.serve_docker(&mut listeners),
             cri: None,
         };
+        if let Some(listener) = outside {
+            listeners.tasks.spawn(listener.serve(registry, listeners.stopping.clone()));
+        }
         parts.images.serve_as(&[endpoints.registry.to_string()])?;
 
         let measure: Arc<dyn Measure> = Arc::new(OwnMetrics(Arc::clone(&parts.telemetry.metrics)));
@@ -344,8 +363,12 @@ impl Parts {
         Ok(Arc::new(Proxy::start(config).await?))
     }
 
-    fn registry(&self) -> Handler {
-        let registry = Arc::new(Registry::new(Arc::clone(&self.images)));
+    fn registry(&self, access: Option<Access>) -> Handler {
+        let registry = Registry::new(Arc::clone(&self.images));
+        let registry = Arc::new(match access {
+            Some(access) => registry.with_access(access),
+            None => registry,
+        });
         handler(move |request| {
             let registry = Arc::clone(&registry);
             async move { registry.handle(request).await }

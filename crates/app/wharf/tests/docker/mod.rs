@@ -3,6 +3,7 @@
 pub(crate) mod clients;
 pub(crate) mod networks;
 pub(crate) mod parity;
+pub(crate) mod registries;
 
 use std::{
     io::Write as _,

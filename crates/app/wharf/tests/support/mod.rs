@@ -74,13 +74,21 @@ pub struct Platform {
     child: Option<Child>,
     /// The folder is a disk of its own.
     mounted: bool,
+    /// More options of `wharf up`.
+    options: Vec<String>,
 }
 
 impl Platform {
     /// The whole platform, with an image named [`IMAGE`] that has sh, busybox's programs, python3 and tar.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// One with more options of `wharf up`.
+    pub fn start_with(options: &[&str]) -> Self {
         assert!(rustix::process::geteuid().is_root(), "these tests make real containers: run them as root");
-        let mut platform = Self { dir: TempDir::new().unwrap(), role: "all", child: None, mounted: false };
+        let mut platform = Self::at(TempDir::new().unwrap(), "all", false);
+        platform.options = options.iter().map(|option| (*option).to_owned()).collect();
         platform.pack(&["sh", "busybox", "python3", "tar"]);
         platform.restart();
         platform
@@ -93,8 +101,7 @@ impl Platform {
 
     /// A platform without a node.
     pub fn control_plane() -> Self {
-        let mut platform =
-            Self { dir: TempDir::new().unwrap(), role: "control-plane", child: None, mounted: false };
+        let mut platform = Self::at(TempDir::new().unwrap(), "control-plane", false);
         platform.restart();
         platform
     }
@@ -104,7 +111,7 @@ impl Platform {
         let dir = TempDir::new().unwrap();
         let size = format!("size={megabytes}m");
         output_of(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(dir.path()));
-        let mut platform = Self { dir, role: "control-plane", child: None, mounted: true };
+        let mut platform = Self::at(dir, "control-plane", true);
         platform.restart();
         platform
     }
@@ -113,7 +120,11 @@ impl Platform {
     pub fn on_device(device: &Path) -> Self {
         let dir = TempDir::new().unwrap();
         output_of(Command::new("mount").args(["-t", "ext4"]).arg(device).arg(dir.path()));
-        Self { dir, role: "all", child: None, mounted: true }
+        Self::at(dir, "all", true)
+    }
+
+    fn at(dir: TempDir, role: &'static str, mounted: bool) -> Self {
+        Self { dir, role, child: None, mounted, options: Vec::new() }
     }
 
     pub fn data(&self) -> &Path {
@@ -124,13 +135,14 @@ impl Platform {
     pub fn wharf(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
         command.arg("--data").arg(self.data()).env("HOME", self.data());
+        command.env("WHARF_CERTS_D", self.data().join("certs.d"));
         command
     }
 
     /// Starts `wharf up` and waits until it is ready. It drains when it is asked to end.
     pub fn restart(&mut self) {
         let mut command = self.wharf();
-        command.args(["up", "--ports", "auto", "--drain", "--role", self.role]);
+        command.args(["up", "--ports", "auto", "--drain", "--role", self.role]).args(&self.options);
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
         let ready = self.said("kubeconfig");
         eprintln!("{} start", now());

@@ -80,7 +80,10 @@ impl Client {
         let response = remote.send(&mut ask).await?;
         match response.status().is_success() {
             true => Ok(()),
-            false => Err(remote.refuse("this user", response).await),
+            false => {
+                let said = remote::said(response).await;
+                Err(remote.error(format!("it does not let this user in ({said})")))
+            }
         }
     }
 

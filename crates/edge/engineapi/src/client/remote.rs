@@ -273,7 +273,7 @@ impl Remote<'_> {
 }
 
 /// The status and the registry's own words for it.
-async fn said(response: Response<Body>) -> String {
+pub(super) async fn said(response: Response<Body>) -> String {
     let status = response.status();
     let bytes = wharf_http::collect(response.into_body(), MAX_ANSWER).await.unwrap_or_default();
     let body: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();

@@ -18,8 +18,9 @@
 //! that outlive the process; their digests are computed anew from the file after a restart, and those
 //! nobody continued for a day are swept.
 //!
-//! There is no authentication here: who may connect is the listener's matter.
+//! **Access** is everybody's who can connect, unless users are given ([`Access`]).
 
+mod access;
 mod blobs;
 mod error;
 mod lists;
@@ -36,6 +37,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::
 use wharf_http::{Body, empty, full};
 use wharf_image::Store;
 
+pub use access::Access;
 pub(crate) use blobs::read_file;
 use error::{Code, Failure};
 use lists::ReferrerCache;
@@ -55,20 +57,32 @@ pub struct Registry {
     uploads: Arc<Uploads>,
     referrers: Arc<ReferrerCache>,
     swept: Arc<Mutex<Option<Instant>>>,
+    access: Option<Arc<Access>>,
 }
 
 impl Registry {
-    /// A registry over `images`.
+    /// A registry over `images`, for everybody who can connect.
     pub fn new(images: Arc<Store>) -> Self {
-        Self { images, uploads: Arc::default(), referrers: Arc::default(), swept: Arc::default() }
+        let (uploads, referrers, swept) = Default::default();
+        Self { images, uploads, referrers, swept, access: None }
+    }
+
+    /// The same registry, for these users only.
+    pub fn with_access(mut self, access: Access) -> Self {
+        self.access = Some(Arc::new(access));
+        self
     }
 
     /// Answers one request.
     pub async fn handle(&self, request: Request<Body>) -> Response<Body> {
         let head = request.method() == Method::HEAD;
-        let mut response = match self.answer(request).await {
-            Ok(response) => response,
-            Err(failure) => failure.into_response(),
+        let admitted = match &self.access {
+            Some(access) => access.admit(request.headers()).await,
+            None => Ok(()),
+        };
+        let mut response = match admitted {
+            Ok(()) => self.answer(request).await.unwrap_or_else(Failure::into_response),
+            Err(refusal) => refusal,
         };
         if head {
             let headers = std::mem::take(response.headers_mut());

@@ -1,0 +1,94 @@
+//! Registries with users, certificates and mirrors, by the docker CLI and curl.
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
+
+use super::Docker;
+use crate::support::{IMAGE, Platform, output_of};
+
+/// `htpasswd -Bbn u secret` of Apache.
+const USERS: &str = "# people\nu:$2y$05$Zq1kN0m3Vb7sD9xTgYhJweIe47DavicVC90LxL6EvviDBjYOhyR2y\n";
+
+impl Docker {
+    /// The CLI with a folder of its own for what `docker login` stores.
+    fn at(&self, config: &std::path::Path, words: &[&str], input: &str) -> (bool, String) {
+        use std::io::Write as _;
+        let mut command = self.command(words);
+        command.env("DOCKER_CONFIG", config);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+}
+
+pub(crate) fn users_over_tls() {
+    let files = tempfile::tempdir().unwrap();
+    let users = files.path().join("htpasswd");
+    fs::write(&users, USERS).unwrap();
+    let htpasswd = users.to_str().unwrap();
+    let own = Platform::start_with(&["--registry-htpasswd", htpasswd, "--registry-listen", "127.0.0.1:0"]);
+    let (address, plain) = (own.address("registry_tls"), own.address("registry"));
+    let authority = own.data().join("pki/ca.crt");
+    let status = |url: &str, who: &str| {
+        let mut curl = Command::new("curl");
+        curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "20", "--cacert"])
+            .arg(&authority);
+        if !who.is_empty() {
+            curl.args(["-u", who]);
+        }
+        output_of(curl.arg(url))
+    };
+    for base in [format!("https://{address}"), format!("http://{plain}")] {
+        for (who, expected) in
+            [("", "401"), ("u:wrong", "401"), ("nobody:secret", "401"), ("u:secret", "200")]
+        {
+            assert_eq!(status(&format!("{base}/v2/"), who), expected, "{base} {who}");
+        }
+    }
+
+    // Another machine's docker: the certificate, then the password, then all of it works.
+    let other = Platform::start();
+    let docker = Docker::of(&other);
+    let config = files.path().join("docker");
+    let image = format!("{address}/team/app:1");
+    docker.said(&["tag", IMAGE, &image]);
+    let login = ["login", "-u", "u", "--password-stdin", &address];
+    let folder = other.data().join("certs.d").join(&address);
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("hosts.toml"), format!("server = 'https://{address}'\n")).unwrap();
+    let (done, said) = docker.at(&config, &login, "secret");
+    assert!(!done && said.contains("UnknownIssuer"), "{said}");
+    fs::write(
+        folder.join("hosts.toml"),
+        format!("server = 'https://{address}'\nca = '{}'\n", authority.display()),
+    )
+    .unwrap();
+    let (done, said) = docker.at(&config, &login, "wrong");
+    assert!(
+        !done
+            && said
+                .contains("does not let this user in (401 Unauthorized: the user or the password is wrong)"),
+        "{said}"
+    );
+    let (done, said) = docker.at(&config, &["push", &image], "");
+    assert!(!done && said.contains("docker login"), "{said}");
+    let (done, said) = docker.at(&config, &login, "secret");
+    assert!(done && said.contains("Login Succeeded"), "{said}");
+    let (done, said) = docker.at(&config, &["push", &image], "");
+    assert!(done, "{said}");
+    docker.said(&["rmi", &image]);
+    let (done, said) = docker.at(&config, &["pull", &image], "");
+    assert!(done, "{said}");
+    assert_eq!(docker.said(&["run", "--rm", &image, "echo", "hi"]), "hi");
+
+    // A user who is gone is out at once, also one who was let in before.
+    fs::write(&users, "").unwrap();
+    assert_eq!(status(&format!("https://{address}/v2/"), "u:secret"), "401");
+    other.drain();
+    own.drain();
+}
