@@ -36,7 +36,7 @@ pub use manifest::{
     media_type,
 };
 pub use own::is_loopback_registry;
-pub use partial::{Mark, Partial};
+pub use partial::{Follower, Mark, Partial};
 pub use reference::Reference;
 pub use refs::RefEntry;
 pub use signal::{SIGNAL_NAMES, signal_number};

@@ -7,8 +7,9 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Seek, SeekFrom, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -28,6 +29,67 @@ pub struct Partial {
     hasher: Hasher,
     size: u64,
     blobs: Blobs,
+    growth: Arc<Growth>,
+}
+
+/// How far a [`Partial`] is, for those who read along.
+#[derive(Default)]
+struct Growth {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    size: u64,
+    /// Beginnings anew: who read before them read something else.
+    rewinds: u64,
+    ended: Option<Ended>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// It has the digest that was wanted.
+    Whole,
+    GivenUp,
+}
+
+impl Growth {
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+}
+
+/// Reads what a [`Partial`] receives while it does, from its beginning. The end is told only of content whose digest
+/// was right; anything else ends with an error.
+pub struct Follower {
+    file: File,
+    at: u64,
+    rewinds: u64,
+    growth: Arc<Growth>,
+}
+
+impl io::Read for Follower {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = {
+            let mut state = self.growth.state.lock().unwrap_or_else(PoisonError::into_inner);
+            loop {
+                if state.rewinds != self.rewinds || state.ended == Some(Ended::GivenUp) {
+                    return Err(io::Error::other("the content did not come to its end"));
+                }
+                match state.size.saturating_sub(self.at) {
+                    0 if state.ended == Some(Ended::Whole) => return Ok(0),
+                    0 => state = self.growth.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                    left => break left,
+                }
+            }
+        };
+        let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let n = self.file.read_at(buffer.get_mut(..wanted).unwrap_or_default(), self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
 }
 
 /// A point a [`Partial`] can return to.
@@ -76,7 +138,9 @@ impl Blobs {
         }
         let mut hasher = Hasher::new();
         let size = io::copy(&mut file, &mut hasher).at("read upload", &path)?;
-        Ok(Some(Partial { path, file, hasher, size, blobs: self.clone() }))
+        let growth = Arc::<Growth>::default();
+        growth.change(|state| state.size = size);
+        Ok(Some(Partial { path, file, hasher, size, blobs: self.clone(), growth }))
     }
 
     /// Removes partial content that nobody holds and nobody added to for `age`; how many.
@@ -110,6 +174,13 @@ impl Partial {
         &self.path
     }
 
+    /// Somebody who reads along.
+    pub fn follow(&self) -> Result<Follower> {
+        let file = self.file.try_clone().at("open", &self.path)?;
+        let rewinds = self.growth.state.lock().unwrap_or_else(PoisonError::into_inner).rewinds;
+        Ok(Follower { file, at: 0, rewinds, growth: Arc::clone(&self.growth) })
+    }
+
     /// Where the content stands now.
     pub fn mark(&self) -> Mark {
         Mark { hasher: self.hasher.clone(), size: self.size }
@@ -119,6 +190,9 @@ impl Partial {
     pub fn rewind(&mut self, mark: Mark) -> Result<()> {
         self.file.set_len(mark.size).at("shorten", &self.path)?;
         self.file.seek(SeekFrom::Start(mark.size)).at("shorten", &self.path)?;
+        if self.size > mark.size {
+            self.growth.change(|state| (state.size, state.rewinds) = (mark.size, state.rewinds + 1));
+        }
         (self.hasher, self.size) = (mark.hasher, mark.size);
         Ok(())
     }
@@ -148,6 +222,7 @@ impl Partial {
             self.discard()?;
             return Err(Error::mismatch("content received".into(), *expected, digest));
         }
+        self.growth.change(|state| state.ended = Some(Ended::Whole));
         if self.blobs.touch(&digest) {
             self.discard_file()?;
         } else {
@@ -169,11 +244,18 @@ impl Partial {
     }
 }
 
+impl Drop for Partial {
+    fn drop(&mut self) {
+        self.growth.change(|state| state.ended = state.ended.or(Some(Ended::GivenUp)));
+    }
+}
+
 impl Write for Partial {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = self.file.write(bytes)?;
         self.hasher.update(bytes.get(..n).unwrap_or_default());
         self.size += n as u64;
+        self.growth.change(|state| state.size = self.size);
         Ok(n)
     }
 
@@ -206,6 +288,40 @@ mod tests {
         assert_eq!(second.commit(Some(&digest)).unwrap(), (digest, 11));
         assert_eq!(store.blobs().read(&digest, 99).unwrap(), b"hello world");
         assert!(store.blobs().existing_partial("up-1").unwrap().is_none());
+    }
+
+    #[test]
+    fn who_reads_along_gets_what_comes_and_no_end_but_a_right_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = crate::Store::open(dir.path()).unwrap().blobs().clone();
+        let digest = Digest::of("hello world");
+        let mut part = blobs.partial("a").unwrap().unwrap();
+        part.write_all(b"hello").unwrap();
+        let mut follower = part.follow().unwrap();
+        let mut five = [0; 5];
+        io::Read::read_exact(&mut follower, &mut five).unwrap();
+        assert_eq!(&five, b"hello");
+        let rest = std::thread::spawn(move || io::read_to_string(follower));
+        part.write_all(b" world").unwrap();
+        part.commit(Some(&digest)).unwrap();
+        assert_eq!(rest.join().unwrap().unwrap(), " world");
+        // Forged, begun anew, given up.
+        for end in [0, 1, 2] {
+            let mut part = blobs.partial("b").unwrap().unwrap();
+            part.write_all(b"hello worlt").unwrap();
+            let follower = part.follow().unwrap();
+            let read = std::thread::spawn(move || io::read_to_string(follower));
+            match end {
+                0 => assert!(part.commit(Some(&digest)).is_err()),
+                1 => {
+                    part.restart().unwrap();
+                    part.write_all(b"hello world").unwrap();
+                    part.commit(None).unwrap();
+                }
+                _ => part.discard().unwrap(),
+            }
+            assert!(read.join().unwrap().is_err(), "{end}");
+        }
     }
 
     #[test]

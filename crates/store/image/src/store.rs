@@ -23,6 +23,7 @@ use crate::{
         Descriptor, ImageConfig, Index, MAX_DOCUMENT, Manifest, Platform,
         media_type::{self, is_index},
     },
+    partial::Follower,
     reference::Reference,
     refs::{RefEntry, Refs},
 };
@@ -305,12 +306,25 @@ impl Store {
     }
 
     fn unpack(&self, layer: &Layer) -> Result<()> {
+        self.unpack_from(layer, || self.blobs.open_blob(&layer.descriptor.digest))
+    }
+
+    /// Unpacks a layer while its blob arrives, unless it is unpacked already. Content that is not the layer's is
+    /// never given its name.
+    ///
+    /// # Errors
+    /// When the blob does not come to its end; it can be unpacked later.
+    pub fn unpack_arriving(&self, layer: &Layer, blob: Follower) -> Result<()> {
+        self.unpack_from(layer, || Ok(blob))
+    }
+
+    fn unpack_from<R: Read + Send>(&self, layer: &Layer, open: impl FnOnce() -> Result<R>) -> Result<()> {
         let _turn = self.take_turn(layer.diff_id);
         if self.is_unpacked(&layer.diff_id) {
             return Ok(());
         }
         let scratch = self.scratch()?;
-        let blob = self.blobs.open_blob(&layer.descriptor.digest)?;
+        let blob = open()?;
         let actual = unpack_blob(blob, &scratch.upper(), layer.diff_id.algorithm())?;
         if actual != layer.diff_id {
             let what = format!("the content of layer {}", layer.descriptor.digest);
@@ -518,7 +532,7 @@ impl<W: Write> Write for Tee<W> {
 
 /// Unpacks a layer blob and returns the digest of its uncompressed content. One thread decodes and
 /// hashes while this one writes files.
-fn unpack_blob(blob: File, target: &Path, algorithm: Algorithm) -> Result<Digest> {
+fn unpack_blob(blob: impl Read + Send, target: &Path, algorithm: Algorithm) -> Result<Digest> {
     const CHUNK: usize = 256 << 10;
     let (full, chunks) = mpsc::sync_channel::<io::Result<Vec<u8>>>(8);
     std::thread::scope(|scope| {

@@ -110,6 +110,27 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(failed(e)))
 }
 
+/// Where a blob is to arrive, with what came of it before; nothing when it is here.
+async fn begin(store: &Arc<Store>, wanted: &Descriptor) -> Result<Option<Partial>> {
+    let (blobs, digest) = (store.blobs().clone(), wanted.digest);
+    blocking(move || {
+        if blobs.touch(&digest) {
+            return Ok(None);
+        }
+        if let Some(part) = blobs.partial(&format!("down-{}", digest.hex()))? {
+            return Ok(Some(part));
+        }
+        // Somebody else downloads the same; this one does not wait for it.
+        let name = format!("down-{}", random_hex(16));
+        let taken = || {
+            let source = std::io::ErrorKind::ResourceBusy.into();
+            Error::Io { action: "start", path: name.clone().into(), source }
+        };
+        blobs.partial(&name)?.map(Some).ok_or_else(taken)
+    })
+    .await
+}
+
 async fn keep(store: &Arc<Store>, digest: Digest, bytes: Bytes) -> Result<Digest> {
     let store = Arc::clone(store);
     blocking(move || store.blobs().put_by(digest.algorithm(), &bytes)).await
@@ -156,15 +177,34 @@ impl Source<'_> {
         Ok(())
     }
 
+    /// A layer, unpacked while it arrives.
     async fn layer(&self, store: &Arc<Store>, layer: Layer, progress: &dyn Progress) -> Result<()> {
-        let digest = layer.descriptor.digest;
-        self.blob(store, &layer.descriptor, progress).await?;
+        let descriptor = layer.descriptor.clone();
+        let mut unpacking = None;
+        match begin(store, &descriptor).await? {
+            None => progress.step(&descriptor.digest, Step::Exists),
+            Some(part) => {
+                if !store.is_unpacked(&layer.diff_id) {
+                    let (store, layer, arriving) = (Arc::clone(store), layer.clone(), part.follow()?);
+                    unpacking =
+                        Some(tokio::task::spawn_blocking(move || store.unpack_arriving(&layer, arriving)));
+                }
+                self.fill(part, &descriptor, progress).await?;
+            }
+        }
         if !store.is_unpacked(&layer.diff_id) {
-            progress.step(&digest, Step::Unpack);
+            progress.step(&descriptor.digest, Step::Unpack);
+        }
+        // Content that began anew, or was wrong at first, is unpacked from what has the right digest in the end.
+        let unpacked = match unpacking {
+            Some(task) => task.await.is_ok_and(|ended| ended.is_ok()),
+            None => store.is_unpacked(&layer.diff_id),
+        };
+        if !unpacked {
             let store = Arc::clone(store);
             blocking(move || store.layer_dir(&layer)).await?;
         }
-        progress.step(&digest, Step::Done);
+        progress.step(&descriptor.digest, Step::Done);
         Ok(())
     }
 
@@ -182,19 +222,19 @@ impl Source<'_> {
         Ok(())
     }
 
-    /// One blob, gone on with after broken connections.
+    /// One blob.
     async fn blob(&self, store: &Arc<Store>, wanted: &Descriptor, progress: &dyn Progress) -> Result<()> {
-        if store.blobs().touch(&wanted.digest) {
-            progress.step(&wanted.digest, Step::Exists);
-            return Ok(());
+        match begin(store, wanted).await? {
+            Some(part) => self.fill(part, wanted, progress).await,
+            None => {
+                progress.step(&wanted.digest, Step::Exists);
+                Ok(())
+            }
         }
-        let (blobs, name) = (store.blobs().clone(), format!("down-{}", wanted.digest.hex()));
-        let begin = move || match blobs.partial(&name)? {
-            Some(part) => Ok(Some(part)),
-            // Another process downloads the same; this one does not wait for it.
-            None => blobs.partial(&format!("down-{}", random_hex(16))),
-        };
-        let mut part = blocking(begin).await?.ok_or_else(|| self.error("cannot start the download"))?;
+    }
+
+    /// What is missing of a blob, gone on with after broken connections.
+    async fn fill(&self, mut part: Partial, wanted: &Descriptor, progress: &dyn Progress) -> Result<()> {
         let mut left = self.pulling.iter();
         while let Some(remote) = left.next() {
             let (back, ended) = remote.download(part, wanted, left.len() == 0, progress).await;
