@@ -13,7 +13,10 @@ use futures_util::{StreamExt as _, stream};
 use http::{Response, StatusCode};
 use support::{Around, Server, image};
 use wharf_base::Digest;
-use wharf_engineapi::client::{Client, DockerConfig, Progress, Silent, Step, hosts::Folders};
+use wharf_engineapi::{
+    client::{Client, DockerConfig, Progress, Silent, Step, hosts::Folders},
+    registry::{Registry, Through},
+};
 use wharf_http::{Authority, Body, Usage, full, tls_config};
 use wharf_image::{Descriptor, Error, Reference, Store, media_type};
 
@@ -234,8 +237,10 @@ async fn mirrors_are_asked_first_and_need_not_have_it() {
     };
     let mirror = Server::start_behind(noted("mirror")).await;
     let own = Server::start_behind(noted("own")).await;
-    for (server, tag) in [(&mirror, "1"), (&own, "1"), (&own, "2")] {
-        server.push("team/app", tag, "the same everywhere").await;
+    // By its name of this machine, since as a mirror it is told of which registry.
+    mirror.push("r.example/team/app", "1", "the same everywhere").await;
+    for tag in ["1", "2"] {
+        own.push("team/app", tag, "the same everywhere").await;
     }
     let hosts = format!(
         "server = 'http://{}'\n[host.'http://127.0.0.1:1']\n[host.'http://{}']\ncapabilities = ['pull', 'resolve']\n\
@@ -273,7 +278,76 @@ async fn mirrors_are_asked_first_and_need_not_have_it() {
     let out: Reference = "r.example/team/out:1".parse().unwrap();
     from.tag(std::slice::from_ref(&out), &from.lookup(&name).unwrap()).unwrap();
     client.push(&from, &out, &Silent).await.unwrap();
-    assert!(own.images.find("team/out:1").is_ok() && mirror.images.find("team/out:1").is_err());
+    assert!(own.images.find("team/out:1").is_ok() && mirror.images.find("r.example/team/out:1").is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_brings_what_it_lacks_and_keeps_it() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let gone = Arc::new(AtomicUsize::new(0));
+    let (counted, away) = (Arc::clone(&asked), Arc::clone(&gone));
+    let own = Server::start_behind(Arc::new(move |registry, request| {
+        let (counted, away) = (Arc::clone(&counted), Arc::clone(&away));
+        Box::pin(async move {
+            if away.load(Ordering::Relaxed) > 0 {
+                let mut response = Response::new(full(""));
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                return response;
+            }
+            counted.fetch_add(usize::from(request.method() == "GET"), Ordering::Relaxed);
+            registry.handle(request).await
+        })
+    }))
+    .await;
+    own.push("team/app", "1", &"much ".repeat(100_000)).await;
+    let (_upstream, fetching) = told(&format!("server = 'http://{}'", own.address));
+    let registry = Arc::new(std::sync::OnceLock::new());
+    let cache = Server::start_behind(Arc::new(move |bare, request| {
+        let through = || bare.with_through(Through::new(fetching.clone()));
+        let registry: &Registry = registry.get_or_init(through);
+        let registry = registry.clone();
+        Box::pin(async move { registry.handle(request).await })
+    }))
+    .await;
+    let hosts = format!("server = 'http://127.0.0.1:1'\n[host.'http://{}']", cache.address);
+    let pull = |tag: &'static str| {
+        let (folder, client) = told(&hosts);
+        async move {
+            let (_dir, to) = store();
+            let name: Reference = format!("r.example/team/app:{tag}").parse().unwrap();
+            let ended = client.pull(&to, &name, &Silent).await;
+            drop(folder);
+            ended.map(|target| target.digest)
+        }
+    };
+    let (first, second) = tokio::join!(pull("1"), pull("1"));
+    let digest = first.unwrap();
+    assert_eq!(second.unwrap(), digest);
+    // The manifest at most once for each of both, configuration and layer once.
+    let before = asked.load(Ordering::Relaxed);
+    assert!((3..=4).contains(&before), "{before}");
+    assert_eq!(pull("1").await.unwrap(), digest);
+    assert_eq!(asked.load(Ordering::Relaxed), before);
+    // A part, before the whole is here.
+    let layer = Digest::of("x".repeat(1000));
+    own.push_blob("team/app", "x".repeat(1000).as_bytes()).await;
+    let path = format!("/v2/team/app/blobs/{layer}?ns=r.example");
+    let (status, _, body) = cache.request("GET", &path, &[("range", "bytes=10-19")], vec![]).await;
+    assert_eq!((status, body.as_slice()), (StatusCode::PARTIAL_CONTENT, b"xxxxxxxxxx".as_slice()));
+    // Its registry is gone: what was there stays, what was not is missing and says why.
+    gone.store(1, Ordering::Relaxed);
+    assert_eq!(pull("1").await.unwrap(), digest);
+    assert!(pull("2").await.is_err());
+    let (status, _, said) = cache.get("/v2/team/app/manifests/2?ns=r.example").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(String::from_utf8_lossy(&said).contains("not brought"), "{}", String::from_utf8_lossy(&said));
+    // What was pushed here is not the other registry's to change.
+    gone.store(0, Ordering::Relaxed);
+    let mine = cache.push("team/own", "1", "mine").await;
+    let (_, headers, _) = cache.get("/v2/team/own/manifests/1").await;
+    assert_eq!(headers["docker-content-digest"], mine.to_string());
+    let (status, _, _) = cache.get("/v2/team/app/manifests/1?ns=a/b").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@
 
 mod archive;
 mod blob;
+mod cached;
 mod compress;
 mod error;
 mod fsx;

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use rustix::event::{PollFd, PollFlags, poll};
 use wharf_base::Hinted;
@@ -25,7 +25,7 @@ use wharf_build::{
     BuildRequest, Builder, Cancel, Context, DockerfileSource, Pull, dockerfile::Network, is_archive,
     parse_platform,
 };
-use wharf_engineapi::client::{Client, DockerConfig, Silent};
+use wharf_engineapi::client::{Client, Silent};
 use wharf_image::{Platform, Reference, Store};
 use wharf_runtime::{ShimRuntime, Signals};
 
@@ -352,7 +352,7 @@ pub(crate) fn release_steps(data: &Path) {
 fn puller(images: Arc<Store>) -> Pull {
     Arc::new(move |name, platform| {
         let work = || -> anyhow::Result<()> {
-            let client = Client::with_credentials(DockerConfig::load().map_err(|error| anyhow!(error))?);
+            let client = Client::of_user();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime
                 .block_on(client.pull_for(&images, name, platform, &Silent))

@@ -43,9 +43,7 @@ impl Build for Images {
             let push = order.push;
             let built = spawn_blocking(move || build(&builder, order, cancel, &say)).await??;
             if push {
-                let client = wharf_engineapi::client::Client::with_credentials(
-                    wharf_engineapi::client::DockerConfig::load().map_err(|e| anyhow!(e))?,
-                );
+                let client = wharf_engineapi::client::Client::of_user();
                 for name in remote
                     .iter()
                     .filter(|name| images.local_name(name).is_ok_and(|n| n.domain() != "docker.io"))

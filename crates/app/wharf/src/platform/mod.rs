@@ -33,10 +33,7 @@ use wharf_build::Builder;
 use wharf_ci::{Ci, sandbox::Containers, services::Services};
 use wharf_client::{Client, Informer, ListParams, action::PODS};
 use wharf_criapi::Cri;
-use wharf_engineapi::{
-    docker::Docker,
-    registry::{Access, Registry},
-};
+use wharf_engineapi::docker::Docker;
 use wharf_gitserver::{GitServer, Repositories};
 use wharf_http::{Handler, Listener, tls_config};
 use wharf_image::Store as Images;
@@ -178,7 +175,6 @@ impl Platform {
         role: Role,
         options: &RegistryOptions,
     ) -> Result<Self> {
-        let access = options.access()?;
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -208,7 +204,11 @@ impl Platform {
             let otlp = grpc.clone();
             async move { otlp.grpc(request).await }
         });
-        let registry = parts.registry(access);
+        let registry = Arc::new(options.open(Arc::clone(&parts.images))?);
+        let registry = handler(move |request| {
+            let registry = Arc::clone(&registry);
+            async move { registry.handle(request).await }
+        });
         let outside = options.listener(&parts.identities).await?;
         let console = Listener::tcp(ports.local(ports::CONSOLE), None).await?;
         let mut endpoints = Endpoints {
@@ -361,18 +361,6 @@ impl Parts {
         config.spans = Some(sender);
         background.spawn(self.telemetry.clone().take_spans(spans));
         Ok(Arc::new(Proxy::start(config).await?))
-    }
-
-    fn registry(&self, access: Option<Access>) -> Handler {
-        let registry = Registry::new(Arc::clone(&self.images));
-        let registry = Arc::new(match access {
-            Some(access) => registry.with_access(access),
-            None => registry,
-        });
-        handler(move |request| {
-            let registry = Arc::clone(&registry);
-            async move { registry.handle(request).await }
-        })
     }
 
     fn builder(&self) -> Result<Arc<Builder>> {

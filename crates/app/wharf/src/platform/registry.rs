@@ -4,12 +4,17 @@ use std::{
     fs,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context, Result, anyhow};
 use wharf_base::HintExt;
-use wharf_engineapi::registry::Access;
+use wharf_engineapi::{
+    client::Client,
+    registry::{Access, Registry, Through},
+};
 use wharf_http::{Issued, Listener, tls_config};
+use wharf_image::Store;
 
 use super::Identities;
 
@@ -29,15 +34,24 @@ pub(crate) struct RegistryOptions {
     /// Private key of that certificate (PEM)
     #[arg(long = "registry-key", value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
+    /// Bring what the registry is asked for and lacks from the registry of its name, and keep it
+    #[arg(long = "registry-pull-through")]
+    pull_through: bool,
 }
 
 impl RegistryOptions {
-    /// Who is let in; nothing means everybody who can connect.
-    pub(super) fn access(&self) -> Result<Option<Access>> {
-        let Some(path) = &self.htpasswd else { return Ok(None) };
-        let access =
-            Access::open(path).map_err(|e| anyhow!("the users of the registry are not known: {e}"))?;
-        Ok(Some(access))
+    /// The registry over a store, as these options want it.
+    pub(super) fn open(&self, images: Arc<Store>) -> Result<Registry> {
+        let mut registry = Registry::new(images);
+        if let Some(path) = &self.htpasswd {
+            let access = Access::open(path);
+            registry = registry
+                .with_access(access.map_err(|e| anyhow!("the users of the registry are not known: {e}"))?);
+        }
+        if self.pull_through {
+            registry = registry.with_through(Through::new(Client::of_user()));
+        }
+        Ok(registry)
     }
 
     /// The listener for other machines.

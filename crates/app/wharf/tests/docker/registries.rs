@@ -52,7 +52,7 @@ pub(crate) fn users_over_tls() {
     }
 
     // Another machine's docker: the certificate, then the password, then all of it works.
-    let other = Platform::start();
+    let other = Platform::start_with(&["--registry-pull-through"]);
     let docker = Docker::of(&other);
     let config = files.path().join("docker");
     let image = format!("{address}/team/app:1");
@@ -85,6 +85,18 @@ pub(crate) fn users_over_tls() {
     let (done, said) = docker.at(&config, &["pull", &image], "");
     assert!(done, "{said}");
     assert_eq!(docker.said(&["run", "--rm", &image, "echo", "hi"]), "hi");
+
+    // A cache of it, with its user: a third docker's mirror.
+    let auth = r#"{"auths": {"r.example": {"username": "u", "password": "secret"}}}"#;
+    fs::create_dir(other.data().join(".docker")).unwrap();
+    fs::write(other.data().join(".docker/config.json"), auth).unwrap();
+    let folder = other.data().join("certs.d/r.example");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("hosts.toml"), format!("server = 'http://{plain}'\n")).unwrap();
+    docker.said(&["rmi", "-f", &image, IMAGE]);
+    let cached = format!("http://{}/v2/team/app/manifests/1", other.address("registry"));
+    assert_eq!(status(&cached, ""), "404");
+    assert_eq!(status(&format!("{cached}?ns=r.example"), ""), "200");
 
     // A user who is gone is out at once, also one who was let in before.
     fs::write(&users, "").unwrap();

@@ -23,6 +23,7 @@ use wharf_image::{Error, Reference};
 
 pub use auth::{Credential, DockerConfig};
 pub use progress::{Progress, Silent, Step};
+pub(crate) use pull::Arriving;
 
 use hosts::{Capability, Folders, Host};
 use remote::{Ask, Remote};
@@ -40,7 +41,7 @@ type Result<T> = std::result::Result<T, Error>;
 #[derive(Clone, Default)]
 pub struct Client {
     http: wharf_http::client::Client,
-    credentials: Arc<DockerConfig>,
+    credentials: Credentials,
     folders: Arc<Folders>,
     /// The servers of each registry that was asked for.
     hosts: Arc<Mutex<HashMap<String, Hosts>>>,
@@ -50,6 +51,29 @@ pub struct Client {
 
 type Hosts = Arc<Vec<Arc<Host>>>;
 
+/// Where credentials come from.
+#[derive(Clone)]
+enum Credentials {
+    Given(Arc<DockerConfig>),
+    /// The file docker uses, as it is when a registry asks.
+    OfUser,
+}
+
+impl Default for Credentials {
+    fn default() -> Self {
+        Self::Given(Arc::default())
+    }
+}
+
+impl Credentials {
+    fn find(&self, host: &str) -> std::result::Result<Option<Credential>, String> {
+        match self {
+            Self::Given(config) => Ok(config.credential(host)),
+            Self::OfUser => Ok(DockerConfig::load()?.credential(host)),
+        }
+    }
+}
+
 impl Client {
     /// A client without credentials.
     pub fn new() -> Self {
@@ -58,7 +82,13 @@ impl Client {
 
     /// A client with these credentials.
     pub fn with_credentials(credentials: DockerConfig) -> Self {
-        Self { http: hosts::plain(), credentials: Arc::new(credentials), ..Self::default() }
+        let credentials = Credentials::Given(Arc::new(credentials));
+        Self { http: hosts::plain(), credentials, ..Self::default() }
+    }
+
+    /// A client with what `docker login` has stored for this user, now or by the time it is needed.
+    pub fn of_user() -> Self {
+        Self { http: hosts::plain(), credentials: Credentials::OfUser, ..Self::default() }
     }
 
     /// The same client, with what these folders say of registries instead of what the machine's say.

@@ -10,12 +10,12 @@ use tokio::sync::mpsc;
 use wharf_base::{Digest, random_hex};
 use wharf_http::Body;
 use wharf_image::{
-    Descriptor, Error, ImageConfig, Index, Layer, Manifest, Partial, Platform, Reference, Store, is_full,
-    media_type,
+    Descriptor, Error, Follower, ImageConfig, Index, Layer, Manifest, Partial, Platform, Reference, Store,
+    is_full, media_type,
 };
 
 use super::{
-    ATTEMPTS, Client, PARALLEL, Progress, Result, SILENCE, Step,
+    ATTEMPTS, Client, PARALLEL, Progress, Result, SILENCE, Silent, Step,
     hosts::Capability,
     remote::{Ask, Broken, Remote},
 };
@@ -76,10 +76,44 @@ impl Client {
         Ok(target)
     }
 
+    /// The manifest or index a name stands for, as its registry has it now.
+    pub(crate) async fn manifest(&self, name: &Reference) -> Result<(Descriptor, Bytes)> {
+        self.source(name).await?.manifest(&name.selector()).await
+    }
+
+    /// Lets a blob of a repository come into the store; nothing when it is there. It comes to its end also when nobody
+    /// reads along any more.
+    pub(crate) async fn fetch(
+        &self,
+        store: &Arc<Store>,
+        name: &Reference,
+        digest: Digest,
+    ) -> Result<Option<Arriving>> {
+        let size = self.source(name).await?.blob_size(&digest).await?;
+        let wanted = Descriptor::new("application/octet-stream", digest, size);
+        let Some(part) = begin(store, &wanted).await? else { return Ok(None) };
+        let content = part.follow()?;
+        let (client, name) = (self.clone(), name.clone());
+        let whole = tokio::spawn(async move {
+            let ended = client.source(&name).await?.fill(part, &wanted, &Silent).await;
+            ended.inspect_err(|error| tracing::warn!(%error, image = %name, "a blob was not fetched"))
+        });
+        Ok(Some(Arriving { size, content, whole }))
+    }
+
     async fn source<'a>(&'a self, name: &'a Reference) -> Result<Source<'a>> {
         let resolving = self.remotes(name, Capability::Resolve).await?;
         Ok(Source { resolving, pulling: self.remotes(name, Capability::Pull).await? })
     }
+}
+
+/// A blob on its way.
+pub(crate) struct Arriving {
+    pub(crate) size: u64,
+    /// What has come, and what will.
+    pub(crate) content: Follower,
+    /// Ends when it is in the store.
+    pub(crate) whole: tokio::task::JoinHandle<Result<()>>,
 }
 
 /// One repository, at every server it can be had from, in the order these are asked.
@@ -152,6 +186,18 @@ impl Source<'_> {
         let mut left = remotes.iter();
         while let Some(remote) = left.next() {
             match remote.manifest(selector).await {
+                Err(error) if left.len() > 0 => tracing::warn!(%error, "the next server is asked"),
+                ended => return ended,
+            }
+        }
+        Err(self.error("there is no server to ask"))
+    }
+
+    /// How large a blob is, from the first server that has it.
+    async fn blob_size(&self, digest: &Digest) -> Result<u64> {
+        let mut left = self.pulling.iter();
+        while let Some(remote) = left.next() {
+            match remote.blob_size(digest).await {
                 Err(error) if left.len() > 0 => tracing::warn!(%error, "the next server is asked"),
                 ended => return ended,
             }
@@ -286,6 +332,17 @@ impl Remote<'_> {
             return Err(self.error(format!("'{selector}' is of type {kind}, not an image")));
         }
         Ok((Descriptor::new(kind, digest, bytes.len() as u64), bytes))
+    }
+
+    async fn blob_size(&self, digest: &Digest) -> Result<u64> {
+        let mut ask = Ask::new(Method::HEAD, self.url(&format!("blobs/{digest}")));
+        let response = self.send(&mut ask).await?;
+        if response.status() != StatusCode::OK {
+            return Err(self.refuse(&format!("blob {digest}"), response).await);
+        }
+        let length =
+            response.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        length.ok_or_else(|| self.error(format!("it does not say how large the blob {digest} is")))
     }
 
     /// Fills `part`, and goes on after broken connections when no other server can be asked; gives it back.

@@ -169,10 +169,10 @@ impl Remote<'_> {
     }
 
     async fn authorize(&self, challenge: Challenge, push: bool) -> Result<HeaderValue> {
-        let (credentials, domain) = (Arc::clone(&self.client.credentials), self.host.name.clone());
+        let (credentials, host) = (self.client.credentials.clone(), self.host.name.clone());
         // A credential helper is a program to wait for.
-        let credential = tokio::task::spawn_blocking(move || credentials.credential(&domain));
-        let credential = credential.await.ok().flatten();
+        let found = tokio::task::spawn_blocking(move || credentials.find(&host)).await;
+        let credential = found.unwrap_or(Ok(None)).map_err(|problem| self.error(problem))?;
         let value = match challenge {
             Challenge::Basic => credential.and_then(|c| c.basic()).ok_or_else(|| self.log_in())?,
             Challenge::Bearer { realm, service, scope } => {

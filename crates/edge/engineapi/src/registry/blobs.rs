@@ -1,6 +1,9 @@
 //! Blobs out: whole, in part, and their removal.
 
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::{
+    fs::File,
+    io::{Read, Seek as _, SeekFrom},
+};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -9,7 +12,7 @@ use wharf_base::Digest;
 use wharf_http::Body;
 
 use super::{
-    Answer, Registry, bare, blocking,
+    Answer, Registry, Repository, bare,
     error::{Code, Failure},
 };
 
@@ -18,26 +21,57 @@ const CHUNK: u64 = 256 << 10;
 const AHEAD: usize = 4;
 
 impl Registry {
-    pub(super) async fn head_blob(&self, digest: Digest) -> Answer {
-        let size = self
+    pub(super) async fn head_blob(&self, repository: Repository, digest: Digest) -> Answer {
+        let here = self
             .with_store(move |images| {
                 // Whoever asks is about to rely on it: it must outlive the next collection.
                 let there = images.blobs().touch(&digest);
                 let size = images.blobs().size(&digest).filter(|_| there);
                 size.ok_or_else(|| wharf_image::Error::NoBlob(digest).into())
             })
-            .await?;
+            .await;
+        let size = match (here, &self.through) {
+            (Err(missing), Some(through)) if missing.code == Code::BlobUnknown => {
+                let arriving = through.blob(&self.images, &repository.any(), digest).await?;
+                match arriving {
+                    Some(arriving) => arriving.size,
+                    None => self.opened(digest).await?.1,
+                }
+            }
+            (here, _) => here?,
+        };
         Ok(blob_response(&digest, size))
     }
 
-    pub(super) async fn get_blob(&self, digest: Digest, head: &Parts) -> Answer {
-        let images = self.images.clone();
-        let (file, size) = blocking(move || {
+    async fn opened(&self, digest: Digest) -> Result<(File, u64), Failure> {
+        self.with_store(move |images| {
             let file = images.blobs().open_blob(&digest)?;
             let size = images.blobs().size(&digest).ok_or(wharf_image::Error::NoBlob(digest))?;
             Ok((file, size))
         })
-        .await?;
+        .await
+    }
+
+    pub(super) async fn get_blob(&self, repository: Repository, digest: Digest, head: &Parts) -> Answer {
+        let (file, size) = match (self.opened(digest).await, &self.through) {
+            (Err(missing), Some(through)) if missing.code == Code::BlobUnknown => {
+                match through.blob(&self.images, &repository.any(), digest).await? {
+                    // All of it is passed on as it comes; a part has to wait for the whole.
+                    Some(arriving) if !head.headers.contains_key(header::RANGE) => {
+                        let mut response = blob_response(&digest, arriving.size);
+                        *response.body_mut() = read_all(arriving.content, arriving.size);
+                        return Ok(response);
+                    }
+                    Some(arriving) => {
+                        let ended = arriving.whole.await;
+                        ended.map_err(|e| Failure::new(Code::Internal, e.to_string()))??;
+                    }
+                    None => {}
+                }
+                self.opened(digest).await?
+            }
+            (opened, _) => opened?,
+        };
         let range = range(&head.headers, size).map_err(|()| {
             Failure::new(Code::RangeInvalid, format!("the range is not within the {size} bytes of the blob"))
                 .with(header::CONTENT_RANGE, &format!("bytes */{size}"))
@@ -101,11 +135,19 @@ fn range(headers: &HeaderMap, size: u64) -> Result<Option<(u64, u64)>, ()> {
 }
 
 /// A body of `length` bytes of `file` from `start`, read by a thread of its own.
-pub(crate) fn read_file(mut file: std::fs::File, start: u64, length: u64) -> Body {
+pub(crate) fn read_file(mut file: File, start: u64, length: u64) -> Body {
+    match file.seek(SeekFrom::Start(start)) {
+        Ok(_) => read_all(file, length),
+        Err(error) => wharf_http::stream(stream::iter([Err(error)])),
+    }
+}
+
+/// A body of `length` bytes, read by a thread of its own.
+fn read_all(mut file: impl Read + Send + 'static, length: u64) -> Body {
     let (chunks, received) = tokio::sync::mpsc::channel::<std::io::Result<Bytes>>(AHEAD);
     tokio::task::spawn_blocking(move || {
         let mut left = length;
-        let mut failed = file.seek(SeekFrom::Start(start)).err();
+        let mut failed = None;
         while failed.is_none() && left > 0 {
             let mut chunk = Vec::with_capacity(left.min(CHUNK) as usize);
             match file.by_ref().take(left.min(CHUNK)).read_to_end(&mut chunk) {

@@ -27,13 +27,21 @@ impl Registry {
         head: &Parts,
     ) -> Answer {
         let accepted = Accepted::read(&head.headers);
-        let (target, bytes) = self
+        let name = repository.reference(&selector)?;
+        let found = self
             .with_store(move |images| {
                 let target = find(images, &repository, &selector)?;
                 let bytes = images.document(&target.digest)?;
                 choose(images, accepted, target, bytes)
             })
-            .await?;
+            .await;
+        let (target, bytes) = match (found, &self.through) {
+            (Err(missing), Some(through)) if missing.code == Code::ManifestUnknown => {
+                let (target, bytes) = through.manifest(&self.images, &name).await?;
+                (target, bytes.into())
+            }
+            (found, _) => found?,
+        };
         let mut response = Response::new(full(bytes));
         let headers = response.headers_mut();
         let digest = target.digest.to_string();

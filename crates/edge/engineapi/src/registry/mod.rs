@@ -18,6 +18,8 @@
 //! that outlive the process; their digests are computed anew from the file after a restart, and those
 //! nobody continued for a day are swept.
 //!
+//! **Pull-through** ([`Through`]), when it is on: what is asked for and not here comes from the registry of its name.
+//!
 //! **Access** is everybody's who can connect, unless users are given ([`Access`]).
 
 mod access;
@@ -26,6 +28,7 @@ mod error;
 mod lists;
 mod manifests;
 mod route;
+mod through;
 mod uploads;
 
 use std::{
@@ -41,7 +44,8 @@ pub use access::Access;
 pub(crate) use blobs::read_file;
 use error::{Code, Failure};
 use lists::ReferrerCache;
-use route::Route;
+use route::{Repository, Route};
+pub use through::Through;
 use uploads::Uploads;
 
 /// How long an upload nobody continues is kept.
@@ -58,18 +62,25 @@ pub struct Registry {
     referrers: Arc<ReferrerCache>,
     swept: Arc<Mutex<Option<Instant>>>,
     access: Option<Arc<Access>>,
+    through: Option<Arc<Through>>,
 }
 
 impl Registry {
     /// A registry over `images`, for everybody who can connect.
     pub fn new(images: Arc<Store>) -> Self {
         let (uploads, referrers, swept) = Default::default();
-        Self { images, uploads, referrers, swept, access: None }
+        Self { images, uploads, referrers, swept, access: None, through: None }
     }
 
     /// The same registry, for these users only.
     pub fn with_access(mut self, access: Access) -> Self {
         self.access = Some(Arc::new(access));
+        self
+    }
+
+    /// The same registry, which brings what it lacks.
+    pub fn with_through(mut self, through: Through) -> Self {
+        self.through = Some(Arc::new(through));
         self
     }
 
@@ -98,7 +109,12 @@ impl Registry {
 
     async fn answer(&self, request: Request<Body>) -> Answer {
         let (head, body) = request.into_parts();
-        match (route::parse(head.uri.path())?, head.method.as_str()) {
+        let mut route = route::parse(head.uri.path())?;
+        // Who uses this as a mirror says of which registry.
+        if let (Some(repository), Some(domain)) = (route.repository(), query(&head, "ns")) {
+            *repository = repository.of(&domain)?;
+        }
+        match (route, head.method.as_str()) {
             (Route::Root, "GET" | "HEAD") => Ok(json_response(&serde_json::json!({}))),
             (Route::Catalog, "GET") => self.catalog(&head).await,
             (Route::Tags(repository), "GET" | "HEAD") => self.tags(repository, &head).await,
@@ -114,8 +130,8 @@ impl Registry {
             (Route::Manifest(repository, selector), "DELETE") => {
                 self.delete_manifest(repository, selector).await
             }
-            (Route::Blob(_, digest), "HEAD") => self.head_blob(digest).await,
-            (Route::Blob(_, digest), "GET") => self.get_blob(digest, &head).await,
+            (Route::Blob(repository, digest), "HEAD") => self.head_blob(repository, digest).await,
+            (Route::Blob(repository, digest), "GET") => self.get_blob(repository, digest, &head).await,
             (Route::Blob(_, digest), "DELETE") => self.delete_blob(digest).await,
             (Route::Uploads(repository), "POST") => {
                 self.sweep_sometimes();

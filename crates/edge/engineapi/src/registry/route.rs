@@ -26,6 +26,21 @@ pub(super) enum Route {
     Referrers(Repository, Digest),
 }
 
+impl Route {
+    /// The repository it is about.
+    pub(super) fn repository(&mut self) -> Option<&mut Repository> {
+        match self {
+            Self::Root | Self::Catalog => None,
+            Self::Tags(repository)
+            | Self::Manifest(repository, _)
+            | Self::Blob(repository, _)
+            | Self::Uploads(repository)
+            | Self::Upload(repository, _)
+            | Self::Referrers(repository, _) => Some(repository),
+        }
+    }
+}
+
 /// A manifest by name or by content.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Selector {
@@ -51,9 +66,31 @@ impl Repository {
         Ok(Self { name: name.to_owned(), local })
     }
 
+    /// The same repository of the registry `domain`.
+    pub(super) fn of(&self, domain: &str) -> Result<Self, Failure> {
+        let bad = |e: &dyn std::fmt::Display| {
+            Failure::new(Code::NameInvalid, format!("'ns={domain}' names no registry: {e}"))
+        };
+        let path = match domain {
+            "docker.io" => self.local.path(),
+            _ => self.name.as_str(),
+        };
+        // As a text it is checked as every other name is.
+        let local: Reference = format!("{domain}/{path}").parse().map_err(|e| bad(&e))?;
+        match local.domain() == domain && local.tag().is_none_or(|tag| tag == "latest") {
+            true => Ok(Self { name: self.name.clone(), local }),
+            false => Err(bad(&"it is no host")),
+        }
+    }
+
     /// Domain and path of the local name.
     pub(super) fn local(&self) -> String {
         self.local.repository()
+    }
+
+    /// A name in it, of whatever it has.
+    pub(super) fn any(&self) -> Reference {
+        self.local.clone()
     }
 
     /// The local name of one of its tags or manifests.

@@ -8,10 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use wharf_base::Hinted;
 use wharf_build::{BuildResult, Builder, CachePlace, CacheTarget, Image};
-use wharf_engineapi::client::{Client, DockerConfig, Silent};
+use wharf_engineapi::client::{Client, Silent};
 use wharf_image::{Archived, Platform, Reference, Store, UnpackOptions, unpack_into};
 
 use super::{Args, options::Output, reference};
@@ -97,7 +97,7 @@ fn push(args: &Args, images: &Arc<Store>, names: &[String]) -> anyhow::Result<()
 }
 
 fn push_all(images: &Arc<Store>, names: &[Reference]) -> anyhow::Result<()> {
-    let client = Client::with_credentials(DockerConfig::load().map_err(|error| anyhow!(error))?);
+    let client = Client::of_user();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for name in names {
         runtime.block_on(client.push(images, name, &Silent)).map_err(hinted)?;

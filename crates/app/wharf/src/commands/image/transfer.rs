@@ -2,8 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::anyhow;
-use wharf_engineapi::client::{Client, DockerConfig, Progress, Silent};
+use wharf_engineapi::client::{Client, Progress, Silent};
 use wharf_image::Reference;
 
 use super::{
@@ -24,7 +23,7 @@ pub(crate) struct Pull {
 impl Pull {
     pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         let store = open(globals)?;
-        let client = client()?;
+        let client = Client::of_user();
         runtime()?.block_on(async {
             for image in &self.images {
                 let lines = Lines::new(Way::In, self.quiet);
@@ -58,7 +57,7 @@ pub(crate) struct Push {
 impl Push {
     pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         let store = open(globals)?;
-        let client = client()?;
+        let client = Client::of_user();
         runtime()?.block_on(async {
             for image in &self.images {
                 let lines = Lines::new(Way::Out, self.quiet);
@@ -70,10 +69,6 @@ impl Push {
             Ok(ExitCode::SUCCESS)
         })
     }
-}
-
-fn client() -> anyhow::Result<Client> {
-    Ok(Client::with_credentials(DockerConfig::load().map_err(|e| anyhow!(e))?))
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
