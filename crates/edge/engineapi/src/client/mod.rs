@@ -11,6 +11,7 @@ mod progress;
 mod pull;
 mod push;
 mod remote;
+pub mod trust;
 
 use std::{
     collections::HashMap,
