@@ -281,6 +281,101 @@ async fn mirrors_are_asked_first_and_need_not_have_it() {
     assert!(own.images.find("team/out:1").is_ok() && mirror.images.find("r.example/team/out:1").is_err());
 }
 
+/// Runs openssl in `folder`.
+fn openssl(folder: &std::path::Path, words: &[&str]) {
+    let output = std::process::Command::new("openssl").current_dir(folder).args(words).output().unwrap();
+    assert!(output.status.success(), "openssl {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Signs `digest` as cosign does, with the key of `folder`, and pushes the signature.
+async fn sign(server: &Server, folder: &std::path::Path, repository: &str, digest: &Digest) {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let payload = serde_json::json!({
+        "critical": {
+            "identity": {"docker-reference": format!("{}/{repository}", server.address)},
+            "image": {"docker-manifest-digest": digest},
+            "type": "cosign container image signature"
+        },
+        "optional": null
+    })
+    .to_string();
+    std::fs::write(folder.join("payload"), &payload).unwrap();
+    openssl(folder, &["dgst", "-sha256", "-sign", "a.key", "-out", "signature", "payload"]);
+    let signature = STANDARD.encode(std::fs::read(folder.join("signature")).unwrap());
+    for blob in [payload.as_bytes(), b"{}"] {
+        server.push_blob(repository, blob).await;
+    }
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST,
+        "config": {"mediaType": media_type::OCI_CONFIG, "digest": Digest::of("{}"), "size": 2},
+        "layers": [{
+            "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json",
+            "digest": Digest::of(&payload), "size": payload.len(),
+            "annotations": {"dev.cosignproject.cosign/signature": signature}
+        }]
+    });
+    let path = format!("/v2/{repository}/manifests/sha256-{}.sig", digest.hex());
+    let (status, _, said) =
+        server.put(&path, media_type::OCI_MANIFEST, manifest.to_string().into_bytes()).await;
+    assert_eq!(status, StatusCode::CREATED, "{}", String::from_utf8_lossy(&said));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_images_the_policy_trusts_come_in() {
+    let server = Server::start().await;
+    let good = server.push("team/app", "1", "good").await;
+    let bad = server.push("team/app", "bad", "bad").await;
+    server.push("else/app", "1", "else").await;
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a", "b"] {
+        let key = format!("{name}.key");
+        openssl(folder.path(), &["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &key]);
+        openssl(folder.path(), &["ec", "-in", &key, "-pubout", "-out", &format!("{name}.pub")]);
+    }
+    let file = folder.path().join("policy.json");
+    let write = |key: &str| {
+        let policy = serde_json::json!({
+            "default": [{"type": "reject"}],
+            "transports": {"docker": {(format!("{}/team", server.address)): [{
+                "type": "sigstoreSigned", "keyPath": folder.path().join(key),
+                "signedIdentity": {"type": "matchRepository"}
+            }]}}
+        });
+        std::fs::write(&file, policy.to_string()).unwrap();
+    };
+    write("a.pub");
+    let client = Client::new().with_policy(&file);
+    let (_dir, to) = store();
+    let pull = |rest: &str| {
+        let name: Reference = format!("{}/{rest}", server.address).parse().unwrap();
+        let (client, to) = (client.clone(), Arc::clone(&to));
+        async move {
+            client.pull(&to, &name, &Silent).await.map(|target| target.digest).map_err(|e| e.to_string())
+        }
+    };
+    let refused = |ended: Result<Digest, String>, words: &str| {
+        let error = ended.unwrap_err();
+        assert!(error.contains("not trusted") && error.contains(words), "{error}");
+    };
+    refused(pull("else/app:1").await, "rejects images");
+    refused(pull("team/app:1").await, "no signature");
+    sign(&server, folder.path(), "team/app", &good).await;
+    assert_eq!(pull("team/app:1").await.unwrap(), good);
+    assert_eq!(pull(&format!("team/app@{good}")).await.unwrap(), good);
+    refused(pull("team/app:bad").await, "no signature");
+    assert_eq!(to.references().unwrap().len(), 2);
+    // The signature of another image under the name of this one's.
+    let (_, _, signature) = server.get(&format!("/v2/team/app/manifests/sha256-{}.sig", good.hex())).await;
+    let path = format!("/v2/team/app/manifests/sha256-{}.sig", bad.hex());
+    server.put(&path, media_type::OCI_MANIFEST, signature).await;
+    refused(pull("team/app:bad").await, "instead of");
+    // Another key, then a policy that is not understood.
+    write("b.pub");
+    refused(pull("team/app:1").await, "b.pub");
+    std::fs::write(&file, "{}").unwrap();
+    refused(pull("team/app:1").await, "policy.json");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cache_brings_what_it_lacks_and_keeps_it() {
     let asked = Arc::new(AtomicUsize::new(0));

@@ -86,6 +86,14 @@ pub enum Error {
         /// What happened.
         problem: String,
     },
+    /// A policy refuses an image.
+    #[error("not trusted: {problem}")]
+    Untrusted {
+        /// Which one, and why.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
     /// A program or library of this host cannot be packed.
     #[error("cannot pack '{subject}': {problem}")]
     Pack {
@@ -121,6 +129,7 @@ impl Error {
                 "build it with `wharf build -t NAME`, pull it with `wharf image pull`, or pack this machine's own programs with `wharf image pack`; `wharf image ls` lists what is there"
                     .into(),
             ),
+            Self::Untrusted { hint, .. } => Some(hint.clone()),
             Self::Reference { .. } => {
                 Some("write it as [HOST[:PORT]/]NAME[:TAG][@sha256:DIGEST], the name in lower case".into())
             }

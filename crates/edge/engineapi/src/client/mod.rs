@@ -12,9 +12,11 @@ mod pull;
 mod push;
 mod remote;
 pub mod trust;
+mod trusted;
 
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -28,6 +30,7 @@ pub(crate) use pull::Arriving;
 
 use hosts::{Capability, Folders, Host};
 use remote::{Ask, Remote};
+use trusted::Policies;
 
 /// A server that sends nothing for so long is given up.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -44,6 +47,7 @@ pub struct Client {
     http: wharf_http::client::Client,
     credentials: Credentials,
     folders: Arc<Folders>,
+    policies: Policies,
     /// The servers of each registry that was asked for.
     hosts: Arc<Mutex<HashMap<String, Hosts>>>,
     /// What worked last, by server and repository.
@@ -96,6 +100,12 @@ impl Client {
     pub fn with_folders(mut self, folders: Folders) -> Self {
         self.folders = Arc::new(folders);
         self.hosts = Arc::default();
+        self
+    }
+
+    /// The same client, which uses only images that the policy in this file accepts (containers-policy.json(5)).
+    pub fn with_policy(mut self, file: impl Into<PathBuf>) -> Self {
+        self.policies = Policies::File(file.into());
         self
     }
 

@@ -51,8 +51,13 @@ impl Client {
         platform: &Platform,
         progress: &dyn Progress,
     ) -> Result<Descriptor> {
+        let (policies, name) = (self.policies.clone(), reference.clone());
+        let wanted = blocking(move || policies.requirements(&name)).await?;
         let source = self.source(reference).await?;
         let (target, bytes) = source.manifest(&reference.selector()).await?;
+        if let Some(wanted) = wanted {
+            source.verify(&wanted, reference, &target.digest).await?;
+        }
         let (digest, bytes, about) = if media_type::is_index(&target.media_type) {
             let index = Index::parse(&bytes)?;
             let chosen = index.choose(&target.digest, platform)?.digest;
@@ -117,7 +122,7 @@ pub(crate) struct Arriving {
 }
 
 /// One repository, at every server it can be had from, in the order these are asked.
-struct Source<'a> {
+pub(super) struct Source<'a> {
     /// Those that know tags.
     resolving: Vec<Remote<'a>>,
     /// Those that have content.
@@ -172,7 +177,7 @@ async fn keep(store: &Arc<Store>, digest: Digest, bytes: Bytes) -> Result<Digest
 
 impl Source<'_> {
     /// An error of the last one asked.
-    fn error(&self, problem: impl Into<String>) -> Error {
+    pub(super) fn error(&self, problem: impl Into<String>) -> Error {
         let problem = problem.into();
         match self.pulling.last() {
             Some(remote) => remote.error(problem),
@@ -191,6 +196,19 @@ impl Source<'_> {
             }
         }
         Err(self.error("there is no server to ask"))
+    }
+
+    /// A small document of the repository, from the first server that has it; nothing when none has.
+    pub(super) async fn found(&self, path: &str) -> Result<Option<Bytes>> {
+        let mut left = self.pulling.iter();
+        while let Some(remote) = left.next() {
+            match remote.found(path).await {
+                Ok(None) => {}
+                Err(error) if left.len() > 0 => tracing::warn!(%error, "the next server is asked"),
+                ended => return ended,
+            }
+        }
+        Ok(None)
     }
 
     /// How large a blob is, from the first server that has it.
@@ -332,6 +350,21 @@ impl Remote<'_> {
             return Err(self.error(format!("'{selector}' is of type {kind}, not an image")));
         }
         Ok((Descriptor::new(kind, digest, bytes.len() as u64), bytes))
+    }
+
+    /// A small document; nothing when the server says that there is none.
+    async fn found(&self, path: &str) -> Result<Option<Bytes>> {
+        let mut ask = Ask::new(Method::GET, self.url(path));
+        let kinds = ACCEPT.iter().filter(|_| path.starts_with("manifests/"));
+        ask = kinds.fold(ask, |ask, kind| ask.header(header::ACCEPT, HeaderValue::from_static(kind)));
+        let response = self.send(&mut ask).await?;
+        match response.status() {
+            StatusCode::NOT_FOUND => return Ok(None),
+            StatusCode::OK => {}
+            _ => return Err(self.refuse(path, response).await),
+        }
+        let bytes = wharf_http::collect(response.into_body(), MAX_MANIFEST).await;
+        bytes.map(Some).map_err(|e| self.error(format!("cannot read {path}: {e}")))
     }
 
     async fn blob_size(&self, digest: &Digest) -> Result<u64> {
