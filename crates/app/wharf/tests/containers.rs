@@ -303,6 +303,49 @@ fn events_are_told(platform: &Platform) {
     child.wait().unwrap();
 }
 
+/// What bash offers for lines as they are typed, in the form LINE|WORDS, where a word ends also at a colon.
+const TYPED: &str = r#"
+source <(wharf completion bash)
+while IFS='|' read -r line words; do
+    COMP_LINE=$line COMP_POINT=${#line} COMP_TYPE=9
+    eval "COMP_WORDS=($words)"
+    COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+    COMPREPLY=()
+    _wharf wharf "${COMP_WORDS[COMP_CWORD]}"
+    echo "$line => ${COMPREPLY[*]}"
+done
+"#;
+
+fn shells_complete_names(platform: &Platform) {
+    let bin = platform.data().join("bin");
+    fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_wharf"), bin.join("wharf")).unwrap();
+    said(platform, &["image", "tag", IMAGE, "typed:1"]);
+    said(platform, &["run", "-d", "--name", "typed-a", "--network", "none", IMAGE, "sleep", "1000"]);
+    said(platform, &["run", "--name", "typed-b", "--network", "none", IMAGE, "true"]);
+    let data = platform.data().display();
+    let lines = format!(
+        "wharf sto|wharf sto\nwharf rm typ|wharf rm typ\nwharf stop typ|wharf stop typ\n\
+         wharf image rm typ|wharf image rm typ\nwharf image rm typed:|wharf image rm typed :\n\
+         wharf run --rm typed:1|wharf run --rm typed : 1\nwharf container-|wharf container-\n\
+         wharf --data /nosuch rm typ|wharf --data /nosuch rm typ\nwharf --data {data} rm typ|wharf --data {data} rm typ\n"
+    );
+    let mut bash = Command::new("bash");
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    bash.args(["-c", TYPED]).env("PATH", path).env("WHARF_DATA", platform.data());
+    let input = platform.data().join("typed");
+    fs::write(&input, lines).unwrap();
+    let offered = output_of(bash.stdin(fs::File::open(input).unwrap()));
+    let expected = format!(
+        "wharf sto => stop\nwharf rm typ => typed-b typed-a\nwharf stop typ => typed-a\n\
+         wharf image rm typ => typed:1\nwharf image rm typed: => 1\nwharf run --rm typed:1 => 1\nwharf container- => \n\
+         wharf --data /nosuch rm typ => \nwharf --data {data} rm typ => typed-b typed-a\n"
+    );
+    assert_eq!(offered, expected);
+    said(platform, &["rm", "-f", "typed-a", "typed-b"]);
+    said(platform, &["image", "rm", "typed:1"]);
+}
+
 fn memory_has_a_limit(platform: &Platform) {
     let hungry = "import time\nall = []\nwhile True: all.append(bytearray(1 << 20))";
     let (code, _, _) =
@@ -404,6 +447,7 @@ fn containers_run() {
     files_are_copied(&platform);
     use_is_measured(&platform);
     events_are_told(&platform);
+    shells_complete_names(&platform);
     memory_has_a_limit(&platform);
     ports_are_published(&mut platform);
     containers_outlive_a_drain(platform);

@@ -6,7 +6,7 @@ use wharf_engine::MAIN;
 use wharf_runtime::{Error, ErrorKind, ExecConfig, Sandbox, Size};
 
 use super::{
-    Globals,
+    Globals, completion,
     containers::{self, Relay, Remote, Terminal, complain, hinted, is_terminal, relay_end},
 };
 
@@ -34,6 +34,7 @@ pub(crate) struct Args {
     #[arg(long)]
     privileged: bool,
     /// Name or id of the container
+    #[arg(add = completion::running_container())]
     container: String,
     /// The command and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]

@@ -7,14 +7,14 @@ use wharf_base::Timestamp;
 use wharf_engine::{Container, Engine, MAIN, by_port};
 
 use super::{
-    Globals,
+    Globals, completion,
     containers::{self, complain, hinted},
 };
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Names or ids
-    #[arg(required = true)]
+    #[arg(required = true, add = completion::any_container())]
     containers: Vec<String>,
 }
 

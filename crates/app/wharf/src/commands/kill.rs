@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{
-    Globals,
+    Globals, completion,
     containers::{self, for_each, hinted},
 };
 
@@ -13,7 +13,7 @@ pub(crate) struct Args {
     #[arg(short, long, default_value = "KILL")]
     signal: String,
     /// Names or ids
-    #[arg(required = true)]
+    #[arg(required = true, add = completion::running_container())]
     containers: Vec<String>,
 }
 

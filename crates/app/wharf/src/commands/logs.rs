@@ -13,7 +13,7 @@ use wharf_engine::{Container, Engine, LogEntry, LogQuery, LogReader};
 use wharf_runtime::Stream;
 
 use super::{
-    Globals,
+    Globals, completion,
     containers::{self, hinted},
 };
 
@@ -44,6 +44,7 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "container")]
     namespace: Option<String>,
     /// Name or id of a container
+    #[arg(add = completion::any_container())]
     container: Option<String>,
 }
 

@@ -108,6 +108,7 @@ enum Command {
 
 /// Runs the command line, prints what went wrong, and gives the exit code.
 pub(crate) fn dispatch() -> ExitCode {
+    completion::answer();
     let Cli { globals, command } = Cli::parse();
     let result = match command {
         Command::Up(args) => args.run(&globals),

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{
-    Globals,
+    Globals, completion,
     containers::{self, for_each, hinted, tidy},
 };
 
@@ -16,7 +16,7 @@ pub(crate) struct Args {
     #[arg(short, long)]
     volumes: bool,
     /// Names or ids
-    #[arg(required = true)]
+    #[arg(required = true, add = completion::any_container())]
     containers: Vec<String>,
 }
 

@@ -11,7 +11,7 @@ use wharf_engine::{
 use wharf_runtime::{Phase, Sandbox, SignalTo, Size};
 
 use super::{
-    Globals,
+    Globals, completion,
     containers::{
         self, Relay, Remote, Terminal, complain, hinted, is_terminal, refuse_flag, relay_end, tidy,
     },
@@ -102,7 +102,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     rootfs: Option<PathBuf>,
     /// The image (without --rootfs), then the command and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "IMAGE [CMD")]
+    #[arg(
+        trailing_var_arg = true, allow_hyphen_values = true, value_name = "IMAGE [CMD",
+        add = completion::image_first()
+    )]
     words: Vec<String>,
 }
 

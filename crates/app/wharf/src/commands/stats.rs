@@ -13,7 +13,7 @@ use wharf_engine::{Engine, MAIN};
 use wharf_runtime::{PodDir, Runtime, Stats};
 
 use super::{
-    Globals,
+    Globals, completion,
     containers::{self, hinted, name_of_pod},
     platform::{Form, Table},
 };
@@ -36,6 +36,7 @@ pub(crate) struct Args {
     #[arg(short, long, value_enum)]
     output: Option<Form>,
     /// Names or ids [default: all that run, those of pods too]
+    #[arg(add = completion::running_container())]
     containers: Vec<String>,
 }
 

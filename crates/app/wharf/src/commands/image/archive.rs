@@ -12,11 +12,12 @@ use wharf_base::Hinted;
 use wharf_image::Archived;
 
 use super::{Globals, hinted, open};
+use crate::commands::completion;
 
 #[derive(clap::Args)]
 pub(crate) struct Save {
     /// Names or ids
-    #[arg(required = true)]
+    #[arg(required = true, add = completion::image())]
     images: Vec<String>,
     /// Write to a file instead of standard output
     #[arg(short, long, value_name = "FILE")]

@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use wharf_image::{ImageConfig, Store};
 
 use super::{Globals, hinted, ls::repository, open};
-use crate::commands::containers::complain;
+use crate::commands::{completion, containers::complain};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Names or ids
-    #[arg(required = true)]
+    #[arg(required = true, add = completion::image())]
     images: Vec<String>,
 }
 

@@ -14,11 +14,15 @@ use wharf_image::{Descriptor, GcOptions, Reference, Store};
 use wharf_runtime::{PodDir, ShimRuntime};
 
 use super::{Globals, hinted, open};
-use crate::commands::containers::{self, complain, name_of_pod};
+use crate::commands::{
+    completion,
+    containers::{self, complain, name_of_pod},
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Tag {
     /// Name or id of the image
+    #[arg(add = completion::image())]
     source: String,
     /// The other name
     target: Reference,
@@ -39,7 +43,7 @@ impl Tag {
 #[derive(clap::Args)]
 pub(crate) struct Rm {
     /// Names or ids
-    #[arg(required = true)]
+    #[arg(required = true, add = completion::image())]
     images: Vec<String>,
     /// Remove all names of an image given by its id, and the name of one in use; its layers stay while they are used
     #[arg(short, long)]

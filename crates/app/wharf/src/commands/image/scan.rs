@@ -6,10 +6,12 @@ use wharf_base::Hinted;
 use wharf_scan::{Report, Scanner, Severity};
 
 use super::{Globals, hinted, open, table};
+use crate::commands::completion;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Name or id of the image
+    #[arg(add = completion::image())]
     image: String,
     /// Folder of advisories in OSV's JSON form [default: DIR/osv]
     #[arg(long, value_name = "DIR")]

@@ -9,11 +9,12 @@ use super::{
     Globals, hinted, open,
     progress::{Lines, Way},
 };
+use crate::commands::completion;
 
 #[derive(clap::Args)]
 pub(crate) struct Pull {
     /// Names, as [HOST[:PORT]/]NAME[:TAG][@DIGEST]
-    #[arg(required = true)]
+    #[arg(required = true, add = completion::image())]
     images: Vec<Reference>,
     /// Show no progress
     #[arg(short, long)]
@@ -47,7 +48,7 @@ impl Pull {
 #[derive(clap::Args)]
 pub(crate) struct Push {
     /// Names; each says which registry it goes to
-    #[arg(required = true)]
+    #[arg(required = true, add = completion::image())]
     images: Vec<Reference>,
     /// Show no progress
     #[arg(short, long)]
