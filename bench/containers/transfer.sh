@@ -4,13 +4,17 @@
 #
 #     bench/containers/transfer.sh [--runs 5] [--megabytes 64]
 #
-# As root. WHARF names the binary. skopeo (which unpacks nothing: it copies into an OCI layout) and containerd's ctr take
-# part when they are installed: apt-get install -y skopeo containerd
+# As root. WHARF names the binary. skopeo and containerd's ctr take part when they are installed: apt-get install -y skopeo
+# containerd. skopeo copies into an OCI layout, which unpacks nothing, and into podman's storage, which unpacks like the others.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . bench/containers/common.sh
 megabytes=64
-trap cleanup EXIT
+storage_too() {
+    umount "$dir/storage/overlay" 2>/dev/null || true
+    cleanup
+}
+trap storage_too EXIT
 trap 'exit 130' INT TERM
 runs_default=5
 begin "$@"
@@ -36,6 +40,8 @@ commands=("wharf=sh -c 'rm -rf $dir/to && $wharf --data $dir/to image pull $regi
 harness=(python3 bench/measure.py --runs "$runs" --warmup 1)
 if command -v skopeo >/dev/null; then
     commands+=("skopeo=sh -c 'rm -rf $dir/oci && skopeo copy -q --src-tls-verify=false docker://$registry/bench/large oci:$dir/oci:x'")
+    storage="containers-storage:[overlay@$dir/storage+$dir/storage-run]bench/large:x"
+    commands+=("skopeo-storage=sh -c 'umount $dir/storage/overlay 2>/dev/null; rm -rf $dir/storage $dir/storage-run && skopeo copy -q --src-tls-verify=false docker://$registry/bench/large $storage'")
 fi
 if command -v containerd >/dev/null && command -v ctr >/dev/null; then
     mkdir "$dir/containerd"

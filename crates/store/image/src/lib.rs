@@ -21,6 +21,7 @@ mod partial;
 mod reference;
 mod refs;
 mod signal;
+mod size;
 mod store;
 mod view;
 

@@ -100,11 +100,11 @@ impl Docker {
             let (_, target) = images.find(&name)?;
             let (_, manifest) = images.manifest(&target)?;
             let config = ImageConfig::parse(&images.document(&manifest.config.digest)?)?;
-            let mut row = Row::new(&manifest, &config, None);
+            let size = images.layer_contents(&manifest, &config).iter().sum();
+            let mut row = Row::new(&manifest, &config, None, size);
             for entry in images.references()?.iter().filter(|entry| entry.target.digest == target.digest) {
                 row.name(entry);
             }
-            let size = manifest.layers.iter().map(|layer| layer.size).sum::<u64>();
             // What was said of it last; steps of builds say what they are.
             let mut said = config.history.iter().rev().filter_map(|step| step.comment.as_deref());
             let comment = said.find(|text| !text.is_empty() && !text.starts_with("buildkit")).unwrap_or_default();
@@ -133,7 +133,7 @@ impl Docker {
             let (_, target) = images.find(&name)?;
             let (_, manifest) = images.manifest(&target)?;
             let config = ImageConfig::parse(&images.document(&manifest.config.digest)?)?;
-            let mut sizes = manifest.layers.iter().map(|layer| layer.size);
+            let mut sizes = images.layer_contents(&manifest, &config).into_iter();
             let mut rows: Vec<Value> = Vec::new();
             for step in &config.history {
                 let size = if step.empty_layer { 0 } else { sizes.next().unwrap_or_default() };
@@ -403,7 +403,7 @@ struct Row {
 }
 
 impl Row {
-    fn new(manifest: &wharf_image::Manifest, config: &ImageConfig, named: Option<&str>) -> Self {
+    fn new(manifest: &wharf_image::Manifest, config: &ImageConfig, named: Option<&str>, size: u64) -> Self {
         let time = |text: &str| text.parse::<Timestamp>().ok();
         let created = config.created.as_deref().and_then(time).filter(|at| *at > Timestamp::from_unix(0, 0));
         // Where a digest must not depend on the time, that of the name is all there is.
@@ -413,7 +413,7 @@ impl Row {
             tags: Vec::new(),
             digests: Vec::new(),
             created,
-            size: manifest.layers.iter().map(|layer| layer.size).sum(),
+            size,
             labels: config.config.labels.clone(),
         }
     }
@@ -421,7 +421,8 @@ impl Row {
     fn of(images: &Store, entry: &RefEntry) -> Result<Self, Failure> {
         let (_, manifest) = images.manifest(&entry.target)?;
         let config = ImageConfig::parse(&images.document(&manifest.config.digest)?)?;
-        Ok(Self::new(&manifest, &config, entry.created()))
+        let size = images.layer_contents(&manifest, &config).iter().sum();
+        Ok(Self::new(&manifest, &config, entry.created(), size))
     }
 
     fn name(&mut self, entry: &RefEntry) {

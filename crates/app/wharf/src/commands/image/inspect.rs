@@ -53,7 +53,7 @@ fn describe(store: &Store, wanted: &str) -> wharf_image::Result<Value> {
         "Architecture": config.architecture,
         "Os": config.os,
         "Config": config.config,
-        "Size": manifest.layers.iter().map(|l| l.size).sum::<u64>(),
+        "Size": store.layer_contents(&manifest, &config).iter().sum::<u64>(),
         "RootFS": { "Type": "layers", "Layers": config.rootfs.diff_ids },
         "History": config.history,
         "Descriptor": target,

@@ -116,6 +116,8 @@ fn row(store: &Store, entry: RefEntry) -> Row {
         .and_then(|(_, manifest)| ImageConfig::parse(&store.document(&manifest.config.digest).ok()?).ok());
     let time = |text: &String| text.parse::<Timestamp>().ok();
     let created = config.as_ref().and_then(|c| c.created.as_ref()).and_then(time);
+    let content = found.as_ref().zip(config.as_ref());
+    let content = content.map(|((_, manifest), config)| store.layer_contents(manifest, config).iter().sum());
     let platform = config.map_or(String::new(), |c| {
         Platform { architecture: c.architecture, os: c.os, variant: None }.to_string()
     });
@@ -125,8 +127,7 @@ fn row(store: &Store, entry: RefEntry) -> Row {
         created: created
             .filter(|at| *at > Timestamp::from_unix(0, 0))
             .or_else(|| entry.created().and_then(|text| text.parse().ok())),
-        size: found
-            .map_or(entry.target.size, |(_, m)| m.layers.iter().map(|l| l.size).sum::<u64>() + m.config.size),
+        size: content.unwrap_or(entry.target.size),
         platform,
         entry,
     }
