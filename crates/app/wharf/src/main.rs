@@ -1,6 +1,7 @@
 //! wharf takes software from `git push` to a healthy production service.
 
 mod commands;
+mod format;
 mod logging;
 mod loops;
 mod platform;

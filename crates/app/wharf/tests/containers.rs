@@ -316,7 +316,7 @@ while IFS='|' read -r line words; do
 done
 "#;
 
-fn shells_complete_names(platform: &Platform) {
+fn names_are_completed_and_formatted(platform: &Platform) {
     let bin = platform.data().join("bin");
     fs::create_dir(&bin).unwrap();
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_wharf"), bin.join("wharf")).unwrap();
@@ -342,6 +342,36 @@ fn shells_complete_names(platform: &Platform) {
          wharf --data /nosuch rm typ => \nwharf --data {data} rm typ => typed-b typed-a\n"
     );
     assert_eq!(offered, expected);
+    for (words, expected) in [
+        (
+            &["ps", "-a", "--format", "{{.Names}} {{.State}} {{upper .Image}}"][..],
+            "typed-b exited BASE/TEST\ntyped-a running BASE/TEST",
+        ),
+        (&["ps", "--format", r"table {{.Names}}\t{{.Networks}}"], "NAMES     NETWORKS\ntyped-a   none"),
+        (
+            &["inspect", "-f", "{{.State.Status}} {{json .Args}}", "typed-a", "typed-b"],
+            "running [\"1000\"]\nexited []",
+        ),
+        (
+            &[
+                "image",
+                "ls",
+                "--format",
+                "{{if eq .Repository \"typed\"}}{{.Repository}}:{{.Tag}}{{end}}",
+                "typed",
+            ],
+            "typed:1",
+        ),
+        (&["image", "inspect", "--format", "{{.Os}}", "typed:1"], "linux"),
+        (&["stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}", "typed-a"], "typed-a 1"),
+        (&["version", "--format", "{{.Client.Version}}"], env!("CARGO_PKG_VERSION")),
+    ] {
+        assert_eq!(said(platform, words), expected, "{words:?}");
+    }
+    let (code, _, errors) = wharf(platform, &["ps", "--format", "{{.Names"]);
+    assert!(code == 2 && errors.contains("unclosed action") && errors.contains("hint: write"), "{errors}");
+    let (code, _, errors) = wharf(platform, &["ps", "--format", "{{.Name}}"]);
+    assert!(code == 1 && errors.contains("Name"), "{errors}");
     said(platform, &["rm", "-f", "typed-a", "typed-b"]);
     said(platform, &["image", "rm", "typed:1"]);
 }
@@ -447,7 +477,7 @@ fn containers_run() {
     files_are_copied(&platform);
     use_is_measured(&platform);
     events_are_told(&platform);
-    shells_complete_names(&platform);
+    names_are_completed_and_formatted(&platform);
     memory_has_a_limit(&platform);
     ports_are_published(&mut platform);
     containers_outlive_a_drain(platform);

@@ -6,7 +6,7 @@ use serde_json::json;
 use wharf_base::Hinted;
 use wharf_engine::watch::{News, watch};
 
-use super::{Globals, containers, platform::Form};
+use super::{Globals, containers, formatted::Format, platform::Form};
 
 /// Between two looks for new containers. Making one takes longer.
 const TICK: Duration = Duration::from_millis(20);
@@ -18,6 +18,9 @@ pub(crate) struct Args {
     /// Another form of output, one document per line
     #[arg(short, long, value_enum)]
     output: Option<Form>,
+    /// Print by a Go template, as docker takes it: '{{.Action}}', 'table …', or 'json'
+    #[arg(long, value_name = "TEMPLATE", conflicts_with = "output")]
+    format: Option<Format>,
 }
 
 impl Args {
@@ -28,7 +31,7 @@ impl Args {
                 continue;
             }
             let mut out = std::io::stdout().lock();
-            if writeln!(out, "{}", self.line(&news)).and_then(|()| out.flush()).is_err() {
+            if writeln!(out, "{}", self.line(&news)?).and_then(|()| out.flush()).is_err() {
                 // A reader that went away has seen enough.
                 break;
             }
@@ -36,16 +39,34 @@ impl Args {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn line(&self, news: &News) -> String {
+    fn line(&self, news: &News) -> anyhow::Result<String> {
+        if let Some(format) = &self.format {
+            return Ok(format.lines(&[], &[fields(news)])?.trim_end_matches('\n').to_owned());
+        }
         if matches!(self.output, Some(Form::Json | Form::Yaml)) {
             let start = if self.output == Some(Form::Yaml) { "- " } else { "" };
             // JSON is YAML.
-            return format!("{start}{}", facts(news));
+            return Ok(format!("{start}{}", facts(news)));
         }
         let code = news.exit_code.map_or(String::new(), |code| format!("exitCode={code}, "));
         let (at, id) = (news.at.to_nano(), &news.id);
-        format!("{at} container {} {id} ({code}image={}, name={})", news.action, news.image, news.name)
+        let News { action, image, name, .. } = news;
+        Ok(format!("{at} container {action} {id} ({code}image={image}, name={name})"))
     }
+}
+
+/// An event in docker's form, which `--format` is about.
+fn fields(news: &News) -> serde_json::Value {
+    let mut attributes: serde_json::Map<_, _> =
+        news.labels.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    attributes.insert("name".to_owned(), json!(news.name));
+    attributes.insert("image".to_owned(), json!(news.image));
+    attributes.extend(news.exit_code.map(|code| ("exitCode".to_owned(), json!(code.to_string()))));
+    json!({
+        "Type": "container", "Action": news.action, "Status": news.action, "ID": news.id, "From": news.image,
+        "Actor": { "ID": news.id, "Attributes": attributes }, "Scope": "local",
+        "Time": news.at.as_second(), "TimeNano": news.at.as_millis() * 1_000_000,
+    })
 }
 
 fn facts(news: &News) -> serde_json::Value {
@@ -106,8 +127,8 @@ mod tests {
             labels: Default::default(),
             exit_code: Some(3),
         };
-        let args = Args { filter: Vec::new(), output: None };
-        let line = args.line(&news);
+        let args = Args { filter: Vec::new(), output: None, format: None };
+        let line = args.line(&news).unwrap();
         assert!(line.starts_with("2026-01-02T03:04:05"), "{line}");
         assert!(
             line.ends_with(&format!(" container die {id} (exitCode=3, image=shop:1, name=web)")),

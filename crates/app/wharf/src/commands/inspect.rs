@@ -9,6 +9,7 @@ use wharf_engine::{Container, Engine, MAIN, by_port};
 use super::{
     Globals, completion,
     containers::{self, complain, hinted},
+    formatted::Format,
 };
 
 #[derive(clap::Args)]
@@ -16,6 +17,9 @@ pub(crate) struct Args {
     /// Names or ids
     #[arg(required = true, add = completion::any_container())]
     containers: Vec<String>,
+    /// Print by a Go template, as docker takes it: '{{.State.Status}}', 'table …', or 'json'
+    #[arg(short = 'f', long, value_name = "TEMPLATE")]
+    format: Option<Format>,
 }
 
 impl Args {
@@ -32,7 +36,10 @@ impl Args {
                 }
             }
         }
-        println!("{}", serde_json::to_string_pretty(&found)?);
+        match &self.format {
+            Some(format) => print!("{}", format.lines(&[], &found)?),
+            None => println!("{}", serde_json::to_string_pretty(&found)?),
+        }
         Ok(code)
     }
 }

@@ -9,6 +9,7 @@ mod demo;
 mod ended;
 mod events;
 mod exec;
+mod formatted;
 mod image;
 mod inspect;
 mod kill;

@@ -1,14 +1,15 @@
 //! `wharf ps`: lists containers.
 
-use std::process::ExitCode;
+use std::{collections::BTreeSet, process::ExitCode};
 
 use serde_json::json;
 use wharf_base::{Clock, SystemClock};
-use wharf_engine::{Container, MAIN, Publish, words};
+use wharf_engine::{Container, MAIN, MountPoint, MountSource, Publish, words};
 
 use super::{
     Globals,
     containers::{self, hinted, tidy},
+    formatted::Format,
     platform::Form,
 };
 
@@ -26,7 +27,26 @@ pub(crate) struct Args {
     /// Another form of output
     #[arg(short, long, value_enum)]
     output: Option<Form>,
+    /// Print by a Go template, as docker takes it: '{{.Names}}', 'table …', or 'json'
+    #[arg(long, value_name = "TEMPLATE", conflicts_with_all = ["output", "quiet"])]
+    format: Option<Format>,
 }
+
+/// What `--format` may name, with the headings of a table.
+const FIELDS: [(&str, &str); 12] = [
+    ("ID", "CONTAINER ID"),
+    ("Image", "IMAGE"),
+    ("Command", "COMMAND"),
+    ("CreatedAt", "CREATED AT"),
+    ("RunningFor", "CREATED"),
+    ("Status", "STATUS"),
+    ("State", "STATE"),
+    ("Ports", "PORTS"),
+    ("Names", "NAMES"),
+    ("Labels", "LABELS"),
+    ("Mounts", "MOUNTS"),
+    ("Networks", "NETWORKS"),
+];
 
 const HEADINGS: [&str; 7] = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
 
@@ -37,6 +57,11 @@ impl Args {
         tidy(&engine);
         found.retain(|container| self.all || container.is_running());
         let short = !(self.no_trunc || matches!(self.output, Some(Form::Wide)));
+        if let Some(format) = &self.format {
+            let values: Vec<_> = found.iter().map(|container| fields(container, short)).collect();
+            print!("{}", format.lines(&FIELDS, &values)?);
+            return Ok(ExitCode::SUCCESS);
+        }
         match self.output {
             Some(Form::Json) => {
                 println!("{}", serde_json::to_string_pretty(&found.iter().map(facts).collect::<Vec<_>>())?)
@@ -50,6 +75,26 @@ impl Args {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The values of [`FIELDS`].
+fn fields(container: &Container, short: bool) -> serde_json::Value {
+    let [id, image, command, running_for, status, ports, names] = row(container, short);
+    let spec = &container.record.spec;
+    let labels: Vec<String> = spec.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let source = |mount: &MountPoint| match &mount.source {
+        MountSource::Path { path, .. } => Some(path.display().to_string()),
+        MountSource::Volume(name) => Some(name.clone()),
+        MountSource::Tmpfs => None,
+    };
+    let mounts: Vec<String> = spec.mounts.iter().filter_map(source).collect();
+    let networks: BTreeSet<&String> = spec.endpoints.keys().chain([&spec.network]).collect();
+    let networks: Vec<&str> = networks.into_iter().map(String::as_str).collect();
+    json!({
+        "ID": id, "Image": image, "Command": command, "CreatedAt": container.status.created_at,
+        "RunningFor": running_for, "Status": status, "State": words::state(container), "Ports": ports,
+        "Names": names, "Labels": labels.join(","), "Mounts": mounts.join(","), "Networks": networks.join(","),
+    })
 }
 
 fn facts(container: &Container) -> serde_json::Value {

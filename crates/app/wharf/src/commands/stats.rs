@@ -15,6 +15,7 @@ use wharf_runtime::{PodDir, Runtime, Stats};
 use super::{
     Globals, completion,
     containers::{self, hinted, name_of_pod},
+    formatted::Format,
     platform::{Form, Table},
 };
 
@@ -35,10 +36,24 @@ pub(crate) struct Args {
     /// Another form of output; without --no-stream one line of JSON or YAML per second
     #[arg(short, long, value_enum)]
     output: Option<Form>,
+    /// Print by a Go template, as docker takes it: '{{.Name}}', 'table …', or 'json'
+    #[arg(long, value_name = "TEMPLATE", conflicts_with = "output")]
+    format: Option<Format>,
     /// Names or ids [default: all that run, those of pods too]
     #[arg(add = completion::running_container())]
     containers: Vec<String>,
 }
+
+/// What `--format` may name, with the headings of a table.
+const FIELDS: [(&str, &str); 7] = [
+    ("Container", "CONTAINER"),
+    ("ID", "CONTAINER ID"),
+    ("Name", "NAME"),
+    ("CPUPerc", "CPU %"),
+    ("MemUsage", "MEM USAGE / LIMIT"),
+    ("MemPerc", "MEM %"),
+    ("PIDs", "PIDS"),
+];
 
 /// A container of `wharf run` or of a pod.
 struct Subject {
@@ -133,6 +148,10 @@ impl Args {
     }
 
     fn render(&self, rows: &[Row]) -> anyhow::Result<String> {
+        if let Some(format) = &self.format {
+            let values: Vec<_> = rows.iter().map(|row| self.fields(row)).collect();
+            return format.lines(&FIELDS, &values);
+        }
         let facts: Vec<_> = rows.iter().map(facts).collect();
         Ok(match self.output {
             Some(Form::Json) if self.no_stream => format!("{}\n", serde_json::to_string_pretty(&facts)?),
@@ -140,6 +159,16 @@ impl Args {
             // JSON is YAML.
             Some(Form::Yaml) => format!("---\n{}\n", serde_json::to_string(&facts)?),
             _ => self.table(rows).render(),
+        })
+    }
+
+    /// The values of [`FIELDS`].
+    fn fields(&self, row: &Row) -> serde_json::Value {
+        let shown = if self.no_trunc { row.id.len() } else { 12 };
+        let id: String = row.id.chars().take(shown).collect();
+        let [cpu, memory, share, pids] = figures(row);
+        json!({
+            "Container": id, "ID": id, "Name": row.name, "CPUPerc": cpu, "MemUsage": memory, "MemPerc": share, "PIDs": pids,
         })
     }
 
@@ -153,24 +182,13 @@ impl Args {
         for row in rows {
             let shown = if self.no_trunc || wide { row.id.len() } else { 12 };
             let mut cells = vec![row.id.chars().take(shown).collect(), row.name.clone()];
-            match &row.stats {
-                Some(stats) => {
-                    let used = stats.memory_working_set;
-                    cells.extend([
-                        row.cpu.map_or("--".to_owned(), |cpu| format!("{cpu:.2}%")),
-                        format!("{} / {}", binary(used), binary(row.limit)),
-                        format!("{:.2}%", share(used, row.limit)),
-                        stats.pids.to_string(),
-                    ]);
-                    if wide {
-                        cells.extend([
-                            binary(stats.memory_peak),
-                            stats.cpu_throttled_periods.to_string(),
-                            stats.oom_kills.to_string(),
-                        ]);
-                    }
-                }
-                None => cells.extend(["--", "-- / --", "--", "--"].map(str::to_owned)),
+            cells.extend(figures(row));
+            if let Some(stats) = row.stats.filter(|_| wide) {
+                cells.extend([
+                    binary(stats.memory_peak),
+                    stats.cpu_throttled_periods.to_string(),
+                    stats.oom_kills.to_string(),
+                ]);
             }
             table.row(cells);
         }
@@ -217,6 +235,18 @@ fn row(
     let stats = sample.map(|sample| sample.stats);
     let limit = stats.and_then(|stats| stats.memory_limit).map_or(memory, |limit| limit.min(memory));
     Row { id: subject.id, name: subject.name, cpu, stats, limit }
+}
+
+/// Processor, memory with its limit, its share, processes; as docker writes them.
+fn figures(row: &Row) -> [String; 4] {
+    let Some(stats) = &row.stats else { return ["--", "-- / --", "--", "--"].map(str::to_owned) };
+    let used = stats.memory_working_set;
+    [
+        row.cpu.map_or("--".to_owned(), |cpu| format!("{cpu:.2}%")),
+        format!("{} / {}", binary(used), binary(row.limit)),
+        format!("{:.2}%", share(used, row.limit)),
+        stats.pids.to_string(),
+    ]
 }
 
 /// Of one processor.
@@ -294,7 +324,14 @@ mod tests {
         let now =
             BTreeMap::from([("a".to_owned(), sample(2, 3_000_000_000)), ("b".to_owned(), sample(2, 5))]);
         let rows = ["a", "b", "c"].map(|id| row(subject(id), &before, &now, 32 << 20));
-        let args = Args { all: true, no_stream: true, no_trunc: false, output: None, containers: Vec::new() };
+        let args = Args {
+            all: true,
+            no_stream: true,
+            no_trunc: false,
+            output: None,
+            format: None,
+            containers: Vec::new(),
+        };
         assert_eq!(
             args.table(&rows).render(),
             "CONTAINER ID   NAME     CPU %     MEM USAGE / LIMIT   MEM %    PIDS\n\

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     Globals,
+    formatted::Format,
     platform::{Form, connect, say},
 };
 
@@ -14,6 +15,9 @@ pub(crate) struct Args {
     /// Another form of output
     #[arg(short, long, value_enum)]
     output: Option<Form>,
+    /// Print by a Go template, as docker takes it: '{{.Client.Version}}', 'table …', or 'json'
+    #[arg(long, value_name = "TEMPLATE", conflicts_with = "output")]
+    format: Option<Format>,
 }
 
 impl Args {
@@ -27,6 +31,14 @@ impl Args {
         let why = asked.err().map(|error| error.to_string());
         let facts = json!({"version": env!("CARGO_PKG_VERSION"), "os": std::env::consts::OS,
             "arch": std::env::consts::ARCH, "platform": platform});
+        if let Some(format) = &self.format {
+            let server = platform["gitVersion"].as_str().unwrap_or_default();
+            let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+            let both = json!({"Client": {"Version": env!("CARGO_PKG_VERSION"), "Os": os, "Arch": arch},
+                "Server": {"Version": server}});
+            say(&format.lines(&[], &[both])?);
+            return Ok(ExitCode::SUCCESS);
+        }
         match (self.output, why) {
             (Some(Form::Json), _) => say(&format!("{}\n", serde_json::to_string_pretty(&facts)?)),
             (Some(Form::Yaml), _) => say(&wharf_api::codec::value_to_yaml(&facts)),

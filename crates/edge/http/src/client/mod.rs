@@ -158,7 +158,8 @@ impl Client {
     pub async fn fetch(&self, mut request: Request<Body>) -> Result<Response<Body>, ClientError> {
         let mut targets = resolve(request.uri()).await?.into_iter().peekable();
         while let Some(target) = targets.next() {
-            match self.send(&target, request).await {
+            // Its state is large, and would be part of every caller's.
+            match Box::pin(self.send(&target, request)).await {
                 Err(ClientError { failure: Failure::Connect, request: Some(unsent), .. })
                     if targets.peek().is_some() =>
                 {

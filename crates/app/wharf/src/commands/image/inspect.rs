@@ -6,13 +6,16 @@ use serde_json::{Value, json};
 use wharf_image::{ImageConfig, Store};
 
 use super::{Globals, hinted, ls::repository, open};
-use crate::commands::{completion, containers::complain};
+use crate::commands::{completion, containers::complain, formatted::Format};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Names or ids
     #[arg(required = true, add = completion::image())]
     images: Vec<String>,
+    /// Print by a Go template, as docker takes it: '{{.Config.Cmd}}', 'table …', or 'json'
+    #[arg(short = 'f', long, value_name = "TEMPLATE")]
+    format: Option<Format>,
 }
 
 impl Args {
@@ -29,7 +32,10 @@ impl Args {
                 }
             }
         }
-        say!("{}", serde_json::to_string_pretty(&found)?);
+        match &self.format {
+            Some(format) => print!("{}", format.lines(&[], &found)?),
+            None => say!("{}", serde_json::to_string_pretty(&found)?),
+        }
         Ok(code)
     }
 }

@@ -7,7 +7,7 @@ use wharf_base::{Clock, Digest, SystemClock, Timestamp};
 use wharf_image::{ImageConfig, Index, Platform, RefEntry, Store, media_type};
 
 use super::{Globals, hinted, human, open, table};
-use crate::commands::platform::Form;
+use crate::commands::{formatted::Format, platform::Form};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -25,7 +25,22 @@ pub(crate) struct Args {
     /// Another form of output
     #[arg(short, long, value_enum)]
     output: Option<Form>,
+    /// Print by a Go template, as docker takes it: '{{.Repository}}', 'table …', or 'json'
+    #[arg(long, value_name = "TEMPLATE", conflicts_with_all = ["output", "quiet"])]
+    format: Option<Format>,
 }
+
+/// What `--format` may name, with the headings of a table.
+const FIELDS: [(&str, &str); 8] = [
+    ("ID", "IMAGE ID"),
+    ("Repository", "REPOSITORY"),
+    ("Tag", "TAG"),
+    ("Digest", "DIGEST"),
+    ("CreatedSince", "CREATED"),
+    ("CreatedAt", "CREATED AT"),
+    ("Size", "SIZE"),
+    ("Platform", "PLATFORM"),
+];
 
 struct Row {
     entry: RefEntry,
@@ -52,6 +67,11 @@ impl Args {
         }
         let mut rows: Vec<Row> = entries.into_iter().map(|entry| row(&store, entry)).collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row.created));
+        if let Some(format) = &self.format {
+            let values: Vec<_> = rows.iter().map(|row| self.fields(row)).collect();
+            print!("{}", format.lines(&FIELDS, &values)?);
+            return Ok(ExitCode::SUCCESS);
+        }
         match self.output {
             Some(Form::Json) => {
                 say!("{}", serde_json::to_string_pretty(&rows.iter().map(facts).collect::<Vec<_>>())?)
@@ -68,16 +88,24 @@ impl Args {
         if self.no_trunc { row.id.to_string() } else { row.id.short() }
     }
 
+    /// The values of [`FIELDS`].
+    fn fields(&self, row: &Row) -> serde_json::Value {
+        json!({
+            "ID": self.id(row), "Repository": repository(&row.entry),
+            "Tag": row.entry.reference.tag().unwrap_or("<none>"), "Digest": row.entry.target.digest,
+            "CreatedSince": created_since(row), "CreatedAt": row.created, "Size": human(row.size),
+            "Platform": row.platform,
+        })
+    }
+
     fn print(&self, rows: &[Row]) {
         let wide = self.output == Some(Form::Wide);
         let mut headings = vec!["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"];
         if wide {
             headings.extend(["DIGEST", "PLATFORM"]);
         }
-        let now = SystemClock.now();
         let cells = rows.iter().map(|row| {
-            let created =
-                row.created.map_or("N/A".into(), |at| format!("{} ago", wharf_engine::words::span(now, at)));
+            let created = created_since(row);
             let tag = row.entry.reference.tag().unwrap_or("<none>").to_owned();
             let mut cells = vec![repository(&row.entry), tag, self.id(row), created, human(row.size)];
             if wide {
@@ -87,6 +115,11 @@ impl Args {
         });
         table(&headings, &cells.collect::<Vec<_>>());
     }
+}
+
+fn created_since(row: &Row) -> String {
+    let since = |at| format!("{} ago", wharf_engine::words::span(SystemClock.now(), at));
+    row.created.map_or("N/A".to_owned(), since)
 }
 
 /// The repository as people write it.
