@@ -18,7 +18,7 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{HeaderValue, Method};
@@ -36,6 +36,10 @@ use trusted::Policies;
 const SILENCE: Duration = Duration::from_secs(60);
 /// Blobs in flight at once.
 const PARALLEL: usize = 4;
+/// What the folders say of a registry is read anew after this.
+const FRESH: Duration = Duration::from_secs(30);
+/// Tokens remembered at once.
+const MAX_TOKENS: usize = 1024;
 /// Attempts of one blob.
 const ATTEMPTS: usize = 5;
 
@@ -49,7 +53,7 @@ pub struct Client {
     folders: Arc<Folders>,
     policies: Policies,
     /// The servers of each registry that was asked for.
-    hosts: Arc<Mutex<HashMap<String, Hosts>>>,
+    hosts: Arc<Mutex<HashMap<String, (Instant, Hosts)>>>,
     /// What worked last, by server and repository.
     authorization: Arc<Mutex<HashMap<(String, String), HeaderValue>>>,
 }
@@ -131,7 +135,7 @@ impl Client {
     /// The servers of a registry, in the order they are asked.
     async fn hosts(&self, domain: &str) -> Result<Hosts> {
         let known = || self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = known().get(domain) {
+        if let Some((_, found)) = known().get(domain).filter(|(since, _)| since.elapsed() < FRESH) {
             return Ok(Arc::clone(found));
         }
         let (folders, http, name) = (Arc::clone(&self.folders), self.http.clone(), domain.to_owned());
@@ -140,7 +144,9 @@ impl Client {
             Err(Error::Remote { host: domain.to_owned(), problem: format!("its servers are unknown: {e}") })
         })?;
         let found: Hosts = Arc::new(found.into_iter().map(Arc::new).collect());
-        known().insert(domain.to_owned(), Arc::clone(&found));
+        let mut known = known();
+        known.retain(|_, (since, _)| since.elapsed() < FRESH);
+        known.insert(domain.to_owned(), (Instant::now(), Arc::clone(&found)));
         Ok(found)
     }
 

@@ -11,7 +11,7 @@ use wharf_http::{
 };
 use wharf_image::Error;
 
-use super::{Client, Credential, Result, auth::Challenge, hosts::Host};
+use super::{Client, Credential, MAX_TOKENS, Result, auth::Challenge, hosts::Host};
 
 /// A redirected download passes at most so many servers.
 const MAX_REDIRECTS: usize = 5;
@@ -106,7 +106,13 @@ impl Remote<'_> {
         };
         let push = ask.method != Method::GET && ask.method != Method::HEAD;
         let authorization = self.authorize(challenge, push).await?;
-        known().insert(key, authorization.clone());
+        {
+            let mut known = known();
+            if known.len() >= MAX_TOKENS {
+                known.clear();
+            }
+            known.insert(key, authorization.clone());
+        }
         self.send_once(ask, Some(&authorization)).await
     }
 
