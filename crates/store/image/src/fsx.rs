@@ -29,21 +29,25 @@ pub(crate) struct Temp {
 impl Temp {
     pub(crate) fn file(dir: &Path) -> Result<Self> {
         Self::claim(dir, |path| {
-            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).map(Some)
         })
     }
 
     pub(crate) fn dir(dir: &Path) -> Result<Self> {
         Self::claim(dir, |path| {
             fs::create_dir(path)?;
-            File::open(path)
+            match File::open(path) {
+                // A cleaner was here already.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+                opened => opened.map(Some),
+            }
         })
     }
 
-    fn claim(dir: &Path, make: impl Fn(&Path) -> io::Result<File>) -> Result<Self> {
+    fn claim(dir: &Path, make: impl Fn(&Path) -> io::Result<Option<File>>) -> Result<Self> {
         loop {
             let path = dir.join(random_hex(16));
-            let file = make(&path).at("create temporary", &path)?;
+            let Some(file) = make(&path).at("create temporary", &path)? else { continue };
             flock(&file, FlockOperation::LockExclusive).at("lock", &path)?;
             // A cleaner may have taken it between its creation and our lock.
             if fs::symlink_metadata(&path).is_ok_and(|m| file.metadata().is_ok_and(|f| f.ino() == m.ino())) {
