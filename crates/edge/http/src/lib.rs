@@ -28,6 +28,11 @@ pub struct PeerCertificate {
     pub organizations: Vec<String>,
 }
 
+/// The socket of a connection within this machine, as an extension of each request; gone when the connection leaves
+/// HTTP, unless somebody holds it.
+#[derive(Debug, Clone)]
+pub struct LocalSocket(pub std::sync::Weak<std::os::fd::OwnedFd>);
+
 /// Address of the peer, as an extension of each request.
 #[derive(Debug, Clone, Copy)]
 pub struct PeerAddress(pub std::net::SocketAddr);

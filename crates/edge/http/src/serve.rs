@@ -1,7 +1,15 @@
 //! Accepting connections, plain and TLS, and handing requests to a handler.
 
 use std::{
-    convert::Infallible, future::Future, io, net::SocketAddr, path::Path, pin::Pin, sync::Arc, time::Duration,
+    convert::Infallible,
+    future::Future,
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
 };
 
 use http::{Request, Response};
@@ -18,7 +26,7 @@ use tokio::{
     sync::{Semaphore, watch},
 };
 
-use crate::{Body, BoxError, PeerAddress, PeerCertificate};
+use crate::{Body, BoxError, LocalSocket, PeerAddress, PeerCertificate};
 
 /// Connections served at once per listener.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -158,16 +166,27 @@ impl Listener {
         }
     }
 
-    async fn accept(&self) -> io::Result<(Connection, Option<SocketAddr>)> {
+    async fn accept(&self) -> io::Result<(Connection, Peer)> {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok((Box::new(stream), Some(peer)))
+                Ok((Box::new(stream), Peer::Address(peer)))
             }
-            Socket::Unix(listener) => Ok((Box::new(listener.accept().await?.0), None)),
+            Socket::Unix(listener) => {
+                let stream = listener.accept().await?.0;
+                let socket = Arc::new(stream.as_fd().try_clone_to_owned()?);
+                Ok((Box::new(stream), Peer::Local(socket)))
+            }
         }
     }
+}
+
+/// Who connected.
+#[derive(Clone)]
+enum Peer {
+    Address(SocketAddr),
+    Local(Arc<OwnedFd>),
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -176,7 +195,7 @@ type Connection = Box<dyn Stream>;
 
 async fn connection_with(
     connection: Connection,
-    peer: Option<SocketAddr>,
+    peer: Peer,
     tls: Option<TlsConfig>,
     handler: Handler,
     stop: watch::Receiver<bool>,
@@ -203,15 +222,16 @@ fn subject(certificate: &CertificateDer<'_>) -> Option<PeerCertificate> {
 
 async fn requests(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: Option<SocketAddr>,
+    peer: Peer,
     certificate: Option<PeerCertificate>,
     handler: Handler,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), BoxError> {
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(|body| body.map_err(|e| Box::new(e) as BoxError).boxed_unsync());
-        if let Some(peer) = peer {
-            request.extensions_mut().insert(PeerAddress(peer));
+        match &peer {
+            Peer::Address(address) => drop(request.extensions_mut().insert(PeerAddress(*address))),
+            Peer::Local(socket) => drop(request.extensions_mut().insert(LocalSocket(Arc::downgrade(socket)))),
         }
         if let Some(certificate) = certificate.clone() {
             request.extensions_mut().insert(certificate);

@@ -51,3 +51,4 @@ pub use runtime::{Runtime, Sandbox, SignalTo};
 pub use shim::entry as shim_entry;
 pub use signals::Signals;
 pub use status::{Event, Exit, Phase, Stats, Status};
+pub use sys::peer_has_read;

@@ -227,6 +227,17 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     check(i64::from(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &request) }))
 }
 
+/// Whether the peer of a stream socket of this machine has read all that was sent (unix(7), `SIOCOUTQ`).
+///
+/// # Errors
+/// When it is no such socket.
+pub fn peer_has_read(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut unread: libc::c_int = 0;
+    // SAFETY: the call writes one number, which outlives it.
+    check(i64::from(unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) }))?;
+    Ok(unread == 0)
+}
+
 /// Sends `signal` to the process `pidfd` names; 0 only asks whether it is there.
 pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: takes a descriptor, a number, no siginfo and no flags.

@@ -1,11 +1,18 @@
 //! Answers and failures, and connections that leave HTTP.
 
-use std::{future::Future, io, pin::Pin};
+use std::{
+    future::Future,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use serde_json::{Value, json};
 use wharf_engine::ErrorKind;
-use wharf_http::{Body, Upgraded, empty, full, upgrade};
+use wharf_http::{Body, LocalSocket, Upgraded, empty, full, upgrade};
 
 /// What a request comes to.
 pub(super) type Reply = Result<Response<Body>, Failure>;
@@ -202,13 +209,20 @@ pub(super) fn stamp(response: &mut Response<Body>) {
 type Pending = Pin<Box<dyn Future<Output = io::Result<Upgraded>> + Send>>;
 
 /// A connection whose client wants to leave HTTP.
-pub(super) struct Upgrade(Pending);
+pub(super) struct Upgrade {
+    pending: Pending,
+    socket: Option<Arc<OwnedFd>>,
+}
+
+/// How long a client may take to read the head of an answer before it is sent more.
+const SLOW: Duration = Duration::from_secs(2);
 
 impl Upgrade {
     /// Taken when the client asks for it.
     pub(super) fn take(request: &mut Request<Body>) -> Option<Self> {
         let wanted = request.headers().contains_key(header::UPGRADE);
-        wanted.then(|| Self(Box::pin(upgrade(request))))
+        let socket = request.extensions().get::<LocalSocket>().and_then(|socket| socket.0.upgrade());
+        wanted.then(|| Self { pending: Box::pin(upgrade(request)), socket })
     }
 
     /// The answer that leaves HTTP.
@@ -221,9 +235,16 @@ impl Upgrade {
         response
     }
 
-    /// The connection, once that answer has been sent.
+    /// The connection, once that answer has been sent, and read where that can be known: docker's SDK for Python
+    /// loses what comes together with it.
     pub(super) async fn connection(self) -> io::Result<Upgraded> {
-        self.0.await
+        let connection = self.pending.await?;
+        let Some(socket) = self.socket else { return Ok(connection) };
+        let deadline = Instant::now() + SLOW;
+        while !wharf_runtime::peer_has_read(socket.as_fd()).unwrap_or(true) && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(connection)
     }
 }
 

@@ -62,12 +62,15 @@ impl Through {
                 self.remember(key);
                 Ok((descriptor, bytes))
             }
-            Err(error) => {
-                tracing::warn!(%error, image = %name, "what was cached is served");
-                let missing =
-                    || Failure::new(Code::ManifestUnknown, format!("not here, and not brought: {error}"));
-                known.ok_or_else(missing)
-            }
+            Err(error) => match known {
+                Some(known) => {
+                    tracing::warn!(%error, image = %name, "its registry does not answer: what was cached is served");
+                    Ok(known)
+                }
+                None => {
+                    Err(Failure::new(Code::ManifestUnknown, format!("not here, and not brought: {error}")))
+                }
+            },
         }
     }
 
