@@ -4,11 +4,18 @@
 
 mod support;
 
+use std::{
+    io::{Read as _, Write as _},
+    sync::Arc,
+};
+
 use http::StatusCode;
 use serde_json::{Value, json};
 use support::{Server, body, image};
 use wharf_base::Digest;
-use wharf_image::{Error, media_type};
+use wharf_engineapi::registry::Registry;
+use wharf_http::{Handler, Listener};
+use wharf_image::{Error, Store, media_type};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pushed_image_is_a_local_image_and_comes_back_byte_for_byte() {
@@ -198,4 +205,34 @@ async fn indexes_mounts_and_referrers() {
         (&json!("application/sbom"), &json!("b"))
     );
     assert_eq!(referrers("?artifactType=other").await, json!([]));
+}
+
+/// A client that sends its body whatever the answer is gets the answer, and not a broken connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_reaches_who_still_sends() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sock");
+    let registry = Registry::new(Arc::new(Store::open(dir.path().join("images")).unwrap()));
+    let handler: Handler = Arc::new(move |request| {
+        let registry = registry.clone();
+        Box::pin(async move { registry.handle(request).await })
+    });
+    let (_stop, stopping) = tokio::sync::watch::channel(false);
+    tokio::spawn(Listener::unix(&path).unwrap().serve(handler, stopping));
+    let answers = tokio::task::spawn_blocking(move || {
+        let ask = |_| {
+            let mut stream = std::os::unix::net::UnixStream::connect(&path)?;
+            write!(stream, "PUT /v2/Bad/manifests/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n")?;
+            for _ in 0..200 {
+                stream.write_all(&[b'x'; 1000])?;
+            }
+            let mut head = [0; 12];
+            stream.read_exact(&mut head)?;
+            Ok::<_, std::io::Error>(String::from_utf8_lossy(&head).into_owned())
+        };
+        (0..50).map(ask).collect::<Vec<_>>()
+    });
+    for answer in answers.await.unwrap() {
+        assert_eq!(answer.unwrap(), "HTTP/1.1 400");
+    }
 }

@@ -10,6 +10,7 @@ pub mod remote;
 mod serve;
 mod sni;
 pub mod spdy;
+mod unread;
 mod upgrade;
 pub mod websocket;
 

@@ -13,7 +13,6 @@ use std::{
 };
 
 use http::{Request, Response};
-use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -26,7 +25,7 @@ use tokio::{
     sync::{Semaphore, watch},
 };
 
-use crate::{Body, BoxError, LocalSocket, PeerAddress, PeerCertificate};
+use crate::{Body, BoxError, LocalSocket, PeerAddress, PeerCertificate, unread};
 
 /// Connections served at once per listener.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -228,7 +227,7 @@ async fn requests(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), BoxError> {
     let service = service_fn(move |request: Request<Incoming>| {
-        let mut request = request.map(|body| body.map_err(|e| Box::new(e) as BoxError).boxed_unsync());
+        let (mut request, unread) = unread::given(request);
         match &peer {
             Peer::Address(address) => drop(request.extensions_mut().insert(PeerAddress(*address))),
             Peer::Local(socket) => drop(request.extensions_mut().insert(LocalSocket(Arc::downgrade(socket)))),
@@ -237,7 +236,11 @@ async fn requests(
             request.extensions_mut().insert(certificate);
         }
         let response = handler(request);
-        async move { Ok::<_, Infallible>(response.await) }
+        async move {
+            let response = response.await;
+            unread.read_on().await;
+            Ok::<_, Infallible>(response)
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);

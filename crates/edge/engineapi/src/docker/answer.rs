@@ -6,11 +6,12 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
     pin::Pin,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use serde_json::{Value, json};
+use tokio::{io::Interest, net::UnixStream};
 use wharf_engine::ErrorKind;
 use wharf_http::{Body, LocalSocket, Upgraded, empty, full, upgrade};
 
@@ -214,6 +215,22 @@ pub(super) struct Upgrade {
     socket: Option<Arc<OwnedFd>>,
 }
 
+/// Waits until the peer of a socket has read everything: whenever it reads, the socket becomes writable anew.
+async fn has_been_read(socket: Arc<OwnedFd>) -> io::Result<()> {
+    let socket = UnixStream::from_std(socket.as_fd().try_clone_to_owned()?.into())?;
+    let read = || match wharf_runtime::peer_has_read(socket.as_fd())? {
+        true => Ok(()),
+        false => Err(io::ErrorKind::WouldBlock.into()),
+    };
+    loop {
+        socket.writable().await?;
+        match socket.try_io(Interest::WRITABLE, read) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            ended => return ended,
+        }
+    }
+}
+
 /// How long a client may take to read the head of an answer before it is sent more.
 const SLOW: Duration = Duration::from_secs(2);
 
@@ -239,10 +256,9 @@ impl Upgrade {
     /// loses what comes together with it.
     pub(super) async fn connection(self) -> io::Result<Upgraded> {
         let connection = self.pending.await?;
-        let Some(socket) = self.socket else { return Ok(connection) };
-        let deadline = Instant::now() + SLOW;
-        while !wharf_runtime::peer_has_read(socket.as_fd()).unwrap_or(true) && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+        if let Some(socket) = self.socket {
+            // A client that never reads gets what there is.
+            let _ = tokio::time::timeout(SLOW, has_been_read(socket)).await;
         }
         Ok(connection)
     }
