@@ -1,6 +1,7 @@
 //! Small file system steps that must survive a crash: locked temporaries, atomic replacement.
 
 use std::{
+    collections::HashSet,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
@@ -94,6 +95,22 @@ pub(crate) fn remove_any(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
+}
+
+/// What `count` says of all that is no folder below a folder, each file once under however many names; what cannot be read
+/// counts nothing.
+pub(crate) fn sum_below(dir: &Path, count: impl Fn(&fs::Metadata) -> u64) -> u64 {
+    let (mut seen, mut open, mut sum) = (HashSet::new(), vec![dir.to_owned()], 0);
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(meta) if meta.is_dir() => open.push(entry.path()),
+                Ok(meta) if seen.insert(meta.ino()) => sum += count(&meta),
+                _ => {}
+            }
+        }
+    }
+    sum
 }
 
 /// Removes the temporaries in `dir` that no living process holds.

@@ -182,18 +182,5 @@ fn digest_names(dir: &Path) -> Result<Vec<(std::path::PathBuf, Digest)>> {
 /// What the files below a folder take on disk in bytes, one with several names counted once; what cannot be read counts
 /// nothing.
 pub fn bytes_below(dir: &Path) -> u64 {
-    tree_bytes(dir, &mut HashSet::new())
-}
-
-fn tree_bytes(dir: &Path, seen: &mut HashSet<u64>) -> u64 {
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
-    entries
-        .flatten()
-        .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)))
-        .map(|(path, meta)| match meta.is_dir() {
-            true => tree_bytes(&path, seen),
-            false if seen.insert(meta.ino()) => meta.blocks() * 512,
-            false => 0,
-        })
-        .sum()
+    fsx::sum_below(dir, |meta| meta.blocks() * 512)
 }

@@ -1,10 +1,11 @@
 //! How large images are to their users: what their files hold once unpacked.
 
-use std::{collections::HashSet, fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::fs;
 
 use wharf_base::Digest;
 
 use crate::{
+    fsx,
     manifest::{Descriptor, ImageConfig, Manifest},
     store::Store,
 };
@@ -30,24 +31,13 @@ impl Store {
         let file = folder.join(FILE);
         let known = fs::read_to_string(&file).ok().and_then(|text| text.strip_suffix('\n')?.parse().ok());
         Some(known.unwrap_or_else(|| {
-            let bytes = content_below(&folder.join("fs"), &mut HashSet::new());
+            let bytes =
+                fsx::sum_below(&folder.join("fs"), |meta| if meta.is_file() { meta.len() } else { 0 });
             // It is counted again where it cannot be kept.
             let _ = fs::write(&file, format!("{bytes}\n"));
             bytes
         }))
     }
-}
-
-/// The bytes in the files below a folder, one with several names counted once.
-fn content_below(dir: &Path, seen: &mut HashSet<u64>) -> u64 {
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
-    let found = entries.flatten().filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)));
-    let bytes = |(path, meta): (std::path::PathBuf, fs::Metadata)| match meta.is_dir() {
-        true => content_below(&path, seen),
-        false if meta.is_file() && seen.insert(meta.ino()) => meta.len(),
-        false => 0,
-    };
-    found.map(bytes).sum()
 }
 
 #[cfg(test)]

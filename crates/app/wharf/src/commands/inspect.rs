@@ -10,6 +10,7 @@ use super::{
     Globals, completion,
     containers::{self, complain, hinted},
     formatted::Format,
+    platform::say,
 };
 
 #[derive(clap::Args)]
@@ -37,7 +38,7 @@ impl Args {
             }
         }
         match &self.format {
-            Some(format) => print!("{}", format.lines(&[], &found)?),
+            Some(format) => say(&format.lines(&[], &found)?),
             None => println!("{}", serde_json::to_string_pretty(&found)?),
         }
         Ok(code)

@@ -10,7 +10,7 @@ use super::{
     Globals,
     containers::{self, hinted, tidy},
     formatted::Format,
-    platform::Form,
+    platform::{Form, say},
 };
 
 #[derive(clap::Args)]
@@ -59,7 +59,7 @@ impl Args {
         let short = !(self.no_trunc || matches!(self.output, Some(Form::Wide)));
         if let Some(format) = &self.format {
             let values: Vec<_> = found.iter().map(|container| fields(container, short)).collect();
-            print!("{}", format.lines(&FIELDS, &values)?);
+            say(&format.lines(&FIELDS, &values)?);
             return Ok(ExitCode::SUCCESS);
         }
         match self.output {

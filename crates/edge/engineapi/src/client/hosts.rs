@@ -232,12 +232,14 @@ fn servers(text: &str, domain: &str, reader: &Reader<'_>) -> std::result::Result
         }
     }
     let address = file.get("server").map(|value| value.as_str().ok_or("'server' is no text")).transpose()?;
-    let own = described(Server::of(domain, false), address, &file, reader)?;
+    let tls = ["ca", "client", "skip_verify"].iter().any(|name| file.contains_key(*name));
+    let own = described(Server::of(domain, tls), address, &file, reader)?;
+    let usual = Server::of(domain, true).base;
+    for server in found.iter_mut().filter(|server| server.base == own.base || server.base == usual) {
+        (server.mirror, server.name) = (false, domain.to_owned());
+    }
     // One that stands among the hosts already is not asked twice.
     let doubled = found.iter().any(|server| server.base == own.base);
-    for server in &mut found {
-        server.mirror &= server.base != Server::of(domain, true).base && server.base != own.base;
-    }
     found.extend((!doubled).then_some(own));
     Ok(found)
 }

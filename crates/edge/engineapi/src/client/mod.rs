@@ -46,7 +46,7 @@ const ATTEMPTS: usize = 5;
 type Result<T> = std::result::Result<T, Error>;
 
 /// A client of registries. Cheap to clone; clones share connections and tokens.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Client {
     http: wharf_http::client::Client,
     credentials: Credentials,
@@ -68,18 +68,18 @@ enum Credentials {
     OfUser,
 }
 
-impl Default for Credentials {
-    fn default() -> Self {
-        Self::Given(Arc::default())
-    }
-}
-
 impl Credentials {
     fn find(&self, host: &str) -> std::result::Result<Option<Credential>, String> {
         match self {
             Self::Given(config) => Ok(config.credential(host)),
             Self::OfUser => Ok(DockerConfig::load()?.credential(host)),
         }
+    }
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -91,13 +91,18 @@ impl Client {
 
     /// A client with these credentials.
     pub fn with_credentials(credentials: DockerConfig) -> Self {
-        let credentials = Credentials::Given(Arc::new(credentials));
-        Self { http: hosts::plain(), credentials, ..Self::default() }
+        Self::of(Credentials::Given(Arc::new(credentials)))
     }
 
     /// A client with what `docker login` has stored for this user, now or by the time it is needed.
     pub fn of_user() -> Self {
-        Self { http: hosts::plain(), credentials: Credentials::OfUser, ..Self::default() }
+        Self::of(Credentials::OfUser)
+    }
+
+    fn of(credentials: Credentials) -> Self {
+        let (folders, policies) = Default::default();
+        let (hosts, authorization) = Default::default();
+        Self { http: hosts::plain(), credentials, folders, policies, hosts, authorization }
     }
 
     /// The same client, with what these folders say of registries instead of what the machine's say.

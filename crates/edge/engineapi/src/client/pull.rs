@@ -3,7 +3,9 @@
 use std::{io::Write as _, sync::Arc};
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
+use futures_util::{
+    FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _, future::BoxFuture, stream,
+};
 use http::{HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt as _;
 use tokio::sync::mpsc;
@@ -56,7 +58,7 @@ impl Client {
         let source = self.source(reference).await?;
         let (target, bytes) = source.manifest(&reference.selector()).await?;
         if let Some(wanted) = wanted {
-            source.verify(&wanted, reference, &target.digest).await?;
+            source.verify(wanted, reference, target.digest).await?;
         }
         let (digest, bytes, about) = if media_type::is_index(&target.media_type) {
             let index = Index::parse(&bytes)?;
@@ -86,21 +88,28 @@ impl Client {
         self.source(name).await?.manifest(&name.selector()).await
     }
 
+    /// How large a blob of a repository is there.
+    pub(crate) async fn blob_size(&self, name: &Reference, digest: &Digest) -> Result<u64> {
+        self.source(name).await?.blob_size(digest).await
+    }
+
     /// Lets a blob of a repository come into the store; nothing when it is there. It comes to its end also when nobody
-    /// reads along any more.
+    /// reads along any more; what is `held` is dropped then.
     pub(crate) async fn fetch(
         &self,
         store: &Arc<Store>,
         name: &Reference,
         digest: Digest,
+        held: impl Send + 'static,
     ) -> Result<Option<Arriving>> {
-        let size = self.source(name).await?.blob_size(&digest).await?;
+        let size = self.blob_size(name, &digest).await?;
         let wanted = Descriptor::new("application/octet-stream", digest, size);
         let Some(part) = begin(store, &wanted).await? else { return Ok(None) };
         let content = part.follow()?;
         let (client, name) = (self.clone(), name.clone());
         let whole = tokio::spawn(async move {
             let ended = client.source(&name).await?.fill(part, &wanted, &Silent).await;
+            drop(held);
             ended.inspect_err(|error| tracing::warn!(%error, image = %name, "a blob was not fetched"))
         });
         Ok(Some(Arriving { size, content, whole }))
@@ -140,7 +149,9 @@ fn attested(index: Index, chosen: &Digest) -> Vec<Digest> {
 }
 
 /// Runs `work` on a thread that may wait for the disk.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     let failed = |e: tokio::task::JoinError| Error::Io {
         action: "finish",
         path: "the transfer".into(),
@@ -185,24 +196,15 @@ impl Source<'_> {
         }
     }
 
-    /// A manifest or index by tag or digest, from the first server that has it.
-    async fn manifest(&self, selector: &str) -> Result<(Descriptor, Bytes)> {
-        let remotes = if selector.contains(':') { &self.pulling } else { &self.resolving };
+    /// What the first of these servers has; nothing when each says that there is none.
+    async fn first<'s, T>(
+        &'s self,
+        remotes: &'s [Remote<'s>],
+        ask: impl Fn(&'s Remote<'s>) -> BoxFuture<'s, Result<Option<T>>>,
+    ) -> Result<Option<T>> {
         let mut left = remotes.iter();
         while let Some(remote) = left.next() {
-            match remote.manifest(selector).await {
-                Err(error) if left.len() > 0 => tracing::warn!(%error, "the next server is asked"),
-                ended => return ended,
-            }
-        }
-        Err(self.error("there is no server to ask"))
-    }
-
-    /// A small document of the repository, from the first server that has it; nothing when none has.
-    pub(super) async fn found(&self, path: &str) -> Result<Option<Bytes>> {
-        let mut left = self.pulling.iter();
-        while let Some(remote) = left.next() {
-            match remote.found(path).await {
+            match ask(remote).await {
                 Ok(None) => {}
                 Err(error) if left.len() > 0 => tracing::warn!(%error, "the next server is asked"),
                 ended => return ended,
@@ -211,16 +213,22 @@ impl Source<'_> {
         Ok(None)
     }
 
-    /// How large a blob is, from the first server that has it.
+    /// A manifest or index by tag or digest.
+    async fn manifest(&self, selector: &str) -> Result<(Descriptor, Bytes)> {
+        let remotes = if selector.contains(':') { &self.pulling } else { &self.resolving };
+        let found = self.first(remotes, |remote| remote.manifest(selector).map_ok(Some).boxed()).await?;
+        found.ok_or_else(|| self.error("there is no server to ask"))
+    }
+
+    /// A small document of the repository; nothing when there is none.
+    pub(super) async fn found(&self, path: &str) -> Result<Option<Bytes>> {
+        self.first(&self.pulling, |remote| remote.found(path).boxed()).await
+    }
+
+    /// How large a blob is.
     async fn blob_size(&self, digest: &Digest) -> Result<u64> {
-        let mut left = self.pulling.iter();
-        while let Some(remote) = left.next() {
-            match remote.blob_size(digest).await {
-                Err(error) if left.len() > 0 => tracing::warn!(%error, "the next server is asked"),
-                ended => return ended,
-            }
-        }
-        Err(self.error("there is no server to ask"))
+        let found = self.first(&self.pulling, |remote| remote.blob_size(digest).map_ok(Some).boxed()).await?;
+        found.ok_or_else(|| self.error("there is no server to ask"))
     }
 
     /// The configuration and layers of an image, each layer unpacked as soon as it is here.
@@ -259,15 +267,12 @@ impl Source<'_> {
         if !store.is_unpacked(&layer.diff_id) {
             progress.step(&descriptor.digest, Step::Unpack);
         }
-        // Content that began anew, or was wrong at first, is unpacked from what has the right digest in the end.
-        let unpacked = match unpacking {
-            Some(task) => task.await.is_ok_and(|ended| ended.is_ok()),
-            None => store.is_unpacked(&layer.diff_id),
-        };
-        if !unpacked {
-            let store = Arc::clone(store);
-            blocking(move || store.layer_dir(&layer)).await?;
+        if let Some(unpacking) = unpacking {
+            // Content that began anew, or was wrong at first, is unpacked below from what has the right digest.
+            unpacking.await.ok();
         }
+        let store = Arc::clone(store);
+        blocking(move || store.layer_dir(&layer)).await?;
         progress.step(&descriptor.digest, Step::Done);
         Ok(())
     }

@@ -4,14 +4,14 @@
 //! every image may be used. It is read for each image, so that a change counts at once. It is asked for what comes
 //! from registries: images built, loaded or pushed here are this machine's own.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use wharf_base::Digest;
 use wharf_image::{Error, Manifest, Reference};
 
 use super::{
     Result,
-    pull::Source,
+    pull::{Source, blocking},
     trust::{BUNDLE_TYPE, Need, Policy, Requirements, Signature, signature_layers, signature_tag},
 };
 
@@ -20,30 +20,29 @@ const VARIABLE: &str = "WHARF_POLICY";
 /// Manifests of bundles that are looked at.
 const MAX_BUNDLES: usize = 32;
 
-/// The policy of this machine.
-#[derive(Debug, Clone)]
+/// Which policy counts.
+#[derive(Debug, Clone, Default)]
 pub(super) enum Policies {
-    /// Every image may be used.
-    None,
+    /// This machine's.
+    #[default]
+    OfMachine,
     File(PathBuf),
 }
 
-impl Default for Policies {
-    fn default() -> Self {
-        match std::env::var_os(VARIABLE) {
-            Some(file) if file.is_empty() => Self::None,
-            Some(file) => Self::File(file.into()),
-            None if Path::new(FILE).exists() => Self::File(FILE.into()),
-            None => Self::None,
+impl Policies {
+    /// The file of the policy; without one every image may be used.
+    fn file(self) -> Option<PathBuf> {
+        match (self, std::env::var_os(VARIABLE)) {
+            (Self::File(file), _) => Some(file),
+            (Self::OfMachine, Some(file)) => (!file.is_empty()).then(|| file.into()),
+            (Self::OfMachine, None) => Some(PathBuf::from(FILE)).filter(|file| file.exists()),
         }
     }
-}
 
-impl Policies {
     /// What the policy wants of an image by its name alone; nothing when that is all.
-    pub(super) fn requirements(&self, name: &Reference) -> Result<Option<Requirements>> {
-        let Self::File(file) = self else { return Ok(None) };
-        let policy = Policy::load(file).map_err(|e| refusal(&e.to_string(), e.hint()))?;
+    pub(super) fn requirements(self, name: &Reference) -> Result<Option<Requirements>> {
+        let Some(file) = self.file() else { return Ok(None) };
+        let policy = Policy::load(&file).map_err(|e| refusal(&e.to_string(), e.hint()))?;
         let requirements = policy.requirements(name);
         let need = requirements.admit(name).map_err(|e| refusal(&e.to_string(), e.hint()))?;
         Ok((need == Need::Signatures).then(|| requirements.clone()))
@@ -56,15 +55,22 @@ fn refusal(problem: &str, hint: &str) -> Error {
 
 impl Source<'_> {
     /// Refuses an image whose signatures do not meet the requirements.
-    pub(super) async fn verify(
-        &self,
-        wanted: &Requirements,
-        name: &Reference,
-        digest: &Digest,
-    ) -> Result<()> {
-        let mut signatures = self.simple_signatures(digest).await?;
-        signatures.extend(self.bundles(digest).await?);
-        wanted.verify(name, digest, &signatures).map_err(|e| refusal(&e.to_string(), e.hint()))
+    pub(super) async fn verify(&self, wanted: Requirements, name: &Reference, digest: Digest) -> Result<()> {
+        let verify = |signatures: Vec<Signature>| {
+            let (wanted, name) = (wanted.clone(), name.clone());
+            // Many signatures and many keys take a while.
+            blocking(move || {
+                let verdict = wanted.verify(&name, &digest, &signatures);
+                verdict.map_err(|e| refusal(&e.to_string(), e.hint()))
+            })
+        };
+        let mut signatures = self.simple_signatures(&digest).await?;
+        // Not every registry knows referrers, and they need not be asked for then.
+        if verify(signatures.clone()).await.is_ok() {
+            return Ok(());
+        }
+        signatures.extend(self.bundles(&digest).await?);
+        verify(signatures).await
     }
 
     /// Those under the tag that cosign gives them; none when there is no such tag.

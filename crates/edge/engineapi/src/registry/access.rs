@@ -57,11 +57,14 @@ impl Access {
     }
 
     /// Whether a request comes from a user; otherwise what it is answered.
-    pub(super) async fn admit(&self, headers: &HeaderMap) -> Result<(), Response<Body>> {
+    pub(super) async fn admit(self: &Arc<Self>, headers: &HeaderMap) -> Result<(), Response<Body>> {
         let Some((user, password)) = credentials(headers) else {
             return Err(refusal("this registry wants a user and a password"));
         };
-        let users = self.users();
+        let access = Arc::clone(self);
+        let Ok(users) = tokio::task::spawn_blocking(move || access.users()).await else {
+            return Err(refusal("the registry ends"));
+        };
         let known = users.get(&user);
         let hash = known.cloned().unwrap_or_else(|| NOBODY.to_owned());
         let key = Digest::of(format!("{}\n{hash}\n{password}", self.salt).as_bytes());

@@ -31,12 +31,9 @@ impl Registry {
             })
             .await;
         let size = match (here, &self.through) {
-            (Err(missing), Some(through)) if missing.code == Code::BlobUnknown => {
-                let arriving = through.blob(&self.images, &repository.any(), digest).await?;
-                match arriving {
-                    Some(arriving) => arriving.size,
-                    None => self.opened(digest).await?.1,
-                }
+            // Who pushes must not take for here what is elsewhere; only who uses this as a mirror is told.
+            (Err(missing), Some(through)) if missing.code == Code::BlobUnknown && repository.mirrored => {
+                through.blob_size(&repository.any(), &digest).await?
             }
             (here, _) => here?,
         };

@@ -52,6 +52,8 @@ pub(super) enum Selector {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Repository {
     pub(super) name: String,
+    /// It was asked for as a mirror of another registry's.
+    pub(super) mirrored: bool,
     local: Reference,
 }
 
@@ -63,7 +65,7 @@ impl Repository {
             return Err(bad("it has no tag, digest or port"));
         }
         let local = name.parse::<Reference>().map_err(|e| bad(&e.to_string()))?;
-        Ok(Self { name: name.to_owned(), local })
+        Ok(Self { name: name.to_owned(), mirrored: false, local })
     }
 
     /// The same repository of the registry `domain`.
@@ -78,7 +80,7 @@ impl Repository {
         // As a text it is checked as every other name is.
         let local: Reference = format!("{domain}/{path}").parse().map_err(|e| bad(&e))?;
         match local.domain() == domain && local.tag().is_none_or(|tag| tag == "latest") {
-            true => Ok(Self { name: self.name.clone(), local }),
+            true => Ok(Self { name: self.name.clone(), mirrored: true, local }),
             false => Err(bad(&"it is no host")),
         }
     }

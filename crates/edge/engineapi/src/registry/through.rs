@@ -110,26 +110,23 @@ impl Through {
             busy.retain(|_, turn| Arc::strong_count(turn) > 1);
             Arc::clone(busy.entry(digest).or_default())
         };
+        // Who comes later waits until it is here.
         let guard = turn.lock_owned().await;
-        if images.blobs().touch(&digest) {
+        let store = Arc::clone(images);
+        if blocking(move || Ok(store.blobs().touch(&digest))).await? {
             return Ok(None);
         }
-        let fetched = self.client.fetch(images, name, digest).await;
-        let missing = |e: wharf_image::Error| {
-            Failure::new(Code::BlobUnknown, format!("not here, and not brought: {e}"))
-        };
-        let Some(mut arriving) = fetched.map_err(missing)? else { return Ok(None) };
-        // Who comes later waits until it is here.
-        let whole = arriving.whole;
-        arriving.whole = tokio::spawn(async move {
-            let ended = whole.await;
-            drop(guard);
-            ended.unwrap_or_else(|e| {
-                Err(wharf_image::Error::Remote { host: String::new(), problem: e.to_string() })
-            })
-        });
-        Ok(Some(arriving))
+        self.client.fetch(images, name, digest, guard).await.map_err(missing)
     }
+
+    /// How large a blob of a repository is, which does not come for that.
+    pub(super) async fn blob_size(&self, name: &Reference, digest: &Digest) -> Result<u64, Failure> {
+        self.client.blob_size(name, digest).await.map_err(missing)
+    }
+}
+
+fn missing(error: wharf_image::Error) -> Failure {
+    Failure::new(Code::BlobUnknown, format!("not here, and not brought: {error}"))
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

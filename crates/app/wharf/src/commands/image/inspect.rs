@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use wharf_image::{ImageConfig, Store};
 
 use super::{Globals, hinted, ls::repository, open};
-use crate::commands::{completion, containers::complain, formatted::Format};
+use crate::commands::{completion, containers::complain, formatted::Format, platform::say};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -33,7 +33,7 @@ impl Args {
             }
         }
         match &self.format {
-            Some(format) => print!("{}", format.lines(&[], &found)?),
+            Some(format) => say(&format.lines(&[], &found)?),
             None => say!("{}", serde_json::to_string_pretty(&found)?),
         }
         Ok(code)

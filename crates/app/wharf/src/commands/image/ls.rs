@@ -7,7 +7,10 @@ use wharf_base::{Clock, Digest, SystemClock, Timestamp};
 use wharf_image::{ImageConfig, Index, Platform, RefEntry, Store, media_type};
 
 use super::{Globals, hinted, human, open, table};
-use crate::commands::{formatted::Format, platform::Form};
+use crate::commands::{
+    formatted::Format,
+    platform::{Form, say},
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -69,7 +72,7 @@ impl Args {
         rows.sort_by_key(|row| std::cmp::Reverse(row.created));
         if let Some(format) = &self.format {
             let values: Vec<_> = rows.iter().map(|row| self.fields(row)).collect();
-            print!("{}", format.lines(&FIELDS, &values)?);
+            say(&format.lines(&FIELDS, &values)?);
             return Ok(ExitCode::SUCCESS);
         }
         match self.output {

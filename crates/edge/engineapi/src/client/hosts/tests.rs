@@ -31,6 +31,16 @@ fn hosts_are_read_as_containerd_reads_them() {
             &["own 127.0.0.1:5000 https://127.0.0.1:5000/v2 pull+resolve+push skip=false ca=</ca.pem>; key="],
         ),
         (
+            "ca = '/ca.pem'",
+            "localhost:5000",
+            &["own localhost:5000 https://localhost:5000/v2 pull+resolve+push skip=false ca=</ca.pem>; key="],
+        ),
+        (
+            "[host.'https://registry-1.docker.io']\ncapabilities = ['pull', 'resolve']",
+            "docker.io",
+            &["own docker.io https://registry-1.docker.io/v2 pull+resolve"],
+        ),
+        (
             "server = 'https://r.example'\n[host.'https://z.example']\ncapabilities = ['pull']\n[host.'a.example']",
             "r.example",
             &[
