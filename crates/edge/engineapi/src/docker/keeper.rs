@@ -366,8 +366,10 @@ impl Keeper {
                 if container.is_running() || !wants_restart(&container.record, code) {
                     return Ok(());
                 }
-                let record = keeper.engine.change(&id, |record| record.restarts += 1)?;
-                keeper.start_container(&record).map(drop)
+                let started = keeper.start_container(&container.record).map(drop);
+                // Counted when it is done: the last one counted before would show a container that is given up.
+                keeper.engine.change(&id, |record| record.restarts += 1)?;
+                started
             });
             if let Ok(Err(failure)) = restarted.await {
                 tracing::warn!(error = failure.message(), "a container cannot be restarted");
