@@ -209,7 +209,9 @@ impl New<'_> {
         if network == Network::New {
             // Whoever is not root may listen on every port and send pings: nothing of the machine's is behind them.
             sysctls.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
-            sysctls.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
+            let groups = fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
+            let last = wharf_base::last_of(&groups).min(i32::MAX as u32);
+            sysctls.insert("net.ipv4.ping_group_range".to_owned(), format!("0 {last}"));
         }
         sysctls.extend(spec.sysctls.clone());
         if let Some(domain) = &spec.domainname {

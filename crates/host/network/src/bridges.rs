@@ -18,10 +18,9 @@ use crate::{
     Ipv4Net, Ipv6Net, PodNetwork,
     error::{Error, Result},
     kernel::{Plug, Segment, hardware},
-    pods::MACHINE_LOCK,
     range::free_range,
     rules::BridgeRule,
-    saved::{at, lock},
+    saved::{at, lock_machine},
 };
 
 /// What the names of all instances' bridges start with.
@@ -193,7 +192,7 @@ impl PodNetwork {
     /// # Errors
     /// When something else on this machine has its addresses, or the kernel refuses; then nothing has changed.
     pub async fn make_bridge(&self, network: &BridgeNetwork) -> Result<()> {
-        let _machine = lock(Path::new(MACHINE_LOCK))?;
+        let _machine = lock_machine()?;
         let known = self.store.read()?.bridges.get(&network.id).map(|known| known.number);
         if let Some(number) = known
             && self.links.exists(&self.bridge_link(number)).await?

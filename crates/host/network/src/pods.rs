@@ -12,13 +12,12 @@ use crate::{
     bridges::{Endpoint, bridge_prefix},
     error::{Error, Result},
     kernel::{Gateway, Links, Netlink, Nftables, Port},
+    outside,
     range::free_range,
     rules::{HostPort, Layout, Table},
-    saved::{Store, at, lock},
+    saved::{Store, at, lock_machine},
 };
 
-/// Instances on one machine choose their ranges one after another.
-pub(crate) const MACHINE_LOCK: &str = "/run/wharf-network.lock";
 /// The size of an instance's network of service addresses.
 const SERVICES_PREFIX: u8 = 16;
 /// Which of the service addresses is cluster DNS, as kubeadm has it.
@@ -38,6 +37,8 @@ pub struct NetworkConfig {
     pub pods: Ipv4Net,
     /// Where this instance's network of service addresses is taken from: a /16, or all of it when it is smaller.
     pub services: Ipv4Net,
+    /// Where the relay listens that has the machine's ports, when this network is not the machine's own.
+    pub outside: Option<PathBuf>,
 }
 
 impl NetworkConfig {
@@ -73,6 +74,7 @@ pub struct PodNetwork {
     pub(crate) rules: ServiceRules,
     pub(crate) store: Store,
     pub(crate) instance: String,
+    outside: Option<PathBuf>,
 }
 
 impl PodNetwork {
@@ -95,7 +97,8 @@ impl PodNetwork {
         };
         let firewall = Box::new(Nftables::open(format!("wharf-{}", config.instance))?);
         let rules = ServiceRules::open(firewall, store.clone(), Table::new(layout)).await?;
-        let network = Self { links, gateway, rules, store, instance: config.instance };
+        let network =
+            Self { links, gateway, rules, store, instance: config.instance, outside: config.outside };
         network.rules.set_platform("dns", network.dns_rules()).await?;
         Ok(network)
     }
@@ -206,8 +209,13 @@ impl PodNetwork {
         if add.is_empty() && remove.is_empty() {
             return Ok(());
         }
-        let published = self.rules.publish(&add, &remove).await;
+        let published = match self.publish_outside(id, &new).await {
+            Ok(()) => self.rules.publish(&add, &remove).await,
+            refused => refused,
+        };
         if published.is_err() {
+            // Best effort: the first error is the one to tell.
+            let _ = self.publish_outside(id, &old).await;
             self.store.change(|saved| {
                 saved.ports.remove(id);
                 if !old.is_empty() {
@@ -217,6 +225,17 @@ impl PodNetwork {
             })?;
         }
         published
+    }
+
+    async fn publish_outside(&self, id: &str, mappings: &[PortMapping]) -> Result<()> {
+        match &self.outside {
+            Some(socket) => {
+                let published = outside::publish(socket, &format!("{}/{id}", self.instance), mappings).await;
+                // A relay that is gone holds nothing.
+                published.or_else(|error| if mappings.is_empty() { Ok(()) } else { Err(error) })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Takes back the ports `id` published; there may be none.
@@ -352,7 +371,7 @@ fn check(config: &NetworkConfig) -> Result<()> {
 
 /// Chooses this node's ranges, once and for all, and makes the gateway while no other instance chooses.
 async fn make_gateway(config: &NetworkConfig, store: &Store, links: &dyn Links) -> Result<Gateway> {
-    let _machine = lock(Path::new(MACHINE_LOCK))?;
+    let _machine = lock_machine()?;
     let name = format!("{GATEWAY_PREFIX}{}", config.instance);
     let exists = links.exists(&name).await?;
     let used = if exists { Vec::new() } else { links.networks().await? };

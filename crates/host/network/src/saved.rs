@@ -217,6 +217,14 @@ pub(crate) fn lock(path: &Path) -> Result<File> {
     Ok(file)
 }
 
+/// Instances on one machine choose their ranges one after another: the lock is on the network namespace itself, which is all they share.
+pub(crate) fn lock_machine() -> Result<File> {
+    let path = Path::new("/proc/thread-self/ns/net");
+    let file = File::open(path).map_err(at(path))?;
+    flock(&file, FlockOperation::LockExclusive).map_err(|error| at(path)(error.into()))?;
+    Ok(file)
+}
+
 pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::File { path, source }

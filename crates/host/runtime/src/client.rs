@@ -75,6 +75,7 @@ fn run(program: &Path, dir: &PodDir, config: &SandboxConfig, line: &OwnedFd) -> 
         .arg0(shim::ARGV0)
         .arg(dir.path())
         .env_clear()
+        .envs(std::env::var_os("XDG_RUNTIME_DIR").map(|folder| ("XDG_RUNTIME_DIR", folder)))
         .stdin(line.try_clone().step("copy", "the shim's line")?)
         .stdout(program::for_the_end(&config.at_end)?)
         .stderr(Stdio::from(log))

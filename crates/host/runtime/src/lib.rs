@@ -24,6 +24,7 @@ mod pod_dir;
 mod prepare;
 mod program;
 mod recover;
+pub mod rootless;
 mod runtime;
 mod seccomp;
 mod shim;
@@ -33,7 +34,7 @@ mod sys;
 mod wire;
 
 pub use bundle::main as oci_main;
-pub use cgroup::Cgroup;
+pub use cgroup::{Cgroup, has_cgroups};
 pub use client::{Ending, Events, Exec, ShimRuntime, ShimSandbox};
 pub use command::{Answer, command};
 pub use config::{

@@ -19,7 +19,7 @@ use rustix::{
 
 use crate::{
     error::{Context, Result},
-    sys,
+    rootless, sys,
 };
 
 /// The program of whoever reads it.
@@ -37,9 +37,16 @@ const INIT_NAME: &str = env!("WHARF_INIT_NAME");
 /// Where it is laid out to be run. All shims of a version run one file, and share its memory.
 const PLACE: &str = "/run/wharf";
 
+/// People who are root only in a user namespace may have to use a folder of their own.
+fn places() -> impl Iterator<Item = PathBuf> {
+    let own = || sys::in_user_namespace().then(rootless::folder).and_then(Result::ok);
+    std::iter::once(PLACE.into()).chain(std::iter::once_with(own).flatten())
+}
+
 /// What shims run by default, the best first.
 pub(crate) fn usual() -> Vec<PathBuf> {
-    let placed = INSIDE.and_then(|(name, bytes)| place(Path::new(PLACE), name, bytes, 0o500).ok());
+    let placed =
+        INSIDE.and_then(|(name, bytes)| places().find_map(|folder| place(&folder, name, bytes, 0o500).ok()));
     placed.into_iter().chain([OWN.into()]).collect()
 }
 
@@ -50,7 +57,11 @@ pub(crate) fn usual() -> Vec<PathBuf> {
 /// When it cannot be laid out.
 pub fn init_program() -> Result<PathBuf> {
     // Whoever runs in a container may run it.
-    place(Path::new(PLACE), INIT_NAME, INIT, 0o555).step("lay out the first process of containers in", PLACE)
+    let mut tried = places().map(|folder| place(&folder, INIT_NAME, INIT, 0o555));
+    let first = tried.next().unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()));
+    first
+        .or_else(|error| tried.find_map(io::Result::ok).ok_or(error))
+        .step("lay out the first process of containers in", PLACE)
 }
 
 /// Lays `bytes` out as the program `name` in `folder`, unless it is there. Its name stands for its content.

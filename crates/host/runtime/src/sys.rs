@@ -8,6 +8,7 @@ use std::{
 };
 
 use rustix::process::Pid;
+use wharf_base::is_of_machine;
 
 /// `libc` has it in a type too small for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -97,6 +98,15 @@ pub(crate) fn unshare(flags: i32) -> io::Result<()> {
 pub(crate) fn setns(fd: BorrowedFd<'_>, flags: i32) -> io::Result<()> {
     // SAFETY: takes an open descriptor and plain flags.
     check(i64::from(unsafe { libc::setns(fd.as_raw_fd(), flags) }))
+}
+
+/// Whether this process is in a user namespace that is not the machine's: there it can make no device, and an overlay keeps its notes
+/// where every owner of a file may (`userxattr`).
+pub(crate) fn in_user_namespace() -> bool {
+    static INSIDE: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    // Kernels without user namespaces have no such file.
+    let read = || std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !is_of_machine(&map));
+    *INSIDE.get_or_init(read)
 }
 
 /// Marks every descriptor from `first` on to be closed at `execve`.

@@ -8,6 +8,7 @@ mod id;
 mod quantity;
 mod suggest;
 mod time;
+mod users;
 
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use hint::{HintExt, Hinted, render_error};
@@ -15,3 +16,4 @@ pub use id::{ContainerId, IdError, random_bytes, random_hex, random_suffix};
 pub use quantity::{Quantity, QuantityError};
 pub use suggest::closest;
 pub use time::{Clock, FixedClock, SystemClock, Timestamp, TimestampError};
+pub use users::{is_of_machine, last_of};

@@ -31,7 +31,8 @@ pub use compress::{Compression, Decoder};
 pub use error::{Error, FREE_SPACE, Result, is_full};
 pub use gc::{DiskUsage, GcOptions, GcReport, bytes_below};
 pub use layer::{
-    Limits, TarEntry, TarKind, TarReader, TarWriter, UnpackOptions, Unpacked, pack_directory, unpack_into,
+    Limits, TarEntry, TarKind, TarReader, TarWriter, UnpackOptions, Unpacked, opaque_xattr, pack_directory,
+    unpack_into,
 };
 pub use manifest::{
     ContainerConfig, Descriptor, Empty, Healthcheck, History, ImageConfig, Index, Manifest, Platform, RootFs,

@@ -22,7 +22,7 @@ use rustix::{
 
 use crate::{
     error::{Error, IoContext, Result},
-    layer::OPAQUE_XATTR,
+    layer::opaque_xattr,
 };
 
 const MAX_LINKS: usize = 40;
@@ -163,7 +163,7 @@ impl View {
     }
 
     fn is_opaque(&self, holder: &OwnedFd, name: &CString) -> Result<bool> {
-        let value = crate::layer::read_xattr(holder.as_fd(), name.to_bytes(), OPAQUE_XATTR)
+        let value = crate::layer::read_xattr(holder.as_fd(), name.to_bytes(), opaque_xattr())
             .at("read", Path::new(OsStr::from_bytes(name.to_bytes())))?;
         Ok(value.as_deref() == Some(b"y"))
     }

@@ -21,6 +21,7 @@ mod query;
 mod repo;
 mod rm;
 mod rollout;
+pub(crate) mod rootless;
 mod run;
 mod runs;
 mod stats;
@@ -105,12 +106,54 @@ enum Command {
     Completion(completion::Args),
     #[command(name = ended::NAME, hide = true)]
     ContainerEnded(ended::Args),
+    #[command(name = rootless::NAME, hide = true)]
+    RootlessHolder(rootless::Args),
+}
+
+impl Command {
+    /// Whether it works on containers and images by itself, for which it has to be root at least of namespaces of its own.
+    fn makes_containers(&self) -> bool {
+        match self {
+            Self::Up(_)
+            | Self::Demo(_)
+            | Self::Build(_)
+            | Self::Run(_)
+            | Self::Ps(_)
+            | Self::Logs(_)
+            | Self::Exec(_)
+            | Self::Stop(_)
+            | Self::Kill(_)
+            | Self::Rm(_)
+            | Self::Inspect(_)
+            | Self::Stats(_)
+            | Self::Events(_)
+            | Self::Cp(_)
+            | Self::Image(_)
+            | Self::ContainerEnded(_) => true,
+            Self::Repo(_)
+            | Self::Runs(_)
+            | Self::Rollout(_)
+            | Self::Top(_)
+            | Self::Query(_)
+            | Self::Trace(_)
+            | Self::Kubeconfig(_)
+            | Self::Version(_)
+            | Self::Completion(_)
+            | Self::RootlessHolder(_) => false,
+        }
+    }
 }
 
 /// Runs the command line, prints what went wrong, and gives the exit code.
 pub(crate) fn dispatch() -> ExitCode {
     completion::answer();
     let Cli { globals, command } = Cli::parse();
+    if command.makes_containers()
+        && let Err(error) = rootless::enter()
+    {
+        containers::complain(&error);
+        return ExitCode::FAILURE;
+    }
     let result = match command {
         Command::Up(args) => args.run(&globals),
         Command::Demo(args) => args.run(&globals),
@@ -137,6 +180,7 @@ pub(crate) fn dispatch() -> ExitCode {
         Command::Version(args) => args.run(&globals),
         Command::Completion(args) => args.run(),
         Command::ContainerEnded(args) => args.run(&globals),
+        Command::RootlessHolder(args) => args.run(),
     };
     result.unwrap_or_else(|error| {
         containers::complain(&error);
@@ -153,7 +197,7 @@ impl Globals {
 }
 
 fn default_data_dir() -> PathBuf {
-    if rustix::process::geteuid().is_root() {
+    if rootless::is_root() {
         return "/var/lib/wharf".into();
     }
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/".into())).join(".local/share");

@@ -103,6 +103,7 @@ pub(crate) fn network_config(data: &Path) -> NetworkConfig {
         data: network_folder(data),
         pods: Ipv4Net::new(PODS.0, PODS.1),
         services: Ipv4Net::new(SERVICES.0, SERVICES.1),
+        outside: crate::commands::rootless::relay(),
     }
 }
 

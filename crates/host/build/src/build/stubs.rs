@@ -77,5 +77,5 @@ fn is_opaque(parent: &OwnedFd, name: &[u8]) -> bool {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut value = [0u8; 8];
     rustix::fs::openat(parent, name, flags, Mode::empty())
-        .is_ok_and(|dir| rustix::fs::fgetxattr(&dir, "trusted.overlay.opaque", &mut value).is_ok())
+        .is_ok_and(|dir| rustix::fs::fgetxattr(&dir, wharf_image::opaque_xattr(), &mut value).is_ok())
 }

@@ -159,6 +159,7 @@ impl World {
             data: self.folder.path().join(instance),
             pods: "10.244.0.0/16".parse().unwrap(),
             services: "10.96.0.0/16".parse().unwrap(),
+            outside: None,
         }
     }
 }

@@ -13,6 +13,8 @@ mod log;
 mod record;
 mod relay;
 
+pub(crate) use record::began;
+
 use std::{
     io,
     os::{

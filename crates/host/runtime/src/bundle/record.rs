@@ -202,7 +202,7 @@ impl Record {
 }
 
 /// When the process began, in ticks since the machine did. Nothing for one that has ended.
-pub(super) fn began(pid: i32) -> Option<u64> {
+pub(crate) fn began(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name before may hold anything.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();

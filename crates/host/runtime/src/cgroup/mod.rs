@@ -34,6 +34,8 @@ const REMOVE_DEADLINE: Duration = Duration::from_secs(5);
 enum Version {
     V1,
     V2,
+    /// None that this process may make groups in: it is not root, or only so in a user namespace.
+    Absent,
 }
 
 /// The machine's, looked up once.
@@ -41,9 +43,21 @@ fn version() -> Version {
     const CGROUP2: u64 = 0x6367_7270;
     static VERSION: OnceLock<Version> = OnceLock::new();
     *VERSION.get_or_init(|| match rustix::fs::statfs(ROOT) {
-        Ok(stat) if stat.f_type as u64 == CGROUP2 => Version::V2,
-        _ => Version::V1,
+        Ok(stat) if stat.f_type as u64 == CGROUP2 && is_ours(Path::new(ROOT)) => Version::V2,
+        Ok(stat) if stat.f_type as u64 != CGROUP2 && v1::is_ours() => Version::V1,
+        _ => Version::Absent,
     })
+}
+
+/// Whether groups may be made in the folder.
+fn is_ours(folder: &Path) -> bool {
+    let (access, flags) = (rustix::fs::Access::WRITE_OK, rustix::fs::AtFlags::EACCESS);
+    rustix::fs::accessat(rustix::fs::CWD, folder, access, flags).is_ok()
+}
+
+/// Whether containers have cgroups here: limits, accounts, and a way to stop all their processes for a while.
+pub fn has_cgroups() -> bool {
+    version() != Version::Absent
 }
 
 /// One cgroup: the same path in every hierarchy of version 1, or the path in the one of version 2.
@@ -92,6 +106,7 @@ impl Cgroup {
                 }
             }
             Version::V2 => existed = !v2::make(&self.path, resources)?,
+            Version::Absent => return Ok(()),
         }
         if existed && !self.processes().is_empty() {
             return Err(Error::new(
@@ -105,6 +120,7 @@ impl Cgroup {
         match self.version {
             Version::V1 => v1::limit_devices(&self.path, resources),
             Version::V2 => v2::limit_devices(&self.path, resources),
+            Version::Absent => Ok(()),
         }
     }
 
@@ -119,6 +135,7 @@ impl Cgroup {
         let settings = match self.version {
             Version::V1 => v1::settings(resources),
             Version::V2 => v2::settings(resources),
+            Version::Absent => Vec::new(),
         };
         let mut again = Vec::new();
         for (file, value) in settings {
@@ -146,7 +163,7 @@ impl Cgroup {
     fn file(&self, name: &str) -> PathBuf {
         match self.version {
             Version::V1 => v1::folder(v1::controller_of(name), &self.path).join(name),
-            Version::V2 => Path::new(ROOT).join(&self.path).join(name),
+            Version::V2 | Version::Absent => Path::new(ROOT).join(&self.path).join(name),
         }
     }
 
@@ -155,6 +172,7 @@ impl Cgroup {
         match self.version {
             Version::V1 => v1::existing(&self.path),
             Version::V2 => vec![("", Path::new(ROOT).join(&self.path))],
+            Version::Absent => Vec::new(),
         }
     }
 
@@ -177,6 +195,7 @@ impl Cgroup {
                 let folder = open(&Path::new(ROOT).join(&self.path), OFlags::RDONLY | OFlags::DIRECTORY)?;
                 Ok(Doors { tasks: Vec::new(), born_in: Some(folder) })
             }
+            Version::Absent => Ok(Doors { tasks: Vec::new(), born_in: None }),
         }
     }
 
@@ -220,6 +239,8 @@ impl Cgroup {
             }
             Version::V2 if frozen => ("cgroup.freeze", "1", "cgroup.events", "frozen 1"),
             Version::V2 => ("cgroup.freeze", "0", "cgroup.events", "frozen 0"),
+            Version::Absent if frozen => return Err(absent("pause", &self.path)),
+            Version::Absent => return Ok(()),
         };
         write_file(&self.file(file), value)?;
         let deadline = Instant::now() + Duration::from_secs(2);
@@ -245,17 +266,21 @@ impl Cgroup {
         match self.version {
             Version::V1 => matches!(self.read("freezer.state").trim(), "FROZEN" | "FREEZING"),
             Version::V2 => self.read("cgroup.freeze").trim() == "1",
+            Version::Absent => false,
         }
     }
 
     /// What it uses. Zeroes for what the kernel does not offer.
     pub fn stats(&self) -> Result<Stats> {
+        if self.version == Version::Absent {
+            return Err(absent("account for", &self.path));
+        }
         if !self.folders().iter().any(|(_, folder)| folder.exists()) {
             return Err(Error::not_found(&self.path));
         }
         Ok(match self.version {
             Version::V1 => v1::stats(|name| self.read(name)),
-            Version::V2 => v2::stats(|name| self.read(name)),
+            Version::V2 | Version::Absent => v2::stats(|name| self.read(name)),
         })
     }
 
@@ -288,6 +313,7 @@ impl Cgroup {
         match self.version {
             Version::V1 => fs::write(self.file("freezer.state"), "THAWED"),
             Version::V2 => fs::write(self.file("cgroup.freeze"), "0"),
+            Version::Absent => Ok(()),
         }
     }
 
@@ -318,10 +344,24 @@ impl Doors {
     }
 }
 
+/// Why something cannot be had of a container without a cgroup.
+fn absent(step: &'static str, path: &str) -> Error {
+    Error::invalid(step, path, "this takes cgroups, in which only root may make some on this machine")
+}
+
 /// Refuses limits that would not take effect.
 fn check_supported(resources: &LinuxResources) -> Result<()> {
     let refuse = |what: &str| Err(Error::invalid("limit", what, "this limit is not supported"));
     let memory = resources.memory().unwrap_or_default();
+    if version() == Version::Absent {
+        return match any_limit(resources) {
+            true => {
+                Err(absent("limit the container in", "memory, processors, processes or devices' traffic"))
+            }
+            // Devices are guarded by the user namespace, in which none can be made.
+            false => Ok(()),
+        };
+    }
     if version() == Version::V1 {
         if resources.unified().as_ref().is_some_and(|all| !all.is_empty()) {
             return refuse("unified");
@@ -356,6 +396,15 @@ fn check_supported(resources: &LinuxResources) -> Result<()> {
         Some((file, _)) => Err(Error::invalid("limit", file, "expected the name of a cgroup's file")),
         None => Ok(()),
     }
+}
+
+/// Whether anything is limited besides the use of devices.
+fn any_limit(resources: &LinuxResources) -> bool {
+    let mut rest = resources.clone();
+    rest.set_devices(None);
+    let mut none = LinuxResources::default();
+    none.set_devices(None);
+    rest != none
 }
 
 /// A file and what is written to it.

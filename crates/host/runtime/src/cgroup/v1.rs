@@ -36,6 +36,12 @@ fn mounted() -> &'static [&'static str] {
     })
 }
 
+/// Whether groups may be made in the hierarchy every container is to be in.
+pub(super) fn is_ours() -> bool {
+    let first = mounted().first().copied().unwrap_or_default();
+    super::is_ours(&Path::new(ROOT).join(first))
+}
+
 /// The controllers a container joins: those that account and guard, and those for which a limit was asked. Each costs a folder
 /// to make, enter and remove.
 pub(super) fn wanted(resources: &LinuxResources) -> impl Iterator<Item = &'static str> {

@@ -44,7 +44,7 @@ impl Watch {
     pub(crate) fn of(cgroup: &Cgroup) -> Self {
         let memory = match cgroup.version {
             Version::V1 => told_of_memory(cgroup),
-            Version::V2 => File::open(cgroup.file("memory.events")).map(OwnedFd::from),
+            Version::V2 | Version::Absent => File::open(cgroup.file("memory.events")).map(OwnedFd::from),
         };
         let watch = Self {
             memory: memory.ok(),
@@ -61,7 +61,7 @@ impl Watch {
     pub(crate) fn notices(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
         let memory = match self.cgroup.version {
             Version::V1 => PollFlags::IN,
-            Version::V2 => PollFlags::PRI,
+            Version::V2 | Version::Absent => PollFlags::PRI,
         };
         let memory = self.memory.iter().map(move |file| (file.as_fd(), memory));
         let pids = self.pids.iter().map(|file| (file.as_fd(), PollFlags::PRI));
@@ -91,7 +91,7 @@ impl Watch {
         }
         match (&self.memory, self.cgroup.version) {
             (Some(memory), Version::V1) => rustix::io::read(memory, &mut buffer).is_ok(),
-            (Some(memory), Version::V2) => {
+            (Some(memory), Version::V2 | Version::Absent) => {
                 let _ = rustix::io::pread(memory, &mut buffer, 0);
                 false
             }
@@ -117,7 +117,7 @@ impl Cgroup {
     pub(crate) fn denied(&self) -> Denied {
         match self.version {
             Version::V1 => v1::denied(|name| self.read(name)),
-            Version::V2 => v2::denied(|name| self.read(name)),
+            Version::V2 | Version::Absent => v2::denied(|name| self.read(name)),
         }
     }
 }

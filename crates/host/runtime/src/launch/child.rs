@@ -90,7 +90,7 @@ fn build(
     };
     let root = root::attach(made, plan.config, folder, mapped)?;
     mounts::attach_all(&root, sources)?;
-    devices::make(&root, spec, mapped)?;
+    devices::make(&root, spec, mapped || sys::in_user_namespace())?;
     let terminal = match &plan.process.terminal {
         Some(size) => Some(devices::open_terminal(Some(&root), size)?),
         None => None,

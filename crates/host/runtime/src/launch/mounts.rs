@@ -24,7 +24,7 @@ use super::{
     root::Root,
 };
 use crate::{
-    cgroup::Cgroup,
+    cgroup::{Cgroup, has_cgroups},
     config::ContainerConfig,
     error::{Context, Error, Result},
     sys,
@@ -98,7 +98,7 @@ fn prepare<'a>(
         for (name, folder) in Cgroup::at(&path.to_string_lossy())?.folders() {
             sources.push((name, clone_of(&folder, false)?));
         }
-        if sources.is_empty() {
+        if sources.is_empty() && has_cgroups() {
             return Err(Error::invalid("mount the cgroup of", &config.name, "it has none"));
         }
     } else if namespaces.maps_users() && owned_outside(kind, namespaces) {
@@ -272,7 +272,14 @@ fn create(kind: &str, source: Option<&Path>, options: &Options) -> Result<OwnedF
     let data: Vec<&str> = options.data.iter().map(String::as_str).collect();
     // A copy of what was there has to be written first.
     let set = if options.copy_up { options.deep.set & !libc::MOUNT_ATTR_RDONLY } else { options.deep.set };
-    make(kind, source, &data, set)
+    match make(kind, source, &data, set) {
+        // The group of terminals is nobody in a user namespace that has only its owner.
+        Err(Errno::INVAL) if kind == "devpts" && sys::in_user_namespace() => {
+            let data: Vec<&str> = data.into_iter().filter(|option| !option.starts_with("gid=")).collect();
+            make(kind, source, &data, set)
+        }
+        other => other,
+    }
 }
 
 /// A new file system of memory.

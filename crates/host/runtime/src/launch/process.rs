@@ -19,6 +19,7 @@ use rustix::{
 
 use super::{Into, Launch, Line, Warn, capabilities::Sets, schedule, user};
 use crate::{
+    cgroup::has_cgroups,
     config::Size,
     error::{Context, Error, ErrorKind, Result},
     sys,
@@ -82,7 +83,8 @@ pub(super) fn become_user(plan: &Launch<'_>, line: &Line) -> Result<Ready> {
     schedule::set_personality(&plan.config.spec)?;
     let identity = identity(plan)?;
     enter_cwd(process.cwd(), matches!(plan.into, Into::New { .. }))?;
-    own_stdio(identity.uid, plan.namespaces.maps_users())?;
+    let mapped = plan.namespaces.maps_users() || sys::in_user_namespace();
+    own_stdio(identity.uid, mapped)?;
     let sets = Sets::of(process.capabilities().as_ref())?;
     sets.drop_bounding()?;
     if process.no_new_privileges() == Some(true) {
@@ -90,7 +92,7 @@ pub(super) fn become_user(plan: &Launch<'_>, line: &Line) -> Result<Ready> {
     }
     sets.warn(identity.uid == 0, line);
     plan.seccomp.iter().flat_map(|filter| &filter.warnings).for_each(|text| line.warn(text));
-    set_user(&identity, process.user().umask(), plan.namespaces.maps_users())?;
+    set_user(&identity, process.user().umask(), mapped)?;
     let env = environment(process, identity.home.as_deref())?;
     let args = process.args().as_deref().unwrap_or_default();
     let program = find_program(args.first().map_or("", String::as_str), &env)?;
@@ -343,6 +345,10 @@ impl Ready {
             return error;
         }
         let subject = self.program.display();
+        if !has_cgroups() {
+            // Nothing else would tell later which processes were the container's, had its shim been killed.
+            let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+        }
         let Ok(program) = CString::new(self.program.as_os_str().as_bytes()) else {
             return Error::invalid("start the program", subject, "its name has a NUL");
         };

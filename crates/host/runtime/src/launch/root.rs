@@ -131,6 +131,9 @@ fn overlay(layers: &Layers, volatile: bool) -> Result<OwnedFd, Errno> {
     if volatile {
         fsconfig_set_flag(fs.as_fd(), "volatile")?;
     }
+    if sys::in_user_namespace() {
+        fsconfig_set_flag(fs.as_fd(), "userxattr")?;
+    }
     fsconfig_create(fs.as_fd())?;
     fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
@@ -138,8 +141,9 @@ fn overlay(layers: &Layers, volatile: bool) -> Result<OwnedFd, Errno> {
 fn overlay_at_once(layers: &Layers, volatile: bool, target: &Path) -> Result<(), Errno> {
     let lower = layers.lower.iter().map(name_of).collect::<Vec<_>>().join(":");
     let volatile = if volatile { ",volatile" } else { "" };
+    let notes = if sys::in_user_namespace() { ",userxattr" } else { "" };
     let (upper, work) = (name_of(&layers.upper), name_of(&layers.work));
-    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}{volatile}");
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}{volatile}{notes}");
     let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
     rustix::mount::mount("overlay", target, "overlay", MountFlags::empty(), options.as_c_str())
 }

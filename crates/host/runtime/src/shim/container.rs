@@ -209,7 +209,7 @@ impl Container {
         let Some(launched) = &self.launched else {
             return Err(Error::state("signal", name, "the container does not run"));
         };
-        if all {
+        if all && crate::cgroup::has_cgroups() {
             self.cgroup.signal_all(signal);
             return Ok(());
         }
@@ -402,7 +402,9 @@ impl Container {
 
     /// Ends all its processes, if it has any.
     pub(super) fn kill_everything(&self) {
-        if self.launched.is_some() {
+        if let Some(launched) = &self.launched {
+            // The first process takes the others of its process ids with it, which is the only way where there are no cgroups.
+            let _ = sys::pidfd_signal(launched.pidfd.as_fd(), libc::SIGKILL);
             self.cgroup.signal_all(libc::SIGKILL);
         }
     }

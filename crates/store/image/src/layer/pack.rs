@@ -15,7 +15,7 @@ use rustix::{
 };
 
 use super::{
-    OPAQUE, OPAQUE_XATTR, OVERLAY_XATTRS, WHITEOUT,
+    OPAQUE, OVERLAY_XATTRS, WHITEOUT, opaque_xattr,
     read::{TarEntry, TarKind},
     rootdir::{read_xattr, read_xattrs},
     write::TarWriter,
@@ -67,7 +67,8 @@ impl<W: Write> Packer<W> {
         let mut entry = self.entry(path, TarKind::Dir, stat);
         entry.xattrs = layer_xattrs(dir, name).map_err(|e| fail(path, "read", e))?;
         self.append(&entry, io::empty())?;
-        if read_xattr(dir, name, OPAQUE_XATTR).map_err(|e| fail(path, "read", e))?.as_deref() == Some(b"y") {
+        if read_xattr(dir, name, opaque_xattr()).map_err(|e| fail(path, "read", e))?.as_deref() == Some(b"y")
+        {
             self.mark([path.as_slice(), OPAQUE].concat())?;
         }
         for redirect in ["trusted.overlay.redirect", "trusted.overlay.metacopy"] {

@@ -16,7 +16,7 @@ use rustix::{
 };
 
 use super::{
-    OPAQUE, OPAQUE_XATTR, OVERLAY_XATTRS, WHITEOUT,
+    OPAQUE, OVERLAY_XATTRS, WHITEOUT, in_user_namespace, opaque_xattr,
     read::{TarEntry, TarKind, TarReader},
     rootdir::{self, RootDir},
 };
@@ -113,6 +113,8 @@ impl Unpacker {
         match entry.kind {
             TarKind::Dir => self.dir(&entry, &path, parent, name),
             TarKind::HardLink => self.hard_link(&entry, parent, name),
+            // As docker has it: whoever cannot make devices cannot use them either, and an image's are seldom needed.
+            TarKind::CharDevice | TarKind::BlockDevice if in_user_namespace() => Ok(()),
             _ => {
                 self.make_room(&entry, parent, name)?;
                 let dir = self.root.parent(&entry, parent)?;
@@ -194,7 +196,7 @@ impl Unpacker {
         if name == OPAQUE {
             let dir = self.root.parent(entry, parent)?;
             let path = format!("/proc/self/fd/{}/.", std::os::fd::AsRawFd::as_raw_fd(&dir));
-            return rustix::fs::setxattr(path, OPAQUE_XATTR, b"y", XattrFlags::empty())
+            return rustix::fs::setxattr(path, opaque_xattr(), b"y", XattrFlags::empty())
                 .map_err(|e| entry.refused("cannot mark its folder as opaque", e));
         }
         let hidden = &name[WHITEOUT.len()..];

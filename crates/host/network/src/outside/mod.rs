@@ -1,0 +1,82 @@
+//! Ports of a machine whose network this is not: containers of people who are not root are in a network namespace the machine does
+//! not route to. A relay outside of it binds the ports, and carries what comes to them in.
+//!
+//! Relay and network talk over a Unix socket: one request and one answer on each connection, as lines of JSON.
+
+mod relay;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::UnixStream,
+};
+
+use crate::{
+    PortMapping,
+    error::{Error, Result},
+    saved::at,
+};
+
+pub use relay::{InsideSockets, OutsideRelay, inside_sockets};
+
+/// Longest line of either side.
+const LINE: u64 = 1 << 20;
+
+/// Ports to be held for somebody, in the place of those it had.
+#[derive(Debug, Serialize, Deserialize)]
+struct Request {
+    /// Who: unique among all who use the relay.
+    id: String,
+    ports: Vec<PortMapping>,
+    /// They are given back when the connection ends.
+    while_connected: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    Done,
+    /// A port is somebody else's, or not to be had.
+    Taken {
+        port: String,
+        by: String,
+    },
+    Failed(String),
+}
+
+/// Ports held as long as this lives.
+#[derive(Debug)]
+pub struct HeldPorts {
+    _connection: UnixStream,
+}
+
+/// Has the relay at `socket` hold ports for `id`, in the place of those it had.
+pub(crate) async fn publish(socket: &Path, id: &str, ports: &[PortMapping]) -> Result<()> {
+    ask(socket, &Request { id: id.to_owned(), ports: ports.to_vec(), while_connected: false }).await.map(drop)
+}
+
+/// Has the relay at `socket` hold ports for `id` as long as what is given lives.
+///
+/// # Errors
+/// When one of them is taken or may not be had, or no relay answers.
+pub async fn hold(socket: &Path, id: &str, ports: Vec<PortMapping>) -> Result<HeldPorts> {
+    let connection = ask(socket, &Request { id: id.to_owned(), ports, while_connected: true }).await?;
+    Ok(HeldPorts { _connection: connection })
+}
+
+async fn ask(socket: &Path, request: &Request) -> Result<UnixStream> {
+    let mut connection = UnixStream::connect(socket).await.map_err(at(socket))?;
+    let mut line = serde_json::to_vec(request).map_err(|error| Error::Input(error.to_string()))?;
+    line.push(b'\n');
+    connection.write_all(&line).await.map_err(at(socket))?;
+    let mut answer = Vec::new();
+    let mut reader = BufReader::new((&mut connection).take(LINE));
+    reader.read_until(b'\n', &mut answer).await.map_err(at(socket))?;
+    match serde_json::from_slice(&answer) {
+        Ok(Answer::Done) => Ok(connection),
+        Ok(Answer::Taken { port, by }) => Err(Error::PortTaken { port, by }),
+        Ok(Answer::Failed(why)) => Err(Error::Input(why)),
+        Err(error) => Err(at(socket)(error.into())),
+    }
+}

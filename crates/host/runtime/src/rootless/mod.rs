@@ -1,0 +1,296 @@
+//! Containers of people who are not root: they are root in a user namespace of their own, with numbers for others that
+//! `/etc/subuid` and `/etc/subgid` give them, and with mounts and a network of their own (user_namespaces(7)).
+//!
+//! One process, the holder, keeps the namespaces as long as anything runs in them. Every command enters them, and from then on works
+//! as root's do.
+//!
+//! ```text
+//! command                     holder
+//!  runs it ─────────────────▶ makes user and mount namespace
+//!  hears  ◀──── "map" ───────
+//!  newuidmap, newgidmap
+//!  says   ───── "mapped" ───▶ makes the network, tells in holder.json who it is
+//!  hears  ◀──── warnings, then end of file
+//!  enters ══════════════════▶ (namespaces)
+//! ```
+
+mod ids;
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Read as _, Write as _},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{DirBuilderExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    mount::{MountPropagationFlags, mount_change},
+    process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open, set_dumpable_behavior},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    bundle::began,
+    error::{Context, Error, ErrorKind, Result},
+    pod_dir::write_json,
+    sys,
+};
+
+/// The namespaces of the holder.
+const ALL: i32 = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWNET;
+
+/// More is not heard of a holder that begins.
+const HEARD: u64 = 16 << 10;
+
+/// Who holds the namespaces.
+#[derive(Serialize, Deserialize)]
+struct Holder {
+    pid: i32,
+    /// When it began, in ticks since the machine did: another process may have its number later.
+    began: u64,
+}
+
+/// The folder of what a person's containers need while the machine runs: the holder's files.
+///
+/// # Errors
+/// When it cannot be made, or is somebody else's.
+pub fn folder() -> Result<PathBuf> {
+    let person = person();
+    let path = match std::env::var_os("XDG_RUNTIME_DIR").filter(|path| Path::new(path).is_absolute()) {
+        Some(path) => Path::new(&path).join("wharf"),
+        None => std::env::temp_dir().join(format!("wharf-{person}")),
+    };
+    match fs::DirBuilder::new().mode(0o700).create(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+    .step("make the folder", path.display())?;
+    let found = fs::symlink_metadata(&path).step("look at", path.display())?;
+    if !found.is_dir() || found.uid() != rustix::process::getuid().as_raw() || found.mode() & 0o077 != 0 {
+        return Err(Error::invalid(
+            "use the folder",
+            path.display(),
+            "it must belong to you, and nobody else may look into it",
+        ));
+    }
+    Ok(path)
+}
+
+/// The number of the person, also for those who are root in their user namespace by now.
+fn person() -> u32 {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let lines = map.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    let own = rustix::process::getuid().as_raw();
+    match sys::in_user_namespace() {
+        true => lines
+            .filter_map(|words| Some((*words.first()?, words.get(1)?.parse().ok()?)))
+            .find_map(|(inside, outside)| (inside == "0").then_some(outside))
+            .unwrap_or(own),
+        false => own,
+    }
+}
+
+/// Enters the namespaces kept from `folder`, after `holder` has been run to make them if nobody holds any. Gives what the holder has
+/// to tell people. This process must have one thread.
+///
+/// # Errors
+/// When the machine does not let people who are not root have user namespaces, or the holder fails.
+pub fn enter(folder: &Path, holder: &mut Command) -> Result<Vec<String>> {
+    let lock = lock(folder)?;
+    flock(&lock, FlockOperation::LockExclusive).step("lock", folder.display())?;
+    let (holder, warnings) = match held(folder) {
+        Some(found) => (found, Vec::new()),
+        None => {
+            let warnings = begin(folder, holder)?;
+            let gone = || Error::state("enter", "your namespaces", "their holder has ended at once");
+            (held(folder).ok_or_else(gone)?, warnings)
+        }
+    };
+    let here = std::env::current_dir().step("look for", "the current folder")?;
+    sys::setns(holder.as_fd(), ALL).step("enter", "your namespaces")?;
+    // Files of this process in /proc would belong to the machine's root otherwise.
+    set_dumpable_behavior(DumpableBehavior::Dumpable).step("enter", "your namespaces")?;
+    // Entering mounts leads to their root.
+    std::env::set_current_dir(&here).step("return to", here.display())?;
+    Ok(warnings)
+}
+
+/// Held by whoever looks for the holder until they have entered, and by the holder when it ends.
+fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join("holder.lock");
+    let opened = File::options().write(true).create(true).truncate(false).open(&path);
+    opened.step("open", path.display())
+}
+
+/// The holder, if one lives.
+fn held(folder: &Path) -> Option<OwnedFd> {
+    let holder: Holder = serde_json::from_slice(&fs::read(folder.join("holder.json")).ok()?).ok()?;
+    let process = pidfd_open(Pid::from_raw(holder.pid)?, PidfdFlags::empty()).ok()?;
+    (began(holder.pid) == Some(holder.began)).then_some(process)
+}
+
+/// Runs the holder, and maps its users.
+fn begin(folder: &Path, holder: &mut Command) -> Result<Vec<String>> {
+    let log = File::create(folder.join("holder.log")).step("write", "holder.log")?;
+    let mut child = holder
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::from(log))
+        .spawn()
+        .step("start", "the holder of your namespaces")?;
+    let failed = |what: &str| {
+        let said = fs::read_to_string(folder.join("holder.log")).unwrap_or_default();
+        let said = said.trim().trim_start_matches("Error: ");
+        let why = if said.is_empty() { "it ended without a word" } else { said };
+        Error::new(ErrorKind::Failed, "make", what, why)
+    };
+    let (Some(mut says), Some(hears)) = (child.stdin.take(), child.stdout.take()) else {
+        return Err(failed("pipes to the holder"));
+    };
+    let mut hears = BufReader::new(hears.take(HEARD));
+    let mut line = String::new();
+    hears.read_line(&mut line).step("hear from", "the holder of your namespaces")?;
+    if line.trim() != "map" {
+        return Err(failed("a user namespace"));
+    }
+    let mut warnings = map(child.id())?;
+    says.write_all(b"mapped\n").step("talk to", "the holder of your namespaces")?;
+    let mut ready = false;
+    for line in hears.lines() {
+        match line.step("hear from", "the holder of your namespaces")? {
+            line if line == "ready" => ready = true,
+            line => warnings.push(line),
+        }
+    }
+    if ready { Ok(warnings) } else { Err(failed("a network of your own")) }
+}
+
+/// Maps the users and groups of the process `pid`: with the setuid programs that may, and else only the person.
+fn map(pid: u32) -> Result<Vec<String>> {
+    let person = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = ids::name_of(&passwd, person.0)
+        .map(str::to_owned)
+        .or_else(|| std::env::var("USER").ok())
+        .unwrap_or_else(|| person.0.to_string());
+    let ranges = |path: &str| ids::ranges(&fs::read_to_string(path).unwrap_or_default(), &name, person.0);
+    let (users, groups) = (ranges("/etc/subuid"), ranges("/etc/subgid"));
+    let only = |why: &str| -> Result<Vec<String>> {
+        map_one(pid, person)?;
+        let files = "files of an image that belong to others than root cannot be unpacked";
+        Ok(vec![format!("only your own user is known in containers, and {files}: {why}")])
+    };
+    if users.is_empty() || groups.is_empty() {
+        let ask = format!(
+            "ask for 'usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}', end what runs, and wait a minute"
+        );
+        return only(&format!("/etc/subuid and /etc/subgid have nothing for {name}; {ask}"));
+    }
+    for (program, own, ranges) in [("newuidmap", person.0, users), ("newgidmap", person.1, groups)] {
+        let words = ids::mapping(own, &ranges).into_iter().flatten().map(|number| number.to_string());
+        match Command::new(program).arg(pid.to_string()).args(words).output() {
+            Ok(done) if done.status.success() => {}
+            Ok(done) => {
+                let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+                return Err(Error::new(ErrorKind::Failed, "map users with", program, said));
+            }
+            // The first of two: nothing is mapped yet.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && program == "newuidmap" => {
+                return only("newuidmap is not there; install 'uidmap', end what runs, and wait a minute");
+            }
+            Err(error) => return Err(error).step("run", program),
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// What the kernel allows everybody: the person is root inside, and nobody else is anybody.
+fn map_one(pid: u32, person: (u32, u32)) -> Result<()> {
+    let (uid, gid) = (format!("0 {} 1\n", person.0), format!("0 {} 1\n", person.1));
+    for (name, text) in [("setgroups", "deny"), ("uid_map", uid.as_str()), ("gid_map", gid.as_str())] {
+        let path = format!("/proc/{pid}/{name}");
+        fs::write(&path, text).step("map users by", &path)?;
+    }
+    Ok(())
+}
+
+/// The side of the process that keeps the namespaces.
+pub struct Hold {
+    folder: PathBuf,
+}
+
+impl Hold {
+    /// Makes the user and the mount namespace, and waits until users are mapped. This process must have one thread.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or whoever began it has gone.
+    pub fn begin(folder: &Path) -> Result<Self> {
+        rustix::process::setsid().step("begin", "a session")?;
+        std::env::set_current_dir("/").step("enter", "/")?;
+        let namespaces = libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
+        sys::unshare(namespaces).step("make", "a user namespace")?;
+        // Whoever maps its users must be able to, and whoever enters to look at it.
+        set_dumpable_behavior(DumpableBehavior::Dumpable).step("begin", "to hold namespaces")?;
+        println!("map");
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).step("hear from", "whoever began")?;
+        if line.trim() != "mapped" {
+            return Err(Error::state("map", "users", "whoever was to do it has gone"));
+        }
+        let kind = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        mount_change("/", kind).step("cut off", "the mounts of the machine")?;
+        Ok(Self { folder: folder.to_owned() })
+    }
+
+    /// Gives the calling thread, which must be the first, and those it starts from now on a network of its own.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn make_network(&self) -> Result<()> {
+        sys::unshare(libc::CLONE_NEWNET).step("make", "a network namespace")?;
+        sys::loopback_up().step("bring up", "the loopback interface")
+    }
+
+    /// Tells others that the namespaces can be entered.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub fn tell(&self) -> Result<()> {
+        let pid = std::process::id() as i32;
+        let began = began(pid).ok_or_else(|| Error::state("look at", "this process", "it has no /proc"))?;
+        write_json(&self.folder.join("holder.json"), &Holder { pid, began })
+    }
+
+    /// Whether the namespaces can go: nobody but the holder and those it has started, `except`, is in them. From then on nobody enters
+    /// them as long as what is given is kept.
+    ///
+    /// # Errors
+    /// When it cannot be found out.
+    pub fn can_end(&self, except: &[u32]) -> Result<Option<impl Sized + use<>>> {
+        let lock = lock(&self.folder)?;
+        // Somebody is about to enter.
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() || others(except)? {
+            return Ok(None);
+        }
+        fs::remove_file(self.folder.join("holder.json")).step("remove", "holder.json")?;
+        Ok(Some(lock))
+    }
+}
+
+/// Whether other processes are in this one's user namespace, or in one below it.
+fn others(except: &[u32]) -> Result<bool> {
+    let own = fs::read_link("/proc/self/ns/user").step("look at", "the own user namespace")?;
+    for entry in fs::read_dir("/proc").step("read", "/proc")?.flatten() {
+        let pid: Option<u32> = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let other = pid.is_some_and(|pid| pid != std::process::id() && !except.contains(&pid));
+        if other && fs::read_link(entry.path().join("ns/user")).is_ok_and(|user| user == own) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

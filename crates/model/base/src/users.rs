@@ -1,0 +1,43 @@
+//! Numbers of users and groups across user namespaces.
+
+/// Whether `map`, what a process reads in its `/proc/self/uid_map`, is that of the machine's own user namespace: every number stands
+/// for itself (user_namespaces(7)).
+pub fn is_of_machine(map: &str) -> bool {
+    let mut lines = map.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    matches!(lines.next().as_deref(), Some(["0", "0", "4294967295"])) && lines.next().is_none()
+}
+
+/// The last number from 0 on that stands for somebody, by `map` as above.
+pub fn last_of(map: &str) -> u32 {
+    let mut ranges: Vec<(u64, u64)> = map
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_ascii_whitespace();
+            Some((words.next()?.parse().ok()?, words.nth(1)?.parse().ok()?))
+        })
+        .collect();
+    ranges.sort_unstable();
+    let end = ranges.iter().fold(0, |end, (first, count)| if *first == end { end + count } else { end });
+    u32::try_from(end.saturating_sub(1)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_number_ends_what_hangs_together() {
+        assert_eq!(last_of("0 0 4294967295\n"), u32::MAX - 1);
+        assert_eq!(last_of("1 100000 65535\n0 1000 1\n"), 65535);
+        assert_eq!(last_of("0 1000 1\n5 7 9\n"), 0);
+        assert_eq!(last_of("x\n"), 0);
+    }
+
+    #[test]
+    fn only_the_whole_range_is_the_machines() {
+        assert!(is_of_machine("         0          0 4294967295\n"));
+        for other in ["", "0 1000 1\n1 100000 65536\n", "0 0 65536\n", "0 0 4294967295\n1 1 1\n", "0 0"] {
+            assert!(!is_of_machine(other), "{other:?}");
+        }
+    }
+}
