@@ -236,7 +236,7 @@ impl Hold {
         sys::unshare(namespaces).step("make", "a user namespace")?;
         // Whoever maps its users must be able to, and whoever enters to look at it.
         set_dumpable_behavior(DumpableBehavior::Dumpable).step("begin", "to hold namespaces")?;
-        println!("map");
+        std::io::stdout().write_all(b"map\n").step("talk to", "whoever began")?;
         let mut line = String::new();
         std::io::stdin().read_line(&mut line).step("hear from", "whoever began")?;
         if line.trim() != "mapped" {
