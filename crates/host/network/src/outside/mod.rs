@@ -30,8 +30,6 @@ struct Request {
     /// Who: unique among all who use the relay.
     id: String,
     ports: Vec<PortMapping>,
-    /// They are given back when the connection ends.
-    while_connected: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -45,36 +43,18 @@ enum Answer {
     Failed(String),
 }
 
-/// Ports held as long as this lives.
-#[derive(Debug)]
-pub struct HeldPorts {
-    _connection: UnixStream,
-}
-
 /// Has the relay at `socket` hold ports for `id`, in the place of those it had.
 pub(crate) async fn publish(socket: &Path, id: &str, ports: &[PortMapping]) -> Result<()> {
-    ask(socket, &Request { id: id.to_owned(), ports: ports.to_vec(), while_connected: false }).await.map(drop)
-}
-
-/// Has the relay at `socket` hold ports for `id` as long as what is given lives.
-///
-/// # Errors
-/// When one of them is taken or may not be had, or no relay answers.
-pub async fn hold(socket: &Path, id: &str, ports: Vec<PortMapping>) -> Result<HeldPorts> {
-    let connection = ask(socket, &Request { id: id.to_owned(), ports, while_connected: true }).await?;
-    Ok(HeldPorts { _connection: connection })
-}
-
-async fn ask(socket: &Path, request: &Request) -> Result<UnixStream> {
+    let request = Request { id: id.to_owned(), ports: ports.to_vec() };
     let mut connection = UnixStream::connect(socket).await.map_err(at(socket))?;
-    let mut line = serde_json::to_vec(request).map_err(|error| Error::Input(error.to_string()))?;
+    let mut line = serde_json::to_vec(&request).map_err(|error| Error::Input(error.to_string()))?;
     line.push(b'\n');
     connection.write_all(&line).await.map_err(at(socket))?;
     let mut answer = Vec::new();
     let mut reader = BufReader::new((&mut connection).take(LINE));
     reader.read_until(b'\n', &mut answer).await.map_err(at(socket))?;
     match serde_json::from_slice(&answer) {
-        Ok(Answer::Done) => Ok(connection),
+        Ok(Answer::Done) => Ok(()),
         Ok(Answer::Taken { port, by }) => Err(Error::PortTaken { port, by }),
         Ok(Answer::Failed(why)) => Err(Error::Input(why)),
         Err(error) => Err(at(socket)(error.into())),

@@ -125,27 +125,18 @@ impl OutsideRelay {
         if reader.read_until(b'\n', &mut line).await.is_err() {
             return;
         }
-        let (answer, kept) = match serde_json::from_slice::<Request>(&line) {
-            Ok(request) => {
-                let answer = match self.publish(&request.id, request.ports).await {
-                    Ok(()) => Answer::Done,
-                    Err(Error::PortTaken { port, by }) => Answer::Taken { port, by },
-                    Err(error) => Answer::Failed(error.to_string()),
-                };
-                let kept = request.while_connected && matches!(answer, Answer::Done);
-                (answer, kept.then_some(request.id))
-            }
-            Err(error) => (Answer::Failed(format!("not a request for ports: {error}")), None),
+        let answer = match serde_json::from_slice::<Request>(&line) {
+            Ok(request) => match self.publish(&request.id, request.ports).await {
+                Ok(()) => Answer::Done,
+                Err(Error::PortTaken { port, by }) => Answer::Taken { port, by },
+                Err(error) => Answer::Failed(error.to_string()),
+            },
+            Err(error) => Answer::Failed(format!("not a request for ports: {error}")),
         };
         let mut line = serde_json::to_vec(&answer).unwrap_or_default();
         line.push(b'\n');
-        let told = connection.write_all(&line).await;
-        let Some(id) = kept else { return };
-        if told.is_ok() {
-            // Nothing more is said: only the end is waited for.
-            let _ = connection.read(&mut [0]).await;
-        }
-        self.held().remove(&id);
+        // Whoever asked may have gone.
+        let _ = connection.write_all(&line).await;
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, HashMap<String, Vec<Held>>> {
@@ -154,26 +145,29 @@ impl OutsideRelay {
 
     async fn publish(&self, id: &str, ports: Vec<PortMapping>) -> Result<()> {
         let mut before = self.held().remove(id).unwrap_or_default();
-        let mut now = Vec::new();
-        for mapping in ports {
-            if let Some(kept) = before.iter().position(|held| held.mapping == mapping) {
-                now.push(before.swap_remove(kept));
-                continue;
-            }
-            match self.hold(&mapping).await {
-                Ok(held) => now.push(held),
+        let mut new = Vec::new();
+        let mut refused = Ok(());
+        for mapping in ports.iter().filter(|mapping| !before.iter().any(|held| held.mapping == **mapping)) {
+            match self.hold(mapping).await {
+                Ok(held) => new.push(held),
                 Err(error) => {
-                    // Those that were kept stay; what is new goes again.
-                    before.extend(now);
-                    self.held().insert(id.to_owned(), before);
-                    return Err(error);
+                    refused = Err(error);
+                    break;
                 }
             }
         }
-        if !now.is_empty() {
-            self.held().insert(id.to_owned(), now);
+        match &refused {
+            Ok(()) => {
+                before.retain(|held| ports.contains(&held.mapping));
+                before.append(&mut new);
+            }
+            // What was held before stays; what is new is given back.
+            Err(_) => new.clear(),
         }
-        Ok(())
+        if !before.is_empty() {
+            self.held().insert(id.to_owned(), before);
+        }
+        refused
     }
 
     async fn hold(&self, mapping: &PortMapping) -> Result<Held> {

@@ -21,6 +21,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::{
     error::{Context, Error, ErrorKind, Result},
     status::Stats,
+    sys,
 };
 
 pub(crate) use watch::{Denied, Watch};
@@ -34,7 +35,7 @@ const REMOVE_DEADLINE: Duration = Duration::from_secs(5);
 enum Version {
     V1,
     V2,
-    /// None that this process may make groups in: it is not root, or only so in a user namespace.
+    /// None that this process may make groups in: it is root only in a user namespace.
     Absent,
 }
 
@@ -43,10 +44,17 @@ fn version() -> Version {
     const CGROUP2: u64 = 0x6367_7270;
     static VERSION: OnceLock<Version> = OnceLock::new();
     *VERSION.get_or_init(|| match rustix::fs::statfs(ROOT) {
-        Ok(stat) if stat.f_type as u64 == CGROUP2 && is_ours(Path::new(ROOT)) => Version::V2,
-        Ok(stat) if stat.f_type as u64 != CGROUP2 && v1::is_ours() => Version::V1,
-        _ => Version::Absent,
+        Ok(stat) if stat.f_type as u64 == CGROUP2 => ours_or_absent(Version::V2, || is_ours(Path::new(ROOT))),
+        _ => ours_or_absent(Version::V1, v1::is_ours),
     })
+}
+
+/// The machine's root never goes without: nothing else would keep its containers from making devices.
+fn ours_or_absent(version: Version, ours: impl FnOnce() -> bool) -> Version {
+    match sys::in_user_namespace() && !ours() {
+        true => Version::Absent,
+        false => version,
+    }
 }
 
 /// Whether groups may be made in the folder.
