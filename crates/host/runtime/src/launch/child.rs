@@ -6,7 +6,8 @@ use oci_spec::runtime::LinuxNamespaceType as Kind;
 use rustix::fs::{Mode, OFlags};
 
 use super::{
-    Before, Into, Launch, Line, Warn, devices, hooks::When, mounts, namespaces::Owner, process, protect, root,
+    Before, Into, Launch, Line, Warn, devices, fork, hooks::When, mounts, namespaces::Owner, process,
+    protect, root,
 };
 use crate::{
     error::{Context, Error, Result},
@@ -31,10 +32,12 @@ pub(super) fn run(plan: Launch<'_>, before: Before<'_>, line: OwnedFd) -> ! {
 /// Builds the container, or joins it, and takes its streams in place. Gives the line, moved, and the socket to be started by.
 fn enter(plan: &Launch<'_>, before: Before<'_>, line: &Line) -> Result<(Line, Option<OwnedFd>)> {
     sys::reset_signals();
-    let mapped = plan.namespaces.makes(Kind::User) || plan.namespaces.path(Kind::User).is_some();
-    if mapped && !matches!(plan.into, Into::Running { .. }) {
+    let made = plan.namespaces.makes(Kind::User);
+    if made || fork::goes_ahead(plan) {
         // Nobody is anybody in there before the mappings are told, and nobody knows this process before it has been named.
         line.wait_for(b'M');
+    }
+    if made || plan.namespaces.path(Kind::User).is_some() {
         process::become_root(true)?;
     }
     // Until it is the container's own program, nobody in the container may look into this process or at its executable.

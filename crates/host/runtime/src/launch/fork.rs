@@ -1,7 +1,7 @@
 //! The fork itself, and what has to be done before it.
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -44,63 +44,82 @@ fn open_root(plan: &Launch<'_>, folder: &Path) -> Result<root::Unmounted> {
     root::open(config, folder, users.map(AsFd::as_fd))
 }
 
+/// Whether a process goes ahead, and the container's is its sister: from another user namespace nobody comes back, and in one that is
+/// not the machine's not even from namespaces that are only for children, since their own are the machine's.
+pub(super) fn goes_ahead(plan: &Launch<'_>) -> bool {
+    let for_children = || match &plan.into {
+        Into::New { .. } => plan.namespaces.path(Kind::Pid).is_some() || plan.namespaces.makes(Kind::Time),
+        Into::Running { .. } => true,
+    };
+    plan.namespaces.path(Kind::User).is_some() || sys::in_user_namespace() && for_children()
+}
+
 /// Forks into the namespaces of the plan. Namespaces a process only hands to its children are the caller's own again afterwards.
 pub(super) fn fork(plan: &Launch<'_>, line: &OwnedFd) -> Result<Cloned> {
+    if goes_ahead(plan) {
+        // SAFETY: the caller has one thread.
+        let cloned = unsafe { sys::clone(0, birthplace(plan)) };
+        return match cloned.step("start a process", &plan.config.name)? {
+            Cloned::Child => go_ahead(plan, line),
+            parent => Ok(parent),
+        };
+    }
     let mut homes = Vec::new();
-    let cloned = prepare(plan, &mut homes).and_then(|()| clone(plan, line));
+    let cloned = prepare(plan, Some(&mut homes)).and_then(|()| clone(plan, 0, birthplace(plan)));
     if !matches!(cloned, Ok(Cloned::Child)) {
         homes.into_iter().try_for_each(Home::come_back)?;
     }
     cloned
 }
 
-fn prepare(plan: &Launch<'_>, homes: &mut Vec<Home>) -> Result<()> {
+fn birthplace<'a>(plan: &'a Launch<'_>) -> Option<BorrowedFd<'a>> {
+    plan.doors.birthplace().map(AsFd::as_fd)
+}
+
+/// Enters what only children of this process will be in. What it was before is remembered in `homes`.
+fn prepare(plan: &Launch<'_>, mut homes: Option<&mut Vec<Home>>) -> Result<()> {
+    let mut leave = |name, flag| match &mut homes {
+        Some(homes) => Home::of(name, flag).map(|home| homes.push(home)),
+        None => Ok(()),
+    };
     match &plan.into {
         Into::New { .. } => {
             if let Some(pids) = plan.namespaces.path(Kind::Pid) {
-                homes.push(Home::of("pid", libc::CLONE_NEWPID)?);
+                leave("pid", libc::CLONE_NEWPID)?;
                 sys::setns(pids.as_fd(), libc::CLONE_NEWPID).step("enter", "the pid namespace")?;
             }
             if plan.namespaces.makes(Kind::Time) {
-                homes.push(prepare_time(&plan.config.spec)?);
+                leave("time", libc::CLONE_NEWTIME)?;
+                prepare_time(&plan.config.spec)?;
             }
         }
         Into::Running { init } => {
-            homes.push(Home::of("pid", libc::CLONE_NEWPID)?);
+            leave("pid", libc::CLONE_NEWPID)?;
             sys::setns(*init, libc::CLONE_NEWPID).step("enter the container's process ids", "")?;
         }
     }
     Ok(())
 }
 
-fn clone(plan: &Launch<'_>, line: &OwnedFd) -> Result<Cloned> {
-    let birthplace = plan.doors.birthplace().map(AsFd::as_fd);
-    let Into::New { .. } = &plan.into else {
-        // SAFETY: the caller has one thread.
-        return unsafe { sys::clone(0, birthplace) }.step("start a process", &plan.config.name);
+fn clone(plan: &Launch<'_>, further: i32, birthplace: Option<BorrowedFd<'_>>) -> Result<Cloned> {
+    let (flags, what) = match &plan.into {
+        Into::New { .. } => (plan.namespaces.at_clone(), "start a process in new namespaces"),
+        Into::Running { .. } => (0, "start a process"),
     };
-    let flags = plan.namespaces.at_clone();
-    let Some(users) = plan.namespaces.path(Kind::User) else {
-        // SAFETY: the caller has one thread.
-        let cloned = unsafe { sys::clone(flags, birthplace) };
-        return cloned.step("start a process in new namespaces", &plan.config.name);
-    };
-    // Whoever enters another user namespace does not come back: a process goes ahead, and the container's is its sister.
     // SAFETY: the caller has one thread.
-    match unsafe { sys::clone(0, birthplace) }.step("start a process", &plan.config.name)? {
-        Cloned::Child => go_ahead(users, flags, line),
-        parent => Ok(parent),
-    }
+    unsafe { sys::clone(flags | further, birthplace) }.step(what, &plan.config.name)
 }
 
 /// Runs in the process that goes ahead. Comes back only as the container's.
-fn go_ahead(users: &OwnedFd, flags: i32, line: &OwnedFd) -> Result<Cloned> {
-    if let Err(error) = sys::setns(users.as_fd(), libc::CLONE_NEWUSER).step("enter", "the user namespace") {
-        fail(line, &error);
-    }
-    // SAFETY: this process has one thread.
-    match unsafe { sys::clone(flags | libc::CLONE_PARENT, None) }.step("start a process", "in new namespaces")
-    {
+fn go_ahead(plan: &Launch<'_>, line: &OwnedFd) -> Result<Cloned> {
+    let cloned = prepare(plan, None)
+        .and_then(|()| match plan.namespaces.path(Kind::User) {
+            Some(users) => sys::setns(users.as_fd(), libc::CLONE_NEWUSER).step("enter", "the user namespace"),
+            None => Ok(()),
+        })
+        // It is born where this process was.
+        .and_then(|()| clone(plan, libc::CLONE_PARENT, None));
+    match cloned {
         Ok(Cloned::Child) => Ok(Cloned::Child),
         Ok(Cloned::Parent(pid, pidfd)) => {
             let text = format!("P{}", pid.as_raw_nonzero());

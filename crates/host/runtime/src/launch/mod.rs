@@ -96,7 +96,7 @@ pub(crate) use hooks::{Told, When};
 pub(crate) use namespaces::{Namespaces, Owner, outside};
 pub(crate) use options::known as known_mount_options;
 pub(crate) use process::{Plan, TerminalPlan};
-pub(crate) use protect::write_sysctls;
+pub(crate) use protect::write_own_sysctls;
 
 /// What is taken hold of outside, for a container with a user namespace, whose own process could not.
 struct Before<'a> {
@@ -123,7 +123,7 @@ pub(crate) struct Launched {
 enum Word {
     Terminal(OwnedFd),
     Warning(String),
-    /// The process behind one that only went ahead into its user namespace.
+    /// The process behind one that only went ahead.
     Process(Pid, OwnedFd),
     /// The container is built, for the hooks to see.
     Hooks,
@@ -160,17 +160,15 @@ pub(crate) fn launch(mut plan: Launch<'_>) -> Result<Launched> {
 
 impl Launched {
     fn wait_ready(&mut self, plan: &Launch<'_>) -> Result<()> {
-        if plan.namespaces.makes(Kind::User) {
-            let (uids, gids) = namespaces::mappings_of(&plan.config.spec);
-            namespaces::map_users(self.pid, uids, gids)?;
-            self.say(b"M")?;
+        if plan.namespaces.makes(Kind::User) && !fork::goes_ahead(plan) {
+            self.map_users(plan)?;
         }
         loop {
             match self.hear()? {
                 Word::Process(pid, pidfd) => {
                     let _ = rustix::process::waitpid(Some(self.pid), rustix::process::WaitOptions::empty());
                     (self.pid, self.pidfd) = (pid, pidfd);
-                    self.say(b"M")?;
+                    self.map_users(plan)?;
                 }
                 Word::Hooks => self.run_hooks(plan)?,
                 // Comes only after the word to go.
@@ -190,6 +188,15 @@ impl Launched {
                 }
             }
         }
+    }
+
+    /// Lets the process go on, as somebody of the user namespace it has made, if it has.
+    fn map_users(&self, plan: &Launch<'_>) -> Result<()> {
+        if plan.namespaces.makes(Kind::User) {
+            let (uids, gids) = namespaces::mappings_of(&plan.config.spec);
+            namespaces::map_users(self.pid, uids, gids)?;
+        }
+        self.say(b"M")
     }
 
     /// Does for a process in a user namespace what it can no longer do itself.

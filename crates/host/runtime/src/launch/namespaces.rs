@@ -184,17 +184,13 @@ impl Home {
 }
 
 /// Makes a time namespace for the children of this process, with its clocks set.
-pub(super) fn prepare_time(spec: &Spec) -> Result<Home> {
-    let home = Home::of("time", libc::CLONE_NEWTIME)?;
+pub(super) fn prepare_time(spec: &Spec) -> Result<()> {
     sys::unshare(libc::CLONE_NEWTIME).step("unshare", "the time namespace")?;
     let offsets = spec.linux().as_ref().and_then(|linux| linux.time_offsets().as_ref());
     let lines: String = offsets.into_iter().flatten().map(|(clock, offset)| line(clock, offset)).collect();
-    if lines.is_empty() {
-        return Ok(home);
-    }
-    match fs::write("/proc/self/timens_offsets", &lines).step("set timeOffsets to", lines.trim()) {
-        Ok(()) => Ok(home),
-        Err(error) => home.come_back().and(Err(error)),
+    match lines.is_empty() {
+        true => Ok(()),
+        false => fs::write("/proc/self/timens_offsets", &lines).step("set timeOffsets to", lines.trim()),
     }
 }
 

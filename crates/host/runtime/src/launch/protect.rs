@@ -27,11 +27,31 @@ pub(super) fn set_sysctls(spec: &Spec) -> Result<()> {
     let Some(settings) = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref()) else {
         return Ok(());
     };
-    write_sysctls(settings.iter())
+    write_sysctls(settings.iter(), new_proc)
 }
 
-/// Writes kernel settings by dotted name. Only those of a namespace a container has.
-pub(crate) fn write_sysctls<'a>(settings: impl Iterator<Item = (&'a String, &'a String)>) -> Result<()> {
+/// [`write_sysctls`] for the namespaces of this process, which sees the machine's files.
+pub(crate) fn write_own_sysctls<'a>(settings: impl Iterator<Item = (&'a String, &'a String)>) -> Result<()> {
+    // A user namespace may make a proc file system only for a process namespace of its own.
+    let machines = || {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open("/proc", flags, Mode::empty()).step("open", "/proc")
+    };
+    match sys::in_user_namespace() {
+        true => write_sysctls(settings, machines),
+        false => write_sysctls(settings, new_proc),
+    }
+}
+
+fn new_proc() -> Result<OwnedFd> {
+    new("proc", &[], FLAGS_PLAIN).step("create the file system for", "/proc")
+}
+
+/// Writes kernel settings by dotted name through a proc file system. Only those of a namespace a container has.
+fn write_sysctls<'a>(
+    settings: impl Iterator<Item = (&'a String, &'a String)>,
+    open: impl Fn() -> Result<OwnedFd>,
+) -> Result<()> {
     let mut proc = None;
     for (name, value) in settings {
         let own = name.starts_with("net.")
@@ -46,7 +66,7 @@ pub(crate) fn write_sysctls<'a>(settings: impl Iterator<Item = (&'a String, &'a 
             ));
         }
         if proc.is_none() {
-            proc = Some(new("proc", &[], FLAGS_PLAIN).step("create the file system for", "/proc")?);
+            proc = Some(open()?);
         }
         let Some(proc) = &proc else { continue };
         let path = format!("sys/{}", name.replace('.', "/"));

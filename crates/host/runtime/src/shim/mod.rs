@@ -174,7 +174,7 @@ fn enter_namespaces(config: &SandboxConfig) -> Result<()> {
         }
         rustix::system::sethostname(name.as_bytes()).step("set the host name", name)?;
     }
-    crate::launch::write_sysctls(config.sysctls.iter())
+    crate::launch::write_own_sysctls(config.sysctls.iter())
 }
 
 fn listen_in(dir: &PodDir) -> Result<OwnedFd> {
