@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 /// Programs the tests start or pack into images, and the Debian packages that bring them.
-const PROGRAMS: [(&str, &str); 14] = [
+const PROGRAMS: [(&str, &str); 19] = [
     ("git", "git"),
     ("curl", "curl"),
     ("python3", "python3"),
@@ -21,6 +21,11 @@ const PROGRAMS: [(&str, &str); 14] = [
     ("mkfs.ext4", "e2fsprogs"),
     ("losetup", "mount"),
     ("tar", "tar"),
+    ("ip", "iproute2"),
+    ("setpriv", "util-linux"),
+    ("newuidmap", "uidmap"),
+    ("pasta", "passt"),
+    ("slirp4netns", "slirp4netns"),
     ("docker", "docker.io"),
     ("dockerd", "docker.io"),
     ("chromium", "chromium"),

@@ -1,5 +1,8 @@
 //! wharf takes software from `git push` to a healthy production service.
 
+#[macro_use]
+mod output;
+
 mod commands;
 mod format;
 mod logging;

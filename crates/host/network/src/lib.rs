@@ -27,7 +27,7 @@ pub use dns::{DnsConfig, DnsServer, Forwarding, Known, LookUp, Private, Zone};
 pub use engine::ServiceRules;
 pub use error::{Error, Result};
 pub use kernel::hardware;
-pub use outside::{InsideSockets, OutsideRelay, inside_sockets};
+pub use outside::{InsideSockets, Lease, OutsideRelay, inside_sockets, lease};
 pub use pods::{NetworkConfig, PodNetwork, Taken};
 pub use range::Ipv4Net;
 pub use range6::Ipv6Net;

@@ -1,7 +1,7 @@
 //! Requests and limits as the kernel's cgroups take them.
 
 use wharf_base::Quantity;
-use wharf_runtime::oci::{LinuxCpuBuilder, LinuxMemoryBuilder, LinuxResources};
+use wharf_runtime::oci::{LinuxCpu, LinuxCpuBuilder, LinuxMemoryBuilder, LinuxResources};
 
 use crate::model::{Container, Pod, Resources};
 
@@ -120,6 +120,16 @@ pub(crate) fn pod_limits(pod: &Pod) -> LinuxResources {
     };
     let requested = running().map(|c| amount(c, "cpu").map_or(0, Quantity::milli)).sum();
     build(shares(requested), limit("cpu", Quantity::milli).map(quota), limit("memory", Quantity::units))
+}
+
+/// Only what is a limit.
+pub(crate) fn without_weights(mut limits: LinuxResources) -> LinuxResources {
+    let cpu = limits.cpu().clone().map(|mut cpu| {
+        cpu.set_shares(None);
+        cpu
+    });
+    limits.set_cpu(cpu.filter(|cpu| *cpu != LinuxCpu::default()));
+    limits
 }
 
 fn shares(milli: i64) -> u64 {

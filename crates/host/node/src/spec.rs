@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use wharf_image::ContainerConfig as ImageDefaults;
 use wharf_runtime::{
     ContainerConfig, LogConfig, Network, PodCgroup, RootFs, SandboxConfig, Seccomp, Share, SpecOptions,
-    Stdin, WhenIdle, oci::Mount,
+    Stdin, WhenIdle, has_cgroups,
+    oci::{LinuxResources, Mount},
 };
 
 use crate::{
     env::{Env, config_error, expand},
     model::{Container, Handler, Pod, Profile},
-    resources::{container_limits, oom_score, pod_cgroup, pod_limits},
+    resources::{container_limits, oom_score, pod_cgroup, pod_limits, without_weights},
     step::Reason,
 };
 
@@ -25,6 +26,11 @@ pub(crate) const STOP_SIGNAL: &str = "wharf.dev/stop-signal";
 pub(crate) const POD: &str = "wharf.dev/pod";
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Limits as this machine can have them: without cgroups nobody is promised a part of the processors, and only limits are refused.
+fn in_force(limits: LinuxResources) -> LinuxResources {
+    if has_cgroups() { limits } else { without_weights(limits) }
+}
 
 /// The runtime's name of one run of a container. Kubernetes allows no dot in a container's name.
 pub(crate) fn run_name(container: &str, attempt: u32) -> String {
@@ -44,7 +50,7 @@ pub(crate) fn sandbox(pod: &Pod, instance: &str, domain: &str) -> SandboxConfig 
         Some(fqdn) => fqdn,
         None => pod.hostname(),
     };
-    let cgroup = PodCgroup { path: pod_cgroup(instance, pod), resources: pod_limits(pod) };
+    let cgroup = PodCgroup { path: pod_cgroup(instance, pod), resources: in_force(pod_limits(pod)) };
     let label = format!("{}/{}", pod.metadata.namespace, pod.metadata.name);
     SandboxConfig {
         id: pod.metadata.uid.clone(),
@@ -131,7 +137,7 @@ impl Run<'_> {
             no_new_privileges: security.allow_privilege_escalation == Some(false),
             mounts: self.mounts.clone(),
             cgroup: format!("{}/{}", self.cgroup, run_name(&container.name, self.attempt)),
-            resources: container_limits(container),
+            resources: in_force(container_limits(container)),
             host_pids: self.pod.spec.host_pid,
             oom_score_adj: Some(oom_score(self.pod, container, self.machine_memory)),
             ..SpecOptions::default()

@@ -52,4 +52,4 @@ pub use runtime::{Runtime, Sandbox, SignalTo};
 pub use shim::entry as shim_entry;
 pub use signals::Signals;
 pub use status::{Event, Exit, Phase, Stats, Status};
-pub use sys::peer_has_read;
+pub use sys::{in_user_namespace, peer_has_read};

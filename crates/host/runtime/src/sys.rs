@@ -102,7 +102,7 @@ pub(crate) fn setns(fd: BorrowedFd<'_>, flags: i32) -> io::Result<()> {
 
 /// Whether this process is in a user namespace that is not the machine's: there it can make no device, and an overlay keeps its notes
 /// where every owner of a file may (`userxattr`).
-pub(crate) fn in_user_namespace() -> bool {
+pub fn in_user_namespace() -> bool {
     static INSIDE: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     // Kernels without user namespaces have no such file.
     let read = || std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !is_of_machine(&map));

@@ -114,8 +114,8 @@ impl Command {
     /// Whether it works on containers and images by itself, for which it has to be root at least of namespaces of its own.
     fn makes_containers(&self) -> bool {
         match self {
-            Self::Up(_)
-            | Self::Demo(_)
+            Self::Up(args) => args.is_node(),
+            Self::Demo(_)
             | Self::Build(_)
             | Self::Run(_)
             | Self::Ps(_)

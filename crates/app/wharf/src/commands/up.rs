@@ -46,6 +46,11 @@ fn tell_who_stays(globals: &Globals) -> Result<()> {
 }
 
 impl Args {
+    /// Whether this machine is to run containers.
+    pub(crate) fn is_node(&self) -> bool {
+        self.role == Role::All
+    }
+
     pub(crate) fn run(self, globals: &Globals) -> Result<ExitCode> {
         crate::logging::start();
         let data = globals.data_dir()?;
@@ -55,11 +60,13 @@ impl Args {
             let (mut terminate, mut interrupt) =
                 (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
             let platform = Platform::start(data.clone(), self.ports, self.role, &self.registry).await?;
-            println!("wharf is ready after {} ms", started.elapsed().as_millis());
-            for (name, address) in platform.endpoints.rows() {
-                println!("  {name:<14}{address}");
+            let mut text = format!("wharf is ready after {} ms\n", started.elapsed().as_millis());
+            let kubeconfig = ("kubeconfig", data.join("kubeconfig").display().to_string());
+            for (name, address) in platform.endpoints.rows().into_iter().chain([kubeconfig]) {
+                text += &format!("  {name:<14}{address}\n");
             }
-            println!("  {:<14}{}", "kubeconfig", data.join("kubeconfig").display());
+            // It serves all the same where nobody can be told.
+            let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}

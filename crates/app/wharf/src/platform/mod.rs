@@ -17,7 +17,7 @@ mod web;
 
 use std::{
     fs::{File, OpenOptions},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, SocketAddrV4},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -37,7 +37,7 @@ use wharf_engineapi::docker::Docker;
 use wharf_gitserver::{GitServer, Repositories};
 use wharf_http::{Handler, Listener, tls_config};
 use wharf_image::Store as Images;
-use wharf_network::{Ipv4Net, PodNetwork};
+use wharf_network::{Ipv4Net, Lease, PodNetwork};
 use wharf_proxy::{Proxy, ProxyConfig};
 use wharf_runtime::ShimRuntime;
 use wharf_state::{Embedded, Options, Store};
@@ -84,6 +84,8 @@ pub(crate) struct Platform {
     ci: Option<Arc<Ci>>,
     cri: Option<Arc<Cri>>,
     stop: watch::Sender<bool>,
+    /// Of the machine's ports.
+    _lease: Option<Lease>,
     _lock: File,
 }
 
@@ -122,6 +124,25 @@ impl Endpoints {
             rows.extend(socket.as_ref().map(|path| (name, format!("unix://{}", path.display()))));
         }
         rows
+    }
+
+    /// The addresses that are served.
+    fn tcp(&self) -> Vec<SocketAddrV4> {
+        let all = [
+            Some(self.api),
+            Some(self.registry),
+            self.registry_tls,
+            Some(self.console),
+            Some(self.ingress_http),
+            Some(self.ingress_https),
+            Some(self.otlp_grpc),
+            Some(self.otlp_http),
+        ];
+        let of_four = |address| match address {
+            SocketAddr::V4(address) => Some(address),
+            SocketAddr::V6(_) => None,
+        };
+        all.into_iter().flatten().filter_map(of_four).collect()
     }
 
     /// The form of `endpoints.json`.
@@ -226,6 +247,8 @@ impl Platform {
         if let Some(listener) = outside {
             listeners.tasks.spawn(listener.serve(registry, listeners.stopping.clone()));
         }
+        let lease =
+            ports::lease(&format!("{}/platform", host::instance(&parts.data)), &endpoints.tcp()).await?;
         parts.images.serve_as(&[endpoints.registry.to_string()])?;
 
         let measure: Arc<dyn Measure> = Arc::new(OwnMetrics(Arc::clone(&parts.telemetry.metrics)));
@@ -257,6 +280,7 @@ impl Platform {
             ci,
             cri,
             stop,
+            _lease: lease,
             _lock: lock,
         })
     }

@@ -1,6 +1,12 @@
 //! Which TCP ports the platform listens on.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+
+use anyhow::Result;
+use wharf_base::HintExt as _;
+use wharf_network::Lease;
+
+use crate::commands::rootless;
 
 /// `--ports`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -32,9 +38,16 @@ const ALL: [u16; 7] = [API, REGISTRY, CONSOLE, INGRESS_HTTP, INGRESS_HTTPS, OTLP
 
 impl Ports {
     /// Documented ports that something else listens on.
-    pub(crate) fn taken() -> Vec<u16> {
-        let taken = |port: &u16| TcpListener::bind(Self::Default.local(*port)).is_err();
-        ALL.into_iter().filter(taken).collect()
+    pub(crate) async fn taken() -> Vec<u16> {
+        let mut taken = Vec::new();
+        for port in ALL {
+            let here = TcpListener::bind(Self::Default.local(port)).is_ok();
+            let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+            if !here || lease("ports that are looked for", &[address]).await.is_err() {
+                taken.push(port);
+            }
+        }
+        taken
     }
 
     /// An address on this machine only.
@@ -45,4 +58,12 @@ impl Ports {
         };
         SocketAddr::from(([127, 0, 0, 1], port))
     }
+}
+
+/// Has the machine's ports lead to the same ones here, where this is a network of somebody who is not root. They are given back when
+/// what is given is dropped.
+pub(crate) async fn lease(name: &str, addresses: &[SocketAddrV4]) -> Result<Option<Lease>> {
+    let Some(relay) = rootless::relay() else { return Ok(None) };
+    let leased = wharf_network::lease(&relay, name, addresses).await;
+    Ok(Some(leased.hint(|| "stop what uses it, or use other ports with --ports auto".to_owned())?))
 }

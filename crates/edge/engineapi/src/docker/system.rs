@@ -68,17 +68,22 @@ impl Docker {
             let unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
             let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
             let system = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux");
+            let limits = wharf_runtime::has_cgroups();
+            let mut security = vec!["name=seccomp,profile=builtin", "name=cgroupns"];
+            if wharf_runtime::in_user_namespace() {
+                security.push("name=rootless");
+            }
             let first = json!({
                 "ID": "wharf", "Containers": all.len(), "ContainersRunning": count("running"),
                 "ContainersPaused": count("paused"), "ContainersStopped": count("exited") + count("created"),
                 "Images": images.references()?.len(), "Driver": "overlay2", "DriverStatus": [["Backing Filesystem", "overlayfs"]],
                 "Plugins": { "Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": ["json-file"] },
-                "MemoryLimit": true, "SwapLimit": true, "CpuCfsPeriod": true, "CpuCfsQuota": true, "CPUShares": true, "CPUSet": true,
-                "PidsLimit": true, "IPv4Forwarding": true, "Debug": false, "NFd": 0, "OomKillDisable": false, "NGoroutines": 0,
+                "MemoryLimit": limits, "SwapLimit": limits, "CpuCfsPeriod": limits, "CpuCfsQuota": limits, "CPUShares": limits,
+                "CPUSet": limits, "PidsLimit": limits, "IPv4Forwarding": true, "Debug": false, "NFd": 0, "OomKillDisable": false, "NGoroutines": 0,
             });
             let second = json!({
                 "SystemTime": wharf_base::Clock::now(&wharf_base::SystemClock).to_nano(), "LoggingDriver": "json-file",
-                "CgroupDriver": "cgroupfs", "CgroupVersion": if unified { "2" } else { "1" }, "NEventsListener": 0,
+                "CgroupDriver": if limits { "cgroupfs" } else { "none" }, "CgroupVersion": if unified { "2" } else { "1" }, "NEventsListener": 0,
                 "KernelVersion": kernel(), "OperatingSystem": system.trim_matches('"'), "OSVersion": "", "OSType": "linux",
                 "Architecture": std::env::consts::ARCH, "IndexServerAddress": "https://index.docker.io/v1/",
                 "RegistryConfig": { "InsecureRegistryCIDRs": ["127.0.0.0/8"], "IndexConfigs": {}, "Mirrors": [] },
@@ -87,7 +92,7 @@ impl Docker {
                 "Name": name, "Labels": [], "ExperimentalBuild": false, "ServerVersion": VERSION,
                 "Runtimes": { "wharf": { "path": "wharf" } }, "DefaultRuntime": "wharf",
                 "Swarm": { "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "", "RemoteManagers": null },
-                "LiveRestoreEnabled": true, "Isolation": "", "InitBinary": "", "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+                "LiveRestoreEnabled": true, "Isolation": "", "InitBinary": "", "SecurityOptions": security,
                 "Warnings": [],
             });
             Ok(json_of(&merged([first, second])))

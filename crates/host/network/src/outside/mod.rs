@@ -5,7 +5,10 @@
 
 mod relay;
 
-use std::path::Path;
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -14,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    PortMapping,
+    PortMapping, Protocol,
     error::{Error, Result},
     saved::at,
 };
@@ -30,6 +33,9 @@ struct Request {
     /// Who: unique among all who use the relay.
     id: String,
     ports: Vec<PortMapping>,
+    /// Only as long as the connection is open.
+    #[serde(default)]
+    leased: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -45,16 +51,40 @@ enum Answer {
 
 /// Has the relay at `socket` hold ports for `id`, in the place of those it had.
 pub(crate) async fn publish(socket: &Path, id: &str, ports: &[PortMapping]) -> Result<()> {
-    let request = Request { id: id.to_owned(), ports: ports.to_vec() };
+    ask(socket, &Request { id: id.to_owned(), ports: ports.to_vec(), leased: false }).await.map(drop)
+}
+
+/// Ports that a relay holds until this is dropped, or its process ends in any way.
+#[derive(Debug)]
+pub struct Lease(#[expect(dead_code, reason = "held open")] UnixStream);
+
+/// Has the relay at `socket` carry ports of the machine, for `id`, to the same ports of this network's loopback address.
+///
+/// # Errors
+/// When one of them is somebody else's, and when there is no relay.
+pub async fn lease(socket: &Path, id: &str, ports: &[SocketAddrV4]) -> Result<Lease> {
+    let mapping = |address: &SocketAddrV4| PortMapping {
+        host_ip: Some(*address.ip()),
+        host_port: address.port(),
+        container_ip: Ipv4Addr::LOCALHOST,
+        container_ip6: None,
+        container_port: address.port(),
+        protocol: Protocol::Tcp,
+    };
+    let ports = ports.iter().map(mapping).collect();
+    ask(socket, &Request { id: id.to_owned(), ports, leased: true }).await.map(Lease)
+}
+
+async fn ask(socket: &Path, request: &Request) -> Result<UnixStream> {
     let mut connection = UnixStream::connect(socket).await.map_err(at(socket))?;
-    let mut line = serde_json::to_vec(&request).map_err(|error| Error::Input(error.to_string()))?;
+    let mut line = serde_json::to_vec(request).map_err(|error| Error::Input(error.to_string()))?;
     line.push(b'\n');
     connection.write_all(&line).await.map_err(at(socket))?;
     let mut answer = Vec::new();
     let mut reader = BufReader::new((&mut connection).take(LINE));
     reader.read_until(b'\n', &mut answer).await.map_err(at(socket))?;
     match serde_json::from_slice(&answer) {
-        Ok(Answer::Done) => Ok(()),
+        Ok(Answer::Done) => Ok(connection),
         Ok(Answer::Taken { port, by }) => Err(Error::PortTaken { port, by }),
         Ok(Answer::Failed(why)) => Err(Error::Input(why)),
         Err(error) => Err(at(socket)(error.into())),

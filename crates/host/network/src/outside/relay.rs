@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     fs, io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,7 +15,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpSocket, TcpStream, UdpSocket, UnixListener, UnixStream},
     sync::{Semaphore, mpsc, oneshot},
-    task::{AbortHandle, JoinSet},
+    task::{JoinHandle, JoinSet},
 };
 
 use super::{Answer, LINE, Request};
@@ -47,8 +50,17 @@ pub struct InsideSockets(mpsc::UnboundedReceiver<Wish>);
 /// Holds ports of the network of the threads it runs on, and carries what comes in through sockets of another.
 pub struct OutsideRelay {
     sockets: Sockets,
-    held: Mutex<HashMap<String, Vec<Held>>>,
+    held: Mutex<HashMap<String, Holding>>,
+    /// Tells those who held under one name one after another.
+    turns: AtomicU64,
     room: Arc<Semaphore>,
+}
+
+/// What somebody has.
+#[derive(Default)]
+struct Holding {
+    turn: u64,
+    ports: Vec<Held>,
 }
 
 /// A relay and the maker of its sockets, for two network namespaces.
@@ -57,6 +69,7 @@ pub fn inside_sockets() -> (OutsideRelay, InsideSockets) {
     let relay = OutsideRelay {
         sockets: Sockets(sender),
         held: Mutex::default(),
+        turns: AtomicU64::default(),
         room: Arc::new(Semaphore::new(CONNECTIONS)),
     };
     (relay, InsideSockets(receiver))
@@ -90,12 +103,21 @@ impl Sockets {
 /// A port that is held; given back when this is dropped.
 struct Held {
     mapping: PortMapping,
-    task: AbortHandle,
+    task: JoinHandle<()>,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+impl Held {
+    /// Returns once others can have the port.
+    async fn give_back(mut self) {
+        self.task.abort();
+        // Ended by that.
+        let _ = (&mut self.task).await;
     }
 }
 
@@ -125,9 +147,13 @@ impl OutsideRelay {
         if reader.read_until(b'\n', &mut line).await.is_err() {
             return;
         }
+        let mut lease = None;
         let answer = match serde_json::from_slice::<Request>(&line) {
-            Ok(request) => match self.publish(&request.id, request.ports).await {
-                Ok(()) => Answer::Done,
+            Ok(request) => match self.publish(&request.id, &request.ports).await {
+                Ok(turn) => {
+                    lease = request.leased.then_some((request.id, turn));
+                    Answer::Done
+                }
                 Err(Error::PortTaken { port, by }) => Answer::Taken { port, by },
                 Err(error) => Answer::Failed(error.to_string()),
             },
@@ -137,35 +163,58 @@ impl OutsideRelay {
         line.push(b'\n');
         // Whoever asked may have gone.
         let _ = connection.write_all(&line).await;
+        let Some((id, turn)) = lease else { return };
+        // Nothing more is said: this is the end, however it comes.
+        let _ = connection.read(&mut [0]).await;
+        let mut held = self.held();
+        if held.get(&id).is_some_and(|holding| holding.turn == turn) {
+            held.remove(&id);
+        }
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<String, Vec<Held>>> {
+    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<String, Holding>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn publish(&self, id: &str, ports: Vec<PortMapping>) -> Result<()> {
-        let mut before = self.held().remove(id).unwrap_or_default();
-        let mut new = Vec::new();
-        let mut refused = Ok(());
-        for mapping in ports.iter().filter(|mapping| !before.iter().any(|held| held.mapping == **mapping)) {
+    /// Gives the turn of who holds them now.
+    async fn publish(&self, id: &str, ports: &[PortMapping]) -> Result<u64> {
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        let before = self.held().remove(id).unwrap_or_default();
+        let (mut held, old): (Vec<_>, Vec<_>) =
+            before.ports.into_iter().partition(|held| ports.contains(&held.mapping));
+        // First: a port may lead elsewhere, or be of fewer addresses, from now on.
+        let mut gone = Vec::new();
+        for port in old {
+            gone.push(port.mapping.clone());
+            port.give_back().await;
+        }
+        let kept = held.len();
+        let mut refused = Ok(turn);
+        for mapping in ports {
+            if held.iter().any(|held| held.mapping == *mapping) {
+                continue;
+            }
             match self.hold(mapping).await {
-                Ok(held) => new.push(held),
+                Ok(port) => held.push(port),
                 Err(error) => {
                     refused = Err(error);
                     break;
                 }
             }
         }
-        match &refused {
-            Ok(()) => {
-                before.retain(|held| ports.contains(&held.mapping));
-                before.append(&mut new);
+        if refused.is_err() {
+            // All is as it was before.
+            for port in held.split_off(kept) {
+                port.give_back().await;
             }
-            // What was held before stays; what is new is given back.
-            Err(_) => new.clear(),
+            for mapping in gone {
+                // Somebody else may have been as quick.
+                held.extend(self.hold(&mapping).await);
+            }
         }
-        if !before.is_empty() {
-            self.held().insert(id.to_owned(), before);
+        if !held.is_empty() {
+            let turn = *refused.as_ref().unwrap_or(&before.turn);
+            self.held().insert(id.to_owned(), Holding { turn, ports: held });
         }
         refused
     }
@@ -188,7 +237,7 @@ impl OutsideRelay {
                 return Err(Error::Input(why));
             }
         };
-        Ok(Held { mapping: mapping.clone(), task: task.abort_handle() })
+        Ok(Held { mapping: mapping.clone(), task })
     }
 }
 
@@ -279,4 +328,142 @@ async fn give_back(inner: Arc<UdpSocket>, outer: Arc<UdpSocket>, sender: SocketA
         }
     }
     sender
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::outside::{lease, publish};
+
+    /// A relay between two networks that are one. It ends with the test.
+    fn relay(folder: &tempfile::TempDir) -> PathBuf {
+        let socket = folder.path().join("ports.sock");
+        let (relay, sockets) = inside_sockets();
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        std::thread::spawn(|| InsideSockets::run(sockets));
+        tokio::spawn(relay.serve(listener));
+        socket
+    }
+
+    /// A server of TCP and UDP that sends back what it gets, after its name.
+    async fn server(name: &'static str) -> u16 {
+        let (listener, datagrams) = loop {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            if let Ok(datagrams) = UdpSocket::bind(listener.local_addr().unwrap()).await {
+                break (listener, datagrams);
+            }
+        };
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                let mut text = name.as_bytes().to_vec();
+                connection.read_to_end(&mut text).await.unwrap();
+                connection.write_all(&text).await.unwrap();
+            }
+        });
+        tokio::spawn(async move {
+            let mut buffer = [0; 100];
+            while let Ok((length, sender)) = datagrams.recv_from(&mut buffer).await {
+                let text = [name.as_bytes(), &buffer[..length]].concat();
+                datagrams.send_to(&text, sender).await.unwrap();
+            }
+        });
+        port
+    }
+
+    fn mapping(host_ip: Option<Ipv4Addr>, host_port: u16, to: u16, protocol: Protocol) -> PortMapping {
+        PortMapping {
+            host_ip,
+            host_port,
+            container_ip: Ipv4Addr::LOCALHOST,
+            container_ip6: None,
+            container_port: to,
+            protocol,
+        }
+    }
+
+    async fn free() -> u16 {
+        TcpListener::bind("0.0.0.0:0").await.unwrap().local_addr().unwrap().port()
+    }
+
+    async fn ask(port: u16) -> io::Result<String> {
+        let mut connection = TcpStream::connect(("127.0.0.1", port)).await?;
+        connection.write_all(b" hears").await?;
+        connection.shutdown().await?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await?;
+        Ok(answer)
+    }
+
+    #[tokio::test]
+    async fn streams_and_datagrams_are_carried_and_ports_move() {
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, port) = (relay(&folder), free().await);
+        let (first, second) = (server("first").await, server("second").await);
+        let both = |to| [mapping(None, port, to, Protocol::Tcp), mapping(None, port, to, Protocol::Udp)];
+        publish(&socket, "a", &both(first)).await.unwrap();
+        assert_eq!(ask(port).await.unwrap(), "first hears");
+        for _ in 0..2 {
+            // Each sender has its own answers.
+            let sender = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            sender.send_to(b" hears", ("127.0.0.1", port)).await.unwrap();
+            let mut buffer = [0; 100];
+            let length = sender.recv(&mut buffer).await.unwrap();
+            assert_eq!(&buffer[..length], b"first hears");
+        }
+        // To another server, then to one address only, which the machine has already given for all.
+        publish(&socket, "a", &both(second)).await.unwrap();
+        assert_eq!(ask(port).await.unwrap(), "second hears");
+        let local = [mapping(Some(Ipv4Addr::LOCALHOST), port, first, Protocol::Tcp)];
+        publish(&socket, "a", &local).await.unwrap();
+        assert_eq!(ask(port).await.unwrap(), "first hears");
+        publish(&socket, "a", &[]).await.unwrap();
+        assert!(ask(port).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, port, next) = (relay(&folder), free().await, free().await);
+        let (first, second) = (server("first").await, server("second").await);
+        let tcp = |port, to| mapping(None, port, to, Protocol::Tcp);
+        publish(&socket, "a", &[tcp(port, first)]).await.unwrap();
+        let refused = publish(&socket, "b", &[tcp(next, second), tcp(port, second)]).await.unwrap_err();
+        assert!(matches!(&refused, Error::PortTaken { .. }), "{refused}");
+        assert!(ask(next).await.is_err());
+        // One port is moved, the other is somebody's.
+        let taken = TcpListener::bind("0.0.0.0:0").await.unwrap().local_addr().unwrap().port();
+        let holder = TcpListener::bind(("0.0.0.0", taken)).await.unwrap();
+        publish(&socket, "a", &[tcp(port, second), tcp(taken, second)]).await.unwrap_err();
+        assert_eq!(ask(port).await.unwrap(), "first hears");
+        drop(holder);
+        publish(&socket, "a", &[tcp(port, second), tcp(taken, second)]).await.unwrap();
+        assert_eq!(ask(taken).await.unwrap(), "second hears");
+    }
+
+    #[tokio::test]
+    async fn a_lease_ends_with_who_has_it_and_not_with_who_had_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = relay(&folder);
+        // The relay has the machine's side of one network: another address of it.
+        let inner = server("inner").await;
+        let outer = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 2), inner);
+        let first = lease(&socket, "platform", &[outer]).await.unwrap();
+        let held = || async { TcpListener::bind(outer).await.is_err() };
+        assert!(held().await);
+        let second = lease(&socket, "platform", &[outer]).await.unwrap();
+        drop(first);
+        publish(&socket, "other", &[]).await.unwrap();
+        assert!(held().await);
+        drop(second);
+        tokio::time::timeout(Duration::from_secs(10), async {
+            while held().await {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+    }
 }

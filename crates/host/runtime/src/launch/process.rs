@@ -246,8 +246,8 @@ fn own_stdio(uid: u32, mapped: bool) -> Result<()> {
 fn set_user(identity: &user::Identity, umask: Option<u32>, mapped: bool) -> Result<()> {
     let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     match rustix::thread::set_thread_groups(&groups) {
-        // In a user namespace made by somebody who is not root nobody can; there are none then either.
-        Err(Errno::PERM) if mapped && groups.is_empty() => {}
+        // In a user namespace made by somebody who is not root, and has no other ids, nobody can; there are none then either.
+        Err(Errno::PERM) if mapped && identity.groups.iter().all(|group| *group == identity.gid) => {}
         other => other.step("set", "additional groups")?,
     }
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));

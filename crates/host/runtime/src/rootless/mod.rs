@@ -55,14 +55,17 @@ struct Holder {
     began: u64,
 }
 
-/// The folder of what a person's containers need while the machine runs: the holder's files.
+/// The folder of what a person's containers need while the machine runs: the holder's files. It is the same where the variables of a
+/// login are not set, as in `cron`.
 ///
 /// # Errors
 /// When it cannot be made, or is somebody else's.
 pub fn folder() -> Result<PathBuf> {
     let person = person();
-    let path = match std::env::var_os("XDG_RUNTIME_DIR").filter(|path| Path::new(path).is_absolute()) {
-        Some(path) => Path::new(&path).join("wharf"),
+    let given = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+    let usual = || Some(PathBuf::from(format!("/run/user/{person}"))).filter(|path| is_own(path).is_ok());
+    let path = match given.or_else(usual) {
+        Some(path) => path.join("wharf"),
         None => std::env::temp_dir().join(format!("wharf-{person}")),
     };
     match fs::DirBuilder::new().mode(0o700).create(&path) {
@@ -70,15 +73,21 @@ pub fn folder() -> Result<PathBuf> {
         _ => Ok(()),
     }
     .step("make the folder", path.display())?;
-    let found = fs::symlink_metadata(&path).step("look at", path.display())?;
-    if !found.is_dir() || found.uid() != rustix::process::getuid().as_raw() || found.mode() & 0o077 != 0 {
-        return Err(Error::invalid(
+    is_own(&path)?;
+    Ok(path)
+}
+
+/// Refuses folders of others, and those others may look into.
+fn is_own(path: &Path) -> Result<()> {
+    let found = fs::symlink_metadata(path).step("look at", path.display())?;
+    match found.is_dir() && found.uid() == rustix::process::getuid().as_raw() && found.mode() & 0o077 == 0 {
+        true => Ok(()),
+        false => Err(Error::invalid(
             "use the folder",
             path.display(),
             "it must belong to you, and nobody else may look into it",
-        ));
+        )),
     }
-    Ok(path)
 }
 
 /// The number of the person, also for those who are root in their user namespace by now.

@@ -64,9 +64,9 @@ pub(super) fn machine(folder: &Path) -> Vec<Missing> {
     })
 }
 
-/// Whether it is run as root, and how it would be.
+/// Whether it is run by somebody who may make cgroups, and how it would be.
 pub(super) fn root(command: &str) -> Option<Missing> {
-    let root = rustix::process::geteuid().is_root();
+    let root = rustix::process::geteuid().is_root() && wharf_runtime::has_cgroups();
     missing(&Facts { root, namespaces: true, cgroups: true, ..Facts::default() })
         .pop()
         .map(|missing| Missing { help: format!("sudo {command}"), ..missing })
@@ -76,7 +76,7 @@ fn missing(facts: &Facts) -> Vec<Missing> {
     let mut all = Vec::new();
     let mut say = |what: String, help: String| all.push(Missing { what, help });
     if !facts.root {
-        let what = "root: containers need namespaces, cgroups, mounts and packet rules of their own";
+        let what = "root: the sample limits its containers, which takes cgroups that only root may make here";
         say(what.into(), "run it with sudo".into());
         return all;
     }

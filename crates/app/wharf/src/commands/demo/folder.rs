@@ -10,7 +10,6 @@ use wharf_base::Hinted;
 
 /// A file that says the folder is a demo's, so that nothing of anybody else's is ever removed.
 const MARK: &str = "wharf-demo";
-const DEFAULT: &str = "/var/lib/wharf-demo";
 
 /// The folder, and what is in it.
 #[derive(Debug, PartialEq)]
@@ -20,10 +19,15 @@ pub(super) struct Folder {
     pub(super) left_over: bool,
 }
 
+/// Beside that of a platform.
+fn usual() -> PathBuf {
+    crate::commands::default_data_dir().with_file_name(MARK)
+}
+
 impl Folder {
     /// The folder asked for, or the usual one. Refuses one that holds anything but a demo.
     pub(super) fn choose(asked: Option<&Path>) -> Result<Self> {
-        let path = std::path::absolute(asked.unwrap_or(Path::new(DEFAULT)))?;
+        let path = std::path::absolute(asked.map_or_else(usual, Path::to_owned))?;
         let entries = match fs::read_dir(&path) {
             Ok(entries) => entries.count(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,

@@ -110,7 +110,7 @@ impl Args {
     }
 
     async fn start(&self, screen: &Screen, folder: &Folder) -> Result<(Platform, String)> {
-        let taken = Ports::taken();
+        let taken = Ports::taken().await;
         let ports = self.ports.unwrap_or(if taken.is_empty() { Ports::Default } else { Ports::Auto });
         if self.ports.is_none() && !taken.is_empty() {
             let taken: Vec<String> = taken.iter().map(u16::to_string).collect();

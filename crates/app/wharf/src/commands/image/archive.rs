@@ -83,11 +83,11 @@ impl Load {
             match image.names.as_slice() {
                 [] => {
                     let digest = image.target.digest;
-                    say!("Loaded image ID: {digest} (without a name; the archive has none)");
+                    println!("Loaded image ID: {digest} (without a name; the archive has none)");
                     // Without a name it would go with the next collection.
                     store.tag(&[unnamed(digest)?], &image.target).map_err(hinted)?;
                 }
-                names => names.iter().for_each(|name| say!("Loaded image: {}", name.familiar())),
+                names => names.iter().for_each(|name| println!("Loaded image: {}", name.familiar())),
             }
         }
         Ok(ExitCode::SUCCESS)

@@ -58,9 +58,9 @@ impl Args {
         match self.output {
             Some(Form::Json) => {
                 let facts = rows.iter().map(facts).collect::<Vec<_>>();
-                say!("{}", serde_json::to_string_pretty(&facts)?);
+                println!("{}", serde_json::to_string_pretty(&facts)?);
             }
-            Some(Form::Yaml) => rows.iter().for_each(|row| say!("- {}", facts(row))),
+            Some(Form::Yaml) => rows.iter().for_each(|row| println!("- {}", facts(row))),
             _ => print(&rows),
         }
         Ok(ExitCode::SUCCESS)

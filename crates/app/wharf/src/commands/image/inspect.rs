@@ -34,7 +34,7 @@ impl Args {
         }
         match &self.format {
             Some(format) => say(&format.lines(&[], &found)?),
-            None => say!("{}", serde_json::to_string_pretty(&found)?),
+            None => println!("{}", serde_json::to_string_pretty(&found)?),
         }
         Ok(code)
     }

@@ -77,11 +77,11 @@ impl Args {
         }
         match self.output {
             Some(Form::Json) => {
-                say!("{}", serde_json::to_string_pretty(&rows.iter().map(facts).collect::<Vec<_>>())?)
+                println!("{}", serde_json::to_string_pretty(&rows.iter().map(facts).collect::<Vec<_>>())?)
             }
             // JSON is YAML.
-            Some(Form::Yaml) => rows.iter().for_each(|row| say!("- {}", facts(row))),
-            _ if self.quiet => rows.iter().for_each(|row| say!("{}", self.id(row))),
+            Some(Form::Yaml) => rows.iter().for_each(|row| println!("- {}", facts(row))),
+            _ if self.quiet => rows.iter().for_each(|row| println!("{}", self.id(row))),
             _ => self.print(&rows),
         }
         Ok(ExitCode::SUCCESS)

@@ -1,13 +1,5 @@
 //! `wharf image`: images of the platform's store, and their way in and out.
 
-/// As `println!`, but a reader that went away, such as `head`, is no failure.
-macro_rules! say {
-    ($($text:tt)*) => {{
-        use std::io::Write as _;
-        writeln!(std::io::stdout(), $($text)*).ok();
-    }};
-}
-
 mod archive;
 mod df;
 mod inspect;
@@ -105,7 +97,7 @@ fn table(headings: &[&str], rows: &[Vec<String>]) {
     let line = |cells: Vec<&str>| {
         let padded: Vec<String> =
             cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        say!("{}", padded.join("   ").trim_end());
+        println!("{}", padded.join("   ").trim_end());
     };
     line(headings.to_vec());
     rows.iter().for_each(|row| line(row.iter().map(String::as_str).collect()));

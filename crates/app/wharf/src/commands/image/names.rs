@@ -89,7 +89,7 @@ impl Rm {
         }
         for name in names {
             store.untag(&name).map_err(hinted)?;
-            say!("Untagged: {}", name.familiar());
+            println!("Untagged: {}", name.familiar());
         }
         Ok(())
     }

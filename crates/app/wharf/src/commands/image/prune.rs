@@ -26,7 +26,7 @@ impl Args {
             for entry in entries {
                 if entry.reference.tag().is_none() && !parts.contains(&entry.target.digest) {
                     store.untag(&entry.reference).map_err(hinted)?;
-                    say!("Untagged: {}", entry.reference.familiar());
+                    println!("Untagged: {}", entry.reference.familiar());
                 }
             }
         }
@@ -36,8 +36,8 @@ impl Args {
         let grace = Duration::from_secs(self.grace);
         let done = store.gc(&GcOptions { grace, ..GcOptions::default() }).map_err(hinted)?;
         store.blobs().sweep_partials(grace).map_err(hinted)?;
-        say!("Removed {} blobs and {} unpacked layers", done.blobs, done.layers);
-        say!("Total reclaimed space: {}", human(done.bytes));
+        println!("Removed {} blobs and {} unpacked layers", done.blobs, done.layers);
+        println!("Total reclaimed space: {}", human(done.bytes));
         Ok(ExitCode::SUCCESS)
     }
 }

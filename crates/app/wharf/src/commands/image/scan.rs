@@ -43,8 +43,8 @@ impl Args {
         let report = scanner.scan(&store, &image).map_err(scan_error)?;
         match self.output {
             Form::Table => self.print(&report, &scanner),
-            Form::Json => say!("{}", serde_json::to_string_pretty(&report)?),
-            Form::Cyclonedx => say!("{}", serde_json::to_string_pretty(&wharf_scan::cyclonedx(&report))?),
+            Form::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+            Form::Cyclonedx => println!("{}", serde_json::to_string_pretty(&wharf_scan::cyclonedx(&report))?),
         }
         let bad = report.at_least(self.severity).next().is_some();
         Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -55,7 +55,7 @@ impl Args {
             format!("{} {}", os.id, os.version.as_deref().unwrap_or("without a release"))
         });
         let (packages, advisories) = (report.packages.len(), scanner.database().len());
-        say!("{} ({os}): {packages} packages against {advisories} advisories", report.image);
+        println!("{} ({os}): {packages} packages against {advisories} advisories", report.image);
         if !report.findings.is_empty() {
             let rows: Vec<Vec<String>> = report
                 .findings
@@ -73,7 +73,7 @@ impl Args {
                     ]
                 })
                 .collect();
-            say!("");
+            println!("");
             table(&["SEVERITY", "ID", "PACKAGE", "VERSION", "FIXED IN", "SUMMARY"], &rows);
         }
         if !report.secrets.is_empty() {
@@ -86,24 +86,29 @@ impl Args {
                     vec![s.secret.kind.clone(), place, s.layer.short(), hidden.into()]
                 })
                 .collect();
-            say!("");
+            println!("");
             table(&["SECRET", "FILE", "LAYER", ""], &rows);
         }
-        say!("");
+        println!("");
         let count = |level| report.findings.iter().filter(|f| f.severity == level).count();
         let levels = [Severity::Critical, Severity::High, Severity::Medium, Severity::Low, Severity::Unknown];
         let counts: Vec<String> = levels.iter().map(|level| format!("{level} {}", count(*level))).collect();
-        say!("{} findings ({}), {} secrets", report.findings.len(), counts.join(", "), report.secrets.len());
+        println!(
+            "{} findings ({}), {} secrets",
+            report.findings.len(),
+            counts.join(", "),
+            report.secrets.len()
+        );
         let unrated = count(Severity::Unknown);
         if unrated > 0 && self.severity > Severity::Unknown {
-            say!(
+            println!(
                 "note: {unrated} findings have no severity in the database; --severity unknown fails on them too"
             );
         }
-        report.notes.iter().for_each(|note| say!("note: {note}"));
+        report.notes.iter().for_each(|note| println!("note: {note}"));
         let failing = report.at_least(self.severity).count();
         if failing > 0 {
-            say!("failed: {failing} findings of severity {} or worse", self.severity);
+            println!("failed: {failing} findings of severity {} or worse", self.severity);
         }
     }
 }

@@ -38,7 +38,7 @@ impl Pull {
                     };
                     eprintln!("Digest: {}\nStatus: {newer} {}", target.digest, image.familiar());
                 }
-                say!("{image}");
+                println!("{image}");
             }
             Ok(ExitCode::SUCCESS)
         })
@@ -65,7 +65,7 @@ impl Push {
                 let progress = lines.as_ref().map_or(&Silent as &dyn Progress, |lines| lines);
                 let pushed = client.push(&store, image, progress).await.map_err(hinted)?;
                 let name = image.tag().map_or_else(|| image.familiar(), str::to_owned);
-                say!("{name}: digest: {} size: {}", pushed.digest, pushed.size);
+                println!("{name}: digest: {} size: {}", pushed.digest, pushed.size);
             }
             Ok(ExitCode::SUCCESS)
         })

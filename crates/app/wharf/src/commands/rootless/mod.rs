@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, ExitCode},
     sync::mpsc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -22,8 +22,11 @@ use outside::Outside;
 /// Hidden from people.
 pub(crate) const NAME: &str = "rootless-holder";
 /// How often the holder looks whether anything is left to hold namespaces for.
-const LOOKS: Duration = Duration::from_secs(30);
+const LOOKS: Duration = Duration::from_secs(10);
 const SOCKET: &str = "ports.sock";
+/// Between two ways out, of which the first has ended.
+const PAUSE: Duration = Duration::from_secs(1);
+const RESOLVER: &str = "/etc/resolv.conf";
 
 /// Set for a process that began without being root.
 const ENTERED: &str = "WHARF_ROOTLESS";
@@ -33,12 +36,9 @@ pub(crate) struct Args {
     folder: PathBuf,
 }
 
-/// The way of people who are not root is not whole yet: it is taken only by who asks for it.
-const UNFINISHED: &str = "WHARF_UNFINISHED_ROOTLESS";
-
 /// Has this process, which must have one thread, go on as root of the person's own namespaces, unless it is root already.
 pub(crate) fn enter() -> Result<()> {
-    if rustix::process::geteuid().is_root() || std::env::var_os(UNFINISHED).is_none() {
+    if rustix::process::geteuid().is_root() {
         return Ok(());
     }
     let entered = rootless::folder()
@@ -81,16 +81,26 @@ impl Args {
         // One of a holder that was killed.
         let _ = fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).with_context(|| socket.display().to_string())?;
-        let (ask, asked) = mpsc::channel();
+        let (ask, asked) = mpsc::channel::<PathBuf>();
         let (tell, told) = mpsc::channel();
         let folder = self.folder.clone();
-        // This thread and those it starts stay in the machine's network.
-        std::thread::spawn(move || of_machine(&folder, relay, listener, &asked, &tell));
+        // These threads and those they start stay in the machine's network.
+        std::thread::spawn(move || carry(relay, listener));
+        std::thread::spawn(move || {
+            while let Ok(network) = asked.recv() {
+                if tell.send(Outside::begin(&folder, &network)).is_err() {
+                    return;
+                }
+            }
+        });
         hold.make_network()?;
+        let network = show_network(&self.folder)?;
         std::thread::spawn(move || InsideSockets::run(sockets));
-        ask.send(std::process::id())?;
-        let outside: Result<Outside> = told.recv()?;
-        let mut outside = match outside {
+        let begin = || -> Result<Outside> {
+            ask.send(network.clone())?;
+            told.recv()?
+        };
+        let mut outside = match begin() {
             Ok(outside) => Some(outside),
             Err(error) => {
                 println!("containers reach nothing outside of this machine: {error:#}");
@@ -107,8 +117,34 @@ impl Args {
         let null = fs::File::options().read(true).write(true).open("/dev/null")?;
         rustix::stdio::dup2_stdout(&null)?;
         rustix::stdio::dup2_stdin(&null)?;
+        let mut looked = Instant::now();
         loop {
-            std::thread::sleep(LOOKS);
+            let rest = LOOKS.saturating_sub(looked.elapsed());
+            let ended = match &mut outside {
+                Some(way) => way.wait(rest),
+                None => {
+                    std::thread::sleep(rest);
+                    false
+                }
+            };
+            if ended {
+                match begin() {
+                    Ok(way) => {
+                        write_resolver(&self.folder, &way)?;
+                        outside = Some(way);
+                        // One that ends at once is not to keep the machine busy.
+                        std::thread::sleep(PAUSE);
+                    }
+                    Err(error) => {
+                        eprintln!("containers reach nothing outside of this machine any more: {error:#}");
+                        outside = None;
+                    }
+                }
+            }
+            if looked.elapsed() < LOOKS {
+                continue;
+            }
+            looked = Instant::now();
             let helper: Vec<u32> = outside.iter().map(Outside::pid).collect();
             if let Some(_alone) = hold.can_end(&helper)? {
                 if let Some(outside) = &mut outside {
@@ -121,18 +157,8 @@ impl Args {
     }
 }
 
-/// What is done in the machine's network: a way out for the network of the process `asked` for, and ports.
-fn of_machine(
-    folder: &Path,
-    relay: OutsideRelay,
-    listener: UnixListener,
-    asked: &mpsc::Receiver<u32>,
-    tell: &mpsc::Sender<Result<Outside>>,
-) {
-    let Ok(pid) = asked.recv() else { return };
-    if tell.send(Outside::begin(folder, pid)).is_err() {
-        return;
-    }
+/// Carries ports of the machine's network, in which this thread is.
+fn carry(relay: OutsideRelay, listener: UnixListener) {
     let served = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -142,15 +168,32 @@ fn of_machine(
     }
 }
 
+/// Mounts the network of this thread where a program finds it that may not look into this process, as one that has given capabilities
+/// away.
+fn show_network(folder: &Path) -> Result<PathBuf> {
+    let path = folder.join("network");
+    fs::File::create(&path)
+        .and_then(|_| Ok(mount_bind("/proc/thread-self/ns/net", &path)?))
+        .with_context(|| path.display().to_string())?;
+    Ok(path)
+}
+
 /// Shows everybody in these namespaces the server of names that is reached from here.
 fn show_resolver(folder: &Path, outside: &Outside) -> Result<()> {
-    let path = Path::new("/etc/resolv.conf");
-    let of_machine = fs::read_to_string(path).unwrap_or_default();
-    let others = of_machine.lines().filter(|line| !line.trim_start().starts_with("nameserver"));
-    let text: String = others.map(|line| format!("{line}\n")).collect();
-    let own = folder.join("resolv.conf");
-    fs::write(&own, format!("{text}nameserver {}\n", outside.resolver()))?;
+    let path = Path::new(RESOLVER);
+    let own = write_resolver(folder, outside)?;
     mount_bind(&own, path).context("cannot show /etc/resolv.conf")?;
     mount_remount(path, MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV, c"")
         .context("cannot protect /etc/resolv.conf")
+}
+
+/// Writes the file that is shown, in its place.
+fn write_resolver(folder: &Path, outside: &Outside) -> Result<PathBuf> {
+    let before = fs::read_to_string(RESOLVER).unwrap_or_default();
+    let others = before.lines().filter(|line| !line.trim_start().starts_with("nameserver"));
+    let text: String = others.map(|line| format!("{line}\n")).collect();
+    let own = folder.join("resolv.conf");
+    let text = format!("{text}nameserver {}\n", outside.resolver());
+    fs::write(&own, text).with_context(|| own.display().to_string())?;
+    Ok(own)
 }

@@ -16,6 +16,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec},
     io::{FdFlags, fcntl_setfd},
     pipe::{PipeFlags, pipe_with},
+    process::{Pid, PidfdFlags, pidfd_open},
 };
 
 /// One that is not ready by then is not used.
@@ -36,11 +37,11 @@ pub(super) struct Outside {
 }
 
 impl Outside {
-    /// Runs one for the network of the process `pid`. The calling thread must be in the machine's network.
-    pub(super) fn begin(folder: &Path, pid: u32) -> Result<Self> {
+    /// Runs one for the network mounted at `network`. The calling thread must be in the machine's network.
+    pub(super) fn begin(folder: &Path, network: &Path) -> Result<Self> {
         let mut missing = Vec::new();
         for begin in [pasta, slirp4netns] {
-            match begin(folder, pid) {
+            match begin(folder, network) {
                 Ok(begun) => return Ok(begun),
                 Err(error) => missing.push(format!("{error:#}")),
             }
@@ -50,6 +51,20 @@ impl Outside {
 
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Waits until it ends, for at most `time`. Gives whether it has ended.
+    pub(super) fn wait(&mut self, time: Duration) -> bool {
+        let process = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
+        let opened = process.map(|pid| pidfd_open(pid, PidfdFlags::empty()));
+        match (opened, Timespec::try_from(time)) {
+            (Some(Ok(process)), Ok(time)) => {
+                // Interrupted, it is looked at earlier.
+                let _ = rustix::event::poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&time));
+            }
+            _ => std::thread::sleep(time),
+        }
+        !matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Its server of names.
@@ -64,25 +79,27 @@ impl Outside {
     }
 }
 
-fn network_of(pid: u32) -> String {
-    format!("/proc/{pid}/ns/net")
+fn log_of(folder: &Path, program: &str) -> std::io::Result<fs::File> {
+    fs::File::create(folder.join(program).with_extension("log"))
 }
 
-fn pasta(folder: &Path, pid: u32) -> Result<Outside> {
+fn pasta(folder: &Path, network: &Path) -> Result<Outside> {
     let written = folder.join("pasta.pid");
     end_before(&written);
-    let log = fs::File::create(folder.join("outside.log"))?;
+    let log = log_of(folder, "pasta")?;
     let mut command = Command::new("pasta");
     command.args(["--foreground", "--quiet", "--config-net", "--no-map-gw"]);
     // Ports come in by wharf's own relay.
     command.args(["-t", "none", "-u", "none", "-T", "none", "-U", "none"]);
-    command.args(["--dns-forward", &PASTAS.to_string(), "--netns", &network_of(pid)]);
+    command.args(["--dns-forward", &PASTAS.to_string(), "--netns"]).arg(network);
+    // It is root of the user namespace already, and stays the person.
+    command.args(["--netns-only", "--runas", "0"]);
     command.arg("--pid").arg(&written).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     let mut child = command.spawn().context("pasta")?;
     let deadline = Instant::now() + DEADLINE;
     loop {
         if let Some(status) = child.try_wait()? {
-            let said = fs::read_to_string(folder.join("outside.log")).unwrap_or_default();
+            let said = fs::read_to_string(folder.join("pasta.log")).unwrap_or_default();
             let last = said.lines().rfind(|line| !line.trim().is_empty() && !line.contains("syslog"));
             bail!("pasta ended with {status}: {}", last.unwrap_or("no word").trim());
         }
@@ -102,26 +119,27 @@ fn pasta(folder: &Path, pid: u32) -> Result<Outside> {
 fn end_before(written: &Path) {
     let pid = fs::read_to_string(written).ok().and_then(|text| text.trim().parse().ok());
     let _ = fs::remove_file(written);
-    let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) else { return };
+    let Some(pid) = pid.and_then(Pid::from_raw) else { return };
     let name = fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero())).unwrap_or_default();
-    if name.trim().starts_with("pasta") {
+    // It has this name too, and that of a program for some processors.
+    if ["pasta", "passt"].iter().any(|own| name.starts_with(own)) {
         // Somebody else's cannot be.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
 }
 
-fn slirp4netns(folder: &Path, pid: u32) -> Result<Outside> {
+fn slirp4netns(folder: &Path, network: &Path) -> Result<Outside> {
     let (ready, tells) = pipe_with(PipeFlags::CLOEXEC)?;
     let (sees_end, alive) = pipe_with(PipeFlags::CLOEXEC)?;
     for fd in [&tells, &sees_end] {
         fcntl_setfd(fd, FdFlags::empty())?;
     }
-    let log = fs::File::create(folder.join("outside.log"))?;
+    let log = log_of(folder, "slirp4netns")?;
     let mut command = Command::new("slirp4netns");
     command.args(["--configure", "--mtu=65520", "--disable-host-loopback", "--netns-type=path"]);
     command.arg(format!("--ready-fd={}", tells.as_raw_fd()));
     command.arg(format!("--exit-fd={}", sees_end.as_raw_fd()));
-    command.arg(network_of(pid)).arg("tap0");
+    command.arg(network).arg("tap0");
     let spawned = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
     let mut child = spawned.map_err(|error| match error.kind() {
         ErrorKind::NotFound => anyhow::anyhow!("slirp4netns is not there"),
@@ -138,6 +156,6 @@ fn slirp4netns(folder: &Path, pid: u32) -> Result<Outside> {
     }
     let _ = child.kill();
     let _ = child.wait();
-    let said = fs::read_to_string(folder.join("outside.log")).unwrap_or_default();
+    let said = fs::read_to_string(folder.join("slirp4netns.log")).unwrap_or_default();
     bail!("slirp4netns: {}", said.lines().last().unwrap_or("it is not ready in time"))
 }
