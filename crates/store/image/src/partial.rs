@@ -76,7 +76,7 @@ impl io::Read for Follower {
             let mut state = self.growth.state.lock().unwrap_or_else(PoisonError::into_inner);
             loop {
                 if state.rewinds != self.rewinds || state.ended == Some(Ended::GivenUp) {
-                    return Err(io::Error::other("the content did not come to its end"));
+                    return Err(cut_short());
                 }
                 match state.size.saturating_sub(self.at) {
                     0 if state.ended == Some(Ended::Whole) => return Ok(0),
@@ -87,9 +87,17 @@ impl io::Read for Follower {
         };
         let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         let n = self.file.read_at(buffer.get_mut(..wanted).unwrap_or_default(), self.at)?;
+        if n == 0 && wanted > 0 {
+            // Shortened since it was looked at: no end.
+            return Err(cut_short());
+        }
         self.at += n as u64;
         Ok(n)
     }
+}
+
+fn cut_short() -> io::Error {
+    io::Error::other("the content did not come to its end")
 }
 
 /// A point a [`Partial`] can return to.
