@@ -109,6 +109,33 @@ pub fn in_user_namespace() -> bool {
     *INSIDE.get_or_init(read)
 }
 
+/// Takes the pages of this program that are as in its file out of this process: they count as its memory as long as nobody else runs
+/// the program. Those it runs on come back by themselves, from the page cache.
+pub(crate) fn give_back_program() {
+    unsafe extern "C" fn each(info: *mut libc::dl_phdr_info, _size: usize, _data: *mut libc::c_void) -> i32 {
+        // SAFETY: the linker passes a description that is valid during the call.
+        let (start, headers) = unsafe {
+            let info = &*info;
+            (info.dlpi_addr, std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()))
+        };
+        let page = rustix::param::page_size() as u64;
+        for header in headers.iter().filter(|h| h.p_type == libc::PT_LOAD && h.p_flags & libc::PF_W == 0) {
+            let begin = (start + header.p_vaddr).next_multiple_of(page);
+            let end = (start + header.p_vaddr + header.p_memsz) / page * page;
+            if begin < end {
+                // SAFETY: the whole pages of a segment that is never written: what is read there stays the same.
+                unsafe {
+                    libc::madvise(begin as *mut libc::c_void, (end - begin) as usize, libc::MADV_DONTNEED)
+                };
+            }
+        }
+        // The first is the program; the others are libraries, which are everybody's.
+        1
+    }
+    // SAFETY: the function needs no data.
+    unsafe { libc::dl_iterate_phdr(Some(each), ptr::null_mut()) };
+}
+
 /// Marks every descriptor from `first` on to be closed at `execve`.
 pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: only sets a flag on descriptors.

@@ -41,6 +41,9 @@ use serve::Connection;
 /// The name under which a program is run again to be a shim. No command line of a person's begins with it.
 pub(crate) const ARGV0: &str = "wharf-shim";
 
+/// Nothing happens for so long when there is more than a pause.
+const REST: Duration = Duration::from_secs(1);
+
 /// Becomes the shim if this process was started as one, and then does not return. To be called first in `main`, before threads.
 pub fn entry() -> bool {
     let mut args = std::env::args_os();
@@ -79,6 +82,8 @@ struct Shim {
     /// The default system call filter, compiled once.
     filter: Option<Rc<Filter>>,
     stopping: bool,
+    /// Nothing has happened since it gave its program's memory back.
+    rests: bool,
     /// What is needed for what runs at the end.
     outside: Option<Outside>,
     /// Held for life: how others see that this shim lives.
@@ -141,6 +146,7 @@ fn start(dir: PodDir, program: OwnedFd) -> Result<Shim> {
         execs: Vec::new(),
         filter: None,
         stopping: false,
+        rests: false,
         outside,
         _lock: lock,
     })
@@ -217,7 +223,14 @@ impl Shim {
             if self.is_over() {
                 break;
             }
-            for (source, ready) in self.wait() {
+            let found = self.wait();
+            if found.is_empty() && !self.rests {
+                // Most shims do nothing for hours; what they need of their program again comes from the page cache.
+                sys::give_back_program();
+                self.rests = true;
+            }
+            self.rests &= found.is_empty();
+            for (source, ready) in found {
                 self.act(source, ready);
             }
             self.look_where_due();
@@ -267,12 +280,13 @@ impl Shim {
         found
     }
 
-    /// How long to wait at most: until what the kernel denies a container is to be looked at again.
+    /// How long to wait at most: until what the kernel denies a container is to be looked at again, or until it rests.
     fn timeout(&self) -> Option<Timespec> {
-        let due = self.containers.values().filter_map(Container::due).min()?;
+        let due = self.containers.values().filter_map(Container::due).min();
         // A millisecond late rather than too early, and then once more.
-        let left = due.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-        Timespec::try_from(left).ok()
+        let left = due.map(|due| due.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
+        let rest = (!self.rests).then_some(REST);
+        Timespec::try_from(left.into_iter().chain(rest).min()?).ok()
     }
 
     fn look_where_due(&mut self) {
