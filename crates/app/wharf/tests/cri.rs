@@ -9,7 +9,8 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpStream,
-    path::Path,
+    path::{Path, PathBuf},
+    process::Command,
 };
 
 use support::{
@@ -18,6 +19,22 @@ use support::{
     output_of, until,
 };
 use wharf_criapi::v1::*;
+
+/// A file system in memory, as long as this value lives.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn tmpfs(place: PathBuf) -> Self {
+        output_of(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&place));
+        Self(place)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
 
 /// A sandbox as a kubelet asks for it.
 fn pod(name: &str, logs: &Path) -> PodSandboxConfig {
@@ -184,9 +201,7 @@ fn traces_of(platform: &Platform, id: &str) -> Vec<String> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let mut found: Vec<String> = mounts.lines().filter(|line| line.contains(id)).map(str::to_owned).collect();
     found.extend(
-        output_of(std::process::Command::new("find").args(["/sys/fs/cgroup", "-name", id]))
-            .lines()
-            .map(str::to_owned),
+        output_of(Command::new("find").args(["/sys/fs/cgroup", "-name", id])).lines().map(str::to_owned),
     );
     found.extend(platform.data().join("cri").join(id).exists().then(|| "its folder".to_owned()));
     found
@@ -477,12 +492,21 @@ fn what_is_asked_for_is_given_or_refused(kubelet: &Kubelet, platform: &Platform,
     let shared = tempfile::tempdir().unwrap();
     let mut wanted = container("main", "exec busybox httpd -f -p 8080 -h /etc");
     wanted.envs = vec![KeyValue { key: "WORD".to_owned(), value: b"said".to_vec() }];
-    wanted.mounts = vec![Mount {
-        container_path: "/given".to_owned(),
-        host_path: shared.path().join("made").to_str().unwrap().to_owned(),
+    let deep = shared.path().join("deep");
+    fs::create_dir_all(deep.join("below")).unwrap();
+    let _mounted = Mounted::tmpfs(deep.join("below"));
+    let readonly = |container_path: &str, host_path: &Path, recursive_read_only| Mount {
+        container_path: container_path.to_owned(),
+        host_path: host_path.to_str().unwrap().to_owned(),
         readonly: true,
+        recursive_read_only,
         ..Default::default()
-    }];
+    };
+    wanted.mounts = vec![
+        readonly("/given", &shared.path().join("made"), false),
+        readonly("/flat", &deep, false),
+        readonly("/deep", &deep, true),
+    ];
     wanted.linux = Some(LinuxContainerConfig {
         resources: Some(LinuxContainerResources { memory_limit_in_bytes: 100 << 20, ..Default::default() }),
         security_context: Some(LinuxContainerSecurityContext {
@@ -506,7 +530,8 @@ fn what_is_asked_for_is_given_or_refused(kubelet: &Kubelet, platform: &Platform,
     let seen = kubelet.said(
         &id,
         "echo $WORD $(busybox id -u) $(busybox id -g) $(busybox id -G); grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status | tr -s '\\t\\n' ' '; \
-         touch /x 2>/dev/null || echo sealed; touch /given/x 2>/dev/null || echo given; cat /proc/cpuinfo | wc -c; \
+         touch /x 2>/dev/null || echo sealed; touch /given/x 2>/dev/null || echo given; \
+         touch /flat/below/x && echo below; touch /deep/below/x 2>/dev/null || echo deep; cat /proc/cpuinfo | wc -c; \
          cat /proc/sys/net/ipv4/ip_unprivileged_port_start",
     );
     let expected = [
@@ -515,7 +540,7 @@ fn what_is_asked_for_is_given_or_refused(kubelet: &Kubelet, platform: &Platform,
         "NoNewPrivs: 1",
         "Seccomp: 2",
         "sealed",
-        "given",
+        "given\nbelow\ndeep\n",
         "\n0\n80",
     ];
     for part in expected {

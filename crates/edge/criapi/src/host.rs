@@ -141,7 +141,7 @@ pub(crate) fn image_mount(asked: &Mount, image: &ResolvedImage) -> Result<OciMou
             crate::grpc::Code::NotFound,
             format_args!("the image {name} has no folder '{}'", asked.image_sub_path),
         )),
-        [only] => Ok(mount(&target, "bind", &only.to_string_lossy(), &["rbind", "rprivate", "ro"])?),
+        [only] => Ok(mount(&target, "bind", &only.to_string_lossy(), &["rbind", "rprivate", "rro"])?),
         several => {
             let paths: Vec<String> = several.iter().map(|path| path.to_string_lossy().into_owned()).collect();
             let lower = format!("lowerdir={}", paths.join(":"));

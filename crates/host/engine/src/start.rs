@@ -592,7 +592,8 @@ fn bind(source: &Path, target: &str, options: &[&str]) -> Result<Mount> {
     if !options.iter().any(|option| propagation.contains(option)) {
         all.push("rprivate");
     }
-    all.extend(options);
+    // With everything below it, as docker does.
+    all.extend(options.iter().map(|option| if *option == "ro" { "rro" } else { option }));
     Ok(wharf_runtime::mount(target, "bind", &source.to_string_lossy(), &all)?)
 }
 

@@ -104,6 +104,15 @@ fn hidden_paths_are_covered_by_the_machines_null_device() {
     fs::write(mapped.root().join("victim"), "untouched\n").unwrap();
     let (code, said) = mapped.run();
     assert!(code == 1 && said.contains("/dev/null"), "{said}");
+    // A hidden path may lead over a link of the image, in the image.
+    let mut linked = Bundle::new("cat /link/secret; ls -A /link/folder; cat /real/open");
+    fs::create_dir_all(linked.root().join("real/folder")).unwrap();
+    for name in ["secret", "open", "folder/file"] {
+        fs::write(linked.root().join("real").join(name), format!("{name}\n")).unwrap();
+    }
+    symlink("/real", linked.root().join("link")).unwrap();
+    linked.spec["linux"]["maskedPaths"] = json!(["/link/secret", "/link/folder"]);
+    assert_eq!(linked.run(), (0, "open\n".to_owned()));
     assert_eq!(fs::read_to_string(mapped.root().join("victim")).unwrap(), "untouched\n");
     // A volume at /dev whose null device is a link to something that tells: the cover is the machine's all the same.
     let shared = tempfile::tempdir().unwrap();

@@ -59,7 +59,7 @@ fn describe(container: &Container, engine: &Engine) -> anyhow::Result<Value> {
         .flatten()
         .filter(|mount| mount.typ().as_deref() == Some("bind"))
         .map(|mount| {
-            let read_only = mount.options().iter().flatten().any(|option| option == "ro");
+            let read_only = mount.options().iter().flatten().any(|option| option == "ro" || option == "rro");
             json!({ "Type": "bind", "Source": mount.source(), "Destination": mount.destination(), "RW": !read_only })
         })
         .collect();

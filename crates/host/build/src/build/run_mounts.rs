@@ -257,6 +257,6 @@ fn fill(source: &Source, items: &[Item], folder: &Path) -> Result<()> {
 /// A bind mount of a file or folder of this machine.
 pub(crate) fn bind(target: &str, source: &Path, readonly: bool) -> Result<oci::Mount> {
     let source: PathBuf = source.to_owned();
-    let options = ["rbind", if readonly { "ro" } else { "rw" }];
+    let options = ["rbind", if readonly { "rro" } else { "rw" }];
     Ok(mount(target, "bind", &source.to_string_lossy(), &options)?)
 }

@@ -106,7 +106,8 @@ fn options(
 ) -> Result<Vec<&'static str>, Reason> {
     let mut options = Vec::new();
     if wanted.read_only || volume.read_only {
-        options.push("ro");
+        // With everything below it: safer than what Kubernetes promises.
+        options.push("rro");
     }
     match wanted.mount_propagation.as_str() {
         "" | "None" => options.push("rprivate"),

@@ -22,7 +22,7 @@ pub(super) fn before<'a>(plan: &Launch<'a>) -> Result<Before<'a>> {
     let mut before = Before { sources: None, root: None };
     let Into::New { folder } = &plan.into else { return Ok(before) };
     let (config, mapped) = (plan.config, plan.namespaces.maps_users());
-    if mapped || mounts::any_maps_users(&config.spec, plan.namespaces.owner) {
+    if mapped || mounts::any_maps_users(&config.spec) {
         before.sources = Some(mounts::open_sources(&config.spec, config, plan.namespaces)?);
     }
     if mapped {

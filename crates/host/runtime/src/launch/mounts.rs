@@ -58,8 +58,8 @@ pub(super) fn open_sources<'a>(
 }
 
 /// Whether a mount of the specification can be prepared only by a process outside the container's user namespace.
-pub(super) fn any_maps_users(spec: &Spec, owner: Owner) -> bool {
-    spec.mounts().iter().flatten().any(|mount| options::parse(mount, owner).map_users)
+pub(super) fn any_maps_users(spec: &Spec) -> bool {
+    spec.mounts().iter().flatten().any(|mount| options::parse(mount).map_users)
 }
 
 fn prepare<'a>(
@@ -68,7 +68,7 @@ fn prepare<'a>(
     config: &ContainerConfig,
     namespaces: &Namespaces,
 ) -> Result<Prepared<'a>> {
-    let options = options::parse(mount, namespaces.owner);
+    let options = options::parse(mount);
     let destination = mount.destination();
     let refuse = |what: std::fmt::Arguments<'_>| Err(Error::invalid("mount", destination.display(), what));
     let kind = mount.typ().as_deref().unwrap_or("none");

@@ -2,8 +2,6 @@
 
 use oci_spec::runtime::Mount;
 
-use super::namespaces::Owner;
-
 /// Attributes to set and to clear.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Change {
@@ -43,8 +41,8 @@ pub(super) struct Options {
     pub(super) data: Vec<String>,
 }
 
-/// Reads the options of a mount.
-pub(super) fn parse(mount: &Mount, owner: Owner) -> Options {
+/// Reads the options of a mount. As the specification has it `ro` is only for the mount itself, and `rro` for all below it too.
+pub(super) fn parse(mount: &Mount) -> Options {
     let mut options = Options { bind: mount.typ().as_deref() == Some("bind"), ..Options::default() };
     for option in mount.options().iter().flatten() {
         options.add(option);
@@ -54,12 +52,6 @@ pub(super) fn parse(mount: &Mount, owner: Owner) -> Options {
     if !options.recursive {
         options.deep.add(options.top.set, options.top.clear);
         options.top = Change::default();
-    } else if owner == Owner::Pod {
-        // A pod's volume that is read-only is so with everything below it; what is read-only below another stays so.
-        let times = if options.top.set & libc::MOUNT_ATTR__ATIME != 0 { libc::MOUNT_ATTR__ATIME } else { 0 };
-        options.deep.add(options.top.set, options.top.clear & times);
-        options.top.set = 0;
-        options.top.clear &= !times;
     }
     options
 }
@@ -180,32 +172,28 @@ mod tests {
     use super::*;
     use libc::{MOUNT_ATTR__ATIME as ATIME, MOUNT_ATTR_NOATIME as NOATIME, MOUNT_ATTR_RDONLY as RDONLY};
 
-    fn read(options: &[&str], owner: Owner) -> Options {
-        parse(&crate::defaults::mount("/x", "none", "/y", options).unwrap(), owner)
+    fn read(options: &[&str]) -> Options {
+        parse(&crate::defaults::mount("/x", "none", "/y", options).unwrap())
     }
 
     #[test]
     fn recursion_is_as_the_specification_says() {
-        let both = |owner| read(&["rbind", "ro", "rnosuid"], owner);
-        let spec = both(Owner::Spec);
-        assert_eq!(spec.top, Change { set: RDONLY, clear: 0 });
-        assert_eq!(spec.deep, Change { set: libc::MOUNT_ATTR_NOSUID, clear: 0 });
-        let pod = both(Owner::Pod);
-        assert!(pod.top.is_empty());
-        assert_eq!(pod.deep.set, RDONLY | libc::MOUNT_ATTR_NOSUID);
-        // What is mounted read-only below the source of a pod's volume does not become writable.
-        let writable = read(&["rbind", "rw"], Owner::Pod);
+        let both = read(&["rbind", "ro", "rnosuid"]);
+        assert_eq!(both.top, Change { set: RDONLY, clear: 0 });
+        assert_eq!(both.deep, Change { set: libc::MOUNT_ATTR_NOSUID, clear: 0 });
+        // What is mounted read-only below the source of a volume does not become writable.
+        let writable = read(&["rbind", "rw"]);
         assert_eq!((writable.top.clear, writable.deep), (RDONLY, Change::default()));
-        assert_eq!(read(&["bind", "rro"], Owner::Spec).deep.set, RDONLY);
+        assert_eq!(read(&["bind", "rro"]).deep.set, RDONLY);
     }
 
     #[test]
     fn later_options_win() {
-        assert_eq!(read(&["ro", "rw"], Owner::Spec).deep, Change { set: 0, clear: RDONLY });
-        assert_eq!(read(&["noatime"], Owner::Spec).deep, Change { set: NOATIME, clear: ATIME });
-        let mount = read(&["rbind", "private", "rslave", "noatime"], Owner::Pod);
+        assert_eq!(read(&["ro", "rw"]).deep, Change { set: 0, clear: RDONLY });
+        assert_eq!(read(&["noatime"]).deep, Change { set: NOATIME, clear: ATIME });
+        let mount = read(&["rbind", "private", "rslave", "noatime"]);
         assert_eq!((mount.propagation, mount.deep_propagation), (Some(libc::MS_SLAVE), true));
-        assert_eq!((mount.deep, mount.top), (Change { set: NOATIME, clear: ATIME }, Change::default()));
-        assert_eq!(read(&["size=1m", "sync"], Owner::Spec).data, ["size=1m", "sync"]);
+        assert_eq!((mount.deep, mount.top), (Change::default(), Change { set: NOATIME, clear: ATIME }));
+        assert_eq!(read(&["size=1m", "sync"]).data, ["size=1m", "sync"]);
     }
 }

@@ -91,8 +91,14 @@ pub(super) fn protect(root: &Root, spec: &Spec) -> Result<()> {
     Ok(())
 }
 
+/// What the container sees at `path`. An image may have links on the way, but not to or in the kernel's own file systems.
+fn find(root: &Root, path: &Path) -> Result<Option<OwnedFd>> {
+    let plain = path.starts_with("/proc") || path.starts_with("/sys");
+    files::find(root.0.as_fd(), path, plain)
+}
+
 fn make_readonly(root: &Root, path: &Path) -> Result<()> {
-    let Some(target) = files::find(root.0.as_fd(), path, true)? else { return Ok(()) };
+    let Some(target) = find(root, path)? else { return Ok(()) };
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH
@@ -105,7 +111,7 @@ fn make_readonly(root: &Root, path: &Path) -> Result<()> {
 
 /// Covers a folder with an empty one, anything else with the null device.
 fn hide(root: &Root, path: &Path, empty: &mut Option<OwnedFd>) -> Result<()> {
-    let Some(target) = files::find(root.0.as_fd(), path, true)? else { return Ok(()) };
+    let Some(target) = find(root, path)? else { return Ok(()) };
     let kind = rustix::fs::fstat(&target).step("look at", path.display())?;
     let copied = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let cover = if FileType::from_raw_mode(kind.st_mode) == FileType::Directory {
