@@ -299,6 +299,11 @@ impl Bridge {
         let ways = targets.iter().filter(|(_, target)| target.leads_out());
         let ways: Vec<&Place> = ways.filter_map(|(name, _)| places.get(name)).collect();
         let machine = network.gateway();
+        let made = targets.iter().filter(|(_, target)| !matches!(target, Target::Pods));
+        if let Some(first) = made.filter_map(|(name, _)| places.get(name)).next() {
+            let by = ways.first().copied().unwrap_or(first);
+            network.serve_names(by.address, namespace).await?;
+        }
         let Some(place) = ways.first() else {
             network.unpublish(id.as_str()).await?;
             return Ok(Joined { places, machine, ports: Vec::new() });

@@ -6,6 +6,8 @@ use std::{
     path::Path,
 };
 
+use wharf_network::NAME_SERVER;
+
 use crate::{
     bridge::{Joined, Place},
     containers::{Container, Engine, PORTS},
@@ -61,7 +63,7 @@ impl Engine {
             return Ok(());
         }
         let resolver = self.folder(&record.id).join("etc/resolv.conf");
-        let text = format!("nameserver {}\noptions ndots:0\n", joined.machine);
+        let text = format!("nameserver {NAME_SERVER}\noptions ndots:0\n");
         fs::write(&resolver, resolver_with(&record.spec, text)).at("write", &resolver)
     }
 }

@@ -313,6 +313,15 @@ impl PodNetwork {
         self.links.route(gateway.into(), address, netns.as_fd()).await
     }
 
+    /// Leads [`NAME_SERVER`](crate::NAME_SERVER) in a container to the machine's server of names, over the network it has `address`
+    /// in.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn serve_names(&self, address: Ipv4Addr, netns: impl AsFd) -> Result<()> {
+        self.links.serve_names(self.gateway(), address, netns.as_fd()).await
+    }
+
     /// The networks a container is on.
     pub(crate) fn networks_of(&self, container: &str) -> Result<Vec<String>> {
         let bridges = self.store.read()?.bridges.into_iter();

@@ -26,7 +26,7 @@ pub use dns::fuzz_query;
 pub use dns::{DnsConfig, DnsServer, Forwarding, Known, LookUp, Private, Zone};
 pub use engine::ServiceRules;
 pub use error::{Error, Result};
-pub use kernel::hardware;
+pub use kernel::{NAME_SERVER, hardware};
 pub use outside::{InsideSockets, Lease, OutsideRelay, inside_sockets, lease};
 pub use pods::{NetworkConfig, PodNetwork, Taken};
 pub use range::Ipv4Net;

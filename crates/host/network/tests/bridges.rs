@@ -6,8 +6,10 @@ mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     io::ErrorKind,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket},
+    process::Command,
     time::Duration,
 };
 
@@ -48,6 +50,19 @@ fn is_dropped(from: &Space, to: &str) -> bool {
     answer.is_err_and(|error| matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::NetworkUnreachable))
 }
 
+/// Who answers a datagram to `to`, from there.
+fn asked_udp(from: &Space, to: &str) -> String {
+    from.run(|| {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket.connect(to).unwrap();
+        socket.send(b"who").unwrap();
+        let mut buffer = [0; 64];
+        let length = socket.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    })
+}
+
 #[test]
 fn containers_reach_their_own_network_only() {
     test(|world| async move {
@@ -84,6 +99,34 @@ fn containers_reach_their_own_network_only() {
         network.route_over(front.gateway, one_at, one.file()).await.unwrap();
         assert!(is_dropped(&one, &at(three_at)));
         assert_eq!(one.ask(&at(two_at)).unwrap(), "two");
+    });
+}
+
+#[test]
+fn dockers_address_of_the_name_server_leads_to_the_machines() {
+    test(|world| async move {
+        // Rules of the machine do not see what stays in a bridge.
+        world.host.run(|| drop(fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0")));
+        let network = PodNetwork::open(world.config("a")).await.unwrap();
+        let front = bridge("front", "172.18.0.0/16");
+        let (one, one_at) = container(&network, &front, "one").await;
+        let (two, two_at) = container(&network, &front, "two").await;
+        world.host.echo("dns", SocketAddrV4::new(network.gateway(), 53));
+        world.host.echo_udp("dns", SocketAddrV4::new(network.gateway(), 53));
+        for (space, address) in [(&one, one_at), (&two, two_at), (&one, one_at)] {
+            network.serve_names(address, space.file()).await.unwrap();
+        }
+        for strict in ["0", "1", "2"] {
+            one.run(|| fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", strict)).unwrap();
+            assert_eq!(one.ask("127.0.0.11:53").unwrap(), "dns", "rp_filter {strict}");
+            assert_eq!(asked_udp(&one, "127.0.0.11:53"), "dns", "rp_filter {strict}");
+        }
+        assert_eq!(two.ask("127.0.0.1:8080").unwrap(), "two");
+        // Nobody else gets to the loopback network by it.
+        let via = two_at.to_string();
+        let route = ["route", "add", "127.0.0.99/32", "via", &via, "table", "local"];
+        assert!(one.run(|| Command::new("ip").args(route).status()).unwrap().success());
+        assert!(is_dropped(&one, "127.0.0.99:8080"));
     });
 }
 
@@ -226,7 +269,7 @@ fn addresses_are_given_asked_for_and_refused() {
         let endpoint = network.connect("one", &front, &wish, one.file()).await.unwrap();
         assert_eq!(endpoint.address.to_string(), "172.18.7.7");
         let shown = one.run(|| {
-            let ip = std::process::Command::new("ip").args(["address", "show", "eth0"]).output();
+            let ip = Command::new("ip").args(["address", "show", "eth0"]).output();
             String::from_utf8_lossy(&ip.unwrap().stdout).into_owned()
         });
         assert!(shown.contains("172.18.7.7/16") && shown.contains("02:00:00:00:00:09"), "{shown}");

@@ -18,6 +18,14 @@ const CLIENT: &str = "import socket, sys
 try: print(socket.create_connection((sys.argv[1], 8080), timeout=float(sys.argv[2])).recv(99).decode())
 except Exception as error: print(type(error).__name__)";
 
+/// The address of a name, asked of 127.0.0.11 over TCP (RFC 1035 §4.2.2).
+const OVER_TCP: &str = "import socket, struct, sys
+name = b''.join(bytes([len(part)]) + part.encode() for part in sys.argv[1].split('.')) + bytes(1)
+query = struct.pack('>6H', 7, 256, 1, 0, 0, 0) + name + struct.pack('>2H', 1, 1)
+server = socket.create_connection(('127.0.0.11', 53), timeout=5)
+server.sendall(struct.pack('>H', len(query)) + query)
+print(socket.inet_ntoa(server.recv(512)[-4:]))";
+
 impl Docker {
     fn serve(&self, name: &str, options: &[&str]) {
         let program = ["python3", "-c", SERVER, name];
@@ -69,6 +77,17 @@ pub(crate) fn names_and_isolation(docker: &Docker) {
         assert_eq!(docker.asked("client", &address, "0.5"), "TimeoutError", "{name}");
         assert_eq!(docker.asked(name, &docker.address("client", "front"), "0.5"), "TimeoutError", "{name}");
     }
+
+    // By docker's address, over UDP and TCP, and nothing else of the loopback network is to be reached from outside.
+    let resolver = docker.said(&["exec", "client", "cat", "/etc/resolv.conf"]);
+    assert!(resolver.starts_with("nameserver 127.0.0.11\n"), "{resolver}");
+    let asked = docker.said(&["exec", "client", "python3", "-c", OVER_TCP, "web"]);
+    assert_eq!(asked, docker.address("web", "front"));
+    docker.serve("intruder", &["--network", "front", "--cap-add", "NET_ADMIN"]);
+    let web = docker.address("web", "front");
+    docker.said(&["exec", "intruder", "ip", "route", "add", "127.0.0.99/32", "via", &web, "table", "local"]);
+    assert_eq!(docker.asked("intruder", "127.0.0.99", "0.5"), "TimeoutError");
+    docker.said(&["rm", "-f", "intruder"]);
 
     // Connected while it runs, it is known and reached under its further name, and no more once it is disconnected.
     docker.said(&["network", "connect", "--alias", "late", "back", "client"]);

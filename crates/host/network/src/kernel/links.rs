@@ -18,7 +18,7 @@ use nlink::{
     },
 };
 
-use super::{Gateway, Later, Links, Plug, Port, Segment, bridge};
+use super::{Gateway, Later, Links, Plug, Port, Segment, bridge, names};
 use crate::{
     Ipv4Net,
     error::{Doing as _, Error, Result},
@@ -179,6 +179,15 @@ impl Links for Netlink {
 
     fn route<'a>(&'a self, gateway: IpAddr, address: Ipv4Addr, netns: BorrowedFd<'a>) -> Later<'a, ()> {
         Box::pin(bridge::route(gateway, address, netns))
+    }
+
+    fn serve_names<'a>(
+        &'a self,
+        server: Ipv4Addr,
+        address: Ipv4Addr,
+        netns: BorrowedFd<'a>,
+    ) -> Later<'a, ()> {
+        Box::pin(names::serve(server, address, netns))
     }
 
     fn remove<'a>(&'a self, link: &'a str) -> Later<'a, ()> {

@@ -2,6 +2,7 @@
 
 mod bridge;
 mod links;
+mod names;
 mod nft;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 
 pub(crate) use links::Netlink;
 pub use links::hardware;
+pub use names::NAME_SERVER;
 pub(crate) use nft::Nftables;
 
 use crate::{Ipv4Net, Ipv6Side, error::Result, rules::Op};
@@ -74,6 +76,9 @@ pub(crate) trait Links: Send + Sync {
     fn plug<'a>(&'a self, segment: &'a Segment, plug: &'a Plug, netns: BorrowedFd<'a>) -> Later<'a, ()>;
     /// Makes a gateway the way out of `netns`, by the link that has `address`.
     fn route<'a>(&'a self, gateway: IpAddr, address: Ipv4Addr, netns: BorrowedFd<'a>) -> Later<'a, ()>;
+    /// Leads docker's address of the server of names to `server`, by the link that has `address`.
+    fn serve_names<'a>(&'a self, server: Ipv4Addr, address: Ipv4Addr, netns: BorrowedFd<'a>)
+    -> Later<'a, ()>;
     /// Removes a link, its peer with it; it may be gone already.
     fn remove<'a>(&'a self, link: &'a str) -> Later<'a, ()>;
     /// The links whose names start so.
