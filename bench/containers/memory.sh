@@ -28,6 +28,8 @@ for ((i = 0; i < containers; i++)); do
     "$wharf" --data "$dir" run -d --network none base/bench sleep 1000000 >/dev/null
 done
 
+# A shim gives back what it does not need once nothing has happened for a second.
+sleep 2
 # In kB, one line a shim: private, proportional, the most it ever had.
 for file in "$dir"/containers/*/shim.json; do
     pid=$(grep -o '[0-9]*' "$file")

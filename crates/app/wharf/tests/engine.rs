@@ -277,6 +277,18 @@ fn what_is_asked_for_is_there(docker: &Docker, platform: &Platform) {
 
     docker.said(&["run", "-d", "--name", "grows", "--memory", "64m", IMAGE, "sleep", "1000"]);
     docker.said(&["update", "--memory", "128m", "--memory-swap", "256m", "--pids-limit", "50", "grows"]);
+    // It began without a choice of processors: what runs and what comes gets the new one.
+    docker.said(&["update", "--cpuset-cpus", "0", "grows"]);
+    let on = docker.said(&[
+        "exec",
+        "grows",
+        "grep",
+        "-h",
+        "Cpus_allowed_list",
+        "/proc/1/status",
+        "/proc/self/status",
+    ]);
+    assert_eq!(on, "Cpus_allowed_list:\t0\nCpus_allowed_list:\t0");
     let limits = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max 2>/dev/null || \
         cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max";
     assert_eq!(docker.said(&["exec", "grows", "sh", "-c", limits]), "134217728\n50");

@@ -87,6 +87,7 @@ impl Engine {
                 pids: new.pids.or(old.pids),
                 swappiness: new.swappiness.or(old.swappiness),
                 oom_kill_disable: new.oom_kill_disable || old.oom_kill_disable,
+                block_weight: new.block_weight.or(old.block_weight),
             };
         })?;
         Ok(())

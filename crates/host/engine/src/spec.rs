@@ -231,6 +231,9 @@ pub struct Resources {
     pub swappiness: Option<u64>,
     /// It waits for memory rather than be killed; cgroup v1 only.
     pub oom_kill_disable: bool,
+    /// Weight against others at block devices, from 10 to 1000, where the machine's scheduler knows weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_weight: Option<u16>,
 }
 
 /// What happens when a container ends.

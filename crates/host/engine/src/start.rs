@@ -14,7 +14,7 @@ use wharf_runtime::{
     ContainerConfig, LogConfig, Network, PodDir, RootFs, Runtime as _, Sandbox, SandboxConfig, Seccomp,
     Share, Size, SpecOptions, WhenIdle, init_program,
     oci::{
-        BoxBuilder, LinuxCpuBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup,
+        BoxBuilder, LinuxBlockIo, LinuxCpuBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup,
         LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemoryBuilder, LinuxNamespaceType, LinuxPidsBuilder,
         LinuxResources, LinuxSeccomp, Mount, PosixRlimit, PosixRlimitBuilder, Spec as OciSpec,
     },
@@ -622,6 +622,11 @@ pub(crate) fn resources(spec: &Spec) -> Result<LinuxResources> {
         built.set_quota(wanted.cpu_quota).set_period(wanted.cpu_period).set_shares(wanted.cpu_shares);
         built.set_cpus(wanted.cpuset_cpus.clone()).set_mems(wanted.cpuset_mems.clone());
         resources.set_cpu(Some(built));
+    }
+    if wanted.block_weight.is_some() {
+        let mut block = LinuxBlockIo::default();
+        block.set_weight(wanted.block_weight);
+        resources.set_block_io(Some(block));
     }
     if let Some(limit) = wanted.pids {
         resources.set_pids(Some(LinuxPidsBuilder::default().limit(limit).build().map_err(described)?));

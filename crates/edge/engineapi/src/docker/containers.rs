@@ -325,14 +325,17 @@ impl Docker {
             None => None,
         };
         let body = Value::Object(update);
-        let limits = create::limits(&changed(&container, &body)).map_err(refused)?;
+        let (memory, swap) = (body["Memory"].as_i64(), container.record.spec.resources.memory_swap);
+        let no_swap = body["MemorySwap"].as_i64().unwrap_or_default() == 0;
+        if let (Some(memory), Some(swap @ 1..), true) = (memory, swap, no_swap)
+            && memory > swap
+        {
+            return Err(refused(Failure::bad(
+                "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
+            )));
+        }
+        let limits = create::limits(&changed(&container, &body))?;
         blocking(move || {
-            let sets = limits.cpuset_cpus.is_some() || limits.cpuset_mems.is_some();
-            if sets && container.is_running() && !has_sets(&container) {
-                return Err(Failure::not_supported(
-                    "CpusetCpus and CpusetMems can be changed while it runs only of a container that began with them",
-                ));
-            }
             engine.limit(&container, &limits)?;
             engine.change(&container.id, |record| {
                 record.spec.restart = restart.unwrap_or(record.spec.restart);
@@ -647,8 +650,9 @@ pub(super) fn remove_anonymous(engine: &Engine, record: &Record) {
 }
 
 /// What `update` changes.
-const CHANGEABLE: [&str; 11] = [
+const CHANGEABLE: [&str; 12] = [
     "RestartPolicy",
+    "BlkioWeight",
     "Memory",
     "MemoryReservation",
     "MemorySwap",
@@ -660,12 +664,6 @@ const CHANGEABLE: [&str; 11] = [
     "CpusetMems",
     "PidsLimit",
 ];
-
-/// Whether its processors can be changed while it runs: on cgroup v1 it has such a group only where it began with one.
-fn has_sets(container: &Container) -> bool {
-    let sets = std::path::Path::new("/sys/fs/cgroup/cpuset");
-    !sets.exists() || sets.join(container.status.cgroup.trim_start_matches('/')).exists()
-}
 
 /// The limits of an update beside those that stay, so that both are checked together.
 fn changed(container: &Container, update: &Value) -> Value {

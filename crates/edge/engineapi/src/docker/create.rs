@@ -414,7 +414,6 @@ fn refuse(host: &HostConfig) -> Result<(), Failure> {
         ),
         (!host.storage_opt.is_empty(), "StorageOpt"),
         (!host.cgroup_parent.is_empty(), "CgroupParent"),
-        (host.blkio_weight != 0, "BlkioWeight"),
         (!matches!(host.volume_driver.as_str(), "" | "local"), "VolumeDriver"),
     ];
     match given.into_iter().find(|(given, _)| *given) {

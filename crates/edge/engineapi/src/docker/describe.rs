@@ -296,7 +296,7 @@ fn host_config(container: &Container) -> Value {
             "OomScoreAdj": 0, "PidMode": "", "Privileged": spec.privileged, "PublishAllPorts": false,
             "ReadonlyRootfs": spec.read_only, "SecurityOpt": null, "UTSMode": "", "UsernsMode": "",
             "ShmSize": spec.shm_size.unwrap_or(64 << 20), "Runtime": "wharf", "Isolation": "", "CpuShares": limits.cpu_shares.unwrap_or(0),
-            "Memory": limits.memory.unwrap_or(0), "NanoCpus": 0, "CgroupParent": "", "BlkioWeight": 0,
+            "Memory": limits.memory.unwrap_or(0), "NanoCpus": 0, "CgroupParent": "", "BlkioWeight": limits.block_weight.unwrap_or(0),
             "CpuPeriod": 0, "CpuQuota": 0, "CpusetCpus": limits.cpuset_cpus.clone().unwrap_or_default(),
             "CpusetMems": limits.cpuset_mems.clone().unwrap_or_default(), "Devices": [], "DeviceCgroupRules": null,
             "DeviceRequests": null, "MemoryReservation": limits.memory_reservation.unwrap_or(0),

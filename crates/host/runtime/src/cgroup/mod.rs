@@ -132,11 +132,39 @@ impl Cgroup {
         }
     }
 
-    /// Changes its limits; what `resources` leaves out stays.
+    /// Changes its limits; what `resources` leaves out stays. On version 1 it joins the controllers it has needed none of before.
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
         check_supported(resources)?;
         self.check_usage(resources)?;
-        self.limit(resources)
+        let late = match self.version {
+            Version::V1 => v1::make_late(&self.path, resources)?,
+            _ => Vec::new(),
+        };
+        self.limit(resources)?;
+        late.iter().try_for_each(|folder| self.join_late(folder))
+    }
+
+    /// Moves all its processes into a further folder. What they start meanwhile comes after.
+    fn join_late(&self, folder: &Path) -> Result<()> {
+        let (door, mut before) = (folder.join("cgroup.procs"), Vec::new());
+        loop {
+            let there = fs::read_to_string(&door).step("read", door.display())?;
+            let there: Vec<i32> = there.lines().filter_map(|line| line.parse().ok()).collect();
+            let missing: Vec<i32> = self.processes().into_iter().filter(|pid| !there.contains(pid)).collect();
+            // Those that are left twice do not let themselves be moved: they end.
+            if missing.iter().all(|pid| before.contains(pid)) {
+                return Ok(());
+            }
+            for pid in &missing {
+                match fs::write(&door, pid.to_string()) {
+                    Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+                        return Err(error).step("move a process into", folder.display());
+                    }
+                    _ => {}
+                }
+            }
+            before = missing;
+        }
     }
 
     fn limit(&self, resources: &LinuxResources) -> Result<()> {
@@ -205,6 +233,14 @@ impl Cgroup {
             }
             Version::Absent => Ok(Doors { tasks: Vec::new(), born_in: None }),
         }
+    }
+
+    /// Opens the doors once more where there are others by now: a change of limits may have added controllers.
+    pub(crate) fn renew(&self, doors: &mut Doors) -> Result<()> {
+        if self.version == Version::V1 && self.folders().len() != doors.tasks.len() {
+            *doors = self.doors()?;
+        }
+        Ok(())
     }
 
     /// The ids of its processes.

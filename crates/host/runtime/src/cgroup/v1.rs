@@ -94,6 +94,20 @@ pub(super) fn existing(path: &str) -> Vec<(&'static str, PathBuf)> {
     mounted().iter().map(|name| (*name, folder(name, path))).filter(|(_, folder)| folder.exists()).collect()
 }
 
+/// Makes the folders that are wanted only for a limit and are not there yet, of a cgroup that is.
+pub(super) fn make_late(path: &str, resources: &LinuxResources) -> Result<Vec<PathBuf>> {
+    if existing(path).is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut made = Vec::new();
+    for controller in asked(resources) {
+        if make(controller, path)? {
+            made.push(folder(controller, path));
+        }
+    }
+    Ok(made)
+}
+
 /// Makes the folder. False when it was there.
 pub(super) fn make(controller: &str, path: &str) -> Result<bool> {
     let target = folder(controller, path);

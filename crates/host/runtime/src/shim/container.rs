@@ -257,6 +257,7 @@ impl Container {
         let user = wanted.user.clone().or_else(|| self.config.user.clone());
         let terminal = wanted.terminal.map(|size| TerminalPlan { size: Some(size) });
         let init = self.running("run a command in")?.pidfd.try_clone().step("copy", "the process handle")?;
+        self.cgroup.renew(&mut self.doors)?;
         let mut launched = launch::launch(Launch {
             config: &self.config,
             process: Plan { process, user, terminal },

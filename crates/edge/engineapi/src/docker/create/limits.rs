@@ -51,6 +51,9 @@ pub(super) fn resources(host: &HostConfig) -> Result<Resources, Failure> {
             "Range of CPUs is from 0.01 to {processors}.00, as there are only {processors} CPUs available"
         )));
     }
+    if host.blkio_weight != 0 && !(10..=1000).contains(&host.blkio_weight) {
+        return Err(Failure::bad("Range of blkio weight is from 10 to 1000"));
+    }
     for (wanted, file, what) in [
         (&host.cpuset_cpus, "/sys/devices/system/cpu/online", "CPUs"),
         (&host.cpuset_mems, "/sys/devices/system/node/online", "memory nodes"),
@@ -79,6 +82,7 @@ pub(super) fn resources(host: &HostConfig) -> Result<Resources, Failure> {
         pids: host.pids_limit.filter(|limit| *limit > 0),
         swappiness: host.memory_swappiness.and_then(|value| u64::try_from(value).ok()),
         oom_kill_disable: host.oom_kill_disable,
+        block_weight: Some(host.blkio_weight).filter(|weight| *weight > 0),
     })
 }
 
