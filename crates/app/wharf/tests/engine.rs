@@ -116,6 +116,11 @@ fn images_and_builds(docker: &Docker, platform: &Platform) {
     assert!(code == 0 && out.contains("Successfully tagged made:1"), "{out}{errors}");
     assert_eq!(build("made:2").1.matches("Using cache").count(), 2);
     assert_eq!(docker.said(&["run", "--rm", "made:1"]), "content\n7");
+    dockerfile(&format!(
+        "FROM {IMAGE}\nRUN grep '192.0.2.7.known' /etc/hosts; df -k /dev/shm | grep ' 8192 '\n"
+    ));
+    docker.said(&["build", "-q", "--add-host", "known:192.0.2.7", "--shm-size", "8m", place]);
+    assert!(docker.refused(&["build", "-q", "--ulimit", "nofile=7", place]).1.contains("ulimits"));
     dockerfile(&format!("FROM {IMAGE}\nRNU x\n"));
     let (code, _, errors) = build("bad");
     assert!(code != 0 && errors.contains("Dockerfile:2: unknown instruction 'RNU'"), "{errors}");

@@ -40,6 +40,11 @@ impl Docker {
         if query.get("networkmode") == Some("host") {
             request.network = wharf_build::dockerfile::Network::Host;
         }
+        request.hosts = query.all("extrahosts").into_iter().map(host).collect::<Result<_, _>>()?;
+        if let Some(size) = query.get("shmsize").filter(|size| !matches!(*size, "" | "0")) {
+            let size = size.parse().map_err(|_| Failure::bad(format!("shmsize '{size}' is no number")))?;
+            request.shm_bytes = Some(size);
+        }
         request.context = Context::tar(reader_of(call.body));
         let cancel = Cancel::default();
         request.cancel = cancel.clone();
@@ -125,6 +130,16 @@ fn exit_code(error: &wharf_build::Error) -> Option<i32> {
     }
 }
 
+/// `NAME:ADDRESS`.
+fn host(text: &str) -> Result<(String, String), Failure> {
+    let parts = text.split_once(':').and_then(|(name, address)| {
+        let bare = address.trim_start_matches('[').trim_end_matches(']');
+        Some((name.to_owned(), bare.parse::<std::net::IpAddr>().ok()?.to_string()))
+    });
+    let wrong = || Failure::bad(format!("bad format for add-host: \"{text}\": write NAME:ADDRESS"));
+    parts.filter(|(name, _)| !name.is_empty()).ok_or_else(wrong)
+}
+
 /// Parameters that would change what is built and cannot be done.
 fn refuse(query: &Query) -> Result<(), Failure> {
     if query.get("version") == Some("2") {
@@ -132,19 +147,9 @@ fn refuse(query: &Query) -> Result<(), Failure> {
             "BuildKit sessions are not supported: set DOCKER_BUILDKIT=0, or use 'wharf build'",
         ));
     }
-    for name in [
-        "remote",
-        "extrahosts",
-        "squash",
-        "isolation",
-        "outputs",
-        "memory",
-        "memswap",
-        "cpushares",
-        "cpuperiod",
-    ]
-    .into_iter()
-    .chain(["cpuquota", "cpusetcpus", "cpusetmems", "cgroupparent", "shmsize", "ulimits", "securityopt"])
+    for name in ["remote", "squash", "isolation", "outputs", "memory", "memswap", "cpushares", "cpuperiod"]
+        .into_iter()
+        .chain(["cpuquota", "cpusetcpus", "cpusetmems", "cgroupparent", "ulimits", "securityopt"])
     {
         let given = |value: &str| !matches!(value, "0" | "false" | "null" | "[]" | "{}" | "default");
         if query.get(name).is_some_and(given) {
