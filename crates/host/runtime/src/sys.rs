@@ -328,7 +328,8 @@ pub(crate) fn put_at(from: BorrowedFd<'_>, to: i32) -> io::Result<()> {
 
 /// Closes every descriptor from `first` on, whoever owned it.
 pub(crate) fn close_from(first: u32) -> io::Result<()> {
-    // SAFETY: used only in a forked child that ends by execve or _exit, so that no owner closes a number again.
+    // SAFETY: used only in a forked child that ends by execve or _exit, and first thing in a program, so that no owner closes a number
+    // again.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) })
 }
 

@@ -14,6 +14,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    io::{FdFlags, fcntl_setfd},
     process::{Pid, Signal, kill_process},
 };
 use support::*;
@@ -31,6 +32,21 @@ fn a_pod_ends_while_exec_runs_in_it() {
     let mut exec = pod.sandbox.exec("main", &shell(FOREVER), [None, None, None]).unwrap();
     pod.sandbox.shutdown().unwrap();
     assert_eq!(exec.wait().unwrap().signal, Some(libc::SIGKILL));
+}
+
+/// A lock of whoever starts a pod does not live as long as the pod.
+#[test]
+fn a_shim_has_nothing_open_of_who_started_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("held");
+    let held = fs::File::create(&path).unwrap();
+    fcntl_setfd(&held, FdFlags::empty()).unwrap();
+    let pod = Pod::new();
+    let file: serde_json::Value =
+        serde_json::from_slice(&fs::read(pod.folder.path().join("pod/shim.json")).unwrap()).unwrap();
+    let open = fs::read_dir(format!("/proc/{}/fd", file["pid"])).unwrap().flatten();
+    let open: Vec<_> = open.filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
+    assert!(open.len() > 3 && !open.contains(&path), "{open:?}");
 }
 
 #[test]

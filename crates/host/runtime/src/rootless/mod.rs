@@ -234,11 +234,14 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Makes the user and the mount namespace, and waits until users are mapped. This process must have one thread.
+    /// Makes the user and the mount namespace, and waits until users are mapped. This process must have one thread, and nothing open
+    /// but its standard streams.
     ///
     /// # Errors
     /// When the kernel refuses, or whoever began it has gone.
     pub fn begin(folder: &Path) -> Result<Self> {
+        // What whoever called it happened to have open would stay open, and locked.
+        sys::close_from(3).step("close", "what is open")?;
         rustix::process::setsid().step("begin", "a session")?;
         std::env::set_current_dir("/").step("enter", "/")?;
         let namespaces = libc::CLONE_NEWUSER | libc::CLONE_NEWNS;

@@ -55,6 +55,8 @@ pub fn entry() -> bool {
 }
 
 fn run(folder: &Path) -> i32 {
+    // What whoever called it happened to have open would stay open, and locked, for the container's life.
+    let _ = sys::close_from(3);
     let mut first = Channel::new(sys::take_standard(0));
     match start(PodDir::at(folder), sys::take_standard(1)) {
         Ok(mut shim) => {
