@@ -148,16 +148,20 @@ impl Machine {
         if said.code == 0 { Ok(said.out) } else { Err(said.errors) }
     }
 
-    /// Names of the person's processes, with their ids as this test sees them.
+    /// Names of the person's processes, with their ids as this test sees them, but for those of containers.
     fn processes(&self) -> Vec<(u32, String)> {
+        let same = |pid: &str| fs::read_link(Path::new("/proc").join(pid).join("ns/pid")).ok();
+        let machine = same(&self.pid);
+        self.all().into_iter().filter(|(pid, _)| same(&pid.to_string()) == machine).collect()
+    }
+
+    fn all(&self) -> Vec<(u32, String)> {
         let id = |entry: fs::DirEntry| -> Option<(u32, String)> {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             let owner = entry.metadata().ok()?.uid();
             let ours = owner == PERSON || (SUBORDINATE..SUBORDINATE + 65_536).contains(&owner);
-            let same = |path: PathBuf| fs::read_link(path.join("ns/pid")).ok();
-            let machine = same(Path::new("/proc").join(&self.pid));
             let name = fs::read_to_string(entry.path().join("comm")).ok()?;
-            (ours && same(entry.path()) == machine).then(|| (pid, name.trim().to_owned()))
+            ours.then(|| (pid, name.trim().to_owned()))
         };
         fs::read_dir("/proc").unwrap().flatten().filter_map(id).collect()
     }
@@ -246,6 +250,28 @@ fn a_service(machine: &Machine) {
     assert_eq!(machine.wharf(&["ps", "-a", "-q"]).well(), "");
 }
 
+/// One that has changed its user does not end with its shim, which its parent's death does to others; nobody finds it running.
+fn a_killed_shim(machine: &Machine) {
+    let become_other = "import os; os.setresuid(1000, 1000, 1000); os.execvp('sleep', ['sleep', '1000'])";
+    machine.wharf(&["run", "-d", "--name", "other", "base", "python3", "-c", become_other]).well();
+    let sleeps = || machine.all().into_iter().find(|(_, name)| name == "sleep");
+    let (pid, _) = until("it is somebody else", || {
+        let found = sleeps().filter(|(pid, _)| fs::metadata(format!("/proc/{pid}")).unwrap().uid() != PERSON);
+        found.ok_or_else(|| format!("{:?}", machine.all()))
+    });
+    let containers = machine.path("home/.local/share/wharf/containers");
+    let written = fs::read_dir(containers).unwrap().flatten().map(|entry| entry.path().join("shim.json"));
+    let file = written.filter(|path| path.exists()).map(|path| fs::read(path).unwrap()).next().unwrap();
+    let shim: serde_json::Value = serde_json::from_slice(&file).unwrap();
+    output_of(machine.root("kill").args(["-9", &shim["pid"].to_string()]));
+    until("it is told as ended", || {
+        let said = machine.wharf(&["ps", "-a"]).well();
+        if said.contains("Exited (255)") { Ok(()) } else { Err(said) }
+    });
+    assert!(!Path::new("/proc").join(pid.to_string()).exists(), "it still runs");
+    machine.wharf(&["rm", "other"]).well();
+}
+
 /// The whole platform: pods, Services, the Docker Engine API, and ports of the machine that lead to it.
 fn a_platform(machine: &Machine) {
     let log = File::create(machine.path("home/up.log")).unwrap();
@@ -313,11 +339,12 @@ fn platform_id(machine: &Machine) -> String {
 #[test]
 fn people_who_are_not_root_run_containers_with_pasta() {
     let machine = Machine::start(None);
-    machine.wharf(&["image", "pack", "--applets", "base", "sh", "busybox"]).well();
+    machine.wharf(&["image", "pack", "--applets", "base", "sh", "busybox", "python3"]).well();
     machine.one(is_pasta);
     owners(&machine);
     build_with_a_way_out(&machine);
     a_service(&machine);
+    a_killed_shim(&machine);
     a_platform(&machine);
     // The way out is there again when it has been ended.
     output_of(Command::new("kill").args(["-9", &machine.one(is_pasta).to_string()]));

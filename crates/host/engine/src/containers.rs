@@ -264,6 +264,7 @@ impl Engine {
                 name: MAIN.to_owned(),
                 phase: Phase::Created,
                 pid: None,
+                began: None,
                 cgroup: String::new(),
                 created_at: record.created_at,
                 started_at: None,

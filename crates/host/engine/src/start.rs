@@ -593,7 +593,13 @@ fn bind(source: &Path, target: &str, options: &[&str]) -> Result<Mount> {
         all.push("rprivate");
     }
     // With everything below it, as docker does.
-    all.extend(options.iter().map(|option| if *option == "ro" { "rro" } else { option }));
+    all.extend(options.iter().map(|option| match *option {
+        "ro" => "rro",
+        "nosuid" => "rnosuid",
+        "nodev" => "rnodev",
+        "noexec" => "rnoexec",
+        option => option,
+    }));
     Ok(wharf_runtime::mount(target, "bind", &source.to_string_lossy(), &all)?)
 }
 

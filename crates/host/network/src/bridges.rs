@@ -192,7 +192,7 @@ impl PodNetwork {
     /// # Errors
     /// When something else on this machine has its addresses, or the kernel refuses; then nothing has changed.
     pub async fn make_bridge(&self, network: &BridgeNetwork) -> Result<()> {
-        let _machine = lock_machine()?;
+        let _machine = lock_machine(self.outside.as_deref())?;
         let known = self.store.read()?.bridges.get(&network.id).map(|known| known.number);
         if let Some(number) = known
             && self.links.exists(&self.bridge_link(number)).await?

@@ -74,7 +74,7 @@ pub struct PodNetwork {
     pub(crate) rules: ServiceRules,
     pub(crate) store: Store,
     pub(crate) instance: String,
-    outside: Option<PathBuf>,
+    pub(crate) outside: Option<PathBuf>,
 }
 
 impl PodNetwork {
@@ -193,7 +193,8 @@ impl PodNetwork {
                 if let Some(by) = saved.publisher(port) {
                     return Err(Error::PortTaken { port: port.to_string(), by: by.to_owned() });
                 }
-                if !old.iter().any(|old| old.rule().0 == port) {
+                // A relay finds out itself, in the machine's network.
+                if self.outside.is_none() && !old.iter().any(|old| old.rule().0 == port) {
                     probe(port)?;
                 }
             }
@@ -371,7 +372,7 @@ fn check(config: &NetworkConfig) -> Result<()> {
 
 /// Chooses this node's ranges, once and for all, and makes the gateway while no other instance chooses.
 async fn make_gateway(config: &NetworkConfig, store: &Store, links: &dyn Links) -> Result<Gateway> {
-    let _machine = lock_machine()?;
+    let _machine = lock_machine(config.outside.as_deref())?;
     let name = format!("{GATEWAY_PREFIX}{}", config.instance);
     let exists = links.exists(&name).await?;
     let used = if exists { Vec::new() } else { links.networks().await? };

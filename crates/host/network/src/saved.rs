@@ -5,9 +5,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -131,7 +132,7 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn open(folder: &Path) -> Result<Self> {
-        std::fs::create_dir_all(folder).map_err(at(folder))?;
+        fs::create_dir_all(folder).map_err(at(folder))?;
         Ok(Self { folder: folder.to_owned() })
     }
 
@@ -145,7 +146,7 @@ impl Store {
 
     pub(crate) fn read(&self) -> Result<Saved> {
         let path = self.path();
-        let text = match std::fs::read(&path) {
+        let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Saved::default()),
             Err(error) => return Err(at(&path)(error)),
@@ -163,7 +164,7 @@ impl Store {
     /// The network of service addresses, once it is chosen.
     pub(crate) fn services(&self) -> Result<Option<Ipv4Net>> {
         let path = self.folder.join(SERVICES);
-        let text = match std::fs::read_to_string(&path) {
+        let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(at(&path)(error)),
@@ -184,7 +185,7 @@ impl Store {
             file.sync_all()
         });
         written.map_err(at(&temporary))?;
-        std::fs::rename(&temporary, &path).map_err(at(&path))
+        fs::rename(&temporary, &path).map_err(at(&path))
     }
 
     /// Changes what is saved; nothing is written when `change` fails or changes nothing.
@@ -196,14 +197,14 @@ impl Store {
         if new != old {
             let (path, temporary) = (self.path(), self.path().with_extension("new"));
             let text = serde_json::to_vec_pretty(&new).map_err(|e| Error::Input(e.to_string()))?;
-            std::fs::write(&temporary, text).map_err(at(&temporary))?;
-            std::fs::rename(&temporary, &path).map_err(at(&path))?;
+            fs::write(&temporary, text).map_err(at(&temporary))?;
+            fs::rename(&temporary, &path).map_err(at(&path))?;
         }
         Ok(result)
     }
 
     pub(crate) fn remove(&self) -> Result<()> {
-        match std::fs::remove_file(self.path()) {
+        match fs::remove_file(self.path()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&self.path())(error)),
             _ => Ok(()),
         }
@@ -212,17 +213,23 @@ impl Store {
 
 /// Holds a lock among processes until the file is dropped.
 pub(crate) fn lock(path: &Path) -> Result<File> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(at(path))?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(at(path))?;
     flock(&file, FlockOperation::LockExclusive).map_err(|error| at(path)(error.into()))?;
     Ok(file)
 }
 
-/// Instances on one machine choose their ranges one after another: the lock is on the network namespace itself, which is all they share.
-pub(crate) fn lock_machine() -> Result<File> {
-    let path = Path::new("/proc/thread-self/ns/net");
-    let file = File::open(path).map_err(at(path))?;
-    flock(&file, FlockOperation::LockExclusive).map_err(|error| at(path)(error.into()))?;
-    Ok(file)
+/// Instances on one machine choose their ranges one after another. Nobody else may open the lock, or could hold it for ever: it
+/// is beside the relay of somebody who is not the machine's root.
+pub(crate) fn lock_machine(relay: Option<&Path>) -> Result<File> {
+    let folder = relay.and_then(Path::parent).unwrap_or(Path::new("/run/wharf"));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at(folder))?;
+    lock(&folder.join("network.lock"))
 }
 
 pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Error {
@@ -254,7 +261,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         for (text, fine) in [(&b""[..], true), (&[0; 100], true), (b"{", false)] {
-            std::fs::write(store.path(), text).unwrap();
+            fs::write(store.path(), text).unwrap();
             assert_eq!(store.read().is_ok(), fine, "{text:?}");
         }
     }

@@ -16,6 +16,7 @@ use crate::{
     error::{Context, Error, Result},
     pod_dir::{PodDir, check_name, private_folder, write_json},
     program, recover,
+    rootless::FOLDER,
     runtime::{Runtime, Sandbox, SignalTo},
     shim,
     status::{Event, Exit, Stats, Status},
@@ -73,12 +74,12 @@ fn run(program: &Path, dir: &PodDir, config: &SandboxConfig, line: &OwnedFd) -> 
     let sealed = program::sealed(program)?;
     let log = std::fs::File::create(dir.path().join("shim.log")).step("write", "the shim's log")?;
     // What runs at the end finds the folder of a person who is not root by it.
-    let own_folder = sys::in_user_namespace().then(|| std::env::var_os("XDG_RUNTIME_DIR")).flatten();
+    let own_folder = sys::in_user_namespace().then(|| std::env::var_os(FOLDER)).flatten();
     Command::new(program::path_of(&sealed))
         .arg0(shim::ARGV0)
         .arg(dir.path())
         .env_clear()
-        .envs(own_folder.map(|folder| ("XDG_RUNTIME_DIR", folder)))
+        .envs(own_folder.map(|folder| (FOLDER, folder)))
         .stdin(line.try_clone().step("copy", "the shim's line")?)
         .stdout(program::for_the_end(&config.at_end)?)
         .stderr(Stdio::from(log))

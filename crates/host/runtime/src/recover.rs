@@ -1,12 +1,20 @@
 //! Order after a shim has died: its containers have nobody left to keep their output or to tell of their end, so they end too.
 
+use std::os::fd::AsFd as _;
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
 use wharf_base::{Clock, SystemClock};
 
 use crate::{
+    bundle::began,
     cgroup::Cgroup,
     error::Result,
     pod_dir::{PodDir, unlock, write_json},
     status::{Exit, Phase, Status},
+    sys,
 };
 
 /// Why a container whose shim died has ended.
@@ -27,6 +35,7 @@ fn put_in_order(dir: &PodDir) -> Result<Vec<String>> {
             Ok(status) => {
                 Cgroup::at(&status.cgroup)?.remove()?;
                 if status.exit.is_none() {
+                    end_survivor(&status);
                     write_end(dir, status)?;
                     ended.push(name);
                 }
@@ -40,6 +49,20 @@ fn put_in_order(dir: &PodDir) -> Result<Vec<String>> {
     }
     let _ = std::fs::remove_file(dir.path().join("shim.sock"));
     Ok(ended)
+}
+
+/// Without a cgroup a container's first process may outlive its shim: it does not end with it once it has changed its user. All others
+/// end with it.
+fn end_survivor(status: &Status) {
+    let (Some(pid), Some(_)) = (status.pid, status.began) else { return };
+    let Some(process) = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
+        return;
+    };
+    if began(pid) == status.began && sys::pidfd_signal(process.as_fd(), libc::SIGKILL).is_ok() {
+        let long = Timespec { tv_sec: 5, tv_nsec: 0 };
+        // One that does not end is in the kernel's hands.
+        let _ = rustix::event::poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&long));
+    }
 }
 
 fn write_end(dir: &PodDir, mut status: Status) -> Result<()> {

@@ -26,6 +26,9 @@ pub struct Status {
     pub phase: Phase,
     /// Its first process, as seen from the machine; absent once it has ended.
     pub pid: Option<i32>,
+    /// When that began, in ticks since the machine did: the number may be another's later. Told where nothing else names its processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<u64>,
     /// Its cgroup below the root of the hierarchy.
     pub cgroup: String,
     /// When it was created.

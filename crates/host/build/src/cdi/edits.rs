@@ -103,7 +103,8 @@ impl Granted {
         self.groups.extend(edits.additional_gids.iter().filter(|gid| **gid != 0));
         for one in &edits.mounts {
             let options: Vec<&str> = one.options.iter().map(String::as_str).collect();
-            let options = if options.is_empty() { vec!["rbind", "ro", "nosuid", "nodev"] } else { options };
+            let options =
+                if options.is_empty() { vec!["rbind", "rro", "rnosuid", "rnodev"] } else { options };
             let kind = one.kind.as_deref().unwrap_or("bind");
             self.mounts.push(mount(&one.container_path, kind, &one.host_path, &options)?);
         }

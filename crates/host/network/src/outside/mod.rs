@@ -8,6 +8,7 @@ mod relay;
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
     path::Path,
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ use crate::{
 
 pub use relay::{InsideSockets, OutsideRelay, inside_sockets};
 
+/// A relay that says nothing for so long is stuck.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest line of either side.
 const LINE: u64 = 1 << 20;
 
@@ -58,7 +61,7 @@ pub(crate) async fn publish(socket: &Path, id: &str, ports: &[PortMapping]) -> R
 #[derive(Debug)]
 pub struct Lease(#[expect(dead_code, reason = "held open")] UnixStream);
 
-/// Has the relay at `socket` carry ports of the machine, for `id`, to the same ports of this network's loopback address.
+/// Has the relay at `socket` carry ports of the machine, for `id`, to the same ports here.
 ///
 /// # Errors
 /// When one of them is somebody else's, and when there is no relay.
@@ -66,7 +69,7 @@ pub async fn lease(socket: &Path, id: &str, ports: &[SocketAddrV4]) -> Result<Le
     let mapping = |address: &SocketAddrV4| PortMapping {
         host_ip: Some(*address.ip()),
         host_port: address.port(),
-        container_ip: Ipv4Addr::LOCALHOST,
+        container_ip: if address.ip().is_unspecified() { Ipv4Addr::LOCALHOST } else { *address.ip() },
         container_ip6: None,
         container_port: address.port(),
         protocol: Protocol::Tcp,
@@ -76,6 +79,11 @@ pub async fn lease(socket: &Path, id: &str, ports: &[SocketAddrV4]) -> Result<Le
 }
 
 async fn ask(socket: &Path, request: &Request) -> Result<UnixStream> {
+    let late = || Error::Input(format!("{} does not answer", socket.display()));
+    tokio::time::timeout(PATIENCE, ask_at_leisure(socket, request)).await.map_err(|_| late())?
+}
+
+async fn ask_at_leisure(socket: &Path, request: &Request) -> Result<UnixStream> {
     let mut connection = UnixStream::connect(socket).await.map_err(at(socket))?;
     let mut line = serde_json::to_vec(request).map_err(|error| Error::Input(error.to_string()))?;
     line.push(b'\n');

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::net::sockopt;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpSocket, TcpStream, UdpSocket, UnixListener, UnixStream},
@@ -25,13 +26,17 @@ use crate::{
     rules::HostPort,
 };
 
-/// Connections that are carried at a time.
-const CONNECTIONS: usize = 16_384;
-/// Senders of datagrams one port has at a time, and how long one of them may be silent: as conntrack's for answered UDP.
+/// Senders of datagrams one port has at a time.
 const SENDERS: usize = 1024;
+/// How long one of them may be silent: as conntrack's for UDP, after one answer and after several.
+const ASKED: Duration = Duration::from_secs(30);
 const SILENT: Duration = Duration::from_secs(120);
-/// What is carried at once.
+/// The largest datagram.
 const BUFFER: usize = 64 << 10;
+/// What is carried of a stream at once.
+const STREAM: usize = 16 << 10;
+/// Descriptors that are left for ports, requests and what else there is.
+const SPARE: u64 = 128;
 /// After an accept that failed, as for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -70,9 +75,22 @@ pub fn inside_sockets() -> (OutsideRelay, InsideSockets) {
         sockets: Sockets(sender),
         held: Mutex::default(),
         turns: AtomicU64::default(),
-        room: Arc::new(Semaphore::new(CONNECTIONS)),
+        room: Arc::new(Semaphore::new(room())),
     };
     (relay, InsideSockets(receiver))
+}
+
+/// How many connections and senders of datagrams are carried at a time: a stream has two sockets, a sender one.
+fn room() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    // As many as may be. Where that is refused it stays as it is.
+    let _ = rustix::process::setrlimit(
+        rustix::process::Resource::Nofile,
+        rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum },
+    );
+    let now = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let left = now.unwrap_or(1 << 16).min(1 << 16).saturating_sub(SPARE);
+    usize::try_from(left / 2).unwrap_or(1).max(1)
 }
 
 impl InsideSockets {
@@ -230,7 +248,8 @@ impl OutsideRelay {
             }
             Protocol::Udp => {
                 let socket = UdpSocket::bind(address).await.map_err(|error| taken(port, &error))?;
-                tokio::spawn(receive(Arc::new(socket), to, self.sockets.clone()))
+                let room = Arc::clone(&self.room);
+                tokio::spawn(receive(Arc::new(socket), to, self.sockets.clone(), room))
             }
             Protocol::Sctp => {
                 let why = format!("SCTP is not carried to containers of people who are not root: {port}");
@@ -248,6 +267,7 @@ fn taken(port: HostPort, error: &io::Error) -> Error {
             let first = first.as_deref().map_or("1024", str::trim);
             format!("the machine, which gives people who are not root ports from {first} on")
         }
+        io::ErrorKind::AddrNotAvailable => "nobody, for the machine does not have this address".to_owned(),
         _ => format!("a program of the host ({error})"),
     };
     Error::PortTaken { port: port.to_string(), by }
@@ -276,22 +296,37 @@ async fn accept(listener: TcpListener, to: SocketAddrV4, sockets: Sockets, room:
 
 async fn carry(mut outer: TcpStream, to: SocketAddrV4, sockets: &Sockets) -> io::Result<()> {
     let mut inner = sockets.ask(Wish::Tcp).await?.connect(SocketAddr::V4(to)).await?;
-    outer.set_nodelay(true)?;
-    inner.set_nodelay(true)?;
-    tokio::io::copy_bidirectional_with_sizes(&mut outer, &mut inner, BUFFER, BUFFER).await.map(drop)
+    for side in [&outer, &inner] {
+        side.set_nodelay(true)?;
+        // Somebody who has vanished is not waited for.
+        sockopt::set_socket_keepalive(side, true)?;
+    }
+    let carried = tokio::io::copy_bidirectional_with_sizes(&mut outer, &mut inner, STREAM, STREAM).await;
+    if carried.is_err() {
+        // What broke on one side must not look whole on the other.
+        for side in [&outer, &inner] {
+            sockopt::set_socket_linger(side, Some(Duration::ZERO))?;
+        }
+    }
+    carried.map(drop)
 }
 
-async fn receive(outer: Arc<UdpSocket>, to: SocketAddrV4, sockets: Sockets) {
+async fn receive(outer: Arc<UdpSocket>, to: SocketAddrV4, sockets: Sockets, room: Arc<Semaphore>) {
     let mut senders: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
     let mut answers: JoinSet<SocketAddr> = JoinSet::new();
     let mut buffer = vec![0; BUFFER];
     loop {
-        while let Some(silent) = answers.try_join_next() {
-            if let Ok(sender) = silent {
-                senders.remove(&sender);
+        let received = tokio::select! {
+            biased;
+            Some(silent) = answers.join_next() => {
+                if let Ok(sender) = silent {
+                    senders.remove(&sender);
+                }
+                continue;
             }
-        }
-        let Ok((length, sender)) = outer.recv_from(&mut buffer).await else {
+            received = outer.recv_from(&mut buffer) => received,
+        };
+        let Ok((length, sender)) = received else {
             // What was sent before may have found nobody; the kernel tells it here.
             tokio::task::yield_now().await;
             continue;
@@ -300,9 +335,15 @@ async fn receive(outer: Arc<UdpSocket>, to: SocketAddrV4, sockets: Sockets) {
             Some(inner) => Arc::clone(inner),
             None if senders.len() >= SENDERS => continue,
             None => {
+                let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
                 let Ok(inner) = connected(to, &sockets).await else { continue };
                 senders.insert(sender, Arc::clone(&inner));
-                answers.spawn(give_back(Arc::clone(&inner), Arc::clone(&outer), sender));
+                let (back, out) = (Arc::clone(&inner), Arc::clone(&outer));
+                answers.spawn(async move {
+                    let silent = give_back(back, out, sender).await;
+                    drop(place);
+                    silent
+                });
                 inner
             }
         };
@@ -317,12 +358,19 @@ async fn connected(to: SocketAddrV4, sockets: &Sockets) -> io::Result<Arc<UdpSoc
     Ok(Arc::new(socket))
 }
 
-/// Carries answers to a sender until there are none for a while.
+/// Carries answers to a sender until there are none for a while: a short one as long as there has been only one.
 async fn give_back(inner: Arc<UdpSocket>, outer: Arc<UdpSocket>, sender: SocketAddr) -> SocketAddr {
     let mut buffer = vec![0; BUFFER];
-    while let Ok(received) = tokio::time::timeout(SILENT, inner.recv(&mut buffer)).await {
+    let mut answers = 0_u32;
+    loop {
+        let silent = if answers < 2 { ASKED } else { SILENT };
+        let Ok(received) = tokio::time::timeout(silent, inner.recv(&mut buffer)).await else { break };
         match received {
-            Ok(length) => drop(outer.send_to(&buffer[..length], sender).await),
+            Ok(length) => {
+                answers = answers.saturating_add(1);
+                // Datagrams may be lost.
+                drop(outer.send_to(&buffer[..length], sender).await);
+            }
             // Nobody listens there, for now.
             Err(_) => tokio::time::sleep(PAUSE).await,
         }

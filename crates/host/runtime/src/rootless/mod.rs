@@ -30,7 +30,7 @@ use std::{
 use rustix::{
     fs::{FlockOperation, flock},
     mount::{MountPropagationFlags, mount_change},
-    process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open, set_dumpable_behavior},
+    process::{DumpableBehavior, Gid, Pid, PidfdFlags, Uid, pidfd_open, set_dumpable_behavior},
 };
 use serde::{Deserialize, Serialize};
 
@@ -55,19 +55,29 @@ struct Holder {
     began: u64,
 }
 
-/// The folder of what a person's containers need while the machine runs: the holder's files. It is the same where the variables of a
-/// login are not set, as in `cron`.
+/// Names the folder for those who are in the person's namespaces: there it is not to be looked for again.
+pub const FOLDER: &str = "WHARF_ROOTLESS";
+
+/// The folder of what a person's containers need while the machine runs: the holder's files. Of several it may be in, that of a holder
+/// that lives, since variables of a login are not set everywhere, as in `cron`.
 ///
 /// # Errors
 /// When it cannot be made, or is somebody else's.
 pub fn folder() -> Result<PathBuf> {
+    if let Some(known) = std::env::var_os(FOLDER).filter(|_| sys::in_user_namespace()) {
+        return Ok(known.into());
+    }
     let person = person();
     let given = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
-    let usual = || Some(PathBuf::from(format!("/run/user/{person}"))).filter(|path| is_own(path).is_ok());
-    let path = match given.or_else(usual) {
-        Some(path) => path.join("wharf"),
-        None => std::env::temp_dir().join(format!("wharf-{person}")),
-    };
+    let usual = Some(PathBuf::from(format!("/run/user/{person}")));
+    // After `su` the variable may be another person's.
+    let of_logins = [given, usual].into_iter().flatten().filter(|path| is_own(path).is_ok());
+    let all: Vec<PathBuf> =
+        of_logins.map(|path| path.join("wharf")).chain([format!("/tmp/wharf-{person}").into()]).collect();
+    if let Some(living) = all.iter().find(|path| is_own(path).is_ok() && held(path).is_some()) {
+        return Ok(living.clone());
+    }
+    let path = all.into_iter().next().unwrap_or_default();
     match fs::DirBuilder::new().mode(0o700).create(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
@@ -122,6 +132,9 @@ pub fn enter(folder: &Path, holder: &mut Command) -> Result<Vec<String>> {
     };
     let here = std::env::current_dir().step("look for", "the current folder")?;
     sys::setns(holder.as_fd(), ALL).step("enter", "your namespaces")?;
+    // Also after `newgrp`, whose group nobody knows inside.
+    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).step("enter", "your namespaces")?;
+    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).step("enter", "your namespaces")?;
     // Files of this process in /proc would belong to the machine's root otherwise.
     set_dumpable_behavior(DumpableBehavior::Dumpable).step("enter", "your namespaces")?;
     // Entering mounts leads to their root.
@@ -231,6 +244,10 @@ fn map_one(pid: u32, person: (u32, u32)) -> Result<()> {
 /// The side of the process that keeps the namespaces.
 pub struct Hold {
     folder: PathBuf,
+    /// Kept open: a logout may remove the folder.
+    lock: File,
+    /// So that what cleans up temporary folders leaves it.
+    _kept: File,
 }
 
 impl Hold {
@@ -256,7 +273,9 @@ impl Hold {
         }
         let kind = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
         mount_change("/", kind).step("cut off", "the mounts of the machine")?;
-        Ok(Self { folder: folder.to_owned() })
+        let kept = File::open(folder).step("open", folder.display())?;
+        flock(&kept, FlockOperation::LockShared).step("lock", folder.display())?;
+        Ok(Self { folder: folder.to_owned(), lock: lock(folder)?, _kept: kept })
     }
 
     /// Gives the calling thread, which must be the first, and those it starts from now on a network of its own.
@@ -278,19 +297,34 @@ impl Hold {
         write_json(&self.folder.join("holder.json"), &Holder { pid, began })
     }
 
-    /// Whether the namespaces can go: nobody but the holder and those it has started, `except`, is in them. From then on nobody enters
-    /// them as long as what is given is kept.
+    /// Whether the namespaces can go: nobody but the holder and those it has started, `except`, is in them. If so nobody enters them
+    /// any more.
     ///
     /// # Errors
     /// When it cannot be found out.
-    pub fn can_end(&self, except: &[u32]) -> Result<Option<impl Sized + use<>>> {
-        let lock = lock(&self.folder)?;
+    pub fn can_end(&self, except: &[u32]) -> Result<bool> {
         // Somebody is about to enter.
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() || others(except)? {
-            return Ok(None);
+        if flock(&self.lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Ok(false);
         }
-        fs::remove_file(self.folder.join("holder.json")).step("remove", "holder.json")?;
-        Ok(Some(lock))
+        if others(except)? {
+            flock(&self.lock, FlockOperation::Unlock).step("unlock", self.folder.display())?;
+            return Ok(false);
+        }
+        if self.is_told() {
+            // It may be gone with its folder.
+            let _ = fs::remove_file(self.folder.join("holder.json"));
+        }
+        Ok(true)
+    }
+
+    /// Whether those who look for a holder find this one.
+    pub fn is_told(&self) -> bool {
+        let told = fs::read(self.folder.join("holder.json")).ok();
+        let told = told.and_then(|text| serde_json::from_slice::<Holder>(&text).ok());
+        told.is_some_and(|holder| {
+            holder.pid == std::process::id() as i32 && began(holder.pid) == Some(holder.began)
+        })
     }
 }
 

@@ -17,7 +17,8 @@ use wharf_base::{Clock, SystemClock};
 
 use super::{Polled, code_of, output::Output};
 use crate::{
-    cgroup::{Cgroup, Denied, Doors, Watch},
+    bundle::began,
+    cgroup::{Cgroup, Denied, Doors, Watch, has_cgroups},
     config::{ContainerConfig, ExecConfig, Size, Stdin},
     error::{Context, Error, Result},
     launch::{self, Agent, Launch, Launched, Namespaces, Owner, Plan, TerminalPlan, Told, When},
@@ -123,6 +124,7 @@ impl Container {
             name: config.name.clone(),
             phase: Phase::Created,
             pid: Some(launched.pid.as_raw_nonzero().get()),
+            began: (!has_cgroups()).then(|| began(launched.pid.as_raw_nonzero().get())).flatten(),
             cgroup: cgroup.path().to_owned(),
             created_at: SystemClock.now(),
             started_at: None,
@@ -209,7 +211,7 @@ impl Container {
         let Some(launched) = &self.launched else {
             return Err(Error::state("signal", name, "the container does not run"));
         };
-        if all && crate::cgroup::has_cgroups() {
+        if all && has_cgroups() {
             self.cgroup.signal_all(signal);
             return Ok(());
         }

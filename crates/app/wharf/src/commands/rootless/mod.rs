@@ -4,7 +4,7 @@ mod outside;
 
 use std::{
     fs,
-    os::unix::{net::UnixListener, process::CommandExt as _},
+    os::unix::{fs::MetadataExt as _, net::UnixListener, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
     sync::mpsc,
@@ -28,9 +28,6 @@ const SOCKET: &str = "ports.sock";
 const PAUSE: Duration = Duration::from_secs(1);
 const RESOLVER: &str = "/etc/resolv.conf";
 
-/// Set for a process that began without being root.
-const ENTERED: &str = "WHARF_ROOTLESS";
-
 #[derive(clap::Args)]
 pub(crate) struct Args {
     folder: PathBuf,
@@ -41,8 +38,8 @@ pub(crate) fn enter() -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    let entered = rootless::folder()
-        .and_then(|folder| rootless::enter(&folder, Command::new("/proc/self/exe").arg(NAME).arg(&folder)));
+    let folder = rootless::folder()?;
+    let entered = rootless::enter(&folder, Command::new("/proc/self/exe").arg(NAME).arg(&folder));
     let warnings = entered.hint(|| {
         "people who are not root need user namespaces (sysctl user.max_user_namespaces, \
          kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns); or run it with sudo"
@@ -55,22 +52,21 @@ pub(crate) fn enter() -> Result<()> {
     let program = fs::read_link("/proc/self/exe").context("cannot find the own program")?;
     let mut words = std::env::args_os();
     let mut again = Command::new(program);
-    again.arg0(words.next().unwrap_or_default()).args(words).env(ENTERED, "1");
+    again.arg0(words.next().unwrap_or_default()).args(words).env(rootless::FOLDER, folder);
     Err(again.exec()).context("cannot go on in your namespaces")
 }
 
 /// Whether the person is root of this machine.
 pub(crate) fn is_root() -> bool {
-    rustix::process::geteuid().is_root() && std::env::var_os(ENTERED).is_none()
+    rustix::process::geteuid().is_root() && std::env::var_os(rootless::FOLDER).is_none()
 }
 
 /// Where the relay listens that has the machine's ports, in namespaces of somebody who is not root.
 pub(crate) fn relay() -> Option<PathBuf> {
-    let map = fs::read_to_string("/proc/self/uid_map").ok()?;
-    if wharf_base::is_of_machine(&map) {
-        return None;
-    }
-    rootless::folder().ok().map(|folder| folder.join(SOCKET)).filter(|socket| socket.exists())
+    // Somebody else's namespaces may have a network the machine routes to.
+    let folder = std::env::var_os(rootless::FOLDER).filter(|_| wharf_runtime::in_user_namespace())?;
+    // One that is gone is told to who publishes.
+    Some(Path::new(&folder).join(SOCKET))
 }
 
 impl Args {
@@ -128,32 +124,48 @@ impl Args {
                 }
             };
             if ended {
-                match begin() {
-                    Ok(way) => {
-                        write_resolver(&self.folder, &way)?;
-                        outside = Some(way);
-                        // One that ends at once is not to keep the machine busy.
-                        std::thread::sleep(PAUSE);
-                    }
-                    Err(error) => {
-                        eprintln!("containers reach nothing outside of this machine any more: {error:#}");
-                        outside = None;
-                    }
-                }
+                // One that ends at once is not to keep the machine busy.
+                std::thread::sleep(PAUSE);
+                outside = self.again(&begin);
             }
             if looked.elapsed() < LOOKS {
                 continue;
             }
             looked = Instant::now();
+            if outside.is_none() {
+                outside = self.again(&begin);
+            }
+            if let Some(outside) = &outside
+                && let Err(error) = keep_resolver(&self.folder, outside)
+            {
+                eprintln!("containers may not resolve names: {error:#}");
+            }
             let helper: Vec<u32> = outside.iter().map(Outside::pid).collect();
-            if let Some(_alone) = hold.can_end(&helper)? {
-                if let Some(outside) = &mut outside {
-                    outside.end();
+            let told = hold.is_told();
+            match hold.can_end(&helper) {
+                Ok(false) => {}
+                Ok(true) => {
+                    if let Some(outside) = &mut outside {
+                        outside.end();
+                    }
+                    if told {
+                        let _ = fs::remove_file(&socket);
+                    }
+                    return Ok(ExitCode::SUCCESS);
                 }
-                let _ = fs::remove_file(&socket);
-                return Ok(ExitCode::SUCCESS);
+                Err(error) => eprintln!("{error}"),
             }
         }
+    }
+
+    /// A way out in the place of one that has ended, or could not be made.
+    fn again(&self, begin: &impl Fn() -> Result<Outside>) -> Option<Outside> {
+        let way =
+            begin().inspect_err(|error| eprintln!("containers reach nothing outside: {error:#}")).ok()?;
+        if let Err(error) = write_resolver(&self.folder, &way) {
+            eprintln!("containers may not resolve names: {error:#}");
+        }
+        Some(way)
     }
 }
 
@@ -185,6 +197,15 @@ fn show_resolver(folder: &Path, outside: &Outside) -> Result<()> {
     mount_bind(&own, path).context("cannot show /etc/resolv.conf")?;
     mount_remount(path, MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV, c"")
         .context("cannot protect /etc/resolv.conf")
+}
+
+/// Shows it again where the machine has a new file by now, which takes the place of the one that was covered.
+fn keep_resolver(folder: &Path, outside: &Outside) -> Result<()> {
+    let is = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    match (is(Path::new(RESOLVER)), is(&folder.join("resolv.conf"))) {
+        (Ok(shown), Ok(own)) if shown == own => Ok(()),
+        _ => show_resolver(folder, outside),
+    }
 }
 
 /// Writes the file that is shown, in its place.

@@ -6,7 +6,7 @@ use std::{
     io::{ErrorKind, Read as _},
     net::Ipv4Addr,
     os::fd::{AsRawFd as _, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -32,6 +32,8 @@ const SLIRPS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 pub(super) struct Outside {
     child: Child,
     resolver: Ipv4Addr,
+    /// Where its id stands.
+    written: Option<PathBuf>,
     /// slirp4netns ends with it.
     _alive: Option<OwnedFd>,
 }
@@ -76,6 +78,10 @@ impl Outside {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Its id may be another's from now on.
+        if let Some(written) = &self.written {
+            let _ = fs::remove_file(written);
+        }
     }
 }
 
@@ -104,7 +110,7 @@ fn pasta(folder: &Path, network: &Path) -> Result<Outside> {
             bail!("pasta ended with {status}: {}", last.unwrap_or("no word").trim());
         }
         if fs::read_to_string(&written).is_ok_and(|text| text.ends_with('\n')) {
-            return Ok(Outside { child, resolver: PASTAS, _alive: None });
+            return Ok(Outside { child, resolver: PASTAS, written: Some(written), _alive: None });
         }
         if Instant::now() > deadline {
             let _ = child.kill();
@@ -152,7 +158,7 @@ fn slirp4netns(folder: &Path, network: &Path) -> Result<Outside> {
     let mut word = [0];
     if heard.is_ok_and(|count| count > 0) && fs::File::from(ready).read(&mut word).is_ok_and(|read| read == 1)
     {
-        return Ok(Outside { child, resolver: SLIRPS, _alive: Some(alive) });
+        return Ok(Outside { child, resolver: SLIRPS, written: None, _alive: Some(alive) });
     }
     let _ = child.kill();
     let _ = child.wait();
