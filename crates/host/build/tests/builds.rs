@@ -401,6 +401,18 @@ RUN echo x > /tmp/x && cd / && python3 -c 'import pwd, os; print(os.getuid(), pw
     lab.image(&context);
     assert_eq!(lab.output()[0], "e3b0c442");
     assert_eq!(lab.output().last().map(String::as_str), Some("10001 root"));
+
+    // A program that is named is meant, and not busybox's of that name, wherever it is named.
+    let request = wharf_build::PackRequest {
+        tags: vec!["base/both".parse().unwrap()],
+        programs: ["busybox", "setpriv"].map(str::to_owned).to_vec(),
+        applets: true,
+    };
+    wharf_build::pack(&lab.images, &request).unwrap();
+    // Not by busybox's shell, which runs its own.
+    let dockerfile = "FROM base/both\nRUN [\"setpriv\", \"--reuid\", \"7\", \"id\", \"-u\"]\n";
+    lab.image(&lab.context(&[("Dockerfile", dockerfile)]));
+    assert_eq!(lab.output(), ["7"]);
 }
 
 #[test]

@@ -61,10 +61,12 @@ pub fn pack(images: &Store, request: &PackRequest) -> Result<PackReport> {
         if let Some(home) = python::library_of(&path) {
             collector.python(&home)?;
         }
-        if request.applets && path.file_name().is_some_and(|name| name == "busybox") {
-            collector.applets(&path)?;
-        }
         programs.push(path);
+    }
+    // After all that were named: of two programs of a name that one is meant.
+    let busybox = programs.iter().filter(|path| path.file_name().is_some_and(|name| name == "busybox"));
+    for path in busybox.filter(|_| request.applets) {
+        collector.applets(path)?;
     }
     collector.surroundings()?;
     let warnings = std::mem::take(&mut collector.warnings);
