@@ -299,8 +299,8 @@ impl Bridge {
         let ways = targets.iter().filter(|(_, target)| target.leads_out());
         let ways: Vec<&Place> = ways.filter_map(|(name, _)| places.get(name)).collect();
         let machine = network.gateway();
-        let made = targets.iter().filter(|(_, target)| !matches!(target, Target::Pods));
-        if let Some(first) = made.filter_map(|(name, _)| places.get(name)).next() {
+        let mut made = targets.iter().filter(|(_, target)| matches!(target, Target::Made(..)));
+        if let Some(first) = made.find_map(|(name, _)| places.get(name)) {
             let by = ways.first().copied().unwrap_or(first);
             network.serve_names(by.address, namespace).await?;
         }

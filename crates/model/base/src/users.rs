@@ -3,22 +3,30 @@
 /// Whether `map`, what a process reads in its `/proc/self/uid_map`, is that of the machine's own user namespace: every number stands
 /// for itself (user_namespaces(7)).
 pub fn is_of_machine(map: &str) -> bool {
-    let mut lines = map.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
-    matches!(lines.next().as_deref(), Some(["0", "0", "4294967295"])) && lines.next().is_none()
+    ranges(map).eq([(0, 0, u64::from(u32::MAX))])
+}
+
+/// The number outside of the user namespace that 0 stands for, by `map` as above.
+pub fn root_of(map: &str) -> Option<u32> {
+    ranges(map)
+        .find_map(|(inside, outside, _)| (inside == 0).then_some(outside))
+        .and_then(|n| n.try_into().ok())
 }
 
 /// The last number from 0 on that stands for somebody, by `map` as above.
 pub fn last_of(map: &str) -> u32 {
-    let mut ranges: Vec<(u64, u64)> = map
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split_ascii_whitespace();
-            Some((words.next()?.parse().ok()?, words.nth(1)?.parse().ok()?))
-        })
-        .collect();
+    let mut ranges: Vec<_> = ranges(map).collect();
     ranges.sort_unstable();
-    let end = ranges.iter().fold(0, |end, (first, count)| if *first == end { end + count } else { end });
+    let end = ranges.iter().fold(0, |end, (first, _, count)| if *first == end { end + count } else { end });
     u32::try_from(end.saturating_sub(1)).unwrap_or(u32::MAX)
+}
+
+/// The first number inside, the first outside, and how many there are.
+fn ranges(map: &str) -> impl Iterator<Item = (u64, u64, u64)> {
+    map.lines().filter_map(|line| {
+        let mut words = line.split_ascii_whitespace().map(str::parse);
+        Some((words.next()?.ok()?, words.next()?.ok()?, words.next()?.ok()?))
+    })
 }
 
 #[cfg(test)]
@@ -31,6 +39,12 @@ mod tests {
         assert_eq!(last_of("1 100000 65535\n0 1000 1\n"), 65535);
         assert_eq!(last_of("0 1000 1\n5 7 9\n"), 0);
         assert_eq!(last_of("x\n"), 0);
+    }
+
+    #[test]
+    fn root_is_somebody_outside() {
+        assert_eq!(root_of("1 100000 65535\n0 1000 1\n"), Some(1000));
+        assert_eq!(root_of("1 100000 65535\n"), None);
     }
 
     #[test]

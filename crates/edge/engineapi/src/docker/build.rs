@@ -16,6 +16,7 @@ use super::{
     answer::{Failure, Reply, json_of, streaming},
     archive::reader_of,
     blocking,
+    create::extra_hosts,
     route::Query,
 };
 
@@ -40,7 +41,8 @@ impl Docker {
         if query.get("networkmode") == Some("host") {
             request.network = wharf_build::dockerfile::Network::Host;
         }
-        request.hosts = query.all("extrahosts").into_iter().map(host).collect::<Result<_, _>>()?;
+        let hosts: Vec<String> = query.all("extrahosts").into_iter().map(str::to_owned).collect();
+        request.hosts = extra_hosts(&hosts)?.into_iter().map(addressed).collect::<Result<_, _>>()?;
         if let Some(size) = query.get("shmsize").filter(|size| !matches!(*size, "" | "0")) {
             let size = size.parse().map_err(|_| Failure::bad(format!("shmsize '{size}' is no number")))?;
             request.shm_bytes = Some(size);
@@ -130,14 +132,13 @@ fn exit_code(error: &wharf_build::Error) -> Option<i32> {
     }
 }
 
-/// `NAME:ADDRESS`.
-fn host(text: &str) -> Result<(String, String), Failure> {
-    let parts = text.split_once(':').and_then(|(name, address)| {
-        let bare = address.trim_start_matches('[').trim_end_matches(']');
-        Some((name.to_owned(), bare.parse::<std::net::IpAddr>().ok()?.to_string()))
-    });
-    let wrong = || Failure::bad(format!("bad format for add-host: \"{text}\": write NAME:ADDRESS"));
-    parts.filter(|(name, _)| !name.is_empty()).ok_or_else(wrong)
+/// A further host of a build, which knows no `host-gateway`.
+fn addressed((name, address): (String, String)) -> Result<(String, String), Failure> {
+    let bare = address.trim_start_matches('[').trim_end_matches(']');
+    match bare.parse::<std::net::IpAddr>() {
+        Ok(address) if !name.is_empty() => Ok((name, address.to_string())),
+        _ => Err(Failure::bad(format!("bad format for add-host: '{name}:{address}': write NAME:ADDRESS"))),
+    }
 }
 
 /// Parameters that would change what is built and cannot be done.

@@ -629,7 +629,8 @@ fn publish(bindings: &BTreeMap<String, Option<Vec<Binding>>>) -> Result<Vec<Publ
     Ok(ports)
 }
 
-fn extra_hosts(lines: &[String]) -> Result<Vec<(String, String)>, Failure> {
+/// `--add-host`: names and addresses.
+pub(super) fn extra_hosts(lines: &[String]) -> Result<Vec<(String, String)>, Failure> {
     let read = |line: &String| {
         let (name, address) = line
             .split_once([':', '='])

@@ -18,6 +18,7 @@ mod route;
 mod seccomp;
 mod streams;
 mod system;
+mod update;
 mod volumes;
 
 use std::{path::PathBuf, sync::Arc};

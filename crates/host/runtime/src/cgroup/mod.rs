@@ -316,16 +316,13 @@ impl Cgroup {
 
     /// What it uses. Zeroes for what the kernel does not offer.
     pub fn stats(&self) -> Result<Stats> {
-        if self.version == Version::Absent {
-            return Err(absent("account for", &self.path));
+        let exists = self.folders().iter().any(|(_, folder)| folder.exists());
+        match self.version {
+            Version::Absent => Err(absent("account for", &self.path)),
+            _ if !exists => Err(Error::not_found(&self.path)),
+            Version::V1 => Ok(v1::stats(|name| self.read(name))),
+            Version::V2 => Ok(v2::stats(|name| self.read(name))),
         }
-        if !self.folders().iter().any(|(_, folder)| folder.exists()) {
-            return Err(Error::not_found(&self.path));
-        }
-        Ok(match self.version {
-            Version::V1 => v1::stats(|name| self.read(name)),
-            Version::V2 | Version::Absent => v2::stats(|name| self.read(name)),
-        })
     }
 
     fn read(&self, name: &str) -> String {

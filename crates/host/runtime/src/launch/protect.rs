@@ -33,24 +33,22 @@ pub(super) fn set_sysctls(spec: &Spec) -> Result<()> {
 /// [`write_sysctls`] for the namespaces of this process, which sees the machine's files.
 pub(crate) fn write_own_sysctls<'a>(settings: impl Iterator<Item = (&'a String, &'a String)>) -> Result<()> {
     // A user namespace may make a proc file system only for a process namespace of its own.
-    let machines = || {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::open("/proc", flags, Mode::empty()).step("open", "/proc")
-    };
-    match sys::in_user_namespace() {
-        true => write_sysctls(settings, machines),
-        false => write_sysctls(settings, new_proc),
-    }
+    write_sysctls(settings, if sys::in_user_namespace() { machines_proc } else { new_proc })
 }
 
 fn new_proc() -> Result<OwnedFd> {
     new("proc", &[], FLAGS_PLAIN).step("create the file system for", "/proc")
 }
 
+fn machines_proc() -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open("/proc", flags, Mode::empty()).step("open", "/proc")
+}
+
 /// Writes kernel settings by dotted name through a proc file system. Only those of a namespace a container has.
 fn write_sysctls<'a>(
     settings: impl Iterator<Item = (&'a String, &'a String)>,
-    open: impl Fn() -> Result<OwnedFd>,
+    open: fn() -> Result<OwnedFd>,
 ) -> Result<()> {
     let mut proc = None;
     for (name, value) in settings {

@@ -33,6 +33,7 @@ use rustix::{
     process::{DumpableBehavior, Gid, Pid, PidfdFlags, Uid, pidfd_open, set_dumpable_behavior},
 };
 use serde::{Deserialize, Serialize};
+use wharf_base::root_of;
 
 use crate::{
     bundle::began,
@@ -48,11 +49,19 @@ const ALL: i32 = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWNET;
 const HEARD: u64 = 16 << 10;
 
 /// Who holds the namespaces.
-#[derive(Serialize, Deserialize)]
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
 struct Holder {
     pid: i32,
     /// When it began, in ticks since the machine did: another process may have its number later.
     began: u64,
+}
+
+impl Holder {
+    /// This process.
+    fn own() -> Option<Self> {
+        let pid = std::process::id() as i32;
+        Some(Self { pid, began: began(pid)? })
+    }
 }
 
 /// Names the folder for those who are in the person's namespaces: there it is not to be looked for again.
@@ -102,16 +111,9 @@ fn is_own(path: &Path) -> Result<()> {
 
 /// The number of the person, also for those who are root in their user namespace by now.
 fn person() -> u32 {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let lines = map.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
-    let own = rustix::process::getuid().as_raw();
-    match sys::in_user_namespace() {
-        true => lines
-            .filter_map(|words| Some((*words.first()?, words.get(1)?.parse().ok()?)))
-            .find_map(|(inside, outside)| (inside == "0").then_some(outside))
-            .unwrap_or(own),
-        false => own,
-    }
+    let outside = || root_of(&fs::read_to_string("/proc/self/uid_map").ok()?);
+    let outside = sys::in_user_namespace().then(outside).flatten();
+    outside.unwrap_or_else(|| rustix::process::getuid().as_raw())
 }
 
 /// Enters the namespaces kept from `folder`, after `holder` has been run to make them if nobody holds any. Gives what the holder has
@@ -149,9 +151,14 @@ fn lock(folder: &Path) -> Result<File> {
     opened.step("open", path.display())
 }
 
+/// Who tells to be the holder.
+fn told(folder: &Path) -> Option<Holder> {
+    serde_json::from_slice(&fs::read(folder.join("holder.json")).ok()?).ok()
+}
+
 /// The holder, if one lives.
 fn held(folder: &Path) -> Option<OwnedFd> {
-    let holder: Holder = serde_json::from_slice(&fs::read(folder.join("holder.json")).ok()?).ok()?;
+    let holder = told(folder)?;
     let process = pidfd_open(Pid::from_raw(holder.pid)?, PidfdFlags::empty()).ok()?;
     (began(holder.pid) == Some(holder.began)).then_some(process)
 }
@@ -209,7 +216,7 @@ fn map(pid: u32) -> Result<Vec<String>> {
     };
     if users.is_empty() || groups.is_empty() {
         let ask = format!(
-            "ask for 'usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}', end what runs, and wait a minute"
+            "ask for 'usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}', end what runs, and wait ten seconds"
         );
         return only(&format!("/etc/subuid and /etc/subgid have nothing for {name}; {ask}"));
     }
@@ -223,7 +230,7 @@ fn map(pid: u32) -> Result<Vec<String>> {
             }
             // The first of two: nothing is mapped yet.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && program == "newuidmap" => {
-                return only("newuidmap is not there; install 'uidmap', end what runs, and wait a minute");
+                return only("newuidmap is not there; install 'uidmap', end what runs, and wait ten seconds");
             }
             Err(error) => return Err(error).step("run", program),
         }
@@ -292,9 +299,8 @@ impl Hold {
     /// # Errors
     /// When that cannot be written.
     pub fn tell(&self) -> Result<()> {
-        let pid = std::process::id() as i32;
-        let began = began(pid).ok_or_else(|| Error::state("look at", "this process", "it has no /proc"))?;
-        write_json(&self.folder.join("holder.json"), &Holder { pid, began })
+        let own = Holder::own().ok_or_else(|| Error::state("look at", "this process", "it has no /proc"))?;
+        write_json(&self.folder.join("holder.json"), &own)
     }
 
     /// Whether the namespaces can go: nobody but the holder and those it has started, `except`, is in them. If so nobody enters them
@@ -320,11 +326,7 @@ impl Hold {
 
     /// Whether those who look for a holder find this one.
     pub fn is_told(&self) -> bool {
-        let told = fs::read(self.folder.join("holder.json")).ok();
-        let told = told.and_then(|text| serde_json::from_slice::<Holder>(&text).ok());
-        told.is_some_and(|holder| {
-            holder.pid == std::process::id() as i32 && began(holder.pid) == Some(holder.began)
-        })
+        told(&self.folder).is_some_and(|holder| Some(holder) == Holder::own())
     }
 }
 

@@ -113,6 +113,7 @@ impl Args {
         let null = fs::File::options().read(true).write(true).open("/dev/null")?;
         rustix::stdio::dup2_stdout(&null)?;
         rustix::stdio::dup2_stdin(&null)?;
+        let mut log = Log::default();
         let mut looked = Instant::now();
         loop {
             let rest = LOOKS.saturating_sub(looked.elapsed());
@@ -126,19 +127,19 @@ impl Args {
             if ended {
                 // One that ends at once is not to keep the machine busy.
                 std::thread::sleep(PAUSE);
-                outside = self.again(&begin);
+                outside = self.again(&begin, &mut log);
             }
             if looked.elapsed() < LOOKS {
                 continue;
             }
             looked = Instant::now();
             if outside.is_none() {
-                outside = self.again(&begin);
+                outside = self.again(&begin, &mut log);
             }
             if let Some(outside) = &outside
                 && let Err(error) = keep_resolver(&self.folder, outside)
             {
-                eprintln!("containers may not resolve names: {error:#}");
+                log.tell(format!("containers may not resolve names: {error:#}"));
             }
             let helper: Vec<u32> = outside.iter().map(Outside::pid).collect();
             let told = hold.is_told();
@@ -153,19 +154,34 @@ impl Args {
                     }
                     return Ok(ExitCode::SUCCESS);
                 }
-                Err(error) => eprintln!("{error}"),
+                Err(error) => log.tell(error.to_string()),
             }
         }
     }
 
     /// A way out in the place of one that has ended, or could not be made.
-    fn again(&self, begin: &impl Fn() -> Result<Outside>) -> Option<Outside> {
-        let way =
-            begin().inspect_err(|error| eprintln!("containers reach nothing outside: {error:#}")).ok()?;
+    fn again(&self, begin: &impl Fn() -> Result<Outside>, log: &mut Log) -> Option<Outside> {
+        let begun = begin();
+        let way = begun
+            .inspect_err(|error| log.tell(format!("containers reach nothing outside: {error:#}")))
+            .ok()?;
         if let Err(error) = write_resolver(&self.folder, &way) {
-            eprintln!("containers may not resolve names: {error:#}");
+            log.tell(format!("containers may not resolve names: {error:#}"));
         }
         Some(way)
+    }
+}
+
+/// What a holder that lives for weeks writes down: the same thing once.
+#[derive(Default)]
+struct Log(String);
+
+impl Log {
+    fn tell(&mut self, text: String) {
+        if self.0 != text {
+            eprintln!("{text}");
+            self.0 = text;
+        }
     }
 }
 
