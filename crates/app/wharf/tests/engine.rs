@@ -136,6 +136,26 @@ fn images_and_builds(docker: &Docker, platform: &Platform) {
     assert!(docker.said(&["history", "--no-trunc", "again"]).contains("RUN"));
 }
 
+/// A shim that is killed takes its container's run with it, and never the container.
+fn killed_shims(docker: &Docker, platform: &Platform) {
+    for (policy, state) in [("always", "true"), ("no", "false")] {
+        for round in 0..15 {
+            let name = format!("held-{policy}-{round}");
+            let id =
+                docker.said(&["run", "-d", "--name", &name, "--restart", policy, IMAGE, "sleep", "1000"]);
+            let file = platform.data().join("containers").join(&id).join("shim.json");
+            let shim: serde_json::Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+            let before = docker.said(&["inspect", "-f", "{{.State.Pid}}", &name]);
+            assert!(Command::new("kill").args(["-9", &shim["pid"].to_string()]).status().unwrap().success());
+            until("it has ended, and runs again if it is to", || {
+                let now = docker.said(&["inspect", "-f", "{{.State.Pid}} {{.State.Running}}", &name]);
+                if now.ends_with(state) && !now.starts_with(&before) { Ok(()) } else { Err(now) }
+            });
+            docker.said(&["rm", "-f", &name]);
+        }
+    }
+}
+
 fn restarts(docker: &Docker, platform: &mut Platform) {
     docker.said(&["run", "-d", "--name", "fails", "--restart", "on-failure:2", IMAGE, "sh", "-c", "exit 4"]);
     until("it is given up", || {
@@ -505,6 +525,7 @@ fn the_docker_cli_works() {
     files(&docker, &platform);
     images_and_builds(&docker, &platform);
     what_happens_is_told(&docker);
+    killed_shims(&docker, &platform);
     restarts(&docker, &mut platform);
     what_is_asked_for_is_there(&docker, &platform);
     files_as_archives(&docker, &platform);

@@ -283,13 +283,18 @@ impl Keeper {
         let began = std::time::Instant::now();
         let exit = match end_of(ending).await {
             Ok(exit) => exit,
-            // The shim was killed: what it could not write is put in order by whoever looks next.
             Err(_) => {
                 let (engine, id) = (self.engine.clone(), record.id.clone());
-                let found = tokio::task::spawn_blocking(move || engine.load(&id)).await;
-                match found.ok().and_then(|found| found.ok()?.status.exit) {
+                let told = tokio::task::spawn_blocking(move || end_without_word(&engine, &id)).await;
+                match told.ok().flatten() {
                     Some(exit) => exit,
-                    None => return self.removed_by_itself(&record).await,
+                    None if record.spec.auto_remove || !self.engine.folder(&record.id).exists() => {
+                        return self.removed_by_itself(&record).await;
+                    }
+                    None => {
+                        tracing::error!(container = record.name, "how a container ended is not known");
+                        return;
+                    }
                 }
             }
         };
@@ -319,7 +324,9 @@ impl Keeper {
             while dir.path().exists() && dir.has_shim() && std::time::Instant::now() < deadline {
                 std::thread::sleep(GLANCE);
             }
-            if let Ok(container) = engine.load(&record.id)
+            // Never one that is to stay.
+            if record.spec.auto_remove
+                && let Ok(container) = engine.load(&record.id)
                 && let Err(error) = engine.remove(&container, true)
                 && dir.path().exists()
             {
@@ -462,6 +469,19 @@ impl Keeper {
         let now = receiver.borrow().clone();
         (receiver, now)
     }
+}
+
+/// How a container ended whose shim was killed. What that could not write is put in order by whoever looks first, which takes a moment:
+/// its connection closes before all of it is gone. Nothing for a container that is gone, or does not come in order. Blocks.
+fn end_without_word(engine: &Engine, id: &ContainerId) -> Option<Exit> {
+    let deadline = std::time::Instant::now() + REMOVAL;
+    while engine.folder(id).exists() && std::time::Instant::now() < deadline {
+        if let Some(exit) = engine.load(id).ok().and_then(|container| container.status.exit) {
+            return Some(exit);
+        }
+        std::thread::sleep(GLANCE);
+    }
+    None
 }
 
 /// Whether a container that ended so is started again by itself.
