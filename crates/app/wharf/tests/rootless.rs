@@ -166,6 +166,12 @@ impl Machine {
         fs::read_dir("/proc").unwrap().flatten().filter_map(id).collect()
     }
 
+    /// The holder's number on the machine.
+    fn holder(&self) -> String {
+        let text = fs::read(self.path("run/wharf/holder.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&text).unwrap()["pid"].to_string()
+    }
+
     fn one(&self, is: impl Fn(&str) -> bool) -> u32 {
         let found = self.processes();
         found.iter().find(|(_, name)| is(name)).unwrap_or_else(|| panic!("not in {found:?}")).0
@@ -272,6 +278,22 @@ fn a_killed_shim(machine: &Machine) {
     machine.wharf(&["rm", "other"]).well();
 }
 
+/// Killed together with its guard, the next command puts another in its place.
+fn a_killed_holder(machine: &Machine) {
+    let serve = "mkdir /www; echo still > /www/index.html; exec httpd -f -p 80 -h /www";
+    machine.wharf(&["run", "-d", "--name", "web", "-p", "8080:80", "base", "sh", "-c", serve]).well();
+    assert_eq!(until("the port leads in", || machine.get("8080")), "still\n");
+    let before = machine.holder();
+    let guard = output_of(machine.root("ps").args(["-o", "ppid=", "-p", &before]));
+    output_of(machine.root("kill").args(["-9", guard.trim(), &before]));
+    until("nobody holds the port", || machine.get("8080").err().ok_or("it leads in".to_owned()));
+    machine.wharf(&["exec", "web", "true"]).well();
+    assert_eq!(until("the port leads in again", || machine.get("8080")), "still\n");
+    assert_ne!(machine.holder(), before);
+    assert_eq!(machine.run(&["wget", "-qO", "-", "http://198.51.100.1:8000"]), "from outside");
+    machine.wharf(&["rm", "-f", "web"]).well();
+}
+
 /// The whole platform: pods, Services, the Docker Engine API, and ports of the machine that lead to it.
 fn a_platform(machine: &Machine) {
     let log = File::create(machine.path("home/up.log")).unwrap();
@@ -318,8 +340,32 @@ fn a_platform(machine: &Machine) {
         docker(&["run", "--rm", "--network", "own", "base", "wget", "-qO", "-", "http://web"]).well(),
         "docker"
     );
+    assert!(docker(&["top", "web"]).well().contains("httpd -f -p 80"));
+    let format = "{{.PIDs}} {{.MemUsage}} {{.NetIO}}";
+    let used = docker(&["stats", "--no-stream", "--format", format, "web"]).well();
+    assert!(used.starts_with("1 ") && !used.contains(" 0B /"), "{used}");
+    docker(&["commit", "web", "committed"]).well();
+
+    // What there is only of the machine's is shown as it is: its processes and its queues.
+    let counted = |words: &[&str]| -> usize {
+        let count = ["base", "sh", "-c", "ls -d /proc/[0-9]* | wc -l"];
+        docker(&[&["run", "--rm"], words, &count].concat()).well().parse().unwrap()
+    };
+    let (own, all) = (counted(&[]), counted(&["--pid", "host", "--ipc", "host"]));
+    assert!(all > own + 3, "{own} of {all}");
+    let unknown = docker(&["run", "--rm", "-u", "70000", "base", "true"]);
+    assert!(unknown.errors.contains("up to 65536; /etc/subuid"), "{}", unknown.errors);
+
+    // Another takes the place of a holder that is killed, without anybody's doing.
+    let before = machine.holder();
+    output_of(machine.root("kill").args(["-9", &before]));
+    assert_eq!(until("the port leads in again", || machine.get("8081")), "docker\n");
+    until("so do those of the platform", || machine.get("7070"));
+    assert_ne!(machine.holder(), before);
+    ask(&["exec", "web", "--", "wget", "-qO", "-", "http://198.51.100.1:8000"]).well();
     docker(&["rm", "-f", "web"]).well();
     docker(&["network", "rm", "own"]).well();
+    assert!(machine.get("8081").is_err());
 
     // Its signals reach it through the programs it was started by.
     machine.root("kill").arg(platform_id(machine)).status().unwrap();
@@ -345,6 +391,7 @@ fn people_who_are_not_root_run_containers_with_pasta() {
     build_with_a_way_out(&machine);
     a_service(&machine);
     a_killed_shim(&machine);
+    a_killed_holder(&machine);
     a_platform(&machine);
     // The way out is there again when it has been ended.
     output_of(Command::new("kill").args(["-9", &machine.one(is_pasta).to_string()]));

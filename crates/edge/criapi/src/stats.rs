@@ -118,7 +118,7 @@ fn container_stats(container: &Container) -> ContainerStats {
     // One that has ended uses nothing.
     let stats = match container.has_ended() {
         true => None,
-        false => Cgroup::at(&container.status().cgroup).and_then(|cgroup| cgroup.stats()).ok(),
+        false => wharf_runtime::stats(&container.status()).ok(),
     };
     if let Some(stats) = stats {
         all.cpu = Some(cpu(&stats, nanocores(container, stats.cpu_usage_ns)));
@@ -127,21 +127,14 @@ fn container_stats(container: &Container) -> ContainerStats {
     all
 }
 
-/// The interfaces of a network namespace, by `/proc/PID/net/dev`.
-fn interfaces(text: &str) -> Vec<NetworkInterfaceUsage> {
-    let lines = text.lines().filter_map(|line| line.split_once(':'));
-    let of = |(name, numbers): (&str, &str)| {
-        let numbers: Vec<u64> = numbers.split_whitespace().filter_map(|number| number.parse().ok()).collect();
-        let at = |index: usize| numbers.get(index).copied().and_then(some);
-        NetworkInterfaceUsage {
-            name: name.trim().to_owned(),
-            rx_bytes: at(0),
-            rx_errors: at(2),
-            tx_bytes: at(8),
-            tx_errors: at(10),
-        }
-    };
-    lines.map(of).filter(|interface| interface.name != "lo").collect()
+fn interface(traffic: wharf_runtime::Traffic) -> NetworkInterfaceUsage {
+    NetworkInterfaceUsage {
+        name: traffic.interface,
+        rx_bytes: some(traffic.received.bytes),
+        rx_errors: some(traffic.received.errors),
+        tx_bytes: some(traffic.sent.bytes),
+        tx_errors: some(traffic.sent.errors),
+    }
 }
 
 impl Cri {
@@ -160,8 +153,9 @@ impl Cri {
                 linux.memory = Some(memory(&stats));
                 linux.process = Some(ProcessUsage { timestamp: now(), process_count: some(stats.pids) });
             }
-            if !on_machine && let Ok(text) = fs::read_to_string(format!("/proc/{}/net/dev", living.pid())) {
-                let mut found = interfaces(&text);
+            let traffic = wharf_runtime::traffic(living.pid());
+            if !on_machine && !traffic.is_empty() {
+                let mut found: Vec<_> = traffic.into_iter().map(interface).collect();
                 let default_interface = (!found.is_empty()).then(|| found.remove(0));
                 linux.network = Some(NetworkUsage { timestamp: now(), default_interface, interfaces: found });
             }
@@ -222,27 +216,5 @@ impl Cri {
         };
         *locked(&self.usage) = Some((Instant::now(), found.clone()));
         Ok(found)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn interfaces_by_name() {
-        let text = "Inter-|   Receive                                                |  Transmit\n \
-            face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs\n    \
-            lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     0       0          0\n  \
-            eth0:    2000      20    3    0    0     0          0         0     4000      40    5    0    0     0       0          0\n";
-        let found = interfaces(text);
-        let expected = NetworkInterfaceUsage {
-            name: "eth0".to_owned(),
-            rx_bytes: some(2000),
-            rx_errors: some(3),
-            tx_bytes: some(4000),
-            tx_errors: some(5),
-        };
-        assert_eq!(found, [expected]);
     }
 }

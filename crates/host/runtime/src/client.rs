@@ -11,11 +11,10 @@ use std::{
 };
 
 use crate::{
-    cgroup::Cgroup,
     config::{ContainerConfig, ExecConfig, SandboxConfig, Size},
     error::{Context, Error, Result},
     pod_dir::{PodDir, check_name, private_folder, write_json},
-    program, recover,
+    processes, program, recover,
     rootless::FOLDER,
     runtime::{Runtime, Sandbox, SignalTo},
     shim,
@@ -290,7 +289,7 @@ impl Sandbox for ShimSandbox {
     }
 
     fn stats(&self, name: &str) -> Result<Stats> {
-        Cgroup::at(&self.dir.status(name)?.cgroup)?.stats()
+        processes::stats(&self.dir.status(name)?)
     }
 
     fn delete(&self, name: &str) -> Result<()> {

@@ -22,6 +22,7 @@ mod launch;
 mod log;
 mod pod_dir;
 mod prepare;
+mod processes;
 mod program;
 mod recover;
 pub mod rootless;
@@ -31,6 +32,7 @@ mod shim;
 mod signals;
 mod status;
 mod sys;
+mod traffic;
 mod wire;
 
 pub use bundle::main as oci_main;
@@ -47,9 +49,11 @@ pub use log::{LogLine, Stream, log_files};
 /// The OCI runtime specification's types, in which containers are described.
 pub use oci_spec::runtime as oci;
 pub use pod_dir::PodDir;
+pub use processes::{block_io, processes, stats};
 pub use program::init_program;
 pub use runtime::{Runtime, Sandbox, SignalTo};
 pub use shim::entry as shim_entry;
 pub use signals::Signals;
-pub use status::{Event, Exit, Phase, Stats, Status};
+pub use status::{BlockIo, Event, Exit, Phase, Stats, Status};
 pub use sys::{in_user_namespace, peer_has_read};
+pub use traffic::{Counters, Traffic, traffic};

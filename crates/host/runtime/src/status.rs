@@ -70,6 +70,18 @@ pub struct Exit {
 pub struct Stats {
     /// CPU time used, in nanoseconds.
     pub cpu_usage_ns: u64,
+    /// The part of it that programs used.
+    #[serde(default)]
+    pub cpu_user_ns: u64,
+    /// The part of it that the kernel used for them.
+    #[serde(default)]
+    pub cpu_system_ns: u64,
+    /// Periods of its CPU limit.
+    #[serde(default)]
+    pub cpu_periods: u64,
+    /// How long it was held back by its CPU limit, in nanoseconds.
+    #[serde(default)]
+    pub cpu_throttled_ns: u64,
     /// Periods in which it was held back by its CPU limit.
     pub cpu_throttled_periods: u64,
     /// Memory charged to it.
@@ -87,6 +99,23 @@ pub struct Stats {
     /// How often it could not make a process or thread because it had as many as it may.
     #[serde(default)]
     pub forks_refused: u64,
+}
+
+/// What a cgroup has read from and written to one block device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BlockIo {
+    /// The device's major number.
+    pub major: u64,
+    /// The device's minor number.
+    pub minor: u64,
+    /// Bytes read.
+    pub read: u64,
+    /// Bytes written.
+    pub written: u64,
+    /// Reads.
+    pub reads: u64,
+    /// Writes.
+    pub writes: u64,
 }
 
 /// Something that happened in a pod.

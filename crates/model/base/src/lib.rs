@@ -16,4 +16,4 @@ pub use id::{ContainerId, IdError, random_bytes, random_hex, random_suffix};
 pub use quantity::{Quantity, QuantityError};
 pub use suggest::closest;
 pub use time::{Clock, FixedClock, SystemClock, Timestamp, TimestampError};
-pub use users::{is_of_machine, last_of, root_of};
+pub use users::{is_of_machine, last_of, root_of, unknown};

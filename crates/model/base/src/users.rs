@@ -21,6 +21,19 @@ pub fn last_of(map: &str) -> u32 {
     u32::try_from(end.saturating_sub(1)).unwrap_or(u32::MAX)
 }
 
+/// Why no file or process can be of the user or group `id`, where that is so by `map` as above.
+pub fn unknown(map: &str, id: u32) -> Option<String> {
+    let known =
+        ranges(map).any(|(first, _, count)| (first..first.saturating_add(count)).contains(&id.into()));
+    let last = last_of(map);
+    let why = || {
+        format!(
+            "the user namespace knows users and groups up to {last}; /etc/subuid and /etc/subgid give more"
+        )
+    };
+    (!known).then(why)
+}
+
 /// The first number inside, the first outside, and how many there are.
 fn ranges(map: &str) -> impl Iterator<Item = (u64, u64, u64)> {
     map.lines().filter_map(|line| {
@@ -45,6 +58,9 @@ mod tests {
     fn root_is_somebody_outside() {
         assert_eq!(root_of("1 100000 65535\n0 1000 1\n"), Some(1000));
         assert_eq!(root_of("1 100000 65535\n"), None);
+        assert_eq!(unknown("0 1000 1\n1 100000 65535\n", 65_535), None);
+        let told = unknown("0 1000 1\n1 100000 65535\n", 65_536).unwrap();
+        assert!(told.contains("up to 65535;"), "{told}");
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Host {
         if let [first, ..] = network.neighbours().await?.as_slice() {
             tracing::warn!(
                 gateway = first,
-                "another wharf runs pods on this machine: a node port that Services of both have leads to one of the two"
+                "another wharf has a network on this machine: a node port that Services of both have leads to one of the two"
             );
         }
         for (name, rules) in platform_rules(&network, endpoints) {

@@ -37,7 +37,7 @@ use wharf_engineapi::docker::Docker;
 use wharf_gitserver::{GitServer, Repositories};
 use wharf_http::{Handler, Listener, tls_config};
 use wharf_image::Store as Images;
-use wharf_network::{Ipv4Net, Lease, PodNetwork};
+use wharf_network::{Ipv4Net, PodNetwork};
 use wharf_proxy::{Proxy, ProxyConfig};
 use wharf_runtime::ShimRuntime;
 use wharf_state::{Embedded, Options, Store};
@@ -85,7 +85,7 @@ pub(crate) struct Platform {
     cri: Option<Arc<Cri>>,
     stop: watch::Sender<bool>,
     /// Of the machine's ports.
-    _lease: Option<Lease>,
+    _lease: Option<JoinSet<()>>,
     _lock: File,
 }
 
@@ -247,8 +247,7 @@ impl Platform {
         if let Some(listener) = outside {
             listeners.tasks.spawn(listener.serve(registry, listeners.stopping.clone()));
         }
-        let lease =
-            ports::lease(&format!("{}/platform", host::instance(&parts.data)), &endpoints.tcp()).await?;
+        let lease = ports::keep(format!("{}/platform", host::instance(&parts.data)), endpoints.tcp()).await?;
         parts.images.serve_as(&[endpoints.registry.to_string()])?;
 
         let measure: Arc<dyn Measure> = Arc::new(OwnMetrics(Arc::clone(&parts.telemetry.metrics)));

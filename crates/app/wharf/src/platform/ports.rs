@@ -1,8 +1,12 @@
 //! Which TCP ports the platform listens on.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::{
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener},
+    time::Duration,
+};
 
 use anyhow::Result;
+use tokio::task::JoinSet;
 use wharf_base::HintExt as _;
 use wharf_network::Lease;
 
@@ -17,6 +21,11 @@ pub(crate) enum Ports {
     /// Whatever is free; DIR/endpoints.json tells.
     Auto,
 }
+
+/// Between two tries to have ports again.
+const AGAIN: Duration = Duration::from_millis(500);
+/// After so many it is told that they fail.
+const PATIENCE: u32 = 10;
 
 /// The Kubernetes API.
 pub(crate) const API: u16 = 6443;
@@ -62,8 +71,38 @@ impl Ports {
 
 /// Has the machine's ports lead to the same ones here, where this is a network of somebody who is not root. They are given back when
 /// what is given is dropped.
-pub(crate) async fn lease(name: &str, addresses: &[SocketAddrV4]) -> Result<Option<Lease>> {
+async fn lease(name: &str, addresses: &[SocketAddrV4]) -> Result<Option<Lease>> {
     let Some(relay) = rootless::relay() else { return Ok(None) };
     let leased = wharf_network::lease(&relay, name, addresses).await;
     Ok(Some(leased.hint(|| "stop what uses it, or use other ports with --ports auto".to_owned())?))
+}
+
+/// As [`lease`], for as long as what is given lives: once more whenever who holds them has been killed.
+pub(crate) async fn keep(name: String, addresses: Vec<SocketAddrV4>) -> Result<Option<JoinSet<()>>> {
+    let Some(mut leased) = lease(&name, &addresses).await? else { return Ok(None) };
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        loop {
+            leased.lost().await;
+            tracing::warn!(
+                "the process that holds your namespaces has ended: ports of the machine lead nowhere"
+            );
+            let mut tries = 0_u32;
+            leased = loop {
+                match lease(&name, &addresses).await {
+                    Ok(Some(again)) => break again,
+                    Ok(None) => return,
+                    // Another takes its place in a moment.
+                    Err(error) if tries == PATIENCE => {
+                        tracing::warn!("ports cannot be had again yet: {error:#}")
+                    }
+                    Err(_) => {}
+                }
+                tries = tries.saturating_add(1);
+                tokio::time::sleep(AGAIN).await;
+            };
+            tracing::warn!("ports of the machine lead here again");
+        }
+    });
+    Ok(Some(task))
 }

@@ -156,7 +156,8 @@ impl Docker {
         let images = std::sync::Arc::clone(&self.images);
         blocking(move || {
             let running = container.is_running().then(|| container.connect(&engine)).transpose()?;
-            let held = running.filter(|_| pause);
+            // Without cgroups nothing can be paused, and the client asks for it unless told otherwise.
+            let held = running.filter(|_| pause && wharf_runtime::has_cgroups());
             if let Some(sandbox) = &held {
                 sandbox.pause(MAIN)?;
             }

@@ -21,6 +21,7 @@ use super::{
     blocking, create, describe,
     keeper::Ends,
     route::Query,
+    stats::Figures,
     streams::{frame, outputs, pump},
 };
 
@@ -468,11 +469,12 @@ impl Docker {
         }
         blocking(move || {
             container.connect(&engine)?;
+            let pids = wharf_runtime::processes(&container.status)?;
             if let Some(args) = args {
-                let (titles, rows) = super::system::listed(&container.status.cgroup, &args)?;
+                let (titles, rows) = super::system::listed(&pids, &args)?;
                 return Ok(json_of(&json!({ "Titles": titles, "Processes": rows })));
             }
-            let processes = super::system::processes(&container.status.cgroup);
+            let processes = super::system::processes(&pids);
             Ok(json_of(&json!({
                 "Titles": ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"], "Processes": processes,
             })))
@@ -495,19 +497,20 @@ impl Docker {
                         true => Some(container.connect(&engine)?.stats(MAIN)?),
                         false => None,
                     };
-                    Ok((container, stats))
+                    let figures = stats.map(|stats| Figures::of(&container, stats));
+                    Ok((container, figures))
                 });
-                let Ok((container, stats)) = measured.await else { return };
+                let Ok((container, figures)) = measured.await else { return };
                 let now = wharf_base::Clock::now(&wharf_base::SystemClock);
                 // The first figures need something to be compared with.
-                let first = before.is_none() && stats.is_some();
+                let first = before.is_none() && figures.is_some();
                 if !first || one_shot || !once {
-                    let text = super::system::stats(&container, stats.as_ref(), now, before.as_ref());
+                    let text = super::stats::stats(&container, figures.as_ref(), now, before.as_ref());
                     if out.send(Bytes::from(format!("{text}\n"))).await.is_err() || once {
                         return;
                     }
                 }
-                before = stats.map(|stats| (stats, now));
+                before = figures.map(|figures| (figures.stats, now));
                 tokio::time::sleep(SECOND).await;
             }
         });

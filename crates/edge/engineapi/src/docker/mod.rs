@@ -16,6 +16,7 @@ mod keeper;
 mod networks;
 mod route;
 mod seccomp;
+mod stats;
 mod streams;
 mod system;
 mod update;

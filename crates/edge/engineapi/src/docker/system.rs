@@ -7,9 +7,8 @@ use http::{HeaderValue, Response, header};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast::error::RecvError, mpsc};
 use wharf_base::Timestamp;
-use wharf_engine::{Container, volumes};
+use wharf_engine::volumes;
 use wharf_http::Body;
-use wharf_runtime::Stats;
 
 use crate::client::Client;
 
@@ -223,8 +222,8 @@ fn line(happened: &Happened) -> Bytes {
     Bytes::from(format!("{text}\n"))
 }
 
-/// The processes of a control group as this machine's `ps` shows them with these words: titles and rows.
-pub(super) fn listed(cgroup: &str, args: &str) -> Result<(Vec<String>, Vec<Vec<String>>), Failure> {
+/// Processes as this machine's `ps` shows them with these words: titles and rows.
+pub(super) fn listed(pids: &[i32], args: &str) -> Result<(Vec<String>, Vec<Vec<String>>), Failure> {
     let output = std::process::Command::new("ps").args(args.split_ascii_whitespace()).output();
     let output = output.map_err(|error| {
         Failure::internal(format!(
@@ -242,13 +241,12 @@ pub(super) fn listed(cgroup: &str, args: &str) -> Result<(Vec<String>, Vec<Vec<S
     let Some(column) = titles.iter().position(|title| title == "PID") else {
         return Err(Failure::internal("Couldn't find PID field in ps output"));
     };
-    let pids: std::collections::HashSet<String> = pids(cgroup).into_iter().collect();
     // The last column is a command with its words.
     let last_column = titles.len().saturating_sub(1);
     let rows = lines.filter_map(|line| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let (first, last) = words.split_at_checked(last_column)?;
-        let mine = words.get(column).is_some_and(|pid| pids.contains(*pid));
+        let mine = words.get(column).is_some_and(|pid| pid.parse().is_ok_and(|pid| pids.contains(&pid)));
         let row = first.iter().map(|word| (*word).to_owned()).chain([last.join(" ")]);
         mine.then(|| row.collect())
     });
@@ -256,22 +254,12 @@ pub(super) fn listed(cgroup: &str, args: &str) -> Result<(Vec<String>, Vec<Vec<S
     Ok((titles, rows))
 }
 
-/// The processes of a control group, as `ps -ef` shows them.
-pub(super) fn processes(cgroup: &str) -> Vec<[String; 8]> {
-    pids(cgroup).iter().filter_map(|pid| process(pid)).collect()
+/// Processes, as `ps -ef` shows them.
+pub(super) fn processes(pids: &[i32]) -> Vec<[String; 8]> {
+    pids.iter().filter_map(|pid| process(*pid)).collect()
 }
 
-fn pids(cgroup: &str) -> Vec<String> {
-    let root = std::path::Path::new("/sys/fs/cgroup");
-    let places = ["", "unified", "pids", "memory", "cpu"];
-    let list = places.iter().find_map(|place| {
-        let file = root.join(place).join(cgroup.trim_start_matches('/')).join("cgroup.procs");
-        std::fs::read_to_string(file).ok().filter(|text| !text.trim().is_empty())
-    });
-    list.unwrap_or_default().lines().map(|pid| pid.trim().to_owned()).collect()
-}
-
-fn process(pid: &str) -> Option<[String; 8]> {
+fn process(pid: i32) -> Option<[String; 8]> {
     let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).ok();
     let stat = String::from_utf8_lossy(&read("stat")?).into_owned();
     // The name of the program stands in parentheses and may hold any.
@@ -305,7 +293,7 @@ fn process(pid: &str) -> Option<[String; 8]> {
     let time = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
     Some([
         user.to_owned(),
-        pid.to_owned(),
+        pid.to_string(),
         number(1).to_string(),
         "0".into(),
         started,
@@ -318,52 +306,4 @@ fn process(pid: &str) -> Option<[String; 8]> {
 fn uptime() -> u64 {
     let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
     text.split('.').next().and_then(|seconds| seconds.parse().ok()).unwrap_or_default()
-}
-
-/// Figures of one container, with those before for the use of processors.
-pub(super) fn stats(
-    container: &Container,
-    stats: Option<&Stats>,
-    now: Timestamp,
-    before: Option<&(Stats, Timestamp)>,
-) -> Value {
-    let machine = rustix::system::sysinfo();
-    let memory = (machine.totalram as u64).saturating_mul(machine.mem_unit.into());
-    let processors = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-    let never = "0001-01-01T00:00:00Z".to_owned();
-    // What all processors could have done since a fixed time: differences are what counts.
-    let system = |at: Timestamp| {
-        u64::try_from(at.since(Timestamp::from_unix(0, 0)).as_nanos())
-            .unwrap_or(u64::MAX)
-            .saturating_mul(processors)
-            % (1 << 62)
-    };
-    let cpu = |stats: &Stats, at: Timestamp| {
-        json!({
-            "cpu_usage": { "total_usage": stats.cpu_usage_ns, "usage_in_kernelmode": 0, "usage_in_usermode": 0 },
-            "system_cpu_usage": system(at), "online_cpus": processors,
-            "throttling_data": { "periods": 0, "throttled_periods": stats.cpu_throttled_periods, "throttled_time": 0 },
-        })
-    };
-    let empty =
-        json!({ "cpu_usage": { "total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0 } });
-    let Some(stats) = stats else {
-        return json!({
-            "read": never, "preread": never, "id": container.id, "name": format!("/{}", container.name()), "cpu_stats": empty,
-            "precpu_stats": empty, "memory_stats": {}, "pids_stats": {}, "blkio_stats": {}, "num_procs": 0, "storage_stats": {},
-        });
-    };
-    let limit = stats.memory_limit.map_or(memory, |limit| limit.min(memory));
-    let inactive = stats.memory_usage.saturating_sub(stats.memory_working_set);
-    json!({
-        "read": now.to_nano(), "preread": before.map_or(never, |(_, at)| at.to_nano()), "id": container.id,
-        "name": format!("/{}", container.name()),
-        "cpu_stats": cpu(stats, now), "precpu_stats": before.map_or(empty, |(stats, at)| cpu(stats, *at)),
-        "memory_stats": {
-            "usage": stats.memory_usage, "max_usage": stats.memory_peak, "limit": limit, "failcnt": stats.oom_kills,
-            "stats": { "total_inactive_file": inactive, "inactive_file": inactive },
-        },
-        "pids_stats": { "current": stats.pids }, "num_procs": 0, "storage_stats": {},
-        "blkio_stats": { "io_service_bytes_recursive": null, "io_serviced_recursive": null },
-    })
 }

@@ -59,7 +59,15 @@ pub(crate) async fn publish(socket: &Path, id: &str, ports: &[PortMapping]) -> R
 
 /// Ports that a relay holds until this is dropped, or its process ends in any way.
 #[derive(Debug)]
-pub struct Lease(#[expect(dead_code, reason = "held open")] UnixStream);
+pub struct Lease(UnixStream);
+
+impl Lease {
+    /// Returns once the relay has ended, and holds them no more.
+    pub async fn lost(&mut self) {
+        // It says nothing more than that.
+        let _ = self.0.read(&mut [0]).await;
+    }
+}
 
 /// Has the relay at `socket` carry ports of the machine, for `id`, to the same ports here.
 ///

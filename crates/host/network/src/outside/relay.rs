@@ -1,9 +1,10 @@
 //! The side that has the machine's network.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs, io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -24,6 +25,7 @@ use crate::{
     PortMapping, Protocol,
     error::{Error, Result},
     rules::HostPort,
+    saved::at,
 };
 
 /// Senders of datagrams one port has at a time.
@@ -59,12 +61,15 @@ pub struct OutsideRelay {
     /// Tells those who held under one name one after another.
     turns: AtomicU64,
     room: Arc<Semaphore>,
+    /// Where stands what is held, for a relay that takes the place of this one when it is killed.
+    saved: Option<PathBuf>,
 }
 
 /// What somebody has.
 #[derive(Default)]
 struct Holding {
     turn: u64,
+    leased: bool,
     ports: Vec<Held>,
 }
 
@@ -76,6 +81,7 @@ pub fn inside_sockets() -> (OutsideRelay, InsideSockets) {
         held: Mutex::default(),
         turns: AtomicU64::default(),
         room: Arc::new(Semaphore::new(room())),
+        saved: None,
     };
     (relay, InsideSockets(receiver))
 }
@@ -140,6 +146,54 @@ impl Held {
 }
 
 impl OutsideRelay {
+    /// Has it write down what it holds, but for leases, which whoever has them sees end.
+    #[must_use]
+    pub fn saved_at(mut self, path: PathBuf) -> Self {
+        self.saved = Some(path);
+        self
+    }
+
+    /// Holds what a relay before it has written down. Gives what it cannot have any more.
+    ///
+    /// # Errors
+    /// When what was written down cannot be read.
+    pub async fn restore(&self) -> Result<Vec<String>> {
+        let Some(path) = &self.saved else { return Ok(Vec::new()) };
+        let text = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            text => text.map_err(at(path))?,
+        };
+        let saved: BTreeMap<String, Vec<PortMapping>> =
+            serde_json::from_slice(&text).map_err(|error| at(path)(error.into()))?;
+        let mut lost = Vec::new();
+        for (id, ports) in saved {
+            let mut had = Vec::new();
+            for mapping in ports {
+                match self.hold(&mapping).await {
+                    Ok(port) => had.push(port),
+                    Err(error) => lost.push(error.to_string()),
+                }
+            }
+            let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+            self.held().insert(id, Holding { turn, leased: false, ports: had });
+        }
+        Ok(lost)
+    }
+
+    /// Writes down what it holds.
+    fn save(&self) {
+        let Some(path) = &self.saved else { return };
+        let held = self.held();
+        let lasting = held.iter().filter(|(_, holding)| !holding.leased);
+        let all: BTreeMap<&String, Vec<&PortMapping>> = lasting
+            .map(|(id, holding)| (id, holding.ports.iter().map(|port| &port.mapping).collect()))
+            .collect();
+        let new = path.with_extension("new");
+        let text = serde_json::to_vec(&all).unwrap_or_default();
+        // Where that fails, the next relay knows fewer ports: nothing is wrong with those of this one.
+        let _ = fs::write(&new, text).and_then(|()| fs::rename(&new, path));
+    }
+
     /// Answers requests that come to `listener`.
     ///
     /// # Errors
@@ -167,8 +221,9 @@ impl OutsideRelay {
         }
         let mut lease = None;
         let answer = match serde_json::from_slice::<Request>(&line) {
-            Ok(request) => match self.publish(&request.id, &request.ports).await {
+            Ok(request) => match self.publish(&request.id, &request.ports, request.leased).await {
                 Ok(turn) => {
+                    self.save();
                     lease = request.leased.then_some((request.id, turn));
                     Answer::Done
                 }
@@ -195,7 +250,7 @@ impl OutsideRelay {
     }
 
     /// Gives the turn of who holds them now.
-    async fn publish(&self, id: &str, ports: &[PortMapping]) -> Result<u64> {
+    async fn publish(&self, id: &str, ports: &[PortMapping], leased: bool) -> Result<u64> {
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
         let before = self.held().remove(id).unwrap_or_default();
         let (mut held, old): (Vec<_>, Vec<_>) =
@@ -232,7 +287,7 @@ impl OutsideRelay {
         }
         if !held.is_empty() {
             let turn = *refused.as_ref().unwrap_or(&before.turn);
-            self.held().insert(id.to_owned(), Holding { turn, ports: held });
+            self.held().insert(id.to_owned(), Holding { turn, leased, ports: held });
         }
         refused
     }
@@ -380,8 +435,6 @@ async fn give_back(inner: Arc<UdpSocket>, outer: Arc<UdpSocket>, sender: SocketA
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
     use crate::outside::{lease, publish};
 
@@ -489,6 +542,43 @@ mod tests {
         drop(holder);
         publish(&socket, "a", &[tcp(port, second), tcp(taken, second)]).await.unwrap();
         assert_eq!(ask(taken).await.unwrap(), "second hears");
+    }
+
+    #[tokio::test]
+    async fn the_next_relay_holds_what_one_that_was_killed_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let (port, next) = (free().await, free().await);
+        let relay = || {
+            let (relay, sockets) = inside_sockets();
+            std::thread::spawn(|| InsideSockets::run(sockets));
+            relay.saved_at(folder.path().join("ports.json"))
+        };
+        let server = server("first").await;
+        let first = relay();
+        let ports = [port, next].map(|port| mapping(None, port, server, Protocol::Tcp));
+        first.publish("a", &ports, false).await.unwrap();
+        first.publish("b", &[mapping(None, free().await, server, Protocol::Tcp)], true).await.unwrap();
+        first.save();
+        for (_, holding) in first.held().drain() {
+            drop(holding);
+        }
+        drop(first);
+        let other = loop {
+            // Given back by a task.
+            match TcpListener::bind(("0.0.0.0", next)).await {
+                Ok(other) => break other,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        let second = relay();
+        let lost = second.restore().await.unwrap();
+        assert!(lost.len() == 1 && lost[0].contains(&next.to_string()), "{lost:?}");
+        assert_eq!(ask(port).await.unwrap(), "first hears");
+        assert_eq!(second.held().keys().collect::<Vec<_>>(), ["a"]);
+        drop(other);
+        assert_eq!(relay().restore().await.unwrap().len(), 1);
+        fs::write(folder.path().join("ports.json"), "{").unwrap();
+        assert!(relay().restore().await.is_err());
     }
 
     #[tokio::test]

@@ -108,6 +108,16 @@ fn plain(shared: &Shared, pod: &Pod, volume: &Volume, place: &Path) -> Result<Mo
     Ok(Mounted { path, read_only: false })
 }
 
+/// Gives a file or folder of a volume to a group.
+fn give_to(place: &Path, group: u32) -> io::Result<()> {
+    std::os::unix::fs::chown(place, None, Some(group)).map_err(|error| {
+        let map = fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
+        let unknown =
+            wharf_base::unknown(&map, group).filter(|_| error.kind() == io::ErrorKind::InvalidInput);
+        unknown.map_or(error, |why| io::Error::other(format!("group {group}: {why}")))
+    })
+}
+
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct EmptyDir {
@@ -132,7 +142,7 @@ fn empty_dir(
         }
         let group = pod.spec.security_context.fs_group.and_then(|group| u32::try_from(group).ok());
         if let Some(group) = group {
-            std::os::unix::fs::chown(place, None, Some(group))?;
+            give_to(place, group)?;
         }
         let group_bit = if group.is_some() { 0o2000 } else { 0 };
         fs::set_permissions(place, fs::Permissions::from_mode(0o777 | group_bit))

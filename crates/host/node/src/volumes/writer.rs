@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown, symlink},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
 };
 
@@ -50,7 +50,7 @@ fn write_version(target: &Path, files: &BTreeMap<String, FileContent>) -> io::Re
         let mut opened = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&place)?;
         io::Write::write_all(&mut opened, &file.bytes)?;
         if let Some(group) = file.group {
-            chown(&place, None, Some(group))?;
+            super::give_to(&place, group)?;
         }
         fs::set_permissions(&place, fs::Permissions::from_mode(file.mode))?;
     }

@@ -20,7 +20,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::{
     error::{Context, Error, ErrorKind, Result},
-    status::Stats,
+    status::{BlockIo, Stats},
     sys,
 };
 
@@ -322,6 +322,18 @@ impl Cgroup {
             _ if !exists => Err(Error::not_found(&self.path)),
             Version::V1 => Ok(v1::stats(|name| self.read(name))),
             Version::V2 => Ok(v2::stats(|name| self.read(name))),
+        }
+    }
+
+    /// What it has read from and written to each block device. Nothing where the kernel does not say.
+    pub fn block_io(&self) -> Vec<BlockIo> {
+        match self.version {
+            Version::Absent => Vec::new(),
+            Version::V1 => v1::block_io(
+                &self.read("blkio.throttle.io_service_bytes_recursive"),
+                &self.read("blkio.throttle.io_serviced_recursive"),
+            ),
+            Version::V2 => v2::block_io(&self.read("io.stat")),
         }
     }
 

@@ -1,6 +1,7 @@
 //! cgroup version 1: one hierarchy per controller.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{ErrorKind as Io, Write},
     path::{Path, PathBuf},
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     error::{Context, Result},
-    status::Stats,
+    status::{BlockIo, Stats},
 };
 
 /// Every controller that may be used.
@@ -259,10 +260,14 @@ fn write_rules(path: &Path, rules: &[String]) -> Result<()> {
 
 pub(super) fn stats(read: impl Fn(&str) -> String) -> Stats {
     let usage = number(&read("memory.usage_in_bytes"));
-    let memory = read("memory.stat");
+    let (memory, cpu) = (read("memory.stat"), read("cpu.stat"));
     Stats {
         cpu_usage_ns: number(&read("cpuacct.usage")),
-        cpu_throttled_periods: keyed(&read("cpu.stat"), "nr_throttled"),
+        cpu_user_ns: number(&read("cpuacct.usage_user")),
+        cpu_system_ns: number(&read("cpuacct.usage_sys")),
+        cpu_periods: keyed(&cpu, "nr_periods"),
+        cpu_throttled_ns: keyed(&cpu, "throttled_time"),
+        cpu_throttled_periods: keyed(&cpu, "nr_throttled"),
         memory_usage: usage,
         memory_working_set: usage.saturating_sub(keyed(&memory, "total_inactive_file")),
         memory_peak: number(&read("memory.max_usage_in_bytes")),
@@ -273,11 +278,51 @@ pub(super) fn stats(read: impl Fn(&str) -> String) -> Stats {
     }
 }
 
+/// What `blkio.throttle.io_service_bytes` and `io_serviced` say: `8:0 Read 1`.
+pub(super) fn block_io(bytes: &str, counts: &str) -> Vec<BlockIo> {
+    let mut all: BTreeMap<(u64, u64), BlockIo> = BTreeMap::new();
+    for (text, counted) in [(bytes, false), (counts, true)] {
+        for line in text.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [device, kind, value] = words[..] else { continue };
+            let Some((Ok(major), Ok(minor))) =
+                device.split_once(':').map(|(major, minor)| (major.parse(), minor.parse()))
+            else {
+                continue;
+            };
+            let io = all.entry((major, minor)).or_insert(BlockIo { major, minor, ..BlockIo::default() });
+            match (kind, counted) {
+                ("Read", false) => io.read = number(value),
+                ("Write", false) => io.written = number(value),
+                ("Read", true) => io.reads = number(value),
+                ("Write", true) => io.writes = number(value),
+                _ => {}
+            }
+        }
+    }
+    all.into_values().collect()
+}
+
 pub(super) fn denied(read: impl Fn(&str) -> String) -> Denied {
     let memory = read("memory.oom_control");
     Denied {
         oom_kills: keyed(&memory, "oom_kill"),
         forks: keyed(&read("pids.events"), "max"),
         stopped: keyed(&memory, "under_oom") == 1 && keyed(&memory, "oom_kill_disable") == 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traffic_of_devices_is_read() {
+        let bytes =
+            "8:0 Read 10\n8:0 Write 20\n8:0 Sync 30\n8:0 Total 30\n9:1 Read 1\nTotal 31\nx:0 Read 1\n";
+        let first = BlockIo { major: 8, minor: 0, read: 10, written: 20, reads: 1, writes: 2 };
+        let second = BlockIo { major: 9, minor: 1, read: 1, ..BlockIo::default() };
+        assert_eq!(block_io(bytes, "8:0 Read 1\n8:0 Write 2\n"), [first, second]);
+        assert_eq!(block_io("", ""), []);
     }
 }

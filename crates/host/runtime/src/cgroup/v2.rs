@@ -11,7 +11,7 @@ use oci_spec::runtime::{LinuxBlockIo, LinuxResources};
 use super::{ROOT, Setting, devices, keyed, limit_of, number, watch::Denied};
 use crate::{
     error::{Context, Result},
-    status::Stats,
+    status::{BlockIo, Stats},
 };
 
 const CONTROLLERS: [&str; 5] = ["cpu", "memory", "pids", "io", "cpuset"];
@@ -142,6 +142,10 @@ pub(super) fn stats(read: impl Fn(&str) -> String) -> Stats {
     let cpu = read("cpu.stat");
     Stats {
         cpu_usage_ns: keyed(&cpu, "usage_usec") * 1000,
+        cpu_user_ns: keyed(&cpu, "user_usec") * 1000,
+        cpu_system_ns: keyed(&cpu, "system_usec") * 1000,
+        cpu_periods: keyed(&cpu, "nr_periods"),
+        cpu_throttled_ns: keyed(&cpu, "throttled_usec") * 1000,
         cpu_throttled_periods: keyed(&cpu, "nr_throttled"),
         memory_usage: usage,
         memory_working_set: usage.saturating_sub(keyed(&read("memory.stat"), "inactive_file")),
@@ -153,10 +157,43 @@ pub(super) fn stats(read: impl Fn(&str) -> String) -> Stats {
     }
 }
 
+/// What `io.stat` says: `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0`.
+pub(super) fn block_io(text: &str) -> Vec<BlockIo> {
+    let device = |line: &str| {
+        let (name, rest) = line.split_once(' ')?;
+        let (major, minor) = name.split_once(':')?;
+        let mut io = BlockIo { major: major.parse().ok()?, minor: minor.parse().ok()?, ..BlockIo::default() };
+        for (key, value) in rest.split_whitespace().filter_map(|pair| pair.split_once('=')) {
+            match key {
+                "rbytes" => io.read = number(value),
+                "wbytes" => io.written = number(value),
+                "rios" => io.reads = number(value),
+                "wios" => io.writes = number(value),
+                _ => {}
+            }
+        }
+        Some(io)
+    };
+    text.lines().filter_map(device).collect()
+}
+
 pub(super) fn denied(read: impl Fn(&str) -> String) -> Denied {
     Denied {
         oom_kills: keyed(&read("memory.events"), "oom_kill"),
         forks: keyed(&read("pids.events"), "max"),
         ..Denied::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traffic_of_devices_is_read() {
+        let text = "8:0 rbytes=10 wbytes=20 rios=1 wios=2 dbytes=0 dios=0\n9:1 rbytes=1\nx rbytes=1\n";
+        let first = BlockIo { major: 8, minor: 0, read: 10, written: 20, reads: 1, writes: 2 };
+        let second = BlockIo { major: 9, minor: 1, read: 1, ..BlockIo::default() };
+        assert_eq!(block_io(text), [first, second]);
     }
 }

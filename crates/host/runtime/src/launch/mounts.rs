@@ -54,7 +54,8 @@ pub(super) fn open_sources<'a>(
     config: &ContainerConfig,
     namespaces: &Namespaces,
 ) -> Result<Vec<Prepared<'a>>> {
-    spec.mounts().iter().flatten().map(|mount| prepare(mount, spec, config, namespaces)).collect()
+    let mounts = spec.mounts().iter().flatten();
+    mounts.filter_map(|mount| prepare(mount, spec, config, namespaces).transpose()).collect()
 }
 
 /// Whether a mount of the specification can be prepared only by a process outside the container's user namespace.
@@ -62,12 +63,13 @@ pub(super) fn any_maps_users(spec: &Spec) -> bool {
     spec.mounts().iter().flatten().any(|mount| options::parse(mount).map_users)
 }
 
+/// None where there is nothing to mount.
 fn prepare<'a>(
     mount: &'a Mount,
     spec: &Spec,
     config: &ContainerConfig,
     namespaces: &Namespaces,
-) -> Result<Prepared<'a>> {
+) -> Result<Option<Prepared<'a>>> {
     let options = options::parse(mount);
     let destination = mount.destination();
     let refuse = |what: std::fmt::Arguments<'_>| Err(Error::invalid("mount", destination.display(), what));
@@ -107,8 +109,17 @@ fn prepare<'a>(
             "",
             create(kind, None, &options).step("create the file system for", destination.display())?,
         ));
+    } else if let Some(machines) = machines(kind, namespaces) {
+        let made = match create(kind, None, &options) {
+            // The machine's processes or queues, and it is not this user namespace that owns them.
+            // They can be used without being seen.
+            Err(Errno::PERM) if kind == "mqueue" && !machines.exists() => return Ok(None),
+            Err(Errno::PERM) => shown(machines, &options)?,
+            made => made.step("create the file system for", destination.display())?,
+        };
+        sources.push(("", made));
     }
-    Ok(Prepared { mount, options, sources })
+    Ok(Some(Prepared { mount, options, sources }))
 }
 
 /// Whether the namespace that file systems of this kind show belongs to those outside the container's user namespace.
@@ -118,6 +129,24 @@ fn owned_outside(kind: &str, namespaces: &Namespaces) -> bool {
         "mqueue" => !namespaces.has(Kind::Ipc),
         _ => false,
     }
+}
+
+/// Where the machine shows what a file system of this kind would show somebody in a user namespace who shares it with the machine.
+fn machines(kind: &str, namespaces: &Namespaces) -> Option<&'static Path> {
+    let (owner, path) = match kind {
+        "proc" => (Kind::Pid, "/proc"),
+        "mqueue" => (Kind::Ipc, "/dev/mqueue"),
+        _ => return None,
+    };
+    (sys::in_user_namespace() && !namespaces.has(owner)).then_some(Path::new(path))
+}
+
+/// A copy of one of the machine's own mounts with more options.
+fn shown(path: &Path, options: &Options) -> Result<OwnedFd> {
+    let copy = clone_of(path, true)?;
+    sys::mount_setattr(copy.as_fd(), true, options.deep.set, 0, 0)
+        .step("set the options of the copy of", path.display())?;
+    Ok(copy)
 }
 
 /// Lets the mount show the owners of its files as its own mapping says, or else as the container's does.

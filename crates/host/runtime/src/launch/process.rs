@@ -243,19 +243,36 @@ fn own_stdio(uid: u32, mapped: bool) -> Result<()> {
     Ok(())
 }
 
+const USERS: &str = "/proc/self/uid_map";
+const GROUPS: &str = "/proc/self/gid_map";
+
+/// Says what the kernel means by a number that is not valid.
+fn known(done: Result<(), Errno>, map: &str, ids: &[u32]) -> io::Result<()> {
+    let unknown = || {
+        let map = std::fs::read_to_string(map).ok()?;
+        ids.iter().find_map(|id| Some(format!("{id}: {}", wharf_base::unknown(&map, *id)?)))
+    };
+    match done {
+        Err(Errno::INVAL) => Err(unknown().map_or_else(|| Errno::INVAL.into(), io::Error::other)),
+        done => Ok(done?),
+    }
+}
+
 fn set_user(identity: &user::Identity, umask: Option<u32>, mapped: bool) -> Result<()> {
     let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     match rustix::thread::set_thread_groups(&groups) {
         // In a user namespace made by somebody who is not root, and has no other ids, nobody can; there are none then either.
         Err(Errno::PERM) if mapped && identity.groups.iter().all(|group| *group == identity.gid) => {}
-        other => other.step("set", "additional groups")?,
+        other => known(other, GROUPS, &identity.groups).step("set", "additional groups")?,
     }
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     if identity.uid != 0 {
         rustix::thread::set_keep_capabilities(true).step("keep", "capabilities")?;
     }
-    rustix::thread::set_thread_res_gid(gid, gid, gid).step("become group", identity.gid)?;
-    rustix::thread::set_thread_res_uid(uid, uid, uid).step("become user", identity.uid)?;
+    known(rustix::thread::set_thread_res_gid(gid, gid, gid), GROUPS, &[identity.gid])
+        .step("become group", identity.gid)?;
+    known(rustix::thread::set_thread_res_uid(uid, uid, uid), USERS, &[identity.uid])
+        .step("become user", identity.uid)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask.unwrap_or(0o022)));
     Ok(())
 }

@@ -7,12 +7,15 @@
 //! ```text
 //! command                     holder
 //!  runs it ─────────────────▶ makes user and mount namespace
-//!  hears  ◀──── "map" ───────
+//!  hears  ◀──── "map PID" ───
 //!  newuidmap, newgidmap
 //!  says   ───── "mapped" ───▶ makes the network, tells in holder.json who it is
 //!  hears  ◀──── warnings, then end of file
 //!  enters ══════════════════▶ (namespaces)
 //! ```
+//!
+//! The namespaces of a holder that was killed live on in what runs in them. The next one enters them in the place of making some, and
+//! says "kept" where this one says "map".
 
 mod ids;
 
@@ -54,13 +57,31 @@ struct Holder {
     pid: i32,
     /// When it began, in ticks since the machine did: another process may have its number later.
     began: u64,
+    /// What it holds.
+    #[serde(default)]
+    spaces: Option<Spaces>,
 }
 
 impl Holder {
     /// This process.
     fn own() -> Option<Self> {
         let pid = std::process::id() as i32;
-        Some(Self { pid, began: began(pid)? })
+        Some(Self { pid, began: began(pid)?, spaces: Spaces::of(pid) })
+    }
+}
+
+/// The numbers of a process's namespaces.
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
+struct Spaces {
+    user: u64,
+    mount: u64,
+    network: u64,
+}
+
+impl Spaces {
+    fn of(pid: i32) -> Option<Self> {
+        let number = |kind| fs::metadata(format!("/proc/{pid}/ns/{kind}")).ok().map(|found| found.ino());
+        Some(Self { user: number("user")?, mount: number("mnt")?, network: number("net")? })
     }
 }
 
@@ -133,12 +154,7 @@ pub fn enter(folder: &Path, holder: &mut Command) -> Result<Vec<String>> {
         }
     };
     let here = std::env::current_dir().step("look for", "the current folder")?;
-    sys::setns(holder.as_fd(), ALL).step("enter", "your namespaces")?;
-    // Also after `newgrp`, whose group nobody knows inside.
-    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).step("enter", "your namespaces")?;
-    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).step("enter", "your namespaces")?;
-    // Files of this process in /proc would belong to the machine's root otherwise.
-    set_dumpable_behavior(DumpableBehavior::Dumpable).step("enter", "your namespaces")?;
+    join(&holder, ALL)?;
     // Entering mounts leads to their root.
     std::env::set_current_dir(&here).step("return to", here.display())?;
     Ok(warnings)
@@ -163,6 +179,39 @@ fn held(folder: &Path) -> Option<OwnedFd> {
     (began(holder.pid) == Some(holder.began)).then_some(process)
 }
 
+/// A process in the namespaces of a holder that has been killed.
+struct Survivor {
+    process: OwnedFd,
+    network: File,
+}
+
+/// Somebody who has outlived the holder, and sees the folder.
+fn survivor(folder: &Path) -> Option<Survivor> {
+    let spaces = told(folder)?.spaces?;
+    let own = fs::metadata(folder).ok()?;
+    let below = folder.strip_prefix("/").ok()?;
+    let pids = fs::read_dir("/proc").ok()?.flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.into_iter().find_map(|pid| {
+        let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+        let seen = fs::metadata(Path::new("/proc").join(pid.to_string()).join("root").join(below)).ok()?;
+        let network = File::open(format!("/proc/{pid}/ns/net")).ok()?;
+        let same = (seen.dev(), seen.ino()) == (own.dev(), own.ino());
+        // It is not another's number by now if it is still of the same ones.
+        (same && Spaces::of(pid).as_ref() == Some(&spaces)).then_some(Survivor { process, network })
+    })
+}
+
+/// Goes on as root of namespaces that are there.
+fn join(process: &OwnedFd, which: i32) -> Result<()> {
+    sys::setns(process.as_fd(), which).step("enter", "your namespaces")?;
+    // Also after `newgrp`, whose group nobody knows inside.
+    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).step("enter", "your namespaces")?;
+    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).step("enter", "your namespaces")?;
+    // Files of this process in /proc would belong to the machine's root otherwise.
+    set_dumpable_behavior(DumpableBehavior::Dumpable).step("enter", "your namespaces")
+}
+
 /// Runs the holder, and maps its users.
 fn begin(folder: &Path, holder: &mut Command) -> Result<Vec<String>> {
     let log = File::create(folder.join("holder.log")).step("write", "holder.log")?;
@@ -184,11 +233,15 @@ fn begin(folder: &Path, holder: &mut Command) -> Result<Vec<String>> {
     let mut hears = BufReader::new(hears.take(HEARD));
     let mut line = String::new();
     hears.read_line(&mut line).step("hear from", "the holder of your namespaces")?;
-    if line.trim() != "map" {
-        return Err(failed("a user namespace"));
-    }
-    let mut warnings = map(child.id())?;
-    says.write_all(b"mapped\n").step("talk to", "the holder of your namespaces")?;
+    let mut warnings = match line.trim().strip_prefix("map ").map(str::parse) {
+        Some(Ok(pid)) => {
+            let warnings = map(pid)?;
+            says.write_all(b"mapped\n").step("talk to", "the holder of your namespaces")?;
+            warnings
+        }
+        _ if line.trim() == "kept" => Vec::new(),
+        _ => return Err(failed("a user namespace")),
+    };
     let mut ready = false;
     for line in hears.lines() {
         match line.step("hear from", "the holder of your namespaces")? {
@@ -248,6 +301,24 @@ fn map_one(pid: u32, person: (u32, u32)) -> Result<()> {
     Ok(())
 }
 
+/// Leaves the terminal, the folder and the files of whoever began this process.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn become_background() -> Result<()> {
+    // What whoever called it happened to have open would stay open, and locked.
+    sys::close_from(3).step("close", "what is open")?;
+    rustix::process::setsid().step("begin", "a session")?;
+    std::env::set_current_dir("/").step("enter", "/")
+}
+
+/// Keeps what cleans up temporary folders from this one.
+fn keep(folder: &Path) -> Result<File> {
+    let kept = File::open(folder).step("open", folder.display())?;
+    flock(&kept, FlockOperation::LockShared).step("lock", folder.display())?;
+    Ok(kept)
+}
+
 /// The side of the process that keeps the namespaces.
 pub struct Hold {
     folder: PathBuf,
@@ -255,24 +326,27 @@ pub struct Hold {
     lock: File,
     /// So that what cleans up temporary folders leaves it.
     _kept: File,
+    /// The network of namespaces that were there before.
+    network: Option<File>,
 }
 
 impl Hold {
-    /// Makes the user and the mount namespace, and waits until users are mapped. This process must have one thread, and nothing open
-    /// but its standard streams.
+    /// Makes the user and the mount namespace, and waits until users are mapped; or enters those a holder before it has left. This
+    /// process must have one thread. Whoever began it holds the lock.
     ///
     /// # Errors
     /// When the kernel refuses, or whoever began it has gone.
     pub fn begin(folder: &Path) -> Result<Self> {
-        // What whoever called it happened to have open would stay open, and locked.
-        sys::close_from(3).step("close", "what is open")?;
-        rustix::process::setsid().step("begin", "a session")?;
-        std::env::set_current_dir("/").step("enter", "/")?;
-        let namespaces = libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
-        sys::unshare(namespaces).step("make", "a user namespace")?;
+        become_background()?;
+        if let Some(survivor) = survivor(folder) {
+            let hold = Self::take_over(folder, survivor, lock(folder)?)?;
+            std::io::stdout().write_all(b"kept\n").step("talk to", "whoever began")?;
+            return Ok(hold);
+        }
+        sys::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS).step("make", "a user namespace")?;
         // Whoever maps its users must be able to, and whoever enters to look at it.
         set_dumpable_behavior(DumpableBehavior::Dumpable).step("begin", "to hold namespaces")?;
-        std::io::stdout().write_all(b"map\n").step("talk to", "whoever began")?;
+        writeln!(std::io::stdout(), "map {}", std::process::id()).step("talk to", "whoever began")?;
         let mut line = String::new();
         std::io::stdin().read_line(&mut line).step("hear from", "whoever began")?;
         if line.trim() != "mapped" {
@@ -280,16 +354,44 @@ impl Hold {
         }
         let kind = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
         mount_change("/", kind).step("cut off", "the mounts of the machine")?;
-        let kept = File::open(folder).step("open", folder.display())?;
-        flock(&kept, FlockOperation::LockShared).step("lock", folder.display())?;
-        Ok(Self { folder: folder.to_owned(), lock: lock(folder)?, _kept: kept })
+        Ok(Self { folder: folder.to_owned(), lock: lock(folder)?, _kept: keep(folder)?, network: None })
     }
 
-    /// Gives the calling thread, which must be the first, and those it starts from now on a network of its own.
+    /// Enters the namespaces of a holder that has been killed, unless another holds them by now, or nothing is left in them. This
+    /// process must have one thread.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn again(folder: &Path) -> Result<Option<Self>> {
+        become_background()?;
+        let lock = lock(folder)?;
+        flock(&lock, FlockOperation::LockExclusive).step("lock", folder.display())?;
+        if held(folder).is_some() {
+            return Ok(None);
+        }
+        survivor(folder).map(|survivor| Self::take_over(folder, survivor, lock)).transpose()
+    }
+
+    fn take_over(folder: &Path, survivor: Survivor, lock: File) -> Result<Self> {
+        join(&survivor.process, libc::CLONE_NEWUSER | libc::CLONE_NEWNS)?;
+        let (folder, kept) = (folder.to_owned(), keep(folder)?);
+        Ok(Self { folder, lock, _kept: kept, network: Some(survivor.network) })
+    }
+
+    /// Whether a holder before this one has made the namespaces.
+    pub fn is_taken_over(&self) -> bool {
+        self.network.is_some()
+    }
+
+    /// Gives the calling thread, which must be the first, and those it starts from now on a network of its own: that of the holder
+    /// before, where there was one.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn make_network(&self) -> Result<()> {
+        if let Some(network) = &self.network {
+            return sys::setns(network.as_fd(), libc::CLONE_NEWNET).step("enter", "your network");
+        }
         sys::unshare(libc::CLONE_NEWNET).step("make", "a network namespace")?;
         sys::loopback_up().step("bring up", "the loopback interface")
     }
@@ -300,7 +402,9 @@ impl Hold {
     /// When that cannot be written.
     pub fn tell(&self) -> Result<()> {
         let own = Holder::own().ok_or_else(|| Error::state("look at", "this process", "it has no /proc"))?;
-        write_json(&self.folder.join("holder.json"), &own)
+        write_json(&self.folder.join("holder.json"), &own)?;
+        // Of one that was not begun by somebody who has it.
+        flock(&self.lock, FlockOperation::Unlock).step("unlock", self.folder.display())
     }
 
     /// Whether the namespaces can go: nobody but the holder and those it has started, `except`, is in them. If so nobody enters them

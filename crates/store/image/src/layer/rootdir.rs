@@ -147,8 +147,9 @@ pub(super) fn clear_dir(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
 /// a change of owner clears set-uid and capabilities.
 pub(super) fn set_metadata(dir: BorrowedFd<'_>, name: &[u8], entry: &TarEntry, symlink: bool) -> Result<()> {
     let owner = (rustix::fs::Uid::from_raw(entry.uid), rustix::fs::Gid::from_raw(entry.gid));
-    chownat(dir, name, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|e| entry.error(format!("cannot get owner {}:{}: {e}", entry.uid, entry.gid)))?;
+    chownat(dir, name, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW).map_err(|e| {
+        entry.error(format!("cannot get owner {}:{}: {}", entry.uid, entry.gid, why(entry, e)))
+    })?;
     if !symlink {
         rustix::fs::chmodat(dir, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())
             .map_err(|e| entry.error(format!("cannot get mode {:o}: {e}", entry.mode)))?;
@@ -158,6 +159,14 @@ pub(super) fn set_metadata(dir: BorrowedFd<'_>, name: &[u8], entry: &TarEntry, s
             .map_err(|e| entry.refused(format!("cannot get the extended attribute {key}"), e))?;
     }
     set_time(dir, name, entry.mtime).map_err(|e| entry.error(format!("cannot get its time: {e}")))
+}
+
+/// What the kernel means by a number that is not valid.
+fn why(entry: &TarEntry, error: Errno) -> String {
+    let unknown = |(path, id)| wharf_base::unknown(&std::fs::read_to_string(path).ok()?, id);
+    let both = [("/proc/self/uid_map", entry.uid), ("/proc/self/gid_map", entry.gid)];
+    let found = both.into_iter().filter(|_| error == Errno::INVAL).find_map(unknown);
+    found.unwrap_or_else(|| error.to_string())
 }
 
 pub(super) fn set_time(dir: BorrowedFd<'_>, name: &[u8], mtime: (i64, u32)) -> Result<(), Errno> {

@@ -31,6 +31,20 @@ const RESOLVER: &str = "/etc/resolv.conf";
 #[derive(clap::Args)]
 pub(crate) struct Args {
     folder: PathBuf,
+    /// Which of the processes in the background it is.
+    #[arg(long, value_enum, default_value_t)]
+    part: Part,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum Part {
+    /// Begins the holder, and another in the place of one that is killed. It stays outside of the namespaces.
+    #[default]
+    Guard,
+    /// Holds namespaces for whoever began the guard.
+    First,
+    /// Holds those of one that was killed.
+    Next,
 }
 
 /// Has this process, which must have one thread, go on as root of the person's own namespaces, unless it is root already.
@@ -71,9 +85,44 @@ pub(crate) fn relay() -> Option<PathBuf> {
 
 impl Args {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let hold = Hold::begin(&self.folder)?;
+        match self.part {
+            Part::Guard => self.guard(),
+            Part::First => self.hold(Hold::begin(&self.folder)?),
+            Part::Next => match Hold::again(&self.folder)? {
+                Some(hold) => self.hold(hold),
+                None => Ok(ExitCode::SUCCESS),
+            },
+        }
+    }
+
+    fn guard(&self) -> Result<ExitCode> {
+        rootless::become_background()?;
+        let begin = |part: &str| {
+            let mut command = Command::new("/proc/self/exe");
+            command.arg(NAME).arg(&self.folder).args(["--part", part]);
+            command.spawn().context("cannot start the holder of your namespaces")
+        };
+        let mut holder = begin("first")?;
+        be_silent()?;
+        loop {
+            let ended = holder.wait()?;
+            if let Some(code) = ended.code() {
+                return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
+            }
+            eprintln!("the holder of your namespaces was killed ({ended}); another takes its place");
+            std::thread::sleep(PAUSE);
+            holder = begin("next")?;
+        }
+    }
+
+    fn hold(&self, hold: Hold) -> Result<ExitCode> {
         let (relay, sockets) = inside_sockets();
-        let socket = self.folder.join(SOCKET);
+        let (socket, ports) = (self.folder.join(SOCKET), self.folder.join("ports.json"));
+        if !hold.is_taken_over() {
+            // Those of namespaces that are gone.
+            let _ = fs::remove_file(&ports);
+        }
+        let relay = relay.saved_at(ports);
         // One of a holder that was killed.
         let _ = fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).with_context(|| socket.display().to_string())?;
@@ -104,15 +153,14 @@ impl Args {
             }
         };
         if let Some(outside) = &outside
-            && let Err(error) = show_resolver(&self.folder, outside)
+            && let Err(error) =
+                write_resolver(&self.folder, outside).and_then(|_| keep_resolver(&self.folder, outside))
         {
             println!("containers may not resolve names: {error:#}");
         }
         hold.tell()?;
         println!("ready");
-        let null = fs::File::options().read(true).write(true).open("/dev/null")?;
-        rustix::stdio::dup2_stdout(&null)?;
-        rustix::stdio::dup2_stdin(&null)?;
+        be_silent()?;
         let mut log = Log::default();
         let mut looked = Instant::now();
         loop {
@@ -151,6 +199,7 @@ impl Args {
                     }
                     if told {
                         let _ = fs::remove_file(&socket);
+                        let _ = fs::remove_file(self.folder.join("ports.json"));
                     }
                     return Ok(ExitCode::SUCCESS);
                 }
@@ -172,6 +221,13 @@ impl Args {
     }
 }
 
+/// Lets whoever hears this process know that there is no more to hear.
+fn be_silent() -> Result<()> {
+    let null = fs::File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdout(&null)?;
+    Ok(rustix::stdio::dup2_stdin(&null)?)
+}
+
 /// What a holder that lives for weeks writes down: the same thing once.
 #[derive(Default)]
 struct Log(String);
@@ -187,10 +243,15 @@ impl Log {
 
 /// Carries ports of the machine's network, in which this thread is.
 fn carry(relay: OutsideRelay, listener: UnixListener) {
-    let served = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .and_then(|runtime| runtime.block_on(relay.serve(listener)));
+    let served = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+        runtime.block_on(async {
+            match relay.restore().await {
+                Ok(lost) => lost.iter().for_each(|why| eprintln!("{why}")),
+                Err(error) => eprintln!("{error}"),
+            }
+            relay.serve(listener).await
+        })
+    });
     if let Err(error) = served {
         eprintln!("ports are not carried: {error}");
     }
@@ -200,6 +261,11 @@ fn carry(relay: OutsideRelay, listener: UnixListener) {
 /// away.
 fn show_network(folder: &Path) -> Result<PathBuf> {
     let path = folder.join("network");
+    let is = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    if is(&path).is_some_and(|shown| Some(shown) == is(Path::new("/proc/thread-self/ns/net"))) {
+        // By the holder before.
+        return Ok(path);
+    }
     fs::File::create(&path)
         .and_then(|_| Ok(mount_bind("/proc/thread-self/ns/net", &path)?))
         .with_context(|| path.display().to_string())?;
