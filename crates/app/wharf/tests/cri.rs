@@ -289,8 +289,59 @@ fn a_pod_lives_and_leaves_nothing() {
         assert_eq!(traces_of(&platform, id), [""; 0]);
     }
     what_is_asked_for_is_given_or_refused(&kubelet, &platform, logs.path());
+    users_of_its_own(&kubelet, &platform, logs.path());
     events(&platform, &kubelet, logs.path());
     platform.drain();
+}
+
+/// A pod whose root is nobody on the machine (Kubernetes' `hostUsers: false`).
+fn users_of_its_own(kubelet: &Kubelet, platform: &Platform, logs: &Path) {
+    const FIRST: u32 = 1_000_000;
+    let range = || vec![IDMapping { host_id: FIRST, container_id: 0, length: 65_536 }];
+    let users = UserNamespace { mode: NamespaceMode::Pod as i32, uids: range(), gids: range() };
+    let options = NamespaceOption { userns_options: Some(users), ..Default::default() };
+    let mut config = pod("mapped", logs);
+    let linux = config.linux.as_mut().unwrap();
+    linux.security_context.as_mut().unwrap().namespace_options = Some(options.clone());
+    linux.sysctls.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "80".to_owned());
+    let sandbox = kubelet.run(&config).unwrap();
+    let volume = tempfile::tempdir().unwrap();
+    let mut wanted = container("main", &format!("echo mine > /own; echo mine > /volume/file; {WAIT}"));
+    wanted.mounts.push(Mount {
+        container_path: "/volume".to_owned(),
+        host_path: volume.path().to_str().unwrap().to_owned(),
+        uid_mappings: range(),
+        gid_mappings: range(),
+        ..Default::default()
+    });
+    // Neither may a container be somebody of the machine.
+    assert_eq!(code(kubelet.create(&sandbox, &config, wanted.clone())), INVALID);
+    let security = wanted.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    security.namespace_options = Some(options);
+    let main = kubelet.begin(&sandbox, &config, wanted);
+    let owner = |path: &Path| std::os::unix::fs::MetadataExt::uid(&fs::metadata(path).unwrap());
+    let file = volume.path().join("file");
+    until("the volume has the file", || if file.exists() { Ok(()) } else { Err("no file".to_owned()) });
+    assert_eq!(owner(&file), 0);
+    let said =
+        kubelet.said(&main, "id -u; cat /proc/self/uid_map /proc/sys/net/ipv4/ip_unprivileged_port_start");
+    assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["0", "0", "1000000", "65536", "80"]);
+    // Its layers are root's there, and everything on the machine is somebody else's.
+    assert_eq!(kubelet.said(&main, "busybox stat -c %u /bin/sh /own /volume/file"), "0\n0\n0");
+    let facts = kubelet.cri.call::<ContainerStatusResponse>(
+        "RuntimeService/ContainerStatus",
+        ContainerStatusRequest { container_id: main.clone(), verbose: true },
+    );
+    let facts: serde_json::Value = serde_json::from_str(&facts.unwrap().info["info"]).unwrap();
+    assert_eq!(owner(Path::new(&format!("/proc/{}", facts["pid"]))), FIRST);
+    assert!(kubelet.said(&main, "cat /proc/net/dev; ls /sys/class/net").contains("eth0"));
+    assert!(kubelet.said(&main, "cat /proc/1/cmdline; echo > /dev/shm/note").contains("pause"));
+    kubelet.stop(&main, 60).unwrap();
+    assert_eq!(kubelet.status(&main).unwrap().exit_code, 0);
+    kubelet.remove_sandbox(&sandbox).unwrap();
+    for id in [&sandbox, &main] {
+        assert_eq!(traces_of(platform, id), [""; 0]);
+    }
 }
 
 /// A listener hears of a pod from its beginning to its end.

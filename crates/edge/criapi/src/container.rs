@@ -131,6 +131,12 @@ impl Cri {
         if security.privileged && !is_privileged(&pod) {
             return Err(Failure::invalid("a privileged container needs a privileged sandbox"));
         }
+        let users = |options: Option<&crate::v1::NamespaceOption>| {
+            spec::users(options.and_then(|options| options.userns_options.as_ref()))
+        };
+        if users(security.namespace_options.as_ref())? != users(Some(&describe::namespaces(&pod)))? {
+            return Err(Failure::invalid("userns_options of the container are not those of its sandbox"));
+        }
         let defaults = &image.config.config;
         let stop_signal = signals::stop_signal(config.stop_signal, defaults.stop_signal.as_deref())
             .ok_or_else(|| Failure::invalid(format_args!("there is no signal {}", config.stop_signal)))?;

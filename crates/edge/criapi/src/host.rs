@@ -18,6 +18,7 @@ use wharf_runtime::{
 
 use crate::{
     grpc::{Failure, Result},
+    spec,
     v1::{Device, Mount, MountPropagation},
 };
 
@@ -28,6 +29,18 @@ const MAX_DEVICES: usize = 4096;
 
 fn bad(error: impl std::fmt::Display) -> Failure {
     Failure::invalid(error)
+}
+
+/// Whether pods can have user namespaces: somebody has to map ids of others, and layers to be shown with them.
+pub(crate) fn user_namespaces() -> bool {
+    let allowed = fs::read_to_string("/proc/sys/user/max_user_namespaces");
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    version >= (6, 5)
+        && rustix::process::geteuid().is_root()
+        && !wharf_runtime::in_user_namespace()
+        && allowed.is_ok_and(|text| text.trim() != "0")
 }
 
 /// Where a mount goes: absolute.
@@ -46,8 +59,12 @@ pub(crate) fn bind(asked: &Mount) -> Result<OciMount> {
     if !source.is_absolute() {
         return Err(Failure::invalid(format_args!("the mount's host_path '{shown}' is not absolute")));
     }
-    if !asked.uid_mappings.is_empty() || !asked.gid_mappings.is_empty() {
-        return Err(Failure::invalid(format_args!("the mount of {shown} maps ids: that is not supported")));
+    let uids = spec::mappings("uid_mappings of a mount", &asked.uid_mappings)?;
+    let gids = spec::mappings("gid_mappings of a mount", &asked.gid_mappings)?;
+    if uids.is_empty() != gids.is_empty() {
+        return Err(Failure::invalid(format_args!(
+            "the mount of {shown} maps users or groups, and not both"
+        )));
     }
     if !source.exists() {
         fs::create_dir_all(source)
@@ -79,7 +96,11 @@ pub(crate) fn bind(asked: &Mount) -> Result<OciMount> {
     });
     check_propagation(&source, propagation)?;
     let target = target(&asked.container_path)?;
-    Ok(mount(&target.to_string_lossy(), "bind", &source.to_string_lossy(), &options)?)
+    let mut made = mount(&target.to_string_lossy(), "bind", &source.to_string_lossy(), &options)?;
+    if !uids.is_empty() {
+        made.set_uid_mappings(Some(uids)).set_gid_mappings(Some(gids));
+    }
+    Ok(made)
 }
 
 /// Refuses propagation that the machine's mount does not have.

@@ -15,7 +15,8 @@ use serde_json::json;
 use wharf_base::random_hex;
 use wharf_network::{PortMapping, Protocol as HostProtocol};
 use wharf_runtime::{
-    ContainerConfig, Network, PodCgroup, RootFs, SandboxConfig, Seccomp, Share, SpecOptions, Stdin, WhenIdle,
+    ContainerConfig, Network, PodCgroup, RootFs, SandboxConfig, Seccomp, Share, SpecOptions, Stdin, Users,
+    WhenIdle,
 };
 
 use crate::{
@@ -52,7 +53,12 @@ pub(crate) struct Shares {
 
 impl Shares {
     pub(crate) fn of(options: &NamespaceOption) -> Result<Self> {
-        spec::check_users(options.userns_options.as_ref())?;
+        let shared = [options.network(), options.ipc(), options.pid()].contains(&NamespaceMode::Node);
+        if spec::users(options.userns_options.as_ref())?.is_some() && shared {
+            return Err(Failure::invalid(
+                "a pod with a user namespace of its own cannot have the machine's network, ipc or pid namespace",
+            ));
+        }
         for (name, mode) in [("network", options.network()), ("ipc", options.ipc())] {
             if matches!(mode, NamespaceMode::Container | NamespaceMode::Target) {
                 return Err(Failure::invalid(format_args!(
@@ -154,9 +160,15 @@ impl Cri {
         let metadata =
             config.metadata.clone().ok_or_else(|| Failure::invalid("the sandbox has no metadata"))?;
         let shares = check(&config)?;
+        let users = spec::users(describe::namespaces(&config).userns_options.as_ref())?;
+        if users.is_some() && !host::user_namespaces() {
+            return Err(Failure::invalid(
+                "a pod with a user namespace of its own takes root, user.max_user_namespaces, and Linux 6.5 or later",
+            ));
+        }
         let id = random_hex(32);
         locked(&self.table).reserve(&sandbox_name(&metadata), &id)?;
-        let made = self.make_sandbox(&id, config, shares);
+        let made = self.make_sandbox(&id, config, shares, users);
         let (sandbox, living) = made.inspect_err(|_| self.discard(&id))?;
         locked(&self.table).sandboxes.insert(id.clone(), Arc::clone(&sandbox));
         self.listen(&sandbox, living);
@@ -171,6 +183,7 @@ impl Cri {
         id: &str,
         config: PodSandboxConfig,
         shares: Shares,
+        users: Option<Users>,
     ) -> Result<(Arc<Sandbox>, Living)> {
         let folder = self.folder_of(id);
         fs::DirBuilder::new().mode(0o700).create(&folder).map_err(Failure::internal)?;
@@ -187,6 +200,7 @@ impl Cri {
             network: if shares.host_network { Network::Host } else { Network::New },
             ipc: if shares.host_ipc { Share::Host } else { Share::Own },
             uts: if shares.host_network { Share::Host } else { Share::Own },
+            users,
             cgroup: own_cgroup.then(|| PodCgroup { path: cgroup.clone(), resources: limits }),
             sysctls: linux.sysctls,
             when_idle: WhenIdle::Stay,
@@ -475,6 +489,22 @@ mod tests {
             (mode(Container, Pod), "", false),
         ] {
             assert_eq!(check(&config(options, sysctl)).is_ok(), good, "{sysctl}");
+        }
+        let users = |options: NamespaceOption, host_id, length, mode: NamespaceMode| {
+            let range = || vec![crate::v1::IDMapping { host_id, container_id: 0, length }];
+            let own = crate::v1::UserNamespace { mode: mode as i32, uids: range(), gids: range() };
+            NamespaceOption { userns_options: Some(own), ..options }
+        };
+        for (options, good) in [
+            (users(mode(Pod, Pod), 65_536, 65_536, Pod), true),
+            (users(mode(Node, Pod), 65_536, 65_536, Pod), false),
+            (users(mode(Pod, Node), 65_536, 65_536, Pod), false),
+            (users(mode(Pod, Pod), 65_536, 65_536, Node), false),
+            (users(mode(Pod, Pod), 65_536, 65_536, Container), false),
+            (users(mode(Pod, Pod), u32::MAX, 2, Pod), false),
+            (users(mode(Pod, Pod), 65_536, 0, Pod), false),
+        ] {
+            assert_eq!(check(&config(options.clone(), "")).is_ok(), good, "{options:?}");
         }
         let dns = DNSConfig { searches: vec!["a\nnameserver 6.6.6.6".to_owned()], ..Default::default() };
         assert!(check(&PodSandboxConfig { dns_config: Some(dns), ..Default::default() }).is_err());

@@ -192,7 +192,10 @@ impl Cri {
             let facts = json!({ "data": self.config.data, "cgroupDriver": "cgroupfs" });
             info.insert("config".to_owned(), facts.to_string());
         }
-        let features = RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false };
+        let features = RuntimeHandlerFeatures {
+            recursive_read_only_mounts: true,
+            user_namespaces: crate::host::user_namespaces(),
+        };
         StatusResponse {
             status: Some(RuntimeStatus { conditions: vec![ready("RuntimeReady"), ready("NetworkReady")] }),
             info,

@@ -7,18 +7,18 @@ use std::{
 
 use wharf_image::ResolvedImage;
 use wharf_runtime::{
-    ContainerConfig as RuntimeConfig, LogConfig, RootFs, Seccomp, SpecOptions, Stdin, mount,
+    ContainerConfig as RuntimeConfig, LogConfig, RootFs, Seccomp, SpecOptions, Stdin, Users, mount,
     oci::{
-        Capability, LinuxDevice, LinuxDeviceCgroup, LinuxNamespaceType, LinuxResources, LinuxSeccomp, Mount,
-        Spec,
+        Capability, LinuxDevice, LinuxDeviceCgroup, LinuxIdMapping, LinuxIdMappingBuilder,
+        LinuxNamespaceType, LinuxResources, LinuxSeccomp, Mount, Spec,
     },
 };
 
 use crate::{
     grpc::{Failure, Result},
     v1::{
-        ContainerConfig, LinuxContainerSecurityContext, LinuxContainerUser, MountPropagation, NamespaceMode,
-        ProfileType, SELinuxOption, SecurityProfile,
+        ContainerConfig, IDMapping, LinuxContainerSecurityContext, LinuxContainerUser, MountPropagation,
+        NamespaceMode, ProfileType, SELinuxOption, SecurityProfile, UserNamespace,
     },
 };
 
@@ -116,18 +116,37 @@ pub(crate) fn check(config: &ContainerConfig) -> Result<()> {
     let Some(security) = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref()) else {
         return Ok(());
     };
-    check_labels(security.selinux_options.as_ref(), security.apparmor.as_ref(), &security.apparmor_profile)?;
-    let namespaces = security.namespace_options.clone().unwrap_or_default();
-    check_users(namespaces.userns_options.as_ref())
+    check_labels(security.selinux_options.as_ref(), security.apparmor.as_ref(), &security.apparmor_profile)
 }
 
-/// Refuses user namespaces.
-pub(crate) fn check_users(asked: Option<&crate::v1::UserNamespace>) -> Result<()> {
-    match asked.map(|asked| asked.mode()) {
-        None | Some(NamespaceMode::Node) => Ok(()),
-        Some(mode) => Err(Failure::invalid(format_args!(
-            "user namespaces are not supported: the mode of userns_options is {mode:?}"
-        ))),
+/// The user namespace a pod asks for.
+pub(crate) fn users(asked: Option<&UserNamespace>) -> Result<Option<Users>> {
+    let Some(asked) = asked else { return Ok(None) };
+    let (uids, gids) = (mappings("uids", &asked.uids)?, mappings("gids", &asked.gids)?);
+    match asked.mode() {
+        NamespaceMode::Node if uids.is_empty() && gids.is_empty() => Ok(None),
+        NamespaceMode::Node => Err(Failure::invalid("userns_options has mappings, but the mode NODE")),
+        NamespaceMode::Pod if uids.is_empty() || gids.is_empty() => {
+            Err(Failure::invalid("userns_options has the mode POD, but not both uids and gids"))
+        }
+        NamespaceMode::Pod => Ok(Some(Users { uids, gids })),
+        mode => Err(Failure::invalid(format_args!("the user namespace cannot be of mode {mode:?}"))),
+    }
+}
+
+/// Mappings as the runtime takes them: of one range, as Kubernetes gives them, with the pod's root in it.
+pub(crate) fn mappings(name: &str, asked: &[IDMapping]) -> Result<Vec<LinuxIdMapping>> {
+    let bad = |what: &str| Err(Failure::invalid(format_args!("the {name} of the user namespace: {what}")));
+    match asked {
+        [] => Ok(Vec::new()),
+        [one] if one.length == 0 => bad("the range has no ids"),
+        [one] if one.host_id.checked_add(one.length).is_none() => bad("the range is beyond the last id"),
+        [one] if one.container_id != 0 => bad("the range does not begin with the container's 0"),
+        [one] => {
+            let range = LinuxIdMappingBuilder::default().container_id(0_u32).host_id(one.host_id);
+            Ok(vec![range.size(one.length).build().map_err(Failure::invalid)?])
+        }
+        _ => bad("it is more than one range"),
     }
 }
 

@@ -224,6 +224,7 @@ impl New<'_> {
             network,
             ipc: if spec.ipc == Whose::Host { Share::Host } else { Share::Own },
             uts: if of_machine { Share::Host } else { Share::Own },
+            users: None,
             cgroup: None,
             sysctls,
             when_idle: if spec.auto_remove { WhenIdle::Remove } else { WhenIdle::Exit },

@@ -58,6 +58,7 @@ pub(crate) fn sandbox(pod: &Pod, instance: &str, domain: &str) -> SandboxConfig 
         network: if spec.host_network { Network::Host } else { Network::New },
         ipc: if spec.host_ipc { Share::Host } else { Share::Own },
         uts: if spec.host_network { Share::Host } else { Share::Own },
+        users: None,
         cgroup: Some(cgroup),
         sysctls: spec.security_context.sysctls.iter().map(|s| (s.name.clone(), s.value.clone())).collect(),
         when_idle: WhenIdle::Stay,

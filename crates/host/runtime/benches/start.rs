@@ -56,6 +56,7 @@ fn open(folder: &Path, number: usize) -> Box<dyn Sandbox> {
         network: Network::New,
         ipc: Default::default(),
         uts: Default::default(),
+        users: None,
         cgroup: None,
         sysctls: Default::default(),
         when_idle: Default::default(),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use oci_spec::runtime::{LinuxResources, Spec};
+use oci_spec::runtime::{LinuxIdMapping, LinuxResources, Spec};
 use serde::{Deserialize, Serialize};
 
 /// A pod's sandbox: the namespaces its containers share, held by one shim.
@@ -22,6 +22,9 @@ pub struct SandboxConfig {
     /// Host name space: the pod's own or the machine's.
     #[serde(default)]
     pub uts: Share,
+    /// The pod's own user namespace, which owns its others, and in which all its containers are; the machine's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub users: Option<Users>,
     /// A cgroup for the pod as a whole, as a path below the hierarchy's root; the parent of its containers' cgroups.
     #[serde(default)]
     pub cgroup: Option<PodCgroup>,
@@ -38,6 +41,15 @@ pub struct SandboxConfig {
     /// The caller's own words; kept, not interpreted.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+}
+
+/// Who users and groups of a user namespace are outside of it (user_namespaces(7)).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Users {
+    /// Users.
+    pub uids: Vec<LinuxIdMapping>,
+    /// Groups.
+    pub gids: Vec<LinuxIdMapping>,
 }
 
 /// A pod-level cgroup and its limits.

@@ -41,7 +41,7 @@ pub use client::{Ending, Events, Exec, ShimRuntime, ShimSandbox};
 pub use command::{Answer, command};
 pub use config::{
     ContainerConfig, ExecConfig, LogConfig, Network, PodCgroup, RootFs, SandboxConfig, Seccomp, Share, Size,
-    Stdin, WhenIdle,
+    Stdin, Users, WhenIdle,
 };
 pub use defaults::{SpecOptions, mount};
 pub use error::{Error, ErrorKind, Result};

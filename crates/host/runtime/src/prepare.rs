@@ -1,12 +1,16 @@
 //! What a container's description comes to before anything is made: what is refused, its filter, its cgroup.
 
-use std::{io, path::Path, rc::Rc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
 
-use oci_spec::runtime::{LinuxNamespaceType as Kind, LinuxResources, Process, Spec};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType as Kind, LinuxResources, Process, Spec};
 
 use crate::{
     cgroup::Cgroup,
-    config::{Network, SandboxConfig, Seccomp, Share},
+    config::{Network, SandboxConfig, Seccomp, Share, Users},
     error::{Error, ErrorKind, Result},
     launch::Owner,
     seccomp::{self, Filter},
@@ -43,6 +47,20 @@ impl Shares {
 fn names(spec: &Spec, kind: Kind) -> bool {
     let linux = spec.linux().as_ref();
     linux.and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten().any(|one| one.typ() == kind)
+}
+
+/// Has a container be in its pod's user namespace, which `path` leads to.
+pub(crate) fn join_users(name: &str, spec: &mut Spec, users: &Users, path: PathBuf) -> Result<()> {
+    if names(spec, Kind::User) {
+        return Err(Error::invalid("create the container", name, "its pod has a user namespace already"));
+    }
+    let mut joined = LinuxNamespace::default();
+    joined.set_typ(Kind::User).set_path(Some(path));
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    linux.set_uid_mappings(Some(users.uids.clone())).set_gid_mappings(Some(users.gids.clone()));
+    linux.namespaces_mut().get_or_insert_default().push(joined);
+    spec.set_linux(Some(linux));
+    Ok(())
 }
 
 /// Refuses what would not take effect, and gives the process to start.

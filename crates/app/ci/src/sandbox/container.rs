@@ -66,6 +66,7 @@ impl Containers {
                 network: Network::New,
                 ipc: wharf_runtime::Share::Own,
                 uts: wharf_runtime::Share::Own,
+                users: None,
                 cgroup: None,
                 sysctls: Default::default(),
                 when_idle: WhenIdle::Stay,

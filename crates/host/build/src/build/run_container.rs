@@ -130,6 +130,7 @@ impl Container<'_> {
             network: if host { PodNetwork::Host } else { PodNetwork::New },
             ipc: Share::Own,
             uts: Share::Own,
+            users: None,
             cgroup: None,
             sysctls: BTreeMap::new(),
             when_idle: WhenIdle::Exit,

@@ -93,7 +93,7 @@ pub(crate) enum Into<'a> {
 pub(crate) use agent::Agent;
 pub(crate) use capabilities::CAPABILITIES;
 pub(crate) use hooks::{Told, When};
-pub(crate) use namespaces::{Namespaces, Owner, outside};
+pub(crate) use namespaces::{Namespaces, Owner, enter_owned, outside};
 pub(crate) use options::known as known_mount_options;
 pub(crate) use process::{Plan, TerminalPlan};
 pub(crate) use protect::write_own_sysctls;

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -13,6 +13,7 @@ use rustix::{
 };
 
 use crate::{
+    config::Users,
     error::{Context, Error, Result},
     sys::{self, Cloned},
 };
@@ -239,8 +240,28 @@ fn text(mappings: &[LinuxIdMapping]) -> String {
 
 /// A user namespace without a process, which tells a mount how to show the owners of files.
 pub(super) fn for_mount(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<OwnedFd> {
+    with_users(0, uids, gids, |users, _| Ok(users))
+}
+
+/// Makes a user namespace, and enters new ones it owns of the other kinds `flags` names. Gives the former.
+pub(crate) fn enter_owned(users: &Users, flags: i32) -> Result<OwnedFd> {
+    with_users(flags, &users.uids, &users.gids, |made, process| {
+        if flags != 0 {
+            sys::setns(process, flags).step("enter", "the namespaces of the pod")?;
+        }
+        Ok(made)
+    })
+}
+
+/// Has a process in a new user namespace, and in others it owns, as long as `then` runs.
+fn with_users(
+    flags: i32,
+    uids: &[LinuxIdMapping],
+    gids: &[LinuxIdMapping],
+    then: impl FnOnce(OwnedFd, BorrowedFd<'_>) -> Result<OwnedFd>,
+) -> Result<OwnedFd> {
     // SAFETY: this process has one thread; the child only waits to be killed.
-    match unsafe { sys::clone(libc::CLONE_NEWUSER, None) }.step("make", "a user namespace for a mount")? {
+    match unsafe { sys::clone(libc::CLONE_NEWUSER | flags, None) }.step("make", "a user namespace")? {
         Cloned::Child => {
             // Should its parent die: nobody else ends it.
             let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
@@ -251,7 +272,8 @@ pub(super) fn for_mount(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Res
         Cloned::Parent(pid, pidfd) => {
             let made = map_users(pid, uids, gids).and_then(|()| {
                 let path = format!("/proc/{}/ns/user", pid.as_raw_nonzero());
-                rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step("open", &path)
+                let opened = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+                then(opened.step("open", &path)?, pidfd.as_fd())
             });
             let _ = sys::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
             let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());

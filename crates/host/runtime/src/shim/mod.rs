@@ -88,6 +88,8 @@ struct Shim {
     rests: bool,
     /// What is needed for what runs at the end.
     outside: Option<Outside>,
+    /// The pod's own user namespace.
+    users: Option<OwnedFd>,
     /// Held for life: how others see that this shim lives.
     _lock: OwnedFd,
 }
@@ -132,11 +134,12 @@ fn start(dir: PodDir, program: OwnedFd) -> Result<Shim> {
             Some(Outside { network, program })
         }
     };
-    let listener = enter_namespaces(&config).and_then(|()| listen_in(&dir));
-    if let (Err(_), Some(cgroup)) = (&listener, made) {
+    let entered =
+        enter_namespaces(&config).and_then(|users| listen_in(&dir).map(|listener| (users, listener)));
+    if let (Err(_), Some(cgroup)) = (&entered, made) {
         cgroup.remove_quietly();
     }
-    let listener = listener?;
+    let (users, listener) = entered?;
     write_json(&dir.path().join("shim.json"), &ShimFile { pid: std::process::id() as i32 })?;
     Ok(Shim {
         dir,
@@ -150,12 +153,14 @@ fn start(dir: PodDir, program: OwnedFd) -> Result<Shim> {
         stopping: false,
         rests: false,
         outside,
+        users,
         _lock: lock,
     })
 }
 
-/// The namespaces every container of the pod shares are the shim's own: a container's first process inherits them.
-fn enter_namespaces(config: &SandboxConfig) -> Result<()> {
+/// The namespaces every container of the pod shares are the shim's own: a container's first process inherits them. But for that of
+/// users, which this gives: the shim stays the machine's root.
+fn enter_namespaces(config: &SandboxConfig) -> Result<Option<OwnedFd>> {
     let mut flags = 0;
     if config.ipc == Share::Own {
         flags |= libc::CLONE_NEWIPC;
@@ -172,7 +177,13 @@ fn enter_namespaces(config: &SandboxConfig) -> Result<()> {
         }
         Network::Host => {}
     }
-    sys::unshare(flags).step("unshare", "the namespaces of the pod")?;
+    let users = match &config.users {
+        Some(users) => Some(crate::launch::enter_owned(users, flags)?),
+        None => {
+            sys::unshare(flags).step("unshare", "the namespaces of the pod")?;
+            None
+        }
+    };
     if config.network == Network::New {
         sys::loopback_up().step("bring up", "the loopback interface")?;
     }
@@ -182,7 +193,8 @@ fn enter_namespaces(config: &SandboxConfig) -> Result<()> {
         }
         rustix::system::sethostname(name.as_bytes()).step("set the host name", name)?;
     }
-    crate::launch::write_own_sysctls(config.sysctls.iter())
+    crate::launch::write_own_sysctls(config.sysctls.iter())?;
+    Ok(users)
 }
 
 fn listen_in(dir: &PodDir) -> Result<OwnedFd> {

@@ -1,7 +1,7 @@
 //! Those connected to the shim: what they ask and what they are told.
 
 use std::{
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -177,7 +177,11 @@ impl Shim {
                 "the pod has one of this name",
             ));
         }
-        let config = self.dir.container_config(name)?;
+        let mut config = self.dir.container_config(name)?;
+        if let (Some(users), Some(file)) = (&self.config.users, &self.users) {
+            let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+            prepare::join_users(name, &mut config.spec, users, path.into())?;
+        }
         let filter = prepare::filter(&config.spec, config.seccomp, &mut self.filter)?;
         let shares = Shares::of_pod(&self.config);
         let container = Container::create(config, self.dir.container(name), filter, shares)?;

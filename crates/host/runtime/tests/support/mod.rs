@@ -91,6 +91,7 @@ impl Pod {
             network: Network::New,
             ipc: Default::default(),
             uts: Default::default(),
+            users: None,
             cgroup: None,
             sysctls: Default::default(),
             when_idle: WhenIdle::Stay,
