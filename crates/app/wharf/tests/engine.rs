@@ -503,6 +503,7 @@ fn compose_and_other_clients_work() {
 #[test]
 fn registries_let_their_users_in() {
     registries::users_over_tls();
+    registries::pushed_images_stay();
 }
 
 #[test]

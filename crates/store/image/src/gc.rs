@@ -103,7 +103,7 @@ impl Store {
     /// Everything that names and leases lead to.
     fn reached(&self) -> Result<HashSet<Digest>> {
         let mut reached = HashSet::new();
-        for entry in self.references()? {
+        for entry in self.all_references()? {
             self.reach(entry.target.digest, &mut reached);
         }
         reached.extend(self.leased()?);

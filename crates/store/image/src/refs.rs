@@ -1,8 +1,11 @@
 //! `index.json`: which names the store knows, as an OCI image layout keeps them.
 //!
+//! Names are of two kinds: those of images on this machine, and those of this folder's registry, which were pushed to it. The same name
+//! may be of both. What the registry has no name for it finds among the others, so that nothing has to be pushed to be pulled.
+//!
 //! Readers need no lock, since the file is only ever replaced whole. Writers take `index.lock`.
 
-use std::{fs, io, path::PathBuf};
+use std::{collections::HashSet, fs, io, path::PathBuf};
 
 use rustix::fs::FlockOperation;
 use serde_json::Map;
@@ -17,6 +20,8 @@ use crate::{
 
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const CREATED: &str = "org.opencontainers.image.created";
+/// Set on names of the registry.
+const OF_REGISTRY: &str = "dev.wharf.registry";
 
 /// One name in the store.
 #[derive(Debug, Clone)]
@@ -70,7 +75,8 @@ impl Refs {
         }
     }
 
-    pub(crate) fn list(&self) -> Result<Vec<RefEntry>> {
+    /// All names of both kinds, sorted.
+    pub(crate) fn all(&self) -> Result<Vec<RefEntry>> {
         let mut entries: Vec<_> = self
             .read()?
             .manifests
@@ -84,19 +90,34 @@ impl Refs {
         Ok(entries)
     }
 
-    /// The target of a name; a name with a digest is found by that digest in its repository.
+    /// The images of this machine.
+    pub(crate) fn list(&self) -> Result<Vec<RefEntry>> {
+        let mut all = self.all()?;
+        all.retain(|entry| !is_of_registry(&entry.target));
+        Ok(all)
+    }
+
+    /// What the registry has: names that were pushed, and of the others those it has none of.
+    pub(crate) fn list_of_registry(&self) -> Result<Vec<RefEntry>> {
+        let all = self.all()?;
+        let pushed: HashSet<Reference> = all
+            .iter()
+            .filter(|entry| is_of_registry(&entry.target))
+            .map(|entry| entry.reference.clone())
+            .collect();
+        let shown = |entry: &RefEntry| is_of_registry(&entry.target) || !pushed.contains(&entry.reference);
+        Ok(all.into_iter().filter(shown).collect())
+    }
+
+    /// The target of a name of this machine; a name with a digest is found by that digest in its repository, also in the registry.
     pub(crate) fn get(&self, reference: &Reference) -> Result<Descriptor> {
-        let entries = self.list()?;
-        let found = match reference.digest() {
-            Some(digest) => entries
-                .iter()
-                .find(|e| e.target.digest == digest && e.reference.repository() == reference.repository()),
-            None => entries.iter().find(|e| e.reference == *reference),
-        };
-        match found {
-            Some(entry) => Ok(entry.target.clone()),
-            None => Err(no_image(reference, &entries)),
-        }
+        let entries = if reference.digest().is_some() { self.all()? } else { self.list()? };
+        get_of(&entries, reference)
+    }
+
+    /// As [`Refs::get`], for what the registry has.
+    pub(crate) fn get_of_registry(&self, reference: &Reference) -> Result<Descriptor> {
+        get_of(&self.list_of_registry()?, reference)
     }
 
     /// Applies `change` to the list of names, alone and all at once.
@@ -135,89 +156,109 @@ impl Refs {
     }
 
     pub(crate) fn set(&self, names: &[Reference], target: &Descriptor, now: &str) -> Result<()> {
+        self.update(|entries| names.iter().for_each(|name| put(entries, name, target, now, false)))
+    }
+
+    /// Names something in the registry. What a tag named before stays in its repository by digest; and it is an image of this machine
+    /// too.
+    pub(crate) fn publish(&self, name: &Reference, target: &Descriptor, now: &str) -> Result<()> {
         self.update(|entries| {
-            for name in names {
-                let text = name.to_string();
-                if entries.iter().any(|d| is_named(d, &text) && d.digest == target.digest) {
-                    continue;
-                }
-                entries.retain(|d| !is_named(d, &text));
-                entries.push(named(target, text, now));
+            if name.tag().is_none() {
+                return put(entries, name, target, now, true);
             }
+            if !entries.iter().any(|d| is(d, &name.to_string(), true) && d.digest == target.digest) {
+                unname(entries, name, now);
+                let pinned = format!("{}@{}", name.repository(), target.digest);
+                // A tag holds it from now on.
+                entries.retain(|d| !is(d, &pinned, true));
+                put(entries, name, target, now, true);
+            }
+            put(entries, name, target, now, false);
         })
     }
 
-    /// As [`Refs::set`] for one name; what it named before stays in its repository by digest.
-    pub(crate) fn replace(&self, name: &Reference, target: &Descriptor, now: &str) -> Result<()> {
-        let text = name.to_string();
-        self.update(|entries| {
-            if entries.iter().any(|d| is_named(d, &text) && d.digest == target.digest) {
-                return;
-            }
-            unname(entries, name, &text);
-            let pinned = |d: &Descriptor| is_named(d, &format!("{}@{}", name.repository(), target.digest));
-            // A tag holds it from now on.
-            entries.retain(|d| !pinned(d));
-            entries.push(named(target, text, now));
-        })
-    }
-
-    /// Removes a tag as registries do: its manifest stays in the repository by digest.
-    pub(crate) fn remove_tag(&self, name: &Reference) -> Result<Option<Digest>> {
-        let text = name.to_string();
-        self.update(|entries| unname(entries, name, &text))
+    /// Removes a tag from the registry: its manifest stays in the repository by digest. It is gone from this machine's images too, where
+    /// the registry would find it.
+    pub(crate) fn unpublish(&self, name: &Reference, now: &str) -> Result<Option<Digest>> {
+        self.update(|entries| unname(entries, name, now))
     }
 
     pub(crate) fn remove(&self, name: &Reference) -> Result<Option<Digest>> {
         let text = name.to_string();
         self.update(|entries| {
-            let at = entries.iter().position(|d| d.annotations.get(REF_NAME) == Some(&text))?;
+            let at = entries.iter().position(|d| is(d, &text, false))?;
             Some(entries.remove(at).digest)
         })
     }
 
-    /// Removes every name of `repository` that points at `digest`; how many there were.
+    /// Removes every name of `repository` that points at `digest`, of both kinds; how many there were.
     pub(crate) fn remove_digest(&self, repository: &str, digest: &Digest) -> Result<usize> {
         self.update(|entries| {
             let before = entries.len();
-            entries.retain(|d| {
-                d.digest != *digest
-                    || d.annotations
-                        .get(REF_NAME)
-                        .and_then(|n| n.parse::<Reference>().ok())
-                        .is_none_or(|r| r.repository() != repository)
-            });
+            entries.retain(|d| d.digest != *digest || !is_in(d, repository));
             before - entries.len()
         })
     }
 }
 
-fn is_named(entry: &Descriptor, name: &str) -> bool {
-    entry.annotations.get(REF_NAME).is_some_and(|n| n == name)
-}
-
-fn named(target: &Descriptor, name: String, now: &str) -> Descriptor {
-    let mut entry = Descriptor::new(&target.media_type, target.digest, target.size);
-    entry.annotations.insert(REF_NAME.into(), name);
-    entry.annotations.insert(CREATED.into(), now.into());
-    entry
-}
-
-/// Takes a tag off its manifest, which stays by digest unless another tag of the repository has it.
-fn unname(entries: &mut Vec<Descriptor>, name: &Reference, text: &str) -> Option<Digest> {
-    let at = entries.iter().position(|d| is_named(d, text))?;
-    let mut old = entries.remove(at);
-    let digest = old.digest;
-    let repository = name.repository();
-    let held = entries.iter().filter(|d| d.digest == digest).any(|d| {
-        let other = d.annotations.get(REF_NAME).and_then(|n| n.parse::<Reference>().ok());
-        other.is_some_and(|r| r.repository() == repository)
-    });
-    if !held {
-        old.annotations.insert(REF_NAME.into(), format!("{repository}@{digest}"));
-        entries.push(old);
+fn get_of(entries: &[RefEntry], reference: &Reference) -> Result<Descriptor> {
+    let found = match reference.digest() {
+        Some(digest) => entries
+            .iter()
+            .find(|e| e.target.digest == digest && e.reference.repository() == reference.repository()),
+        None => entries.iter().find(|e| e.reference == *reference),
+    };
+    match found {
+        Some(entry) => Ok(entry.target.clone()),
+        None => Err(no_image(reference, entries)),
     }
-    Some(digest)
+}
+
+fn is_of_registry(entry: &Descriptor) -> bool {
+    entry.annotations.contains_key(OF_REGISTRY)
+}
+
+/// Whether the entry is this name of one of the two kinds.
+fn is(entry: &Descriptor, name: &str, of_registry: bool) -> bool {
+    is_of_registry(entry) == of_registry && entry.annotations.get(REF_NAME).is_some_and(|n| n == name)
+}
+
+fn is_in(entry: &Descriptor, repository: &str) -> bool {
+    let name = entry.annotations.get(REF_NAME).and_then(|name| name.parse::<Reference>().ok());
+    name.is_some_and(|name| name.repository() == repository)
+}
+
+/// Has a name of one of the two kinds point at `target`.
+fn put(entries: &mut Vec<Descriptor>, name: &Reference, target: &Descriptor, now: &str, of_registry: bool) {
+    let text = name.to_string();
+    if entries.iter().any(|d| is(d, &text, of_registry) && d.digest == target.digest) {
+        return;
+    }
+    entries.retain(|d| !is(d, &text, of_registry));
+    let mut entry = Descriptor::new(&target.media_type, target.digest, target.size);
+    entry.annotations.insert(REF_NAME.into(), text);
+    entry.annotations.insert(CREATED.into(), now.into());
+    if of_registry {
+        entry.annotations.insert(OF_REGISTRY.into(), "true".into());
+    }
+    entries.push(entry);
+}
+
+/// Takes a tag off what the registry has under it, which stays there by digest unless another tag of the repository has it.
+fn unname(entries: &mut Vec<Descriptor>, name: &Reference, now: &str) -> Option<Digest> {
+    let text = name.to_string();
+    let mut take = |of_registry| {
+        let at = entries.iter().position(|d| is(d, &text, of_registry))?;
+        Some(entries.remove(at))
+    };
+    let (pushed, own) = (take(true), take(false));
+    let old = pushed.or(own)?;
+    let repository = name.repository();
+    if !entries.iter().any(|d| d.digest == old.digest && is_in(d, &repository)) {
+        let pinned = format!("{repository}@{}", old.digest).parse();
+        pinned.iter().for_each(|pinned| put(entries, pinned, &old, now, true));
+    }
+    Some(old.digest)
 }
 
 fn no_image(reference: &Reference, entries: &[RefEntry]) -> Error {
@@ -247,6 +288,45 @@ mod tests {
         let hint = refs.get(&"shpo:1".parse().unwrap()).unwrap_err().hint();
         assert_eq!(hint.as_deref(), Some("did you mean 'shop:1'?"));
         assert_eq!(refs.remove(&name).unwrap(), Some(Digest::of("b")));
+        assert!(refs.list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_registry_keeps_what_was_pushed() {
+        let dir = tempfile::tempdir().unwrap();
+        let refs = Refs::open(dir.path()).unwrap();
+        let name = |text: &str| text.parse::<Reference>().unwrap();
+        let target = |text: &str| Descriptor::new(media_type::OCI_MANIFEST, Digest::of(text), 3);
+        let names = |entries: Vec<RefEntry>| -> Vec<String> {
+            entries.iter().map(|entry| entry.reference.familiar()).collect()
+        };
+        let set = |text: &str, of: &str| refs.set(&[name(text)], &target(of), "t").unwrap();
+        set("own:1", "own");
+        refs.publish(&name("shop:1"), &target("a"), "t").unwrap();
+        assert_eq!(names(refs.list().unwrap()), ["own:1", "shop:1"]);
+        assert_eq!(names(refs.list_of_registry().unwrap()), ["own:1", "shop:1"]);
+        // What is done to the image on this machine is not done to the registry's.
+        set("shop:1", "b");
+        assert_eq!(refs.get(&name("shop:1")).unwrap().digest, Digest::of("b"));
+        assert_eq!(refs.get_of_registry(&name("shop:1")).unwrap().digest, Digest::of("a"));
+        assert_eq!(refs.remove(&name("shop:1")).unwrap(), Some(Digest::of("b")));
+        assert_eq!(refs.remove(&name("shop:1")).unwrap(), None);
+        assert!(refs.get(&name("shop:1")).is_err());
+        assert_eq!(refs.get_of_registry(&name("shop:1")).unwrap().digest, Digest::of("a"));
+        let by_digest = |of: &str| name(&format!("shop@{}", Digest::of(of)));
+        assert_eq!(refs.get(&by_digest("a")).unwrap().digest, Digest::of("a"));
+        // A push moves both, and the registry has what was there before by digest.
+        refs.publish(&name("shop:1"), &target("c"), "t").unwrap();
+        assert_eq!(refs.get(&name("shop:1")).unwrap().digest, Digest::of("c"));
+        assert_eq!(refs.get_of_registry(&by_digest("a")).unwrap().digest, Digest::of("a"));
+        assert_eq!(names(refs.list().unwrap()), ["own:1", "shop:1"]);
+        // Removed from the registry it is gone, but for its digest.
+        assert_eq!(refs.unpublish(&name("shop:1"), "t").unwrap(), Some(Digest::of("c")));
+        assert!(refs.get(&name("shop:1")).is_err() && refs.get_of_registry(&name("shop:1")).is_err());
+        assert_eq!(refs.get_of_registry(&by_digest("c")).unwrap().digest, Digest::of("c"));
+        assert_eq!(refs.remove_digest("docker.io/library/shop", &Digest::of("c")).unwrap(), 1);
+        assert!(refs.get_of_registry(&by_digest("c")).is_err());
+        assert_eq!(refs.unpublish(&name("own:1"), "t").unwrap(), Some(Digest::of("own")));
         assert!(refs.list().unwrap().is_empty());
     }
 

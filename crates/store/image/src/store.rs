@@ -117,9 +117,19 @@ impl Store {
         &self.blobs
     }
 
-    /// All names, sorted.
+    /// All names of images on this machine, sorted.
     pub fn references(&self) -> Result<Vec<RefEntry>> {
         self.refs.list()
+    }
+
+    /// All names this folder's registry has, sorted: what was pushed, and of the images of this machine those it has no name of.
+    pub fn published(&self) -> Result<Vec<RefEntry>> {
+        self.refs.list_of_registry()
+    }
+
+    /// All names whatever knows them; some twice.
+    pub(crate) fn all_references(&self) -> Result<Vec<RefEntry>> {
+        self.refs.all()
     }
 
     /// What a name points at: a manifest or an index.
@@ -132,6 +142,20 @@ impl Store {
         }
     }
 
+    /// What a name points at in this folder's registry.
+    pub fn lookup_published(&self, reference: &Reference) -> Result<Descriptor> {
+        self.refs.get_of_registry(&self.local_name(reference)?)
+    }
+
+    /// Has an image of this folder's registry be one of this machine too, as a pull does. False when it has none of this name.
+    pub fn adopt(&self, reference: &Reference) -> Result<bool> {
+        match self.lookup_published(reference) {
+            Ok(target) => self.tag(std::slice::from_ref(reference), &target).map(|()| true),
+            Err(Error::NoImage { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Points every one of `names` at `target`, all at once.
     pub fn tag(&self, names: &[Reference], target: &Descriptor) -> Result<()> {
         if self.blobs.size(&target.digest).is_none() {
@@ -141,27 +165,27 @@ impl Store {
         self.refs.set(&names, target, &SystemClock.now().to_string())
     }
 
-    /// As [`Store::tag`] for one name, as registries do it: what the name pointed at before stays
-    /// reachable in its repository by digest.
-    pub fn retag(&self, name: &Reference, target: &Descriptor) -> Result<()> {
+    /// Names something in this folder's registry: what a tag pointed at before stays reachable in its repository by digest. What a tag
+    /// names is an image of this machine too.
+    pub fn publish(&self, name: &Reference, target: &Descriptor) -> Result<()> {
         if self.blobs.size(&target.digest).is_none() {
             return Err(Error::NoBlob(target.digest));
         }
-        self.refs.replace(&self.local_name(name)?, target, &SystemClock.now().to_string())
+        self.refs.publish(&self.local_name(name)?, target, &SystemClock.now().to_string())
     }
 
-    /// Removes a tag as registries do: what it pointed at stays reachable by digest.
-    pub fn remove_tag(&self, name: &Reference) -> Result<Option<Digest>> {
-        self.refs.remove_tag(&self.local_name(name)?)
+    /// Removes a tag from this folder's registry and from this machine: what it pointed at stays reachable by digest.
+    pub fn unpublish(&self, name: &Reference) -> Result<Option<Digest>> {
+        self.refs.unpublish(&self.local_name(name)?, &SystemClock.now().to_string())
     }
 
-    /// Removes a name; what it pointed at, if it was there. The content goes with garbage collection.
+    /// Removes a name of this machine; what it pointed at, if it was there. The registry keeps what was pushed. The content goes with garbage collection.
     pub fn untag(&self, name: &Reference) -> Result<Option<Digest>> {
         self.refs.remove(&self.local_name(name)?)
     }
 
-    /// Removes every name in `repository` (domain and path) that points at `digest`; how many.
-    pub fn untag_digest(&self, repository: &str, digest: &Digest) -> Result<usize> {
+    /// Removes every name in `repository` (domain and path) that points at `digest`, of the registry and of this machine; how many.
+    pub fn unpublish_digest(&self, repository: &str, digest: &Digest) -> Result<usize> {
         self.refs.remove_digest(repository, digest)
     }
 

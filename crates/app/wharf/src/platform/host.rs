@@ -271,8 +271,9 @@ impl Puller {
         credentials: Vec<registry::DockerConfig>,
     ) -> Result<(), Failure> {
         let name: Reference = reference.parse().map_err(|e: wharf_image::Error| Failure::of(&e))?;
-        // What the platform's own registry serves is here already, or nowhere.
-        if self.images.lookup(&name).is_ok() && name.domain() == "docker.io" {
+        // What the platform's own registry has is here already.
+        let there = || self.images.lookup(&name).is_ok() || self.images.adopt(&name).is_ok_and(|found| found);
+        if name.domain() == "docker.io" && there() {
             return Ok(());
         }
         let mut last = Failure(String::new());

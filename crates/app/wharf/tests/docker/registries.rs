@@ -26,6 +26,37 @@ impl Docker {
     }
 }
 
+/// What was pushed to the platform's own registry stays there when the image is removed or becomes another.
+pub(crate) fn pushed_images_stay() {
+    let own = Platform::start();
+    let docker = Docker::of(&own);
+    let name = format!("{}/copy:1", own.address("registry"));
+    docker.said(&["tag", IMAGE, &name]);
+    docker.said(&["push", "-q", &name]);
+    docker.said(&["rmi", &name]);
+    let (done, said) = docker.at(own.data(), &["image", "inspect", &name], "");
+    assert!(!done && said.contains("o such image"), "{said}");
+    docker.said(&["pull", "-q", &name]);
+    let id = docker.said(&["image", "inspect", "-f", "{{.Id}}", &name]);
+    assert_eq!(docker.said(&["run", "--rm", &name, "echo", "hi"]), "hi");
+    // Another image by this name here is not another one there.
+    docker.said(&["create", "--name", "changed", &name]);
+    docker.said(&["commit", "changed", &name]);
+    docker.said(&["rm", "changed"]);
+    assert_ne!(docker.said(&["image", "inspect", "-f", "{{.Id}}", &name]), id);
+    docker.said(&["pull", "-q", &name]);
+    assert_eq!(docker.said(&["image", "inspect", "-f", "{{.Id}}", &name]), id);
+    docker.said(&["rmi", "-f", &name]);
+    docker.said(&["image", "prune", "-af"]);
+    docker.said(&["pull", "-q", &name]);
+    let removed = own.wharf().args(["image", "rm", "--registry", &name]).output().unwrap();
+    let said = String::from_utf8_lossy(&removed.stdout).into_owned();
+    assert!(said.contains("Removed from the registry: copy:1"), "{said}");
+    let (done, said) = docker.at(own.data(), &["pull", &name], "");
+    assert!(!done, "{said}");
+    own.drain();
+}
+
 pub(crate) fn users_over_tls() {
     let files = tempfile::tempdir().unwrap();
     let users = files.path().join("htpasswd");

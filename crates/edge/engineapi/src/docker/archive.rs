@@ -164,7 +164,11 @@ impl Docker {
             let upper = container.dir.container(MAIN).join("upper");
             let base = images.resolve(&container.record.image_id);
             let made = base.and_then(|base| {
-                let layer = images.add_layer_from(&upper, wharf_image::Compression::None, None)?;
+                // One that was never started has changed nothing.
+                let layer = upper
+                    .exists()
+                    .then(|| images.add_layer_from(&upper, wharf_image::Compression::None, None))
+                    .transpose()?;
                 let mut config = base.config.clone();
                 let own = committed(&container.record, config.config);
                 config.config = given.map_or(own.clone(), |given| completed(given, own));
@@ -173,9 +177,10 @@ impl Docker {
                 config.history.push(wharf_image::History {
                     created: config.created.clone(),
                     comment,
+                    empty_layer: layer.is_none(),
                     ..wharf_image::History::default()
                 });
-                let layers: Vec<_> = base.layers.into_iter().chain([layer]).collect();
+                let layers: Vec<_> = base.layers.into_iter().chain(layer).collect();
                 images.put_image(config, &layers)
             });
             if let Some(sandbox) = &held {

@@ -26,7 +26,7 @@ const MAX_REMEMBERED: usize = 10_000;
 impl Registry {
     pub(super) async fn catalog(&self, head: &Parts) -> Answer {
         let names = self
-            .with_store(|images| Ok(images.references()?.iter().map(wire_name).collect::<BTreeSet<_>>()))
+            .with_store(|images| Ok(images.published()?.iter().map(wire_name).collect::<BTreeSet<_>>()))
             .await?;
         paged(names, head, "/v2/_catalog", |page| json!({ "repositories": page }))
     }
@@ -35,7 +35,7 @@ impl Registry {
         let local = repository.local();
         let tags = self
             .with_store(move |images| {
-                let mut entries = images.references()?;
+                let mut entries = images.published()?;
                 entries.retain(|e| e.reference.repository() == local);
                 Ok((!entries.is_empty()).then(|| {
                     entries
@@ -163,7 +163,7 @@ fn referrers(
     let local = repository.local();
     let mut found: Vec<Value> = Vec::new();
     let mut seen = BTreeSet::new();
-    for entry in images.references()?.iter().filter(|e| e.reference.repository() == local) {
+    for entry in images.published()?.iter().filter(|e| e.reference.repository() == local) {
         if let Some((of, value)) = cache.get(images, &entry.target)
             && of == *subject
             && seen.insert(entry.target.digest)
@@ -172,8 +172,10 @@ fn referrers(
         }
     }
     let fallback = repository.reference(&Selector::Tag(subject.to_string().replace(':', "-")))?;
-    let noted =
-        images.lookup(&fallback).and_then(|t| images.document(&t.digest)).and_then(|b| Index::parse(&b));
+    let noted = images
+        .lookup_published(&fallback)
+        .and_then(|t| images.document(&t.digest))
+        .and_then(|b| Index::parse(&b));
     for descriptor in noted.into_iter().flat_map(|index| index.manifests) {
         if seen.insert(descriptor.digest) {
             found.extend(serde_json::to_value(&descriptor).ok());

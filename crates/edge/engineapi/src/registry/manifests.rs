@@ -107,8 +107,8 @@ impl Registry {
     pub(super) async fn delete_manifest(&self, repository: Repository, selector: Selector) -> Answer {
         self.with_store(move |images| {
             let gone = match &selector {
-                Selector::Tag(_) => images.remove_tag(&repository.reference(&selector)?)?.is_some(),
-                Selector::Digest(digest) => images.untag_digest(&repository.local(), digest)? > 0,
+                Selector::Tag(_) => images.unpublish(&repository.reference(&selector)?)?.is_some(),
+                Selector::Digest(digest) => images.unpublish_digest(&repository.local(), digest)? > 0,
             };
             if gone { Ok(()) } else { Err(unknown(&repository, &selector)) }
         })
@@ -127,14 +127,14 @@ fn unknown(repository: &Repository, selector: &Selector) -> Failure {
 
 /// The manifest a repository has under a tag or digest; by digest also what an index of it lists.
 fn find(images: &Store, repository: &Repository, selector: &Selector) -> Result<Descriptor, Failure> {
-    match images.lookup(&repository.reference(selector)?) {
+    match images.lookup_published(&repository.reference(selector)?) {
         Ok(target) => return Ok(target),
         Err(Error::NoImage { .. }) => {}
         Err(e) => return Err(e.into()),
     }
     if let Selector::Digest(digest) = selector {
         let local = repository.local();
-        for entry in images.references()?.iter().filter(|e| e.reference.repository() == local) {
+        for entry in images.published()?.iter().filter(|e| e.reference.repository() == local) {
             if !media_type::is_index(&entry.target.media_type) {
                 continue;
             }
@@ -264,10 +264,8 @@ fn store_manifest(
     }
     let digest = images.blobs().put_by(algorithm, bytes)?;
     let target = Descriptor::new(kind, digest, bytes.len() as u64);
-    match name.tag() {
-        Some(_) => images.retag(name, &target)?,
-        None if images.lookup(name).is_ok() => {}
-        None => images.tag(std::slice::from_ref(name), &target)?,
+    if name.tag().is_some() || images.lookup_published(name).is_err() {
+        images.publish(name, &target)?;
     }
     Ok(digest)
 }

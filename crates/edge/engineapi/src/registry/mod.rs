@@ -3,7 +3,8 @@
 //! **Names.** A repository is the image of the same name on this machine, read as every other name is:
 //! `shop` is `docker.io/library/shop`, `team/shop` is `docker.io/team/shop`, `ghcr.io/acme/x` is
 //! `ghcr.io/acme/x`. So a push to `127.0.0.1:5000/shop:1` makes the image `shop:1`, which pods and
-//! `wharf run` use at once, and every image of the store can be pulled. The other direction is
+//! `wharf run` use at once, and every image of the store can be pulled. What was pushed stays as it is when the image of this machine
+//! is removed or becomes another, until it is pushed again or deleted here ([`wharf_image::Store::publish`]). The other direction is
 //! [`wharf_image::Store::serve_as`]: with the registry's address declared there, the store reads
 //! `127.0.0.1:5000/shop:1` as `shop:1`, so both texts name one image everywhere.
 //!

@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Another form of output
     #[arg(short, long, value_enum)]
     output: Option<Form>,
+    /// Show what this platform's registry has
+    #[arg(long)]
+    registry: bool,
     /// Print by a Go template, as docker takes it: '{{.Repository}}', 'table …', or 'json'
     #[arg(long, value_name = "TEMPLATE", conflicts_with_all = ["output", "quiet"])]
     format: Option<Format>,
@@ -56,7 +59,8 @@ struct Row {
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         let store = open(globals)?;
-        let mut entries = store.references().map_err(hinted)?;
+        let entries = if self.registry { store.published() } else { store.references() };
+        let mut entries = entries.map_err(hinted)?;
         if !self.all {
             let parts = parts_of_indexes(&store, &entries);
             entries.retain(|e| e.reference.tag().is_some() || !parts.contains(&e.target.digest));

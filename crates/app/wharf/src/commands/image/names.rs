@@ -48,6 +48,9 @@ pub(crate) struct Rm {
     /// Remove all names of an image given by its id, and the name of one in use; its layers stay while they are used
     #[arg(short, long)]
     force: bool,
+    /// Remove the names from this platform's registry too, where they have been pushed to it
+    #[arg(long)]
+    registry: bool,
 }
 
 impl Rm {
@@ -67,7 +70,17 @@ impl Rm {
     }
 
     fn remove(&self, globals: &Globals, store: &Store, image: &str) -> anyhow::Result<()> {
-        let (name, target) = store.find(image).map_err(hinted)?;
+        let found = store.find(image);
+        if found.is_err()
+            && self.registry
+            && let Ok(name) = image.parse::<Reference>()
+        {
+            let name = store.local_name(&name).map_err(hinted)?;
+            if unpublish(store, &name)? {
+                return Ok(());
+            }
+        }
+        let (name, target) = found.map_err(hinted)?;
         let names = match name {
             Some(name) if name.digest().is_none() => vec![store.local_name(&name).map_err(hinted)?],
             Some(name) => {
@@ -90,9 +103,27 @@ impl Rm {
         for name in names {
             store.untag(&name).map_err(hinted)?;
             println!("Untagged: {}", name.familiar());
+            if self.registry {
+                unpublish(store, &name)?;
+            } else if store.lookup_published(&name).is_ok() {
+                eprintln!("The registry keeps {}: remove it there too with --registry", name.familiar());
+            }
         }
         Ok(())
     }
+}
+
+/// Takes a name out of the registry, with what it named if nothing else does there. False when it had none.
+fn unpublish(store: &Store, name: &Reference) -> anyhow::Result<bool> {
+    let Some(digest) = store.unpublish(name).map_err(hinted)? else { return Ok(false) };
+    let repository = name.repository();
+    let mut others = store.published().map_err(hinted)?;
+    others.retain(|entry| entry.target.digest == digest && entry.reference.repository() == repository);
+    if others.iter().all(|entry| entry.reference.tag().is_none()) {
+        store.unpublish_digest(&repository, &digest).map_err(hinted)?;
+    }
+    println!("Removed from the registry: {}", name.familiar());
+    Ok(true)
 }
 
 /// What the next builds take from the cache is not for this command to remove.
