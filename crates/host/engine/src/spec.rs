@@ -63,6 +63,9 @@ pub struct Spec {
     pub dns_options: Vec<String>,
     /// Files and folders of this machine, and volumes.
     pub mounts: Vec<MountPoint>,
+    /// Places of data, which are folders of the container's own besides those its image declares.
+    #[serde(default)]
+    pub volumes: Vec<String>,
     /// Limits.
     pub resources: Resources,
     /// The root file system cannot be written to.

@@ -481,10 +481,11 @@ impl New<'_> {
         }
     }
 
-    /// A folder of the container's own for every place its image declares as data, filled with what the image has there.
+    /// A folder of the container's own for every place it or its image declares as data, filled with what the image has there.
     fn image_volumes(&self) -> Result<Vec<Mount>> {
         let mut mounts = Vec::new();
-        for (index, place) in self.image.volumes.iter().enumerate() {
+        let own = self.spec.volumes.iter().filter(|place| !self.image.volumes.contains(place));
+        for (index, place) in self.image.volumes.iter().chain(own).enumerate() {
             if self.spec.mounts.iter().any(|mount| Path::new(&mount.target) == Path::new(place)) {
                 continue;
             }

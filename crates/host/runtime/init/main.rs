@@ -131,8 +131,16 @@ unsafe fn become_program(program: *const Text, environment: *const Text, mask: &
         call(number::IOCTL, 0, TIOCSPGRP, &raw const group as usize, 0, 0);
         call(number::PROCMASK, SIG_SETMASK, ptr::from_ref(mask) as usize, 0, MASK, 0);
         let error = execute(program, environment);
-        let code = if error == ENOENT || error == ENOTDIR { 127 } else { 126 };
-        end(code, b"init: the program cannot be started\n")
+        let mut length = 0;
+        // Read so, or it becomes a call of the C library's, which is not there.
+        while ptr::read_volatile((*program).add(length)) != 0 {
+            length += 1;
+        }
+        call(number::WRITE, 2, *program as usize, length, 0, 0);
+        match error {
+            ENOENT | ENOTDIR => end(127, b": the program is not there\n"),
+            _ => end(126, b": the program cannot be started\n"),
+        }
     }
 }
 

@@ -1,12 +1,15 @@
 //! What a container's description comes to before anything is made: what is refused, its filter, its cgroup.
 
 use std::{
+    collections::HashSet,
     io,
     path::{Path, PathBuf},
     rc::Rc,
 };
 
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType as Kind, LinuxResources, Process, Spec};
+use oci_spec::runtime::{
+    Capability, LinuxNamespace, LinuxNamespaceType as Kind, LinuxResources, Process, Spec,
+};
 
 use crate::{
     cgroup::Cgroup,
@@ -128,12 +131,11 @@ fn check_settings<'a>(mut settings: impl Iterator<Item = &'a str>, shares: Share
     }
 }
 
-/// The filter of a container: its specification's own, or else the kept default one.
-pub(crate) fn filter(
-    spec: &Spec,
-    wanted: Seccomp,
-    kept: &mut Option<Rc<Filter>>,
-) -> Result<Option<Rc<Filter>>> {
+/// The default filter of the last container, and for which capabilities it is.
+pub(crate) type Kept = Option<(HashSet<Capability>, Rc<Filter>)>;
+
+/// The filter of a container: its specification's own, or else the default one, kept if that fits.
+pub(crate) fn filter(spec: &Spec, wanted: Seccomp, kept: &mut Kept) -> Result<Option<Rc<Filter>>> {
     let compiled = |made: io::Result<Filter>| {
         made.map(Rc::new)
             .map_err(|error| Error::new(ErrorKind::Invalid, "compile the system call filter", "", error))
@@ -144,11 +146,12 @@ pub(crate) fn filter(
     if wanted == Seccomp::Unconfined {
         return Ok(None);
     }
+    let grants = seccomp::grants(spec);
     match kept {
-        Some(filter) => Ok(Some(filter.clone())),
-        None => {
-            let filter = compiled(seccomp::default_profile())?;
-            *kept = Some(filter.clone());
+        Some((same, filter)) if *same == grants => Ok(Some(filter.clone())),
+        _ => {
+            let filter = compiled(seccomp::default_profile(&grants))?;
+            *kept = Some((grants, filter.clone()));
             Ok(Some(filter))
         }
     }

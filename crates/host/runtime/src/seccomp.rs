@@ -2,14 +2,19 @@
 //!
 //! The default profile is in the spirit of Docker's and containerd's: what programs need is allowed, what administers the machine fails
 //! with EPERM, and what the table does not know fails with ENOSYS, so that a C library falls back. `clone3`, whose flags lie behind a
-//! pointer no filter can follow, is in neither list.
+//! pointer no filter can follow, is in neither list. Calls that go with a capability are allowed to those who have it.
 
 mod filter;
 mod names;
 mod spec;
 mod table;
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+};
+
+use oci_spec::runtime::{Capability, Spec};
 
 use filter::{Architecture, Compare, Condition, Leaf, Rule};
 pub(crate) use spec::{actions, from_spec, operators};
@@ -39,8 +44,16 @@ fn errno(number: i32) -> u32 {
     libc::SECCOMP_RET_ERRNO | number as u32 & libc::SECCOMP_RET_DATA
 }
 
-/// The default profile.
-pub(crate) fn default_profile() -> io::Result<Filter> {
+/// What of a container's capabilities counts for the default profile.
+pub(crate) fn grants(spec: &Spec) -> HashSet<Capability> {
+    let capabilities = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
+    let bounding = capabilities.and_then(|sets| sets.bounding().as_ref());
+    let counts = |one: &Capability| table::BY_CAPABILITY.iter().any(|(known, _)| known == one);
+    bounding.into_iter().flatten().copied().filter(counts).collect()
+}
+
+/// The default profile for a container that has these of the capabilities that count.
+pub(crate) fn default_profile(grants: &HashSet<Capability>) -> io::Result<Filter> {
     let mut calls: BTreeMap<u32, Leaf> = BTreeMap::new();
     let unknown = Leaf { rules: Vec::new(), otherwise: errno(libc::ENOSYS) };
     let mut put = |call: i64, rules: Vec<Rule>, otherwise: u32| {
@@ -52,6 +65,8 @@ pub(crate) fn default_profile() -> io::Result<Filter> {
         let rules = conditions.into_iter().map(|one| Rule { conditions: vec![one], action }).collect();
         put(call, rules, otherwise);
     }
+    let granted = table::BY_CAPABILITY.iter().filter(|(capability, _)| grants.contains(capability));
+    granted.flat_map(|(_, calls)| *calls).for_each(|call| put(*call, Vec::new(), ALLOW));
     let audit = names::Isa::NATIVE.audit();
     let program = filter::compile(&[Architecture { audit, calls: ranges(calls, &unknown) }])?;
     Ok(Filter { program, flags: 0, warnings: Vec::new() })
@@ -105,8 +120,24 @@ mod tests {
     }
 
     #[test]
+    fn capabilities_open_their_calls() {
+        for (capability, calls) in table::BY_CAPABILITY {
+            let filter = default_profile(&[*capability].into()).unwrap();
+            for call in *calls {
+                let arguments = [libc::CLONE_NEWUSER as u64, 0, 0, 0, 0, 0];
+                let answer =
+                    filter::run(&filter.program, names::Isa::NATIVE.audit(), *call as u32, arguments);
+                assert_eq!(answer, ALLOW, "{capability} {call}");
+                let known =
+                    table::REFUSED.contains(call) || [libc::SYS_clone, libc::SYS_clone3].contains(call);
+                assert!(known, "{call} is allowed to everybody");
+            }
+        }
+    }
+
+    #[test]
     fn the_default_profile_answers_as_the_table_says() {
-        let filter = default_profile().unwrap();
+        let filter = default_profile(&HashSet::new()).unwrap();
         let answer = |call: i64, first: u64| {
             filter::run(&filter.program, names::Isa::NATIVE.audit(), call as u32, [first, 0, 0, 0, 0, 0])
         };

@@ -65,7 +65,7 @@ fn fields(news: &News) -> serde_json::Value {
     json!({
         "Type": "container", "Action": news.action, "Status": news.action, "ID": news.id, "From": news.image,
         "Actor": { "ID": news.id, "Attributes": attributes }, "Scope": "local",
-        "Time": news.at.as_second(), "TimeNano": news.at.as_millis() * 1_000_000,
+        "Time": news.at.as_second(), "TimeNano": news.at.as_second() * 1_000_000_000 + i64::from(news.at.subsec_nanos()),
     })
 }
 

@@ -24,6 +24,7 @@ mod rollout;
 pub(crate) mod rootless;
 mod run;
 mod runs;
+mod start;
 mod stats;
 mod stop;
 mod top;
@@ -33,7 +34,10 @@ mod version;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{
+    Parser, Subcommand,
+    builder::{OsStringValueParser, TypedValueParser as _},
+};
 
 /// From git push to a healthy production service.
 #[derive(Parser)]
@@ -49,7 +53,7 @@ struct Cli {
 #[derive(clap::Args)]
 pub(crate) struct Globals {
     /// Folder of the platform to talk to [default: /var/lib/wharf as root, else $XDG_DATA_HOME/wharf]
-    #[arg(long, global = true, env = "WHARF_DATA", value_name = "DIR")]
+    #[arg(long, global = true, env = "WHARF_DATA", value_name = "DIR", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     data: Option<PathBuf>,
 }
 
@@ -69,8 +73,14 @@ enum Command {
     Logs(logs::Args),
     /// Execute a command in a running container
     Exec(exec::Args),
+    /// Start one or more stopped containers
+    Start(start::Start),
     /// Stop one or more running containers
     Stop(stop::Args),
+    /// Stop containers, and start them again
+    Restart(start::Restart),
+    /// Wait for containers to end, and print their exit codes
+    Wait(start::Wait),
     /// Kill one or more running containers
     Kill(kill::Args),
     /// Remove one or more containers
@@ -121,7 +131,10 @@ impl Command {
             | Self::Ps(_)
             | Self::Logs(_)
             | Self::Exec(_)
+            | Self::Start(_)
             | Self::Stop(_)
+            | Self::Restart(_)
+            | Self::Wait(_)
             | Self::Kill(_)
             | Self::Rm(_)
             | Self::Inspect(_)
@@ -147,7 +160,7 @@ impl Command {
 /// Runs the command line, prints what went wrong, and gives the exit code.
 pub(crate) fn dispatch() -> ExitCode {
     completion::answer();
-    let Cli { globals, command } = Cli::parse();
+    let Cli { globals, command } = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
     if command.makes_containers()
         && let Err(error) = rootless::enter()
     {
@@ -162,7 +175,10 @@ pub(crate) fn dispatch() -> ExitCode {
         Command::Ps(args) => args.run(&globals),
         Command::Logs(args) => args.run(&globals),
         Command::Exec(args) => args.run(&globals),
+        Command::Start(args) => args.run(&globals),
         Command::Stop(args) => args.run(&globals),
+        Command::Restart(args) => args.run(&globals),
+        Command::Wait(args) => args.run(&globals),
         Command::Kill(args) => args.run(&globals),
         Command::Rm(args) => args.run(&globals),
         Command::Inspect(args) => args.run(&globals),
@@ -188,10 +204,19 @@ pub(crate) fn dispatch() -> ExitCode {
     })
 }
 
+/// Says what is wrong with the command line, or helps; with docker's exit codes for commands that have them.
+fn refuse(error: &clap::Error) -> ! {
+    let runs = std::env::args_os().skip(1).any(|word| word == "run" || word == "exec");
+    // Whoever reads it may have gone.
+    let _ = error.print();
+    std::process::exit(if error.use_stderr() && runs { run::ENGINE_FAILED.into() } else { error.exit_code() })
+}
+
 impl Globals {
     /// The platform's folder, as an absolute path.
     pub(crate) fn data_dir(&self) -> anyhow::Result<PathBuf> {
-        let chosen = self.data.clone().unwrap_or_else(default_data_dir);
+        let chosen = self.data.clone().filter(|given| !given.as_os_str().is_empty());
+        let chosen = chosen.unwrap_or_else(default_data_dir);
         Ok(std::path::absolute(chosen)?)
     }
 }

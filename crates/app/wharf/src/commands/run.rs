@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Docker's code for "the engine, not the program, failed".
-const ENGINE_FAILED: u8 = 125;
+pub(super) const ENGINE_FAILED: u8 = 125;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// Publish a port: [ADDRESS:]HOST:CONTAINER[/udp]
     #[arg(short, long, value_name = "H:C")]
     publish: Vec<Publish>,
-    /// Mount a folder or file of this machine, or a volume: HOST:CONTAINER[:ro]
+    /// Mount a folder or file of this machine, or a volume: HOST:CONTAINER[:ro]; CONTAINER alone for data of its own
     #[arg(short, long, value_name = "H:C[:ro]")]
     volume: Vec<String>,
     /// Set an environment variable: KEY=VALUE, or KEY to pass this one's on
@@ -213,8 +213,9 @@ impl Args {
 
     /// The container as the engine knows it.
     fn mounts(&self) -> anyhow::Result<Vec<MountPoint>> {
+        let named = self.volume.iter().filter(|volume| !is_place(volume));
         let mut mounts: Vec<MountPoint> =
-            self.volume.iter().map(|volume| volume_mount(volume)).collect::<Result<_, _>>()?;
+            named.map(|volume| volume_mount(volume)).collect::<Result<_, _>>()?;
         for text in &self.tmpfs {
             let (target, options) = text.split_once(':').unwrap_or((text, ""));
             if !target.starts_with('/') {
@@ -262,6 +263,7 @@ impl Args {
             network: self.network.clone(),
             publish: self.publish.clone(),
             mounts: self.mounts()?,
+            volumes: self.volume.iter().filter(|volume| is_place(volume)).cloned().collect(),
             resources: self.resources()?,
             read_only: self.read_only,
             privileged: self.privileged,
@@ -366,6 +368,11 @@ fn labels(given: &[String]) -> BTreeMap<String, String> {
         .map(|label| label.split_once('=').unwrap_or((label, "")))
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
         .collect()
+}
+
+/// Whether `-v` names only a place in the container, for data of its own.
+fn is_place(volume: &str) -> bool {
+    volume.starts_with('/') && !volume.contains(':')
 }
 
 fn volume_mount(volume: &str) -> Result<MountPoint, Hinted> {

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::json;
 use wharf_engine::{Engine, MAIN};
-use wharf_runtime::{PodDir, Runtime, Stats};
+use wharf_runtime::{PodDir, Runtime, Stats, Status};
 
 use super::{
     Globals, completion,
@@ -45,13 +45,15 @@ pub(crate) struct Args {
 }
 
 /// What `--format` may name, with the headings of a table.
-const FIELDS: [(&str, &str); 7] = [
+const FIELDS: [(&str, &str); 9] = [
     ("Container", "CONTAINER"),
     ("ID", "CONTAINER ID"),
     ("Name", "NAME"),
     ("CPUPerc", "CPU %"),
     ("MemUsage", "MEM USAGE / LIMIT"),
     ("MemPerc", "MEM %"),
+    ("NetIO", "NET I/O"),
+    ("BlockIO", "BLOCK I/O"),
     ("PIDs", "PIDS"),
 ];
 
@@ -69,6 +71,35 @@ struct Subject {
 struct Sample {
     at: Instant,
     stats: Stats,
+    carried: Carried,
+}
+
+/// Bytes that came in and went out.
+#[derive(Clone, Copy, Default)]
+struct Carried {
+    /// By the network, where the container has not the machine's.
+    network: Option<[u64; 2]>,
+    /// By block devices, where the kernel tells.
+    blocks: Option<[u64; 2]>,
+}
+
+impl Carried {
+    fn of(status: &Status) -> Self {
+        let total = |pairs: Vec<[u64; 2]>| {
+            let sum = |index: usize| pairs.iter().map(|pair| pair[index]).fold(0, u64::saturating_add);
+            (!pairs.is_empty()).then(|| [sum(0), sum(1)])
+        };
+        let own = |pid: &i32| {
+            let network = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+            network(&pid.to_string()) != network("1")
+        };
+        let traffic = status.pid.filter(own).map(wharf_runtime::traffic).unwrap_or_default();
+        let blocks = wharf_runtime::block_io(status);
+        Self {
+            network: total(traffic.iter().map(|one| [one.received.bytes, one.sent.bytes]).collect()),
+            blocks: total(blocks.iter().map(|one| [one.read, one.written]).collect()),
+        }
+    }
 }
 
 /// Figures of one line. Without a sample, it does not run.
@@ -77,6 +108,7 @@ struct Row {
     name: String,
     cpu: Option<f64>,
     stats: Option<Stats>,
+    carried: Carried,
     limit: u64,
 }
 
@@ -88,8 +120,11 @@ impl Args {
         let memory = (machine.totalram as u64).saturating_mul(machine.mem_unit.into());
         let measure = |subjects: &[Subject]| {
             let of = |subject: &Subject| {
-                let stats = containers.runtime.open(&subject.folder).ok()?.stats(&subject.inside).ok()?;
-                Some((subject.id.clone(), Sample { at: Instant::now(), stats }))
+                containers.runtime.open(&subject.folder).ok()?;
+                let status = PodDir::at(&subject.folder).status(&subject.inside).ok()?;
+                let stats = wharf_runtime::stats(&status).ok()?;
+                let carried = Carried::of(&status);
+                Some((subject.id.clone(), Sample { at: Instant::now(), stats, carried }))
             };
             subjects.iter().filter_map(of).collect::<BTreeMap<_, _>>()
         };
@@ -166,15 +201,17 @@ impl Args {
     fn fields(&self, row: &Row) -> serde_json::Value {
         let shown = if self.no_trunc { row.id.len() } else { 12 };
         let id: String = row.id.chars().take(shown).collect();
-        let [cpu, memory, share, pids] = figures(row);
+        let [cpu, memory, share, network, blocks, pids] = figures(row);
         json!({
-            "Container": id, "ID": id, "Name": row.name, "CPUPerc": cpu, "MemUsage": memory, "MemPerc": share, "PIDs": pids,
+            "Container": id, "ID": id, "Name": row.name, "CPUPerc": cpu, "MemUsage": memory, "MemPerc": share,
+            "NetIO": network, "BlockIO": blocks, "PIDs": pids,
         })
     }
 
     fn table(&self, rows: &[Row]) -> Table {
         let wide = self.output == Some(Form::Wide);
-        let mut headings = vec!["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "PIDS"];
+        let mut headings = vec!["CONTAINER ID", "NAME"];
+        headings.extend(["CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"]);
         if wide {
             headings.extend(["PEAK MEM", "THROTTLED", "OOM KILLS"]);
         }
@@ -234,17 +271,25 @@ fn row(
     let cpu = before.get(&subject.id).zip(sample).and_then(|(before, now)| percent(before, now));
     let stats = sample.map(|sample| sample.stats);
     let limit = stats.and_then(|stats| stats.memory_limit).map_or(memory, |limit| limit.min(memory));
-    Row { id: subject.id, name: subject.name, cpu, stats, limit }
+    let carried = sample.map(|sample| sample.carried).unwrap_or_default();
+    Row { id: subject.id, name: subject.name, cpu, stats, carried, limit }
 }
 
-/// Processor, memory with its limit, its share, processes; as docker writes them.
-fn figures(row: &Row) -> [String; 4] {
-    let Some(stats) = &row.stats else { return ["--", "-- / --", "--", "--"].map(str::to_owned) };
+/// Processor, memory with its limit, its share, networks, block devices, processes; as docker writes them.
+fn figures(row: &Row) -> [String; 6] {
+    let Some(stats) = &row.stats else { return ["--", "-- / --", "--", "--", "--", "--"].map(str::to_owned) };
+    let both = |pair: Option<[u64; 2]>| {
+        pair.map_or("--".to_owned(), |[there, here]| {
+            format!("{} / {}", super::image::human(there), super::image::human(here))
+        })
+    };
     let used = stats.memory_working_set;
     [
         row.cpu.map_or("--".to_owned(), |cpu| format!("{cpu:.2}%")),
         format!("{} / {}", binary(used), binary(row.limit)),
         format!("{:.2}%", share(used, row.limit)),
+        both(row.carried.network),
+        both(row.carried.blocks),
         stats.pids.to_string(),
     ]
 }
@@ -289,6 +334,8 @@ fn facts(row: &Row) -> serde_json::Value {
         "memoryUsage": row.stats.map(|stats| stats.memory_working_set),
         "memoryPercent": row.stats.map(|stats| share(stats.memory_working_set, row.limit)),
         "memoryPeak": row.stats.map(|stats| stats.memory_peak),
+        "networkBytes": row.carried.network.map(|[received, sent]| json!({ "received": received, "sent": sent })),
+        "blockBytes": row.carried.blocks.map(|[read, written]| json!({ "read": read, "written": written })),
         "pids": row.stats.map(|stats| stats.pids),
         "cpuNanoseconds": row.stats.map(|stats| stats.cpu_usage_ns),
         "throttledPeriods": row.stats.map(|stats| stats.cpu_throttled_periods),
@@ -315,6 +362,7 @@ mod tests {
         let sample = |seconds, cpu_usage_ns| Sample {
             at: start + Duration::from_secs(seconds),
             stats: Stats { cpu_usage_ns, memory_working_set: 8 << 20, pids: 3, ..Stats::default() },
+            carried: Carried { network: Some([1_500, seconds]), blocks: None },
         };
         let subject = |id: &str| {
             let (id, name) = (id.to_owned(), format!("name-{id}"));
@@ -334,10 +382,10 @@ mod tests {
         };
         assert_eq!(
             args.table(&rows).render(),
-            "CONTAINER ID   NAME     CPU %     MEM USAGE / LIMIT   MEM %    PIDS\n\
-             a              name-a   150.00%   8MiB / 32MiB        25.00%   3\n\
-             b              name-b   --        8MiB / 32MiB        25.00%   3\n\
-             c              name-c   --        -- / --             --       --\n"
+            "CONTAINER ID   NAME     CPU %     MEM USAGE / LIMIT   MEM %    NET I/O       BLOCK I/O   PIDS\n\
+             a              name-a   150.00%   8MiB / 32MiB        25.00%   1.50kB / 2B   --          3\n\
+             b              name-b   --        8MiB / 32MiB        25.00%   1.50kB / 2B   --          3\n\
+             c              name-c   --        -- / --             --       --            --          --\n"
         );
     }
 }

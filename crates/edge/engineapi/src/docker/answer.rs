@@ -93,6 +93,12 @@ fn whole(error: &(dyn std::error::Error + 'static), hint: Option<&String>) -> St
     }
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
 impl From<wharf_engine::Error> for Failure {
     fn from(error: wharf_engine::Error) -> Self {
         let status = match error.kind {

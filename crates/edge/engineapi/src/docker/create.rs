@@ -309,6 +309,7 @@ pub(super) fn read(body: &Value) -> Result<Wanted, Failure> {
         dns: host.dns.clone(),
         dns_search: host.dns_search.clone(),
         dns_options: host.dns_options.clone(),
+        volumes: Vec::new(),
         mounts: mounts(host, body.volumes.into_keys())?,
         resources: resources(host)?,
         read_only: host.readonly_rootfs,

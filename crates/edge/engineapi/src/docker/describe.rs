@@ -250,7 +250,7 @@ pub(super) fn state(container: &Container) -> &'static str {
     }
 }
 
-fn status(container: &Container) -> String {
+pub(super) fn status(container: &Container) -> String {
     let text = words::status(container);
     match state(container) {
         "restarting" => text.replacen("Exited", "Restarting", 1),

@@ -26,7 +26,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use http::{Method, Request, Response, request::Parts};
 use wharf_build::Builder;
-use wharf_engine::Engine;
+use wharf_engine::{Container, Engine};
 use wharf_http::Body;
 use wharf_image::Store;
 
@@ -50,6 +50,24 @@ pub struct Docker {
     builder: Option<Arc<Builder>>,
     keeper: Arc<Keeper>,
     execs: Arc<Execs>,
+}
+
+/// A container as `docker inspect` shows it.
+///
+/// # Errors
+/// Why it cannot be looked at.
+pub fn inspect(engine: &Engine, container: &Container) -> Result<serde_json::Value, String> {
+    describe::inspect(engine, container, false).map_err(|failure| failure.to_string())
+}
+
+/// A container's program with its arguments: as it was started, or as it will be.
+pub fn command(engine: &Engine, container: &Container) -> Vec<String> {
+    describe::command(engine, container)
+}
+
+/// Docker's word for how a container is, and the line of `docker ps` about it.
+pub fn state(container: &Container) -> (&'static str, String) {
+    (describe::state(container), describe::status(container))
 }
 
 /// A request, taken apart.

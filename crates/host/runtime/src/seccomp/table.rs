@@ -1,5 +1,7 @@
 //! Which system calls a container may make. Sources: the kernel's own list and the manual pages of each call.
 
+use oci_spec::runtime::Capability;
+
 /// Allowed whatever their arguments. `clone`, `socket` and `personality` are allowed with conditions, beside this table.
 #[rustfmt::skip]
 pub(super) const ALLOWED: &[i64] = &[
@@ -167,4 +169,32 @@ pub(super) const REFUSED: &[i64] = &[
     libc::SYS_sysfs,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_uselib,
+];
+
+/// Of the refused calls those that go with a capability: who has it is to use them (capabilities(7)). As in Docker's and containerd's
+/// profiles.
+#[rustfmt::skip]
+pub(super) const BY_CAPABILITY: &[(Capability, &[i64])] = &[
+    (Capability::Bpf, &[libc::SYS_bpf]),
+    (Capability::DacReadSearch, &[libc::SYS_open_by_handle_at]),
+    (Capability::Perfmon, &[libc::SYS_perf_event_open]),
+    (Capability::Syslog, &[libc::SYS_syslog]),
+    (Capability::SysAdmin, &[
+        libc::SYS_bpf, libc::SYS_clone, libc::SYS_clone3, libc::SYS_fanotify_init, libc::SYS_fsconfig, libc::SYS_fsmount,
+        libc::SYS_fsopen, libc::SYS_fspick, libc::SYS_lookup_dcookie, libc::SYS_mount, libc::SYS_mount_setattr,
+        libc::SYS_move_mount, libc::SYS_open_tree, libc::SYS_perf_event_open, libc::SYS_quotactl, libc::SYS_quotactl_fd,
+        libc::SYS_setdomainname, libc::SYS_sethostname, libc::SYS_setns, libc::SYS_syslog, libc::SYS_umount2,
+        libc::SYS_unshare,
+    ]),
+    (Capability::SysBoot, &[libc::SYS_reboot]),
+    (Capability::SysModule, &[libc::SYS_delete_module, libc::SYS_finit_module, libc::SYS_init_module]),
+    (Capability::SysNice, &[
+        libc::SYS_get_mempolicy, libc::SYS_mbind, libc::SYS_set_mempolicy, libc::SYS_set_mempolicy_home_node,
+    ]),
+    (Capability::SysPacct, &[libc::SYS_acct]),
+    (Capability::SysPtrace, &[libc::SYS_kcmp, libc::SYS_process_madvise]),
+    #[cfg(target_arch = "x86_64")]
+    (Capability::SysRawio, &[libc::SYS_ioperm, libc::SYS_iopl]),
+    (Capability::SysTime, &[libc::SYS_clock_settime, libc::SYS_settimeofday]),
+    (Capability::SysTtyConfig, &[libc::SYS_vhangup]),
 ];

@@ -12,7 +12,6 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     process::Command,
-    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -29,9 +28,8 @@ use crate::{
     config::{Network, SandboxConfig, Share, WhenIdle},
     error::{Context, Error, Result},
     pod_dir::{PodDir, ShimFile, write_json},
-    program,
-    seccomp::Filter,
-    sys,
+    prepare::Kept,
+    program, sys,
     wire::{Channel, Response},
 };
 use container::Container;
@@ -82,7 +80,7 @@ struct Shim {
     containers: BTreeMap<String, Container>,
     execs: Vec<Exec>,
     /// The default system call filter, compiled once.
-    filter: Option<Rc<Filter>>,
+    filter: Kept,
     stopping: bool,
     /// Nothing has happened since it gave its program's memory back.
     rests: bool,
