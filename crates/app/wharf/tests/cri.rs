@@ -290,8 +290,31 @@ fn a_pod_lives_and_leaves_nothing() {
     }
     what_is_asked_for_is_given_or_refused(&kubelet, &platform, logs.path());
     users_of_its_own(&kubelet, &platform, logs.path());
+    layers_that_come_again(&kubelet, &platform, logs.path());
     events(&platform, &kubelet, logs.path());
     platform.drain();
+}
+
+/// An image may have the same layer twice, and more layers than fit into the text of one option.
+fn layers_that_come_again(kubelet: &Kubelet, platform: &Platform, logs: &Path) {
+    let context = tempfile::tempdir().unwrap();
+    for name in ["same", "other", "third"] {
+        fs::write(context.path().join(name), name).unwrap();
+    }
+    let steps = "COPY same /same\nCOPY other /other\nCOPY third /third\nRUN rm /same\nCOPY same /same\nRUN cat /same /other";
+    fs::write(context.path().join("Dockerfile"), format!("FROM {IMAGE}\n{steps}\n")).unwrap();
+    output_of(platform.wharf().args(["build", "-q", "-t", "again"]).arg(context.path()));
+    let said = output_of(platform.wharf().args(["run", "--rm", "again", "cat", "/same", "/other", "/third"]));
+    assert_eq!(said, "sameotherthird");
+    let config = pod("again", logs);
+    let sandbox = kubelet.run(&config).unwrap();
+    let image = Some(ImageSpec { image: "again".to_owned(), ..Default::default() });
+    let mut wanted = ContainerConfig { image: image.clone(), ..container("main", WAIT) };
+    wanted.mounts =
+        vec![Mount { container_path: "/image".to_owned(), image, readonly: true, ..Default::default() }];
+    let main = kubelet.begin(&sandbox, &config, wanted);
+    assert_eq!(kubelet.said(&main, "cat /same /image/same /image/other"), "samesameother");
+    kubelet.remove_sandbox(&sandbox).unwrap();
 }
 
 /// A pod whose root is nobody on the machine (Kubernetes' `hostUsers: false`).

@@ -9,7 +9,7 @@ use std::{
 use rustix::fs::{major, minor};
 use wharf_image::ResolvedImage;
 use wharf_runtime::{
-    mount,
+    RootFs, mount,
     oci::{
         LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType,
         LinuxSeccomp, Mount as OciMount,
@@ -157,7 +157,7 @@ pub(crate) fn image_mount(asked: &Mount, image: &ResolvedImage) -> Result<OciMou
     }
     let folders = below(&image.lower_dirs, sub);
     let target = target(&asked.container_path)?.to_string_lossy().into_owned();
-    match folders.as_slice() {
+    match RootFs::distinct(&folders).as_slice() {
         [] => Err(Failure::new(
             crate::grpc::Code::NotFound,
             format_args!("the image {name} has no folder '{}'", asked.image_sub_path),

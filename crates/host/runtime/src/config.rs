@@ -1,6 +1,9 @@
 //! What a caller asks for: pods, containers, processes inside them.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+};
 
 use oci_spec::runtime::{LinuxIdMapping, LinuxResources, Spec};
 use serde::{Deserialize, Serialize};
@@ -139,6 +142,15 @@ pub struct RootFs {
     /// Never write anything back at unmount: for containers whose changes are thrown away with them.
     #[serde(default)]
     pub volatile: bool,
+}
+
+impl RootFs {
+    /// The folders to mount: each where it lies topmost. The kernel takes none twice, and what lies below the same folder once more
+    /// shows nothing that the upper one does not.
+    pub fn distinct(lower: &[PathBuf]) -> Vec<&PathBuf> {
+        let mut seen = HashSet::new();
+        lower.iter().filter(|folder| seen.insert(*folder)).collect()
+    }
 }
 
 /// The system call filter of a container.

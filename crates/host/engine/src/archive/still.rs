@@ -18,6 +18,8 @@ use rustix::{
     },
 };
 
+use wharf_runtime::RootFs;
+
 use crate::{
     MAIN,
     containers::{Container, Engine},
@@ -36,7 +38,8 @@ pub(super) fn root(engine: &Engine, container: &Container) -> Result<OwnedFd> {
     let opened = |path: &Path| {
         open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at("open", path)
     };
-    let layers = lower.iter().map(|path| opened(path)).collect::<Result<Vec<_>>>()?;
+    let distinct = RootFs::distinct(&lower).into_iter();
+    let layers = distinct.map(|path| opened(path)).collect::<Result<Vec<_>>>()?;
     let (upper, work) = (opened(&folder.join("upper"))?, opened(&folder.join("work"))?);
     overlay(&layers, &upper, &work).map_err(|error| match error {
         // Kernels before 6.5 have no `lowerdir+`.

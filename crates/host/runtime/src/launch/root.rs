@@ -110,7 +110,8 @@ impl Layers {
             }
             None => open(path),
         };
-        let lower = root.lower.iter().map(|path| shown(path)).collect::<Result<_>>()?;
+        let lower =
+            RootFs::distinct(&root.lower).into_iter().map(|path| shown(path)).collect::<Result<_>>()?;
         // The kernel wants the writable folders below an attached mount: what is written there has the owners it has.
         Ok(Self { lower, upper: open(&folder.join("upper"))?, work: open(&folder.join("work"))? })
     }
