@@ -5,7 +5,8 @@
 #     bench/containers/transfer.sh [--runs 5] [--megabytes 64]
 #
 # As root. WHARF names the binary. skopeo and containerd's ctr take part when they are installed: apt-get install -y skopeo
-# containerd. skopeo copies into an OCI layout, which unpacks nothing, and into podman's storage, which unpacks like the others.
+# containerd. skopeo copies into an OCI layout, which unpacks nothing as wharf-packed does, and into podman's storage, which unpacks like
+# the others.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . bench/containers/common.sh
@@ -37,6 +38,7 @@ until curl -fs "http://$registry/v2/" >/dev/null; do sleep 0.05; done
 
 # Each pulls into an empty store, removed within its own command.
 commands=("wharf=sh -c 'rm -rf $dir/to && $wharf --data $dir/to image pull $registry/bench/large'")
+commands+=("wharf-packed=sh -c 'rm -rf $dir/packed && $wharf --data $dir/packed image pull --no-unpack $registry/bench/large'")
 harness=(python3 bench/measure.py --runs "$runs" --warmup 1)
 if command -v skopeo >/dev/null; then
     commands+=("skopeo=sh -c 'rm -rf $dir/oci && skopeo copy -q --src-tls-verify=false docker://$registry/bench/large oci:$dir/oci:x'")

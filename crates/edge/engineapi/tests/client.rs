@@ -75,6 +75,13 @@ async fn an_image_goes_out_comes_in_and_keeps_its_digest() {
         let image = to.resolve(&name.to_string()).unwrap();
         assert_eq!(std::fs::read(image.lower_dirs[0].join("etc/motd")).unwrap(), b"out and in");
     }
+    // Packed it is whole too, and unpacked by whoever uses it.
+    let (_dir, packed) = store();
+    Client::new().leaving_packed().pull(&packed, &name, &Silent).await.unwrap();
+    let diff_id = to.resolve(&name.to_string()).unwrap().layers[0].diff_id;
+    assert!(!packed.is_unpacked(&diff_id));
+    let image = packed.resolve(&name.to_string()).unwrap();
+    assert_eq!(std::fs::read(image.lower_dirs[0].join("etc/motd")).unwrap(), b"out and in");
     let unknown: Reference = format!("{}/team/app:2", server.address).parse().unwrap();
     let error = Client::new().pull(&to, &unknown, &Silent).await.unwrap_err().to_string();
     assert!(error.contains("has no image team/app:2"), "{error}");

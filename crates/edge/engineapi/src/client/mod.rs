@@ -52,6 +52,8 @@ pub struct Client {
     credentials: Credentials,
     folders: Arc<Folders>,
     policies: Policies,
+    /// Layers are not unpacked.
+    packed: bool,
     /// The servers of each registry that was asked for.
     hosts: Arc<Mutex<HashMap<String, (Instant, Hosts)>>>,
     /// What worked last, by server and repository.
@@ -102,13 +104,19 @@ impl Client {
     fn of(credentials: Credentials) -> Self {
         let (folders, policies) = Default::default();
         let (hosts, authorization) = Default::default();
-        Self { http: hosts::plain(), credentials, folders, policies, hosts, authorization }
+        Self { http: hosts::plain(), credentials, folders, policies, packed: false, hosts, authorization }
     }
 
     /// The same client, with what these folders say of registries instead of what the machine's say.
     pub fn with_folders(mut self, folders: Folders) -> Self {
         self.folders = Arc::new(folders);
         self.hosts = Arc::default();
+        self
+    }
+
+    /// The same client, which leaves the layers of what it pulls packed: whoever uses them first unpacks them.
+    pub fn leaving_packed(mut self) -> Self {
+        self.packed = true;
         self
     }
 

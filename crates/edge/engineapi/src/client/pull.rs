@@ -69,7 +69,7 @@ impl Client {
             (target.digest, bytes, Vec::new())
         };
         let manifest = Manifest::parse(&bytes)?;
-        source.image(store, &manifest, progress).await?;
+        source.image(store, &manifest, self.packed, progress).await?;
         for attestation in about {
             // The image is whole without what is said of it.
             if let Err(error) = source.attestation(store, &attestation, progress).await {
@@ -231,8 +231,14 @@ impl Source<'_> {
         found.ok_or_else(|| self.error("there is no server to ask"))
     }
 
-    /// The configuration and layers of an image, each layer unpacked as soon as it is here.
-    async fn image(&self, store: &Arc<Store>, manifest: &Manifest, progress: &dyn Progress) -> Result<()> {
+    /// The configuration and layers of an image, each layer unpacked as soon as it is here, unless they are to stay packed.
+    async fn image(
+        &self,
+        store: &Arc<Store>,
+        manifest: &Manifest,
+        packed: bool,
+        progress: &dyn Progress,
+    ) -> Result<()> {
         self.blob(store, &manifest.config, progress).await?;
         let config = ImageConfig::parse(&store.document(&manifest.config.digest)?)?;
         let diff_ids = &config.rootfs.diff_ids;
@@ -243,7 +249,14 @@ impl Source<'_> {
         let mut layers: Vec<BoxFuture<'_, Result<()>>> = Vec::new();
         for (descriptor, diff_id) in manifest.layers.iter().zip(diff_ids) {
             let layer = Layer { descriptor: descriptor.clone(), diff_id: *diff_id };
-            layers.push(Box::pin(self.layer(store, layer, progress)));
+            layers.push(match packed {
+                true => Box::pin(async move {
+                    self.blob(store, descriptor, progress).await?;
+                    progress.step(&descriptor.digest, Step::Done);
+                    Ok(())
+                }),
+                false => Box::pin(self.layer(store, layer, progress)),
+            });
         }
         stream::iter(layers).buffer_unordered(PARALLEL).try_collect::<Vec<()>>().await?;
         Ok(())

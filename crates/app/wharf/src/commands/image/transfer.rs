@@ -19,12 +19,18 @@ pub(crate) struct Pull {
     /// Show no progress
     #[arg(short, long)]
     quiet: bool,
+    /// Leave the layers packed: what uses them first unpacks them
+    #[arg(long)]
+    no_unpack: bool,
 }
 
 impl Pull {
     pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         let store = open(globals)?;
-        let client = Client::of_user();
+        let client = match self.no_unpack {
+            true => Client::of_user().leaving_packed(),
+            false => Client::of_user(),
+        };
         runtime()?.block_on(async {
             for image in &self.images {
                 let lines = Lines::new(Way::In, self.quiet);
