@@ -43,18 +43,21 @@ const SHM: &str = "mode=1777,size=65536k";
 pub(crate) const KILLED: Duration = Duration::from_secs(60);
 
 /// The namespaces of a sandbox, once they are known to be possible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shares {
     pub(crate) host_network: bool,
     pub(crate) host_ipc: bool,
     /// Containers see each other's processes.
     pub(crate) pids: bool,
+    /// The pod's own user namespace.
+    users: Option<Users>,
 }
 
 impl Shares {
     pub(crate) fn of(options: &NamespaceOption) -> Result<Self> {
+        let users = spec::users(options.userns_options.as_ref())?;
         let shared = [options.network(), options.ipc(), options.pid()].contains(&NamespaceMode::Node);
-        if spec::users(options.userns_options.as_ref())?.is_some() && shared {
+        if users.is_some() && shared {
             return Err(Failure::invalid(
                 "a pod with a user namespace of its own cannot have the machine's network, ipc or pid namespace",
             ));
@@ -70,12 +73,13 @@ impl Shares {
             host_network: options.network() == NamespaceMode::Node,
             host_ipc: options.ipc() == NamespaceMode::Node,
             pids: options.pid() == NamespaceMode::Pod,
+            users,
         })
     }
 }
 
 /// Refuses kernel settings that are not of the pod's own namespaces.
-fn check_sysctls(sysctls: &BTreeMap<String, String>, shares: Shares) -> Result<()> {
+fn check_sysctls(sysctls: &BTreeMap<String, String>, shares: &Shares) -> Result<()> {
     for name in sysctls.keys() {
         let dotted = name.replace('/', ".");
         let network = dotted.starts_with("net.");
@@ -97,7 +101,7 @@ fn check_sysctls(sysctls: &BTreeMap<String, String>, shares: Shares) -> Result<(
 pub(crate) fn check(config: &PodSandboxConfig) -> Result<Shares> {
     let shares = Shares::of(&describe::namespaces(config))?;
     let linux = config.linux.clone().unwrap_or_default();
-    check_sysctls(&linux.sysctls, shares)?;
+    check_sysctls(&linux.sysctls, &shares)?;
     if let Some(security) = &linux.security_context {
         spec::check_labels(security.selinux_options.as_ref(), security.apparmor.as_ref(), "")?;
     }
@@ -160,15 +164,14 @@ impl Cri {
         let metadata =
             config.metadata.clone().ok_or_else(|| Failure::invalid("the sandbox has no metadata"))?;
         let shares = check(&config)?;
-        let users = spec::users(describe::namespaces(&config).userns_options.as_ref())?;
-        if users.is_some() && !host::user_namespaces() {
+        if shares.users.is_some() && !host::user_namespaces() {
             return Err(Failure::invalid(
                 "a pod with a user namespace of its own takes root, user.max_user_namespaces, and Linux 6.5 or later",
             ));
         }
         let id = random_hex(32);
         locked(&self.table).reserve(&sandbox_name(&metadata), &id)?;
-        let made = self.make_sandbox(&id, config, shares, users);
+        let made = self.make_sandbox(&id, config, &shares);
         let (sandbox, living) = made.inspect_err(|_| self.discard(&id))?;
         locked(&self.table).sandboxes.insert(id.clone(), Arc::clone(&sandbox));
         self.listen(&sandbox, living);
@@ -182,8 +185,7 @@ impl Cri {
         &self,
         id: &str,
         config: PodSandboxConfig,
-        shares: Shares,
-        users: Option<Users>,
+        shares: &Shares,
     ) -> Result<(Arc<Sandbox>, Living)> {
         let folder = self.folder_of(id);
         fs::DirBuilder::new().mode(0o700).create(&folder).map_err(Failure::internal)?;
@@ -200,7 +202,7 @@ impl Cri {
             network: if shares.host_network { Network::Host } else { Network::New },
             ipc: if shares.host_ipc { Share::Host } else { Share::Own },
             uts: if shares.host_network { Share::Host } else { Share::Own },
-            users,
+            users: shares.users.clone(),
             cgroup: own_cgroup.then(|| PodCgroup { path: cgroup.clone(), resources: limits }),
             sysctls: linux.sysctls,
             when_idle: WhenIdle::Stay,
@@ -240,7 +242,7 @@ impl Cri {
         id: &str,
         config: &PodSandboxConfig,
         living: &Living,
-        shares: Shares,
+        shares: &Shares,
     ) -> Result<Option<IpAddr>> {
         if shares.host_network {
             return Ok(None);
@@ -390,7 +392,7 @@ fn write_files(
     folder: &Path,
     config: &PodSandboxConfig,
     ip: Option<IpAddr>,
-    shares: Shares,
+    shares: &Shares,
 ) -> io::Result<()> {
     let of_machine = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let hosts = match shares.host_network {

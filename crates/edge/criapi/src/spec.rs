@@ -122,7 +122,10 @@ pub(crate) fn check(config: &ContainerConfig) -> Result<()> {
 /// The user namespace a pod asks for.
 pub(crate) fn users(asked: Option<&UserNamespace>) -> Result<Option<Users>> {
     let Some(asked) = asked else { return Ok(None) };
-    let (uids, gids) = (mappings("uids", &asked.uids)?, mappings("gids", &asked.gids)?);
+    let (uids, gids) = (
+        mappings("uids of the user namespace", &asked.uids)?,
+        mappings("gids of the user namespace", &asked.gids)?,
+    );
     match asked.mode() {
         NamespaceMode::Node if uids.is_empty() && gids.is_empty() => Ok(None),
         NamespaceMode::Node => Err(Failure::invalid("userns_options has mappings, but the mode NODE")),
@@ -136,7 +139,7 @@ pub(crate) fn users(asked: Option<&UserNamespace>) -> Result<Option<Users>> {
 
 /// Mappings as the runtime takes them: of one range, as Kubernetes gives them, with the pod's root in it.
 pub(crate) fn mappings(name: &str, asked: &[IDMapping]) -> Result<Vec<LinuxIdMapping>> {
-    let bad = |what: &str| Err(Failure::invalid(format_args!("the {name} of the user namespace: {what}")));
+    let bad = |what: &str| Err(Failure::invalid(format_args!("the {name}: {what}")));
     match asked {
         [] => Ok(Vec::new()),
         [one] if one.length == 0 => bad("the range has no ids"),

@@ -100,15 +100,24 @@ fn is_first_of_its_space(pid: i32) -> bool {
     numbers.and_then(|numbers| numbers.split_whitespace().next_back()) == Some("1")
 }
 
+/// When a process began, in ticks since the machine did, as long as it lives.
+pub(crate) fn began(pid: i32) -> Option<u64> {
+    Fields::of(pid).filter(|fields| !fields.ended).map(|fields| fields.began)
+}
+
 /// What is looked at of `/proc/PID/stat`.
 #[derive(Debug, PartialEq, Eq)]
 struct Fields {
+    /// Only its parent has not heard of it yet.
+    ended: bool,
     parent: i32,
     /// Ticks in the program, also of children that have ended.
     user: u64,
     /// Ticks in the kernel, also of such children.
     system: u64,
     threads: u64,
+    /// Ticks since the machine began.
+    began: u64,
 }
 
 impl Fields {
@@ -122,10 +131,12 @@ impl Fields {
         let fields: Vec<&str> = after.split_ascii_whitespace().collect();
         let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
         Some(Self {
+            ended: matches!(*fields.first()?, "Z" | "X"),
             parent: fields.get(1)?.parse().ok()?,
             user: number(11)?.saturating_add(number(13)?),
             system: number(12)?.saturating_add(number(14)?),
             threads: number(17)?,
+            began: number(19)?,
         })
     }
 }
@@ -159,7 +170,8 @@ mod tests {
     fn a_name_may_look_like_fields() {
         let text =
             "42 (a) b (c 7) S 41 1 1 0 -1 4194304 100 200 0 0 10 20 3 4 20 0 5 0 1234 5678 90 1844 1 1 0 0 0";
-        assert_eq!(Fields::read(text), Some(Fields { parent: 41, user: 13, system: 24, threads: 5 }));
+        let fields = Fields { ended: false, parent: 41, user: 13, system: 24, threads: 5, began: 1234 };
+        assert_eq!(Fields::read(text), Some(fields));
         for cut in ["", "42 (a", "42 (a) S", "42 (a) S 41 1 1 0"] {
             assert_eq!(Fields::read(cut), None, "{cut}");
         }

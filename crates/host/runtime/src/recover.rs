@@ -9,10 +9,10 @@ use rustix::{
 use wharf_base::{Clock, SystemClock};
 
 use crate::{
-    bundle::began,
     cgroup::Cgroup,
     error::Result,
     pod_dir::{PodDir, unlock, write_json},
+    processes::began,
     status::{Exit, Phase, Status},
     sys,
 };

@@ -33,5 +33,11 @@ pub(crate) fn in_user_namespace() -> bool {
     *INSIDE.get_or_init(read)
 }
 
+/// Why nothing can belong to this user and group, where the user namespace of this process does not know one of them.
+pub fn unknown_owner(uid: u32, gid: u32) -> Option<String> {
+    let unknown = |(map, id)| wharf_base::unknown(&std::fs::read_to_string(map).ok()?, id);
+    [("/proc/self/uid_map", uid), ("/proc/self/gid_map", gid)].into_iter().find_map(unknown)
+}
+
 /// The extended attributes that belong to overlayfs itself and never to a layer.
 pub(crate) const OVERLAY_XATTRS: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];

@@ -32,7 +32,7 @@ pub use error::{Error, FREE_SPACE, Result, is_full};
 pub use gc::{DiskUsage, GcOptions, GcReport, bytes_below};
 pub use layer::{
     Limits, TarEntry, TarKind, TarReader, TarWriter, UnpackOptions, Unpacked, opaque_xattr, pack_directory,
-    unpack_into,
+    unknown_owner, unpack_into,
 };
 pub use manifest::{
     ContainerConfig, Descriptor, Empty, Healthcheck, History, ImageConfig, Index, Manifest, Platform, RootFs,

@@ -164,7 +164,14 @@ impl Refs {
     pub(crate) fn publish(&self, name: &Reference, target: &Descriptor, now: &str) -> Result<()> {
         self.update(|entries| {
             if name.tag().is_none() {
-                return put(entries, name, target, now, true);
+                let repository = name.repository();
+                let has =
+                    |d: &Descriptor| is_of_registry(d) && d.digest == target.digest && is_in(d, &repository);
+                // Under a tag it is there by digest too.
+                if !entries.iter().any(has) {
+                    put(entries, name, target, now, true);
+                }
+                return;
             }
             if !entries.iter().any(|d| is(d, &name.to_string(), true) && d.digest == target.digest) {
                 unname(entries, name, now);
@@ -183,12 +190,14 @@ impl Refs {
         self.update(|entries| unname(entries, name, now))
     }
 
+    /// Removes a name of this machine's.
     pub(crate) fn remove(&self, name: &Reference) -> Result<Option<Digest>> {
-        let text = name.to_string();
-        self.update(|entries| {
-            let at = entries.iter().position(|d| is(d, &text, false))?;
-            Some(entries.remove(at).digest)
-        })
+        self.update(|entries| take(entries, &name.to_string(), false).map(|entry| entry.digest))
+    }
+
+    /// Removes a name of the registry's.
+    pub(crate) fn forget(&self, name: &Reference) -> Result<Option<Digest>> {
+        self.update(|entries| take(entries, &name.to_string(), true).map(|entry| entry.digest))
     }
 
     /// Removes every name of `repository` that points at `digest`, of both kinds; how many there were.
@@ -244,14 +253,15 @@ fn put(entries: &mut Vec<Descriptor>, name: &Reference, target: &Descriptor, now
     entries.push(entry);
 }
 
+fn take(entries: &mut Vec<Descriptor>, name: &str, of_registry: bool) -> Option<Descriptor> {
+    let at = entries.iter().position(|d| is(d, name, of_registry))?;
+    Some(entries.remove(at))
+}
+
 /// Takes a tag off what the registry has under it, which stays there by digest unless another tag of the repository has it.
 fn unname(entries: &mut Vec<Descriptor>, name: &Reference, now: &str) -> Option<Digest> {
     let text = name.to_string();
-    let mut take = |of_registry| {
-        let at = entries.iter().position(|d| is(d, &text, of_registry))?;
-        Some(entries.remove(at))
-    };
-    let (pushed, own) = (take(true), take(false));
+    let (pushed, own) = (take(entries, &text, true), take(entries, &text, false));
     let old = pushed.or(own)?;
     let repository = name.repository();
     if !entries.iter().any(|d| d.digest == old.digest && is_in(d, &repository)) {
@@ -313,7 +323,8 @@ mod tests {
         assert_eq!(refs.remove(&name("shop:1")).unwrap(), None);
         assert!(refs.get(&name("shop:1")).is_err());
         assert_eq!(refs.get_of_registry(&name("shop:1")).unwrap().digest, Digest::of("a"));
-        let by_digest = |of: &str| name(&format!("shop@{}", Digest::of(of)));
+        let by_digest_of = |repository: &str, of: &str| name(&format!("{repository}@{}", Digest::of(of)));
+        let by_digest = |of: &str| by_digest_of("shop", of);
         assert_eq!(refs.get(&by_digest("a")).unwrap().digest, Digest::of("a"));
         // A push moves both, and the registry has what was there before by digest.
         refs.publish(&name("shop:1"), &target("c"), "t").unwrap();
@@ -326,6 +337,18 @@ mod tests {
         assert_eq!(refs.get_of_registry(&by_digest("c")).unwrap().digest, Digest::of("c"));
         assert_eq!(refs.remove_digest("docker.io/library/shop", &Digest::of("c")).unwrap(), 1);
         assert!(refs.get_of_registry(&by_digest("c")).is_err());
+        // Pushed by digest it is the registry's, though this machine has it under a tag.
+        let own = by_digest_of("own", "own");
+        refs.publish(&own, &target("own"), "t").unwrap();
+        refs.remove(&name("own:1")).unwrap();
+        assert_eq!(refs.get_of_registry(&own).unwrap().digest, Digest::of("own"));
+        // One without a tag can be let go alone.
+        set("own:1", "own");
+        assert_eq!(
+            refs.forget(&name(&format!("own@{}", Digest::of("own")))).unwrap(),
+            Some(Digest::of("own"))
+        );
+        assert_eq!(names(refs.list().unwrap()), ["own:1"]);
         assert_eq!(refs.unpublish(&name("own:1"), "t").unwrap(), Some(Digest::of("own")));
         assert!(refs.list().unwrap().is_empty());
     }

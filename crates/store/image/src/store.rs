@@ -179,9 +179,15 @@ impl Store {
         self.refs.unpublish(&self.local_name(name)?, &SystemClock.now().to_string())
     }
 
-    /// Removes a name of this machine; what it pointed at, if it was there. The registry keeps what was pushed. The content goes with garbage collection.
+    /// Removes a name of this machine; what it pointed at, if it was there. The registry keeps what was pushed. The content goes with
+    /// garbage collection.
     pub fn untag(&self, name: &Reference) -> Result<Option<Digest>> {
         self.refs.remove(&self.local_name(name)?)
+    }
+
+    /// Removes a name without a tag that [`Store::published`] gives, from the registry alone.
+    pub fn forget(&self, name: &Reference) -> Result<Option<Digest>> {
+        self.refs.forget(name)
     }
 
     /// Removes every name in `repository` (domain and path) that points at `digest`, of the registry and of this machine; how many.

@@ -53,6 +53,7 @@ struct Cli {
 #[derive(clap::Args)]
 pub(crate) struct Globals {
     /// Folder of the platform to talk to [default: /var/lib/wharf as root, else $XDG_DATA_HOME/wharf]
+    // A variable that is empty is none.
     #[arg(long, global = true, env = "WHARF_DATA", value_name = "DIR", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     data: Option<PathBuf>,
 }
@@ -206,7 +207,10 @@ pub(crate) fn dispatch() -> ExitCode {
 
 /// Says what is wrong with the command line, or helps; with docker's exit codes for commands that have them.
 fn refuse(error: &clap::Error) -> ! {
-    let runs = std::env::args_os().skip(1).any(|word| word == "run" || word == "exec");
+    let known = <Cli as clap::CommandFactory>::command();
+    let mut words = std::env::args_os().skip(1);
+    let named = words.find_map(|word| Some(known.find_subcommand(word)?.get_name()));
+    let runs = matches!(named, Some("run" | "exec"));
     // Whoever reads it may have gone.
     let _ = error.print();
     std::process::exit(if error.use_stderr() && runs { run::ENGINE_FAILED.into() } else { error.exit_code() })

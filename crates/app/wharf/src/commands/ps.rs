@@ -1,6 +1,6 @@
 //! `wharf ps`: lists containers.
 
-use std::{collections::BTreeSet, os::unix::net::UnixStream, process::ExitCode};
+use std::{collections::BTreeSet, process::ExitCode};
 
 use serde_json::json;
 use wharf_base::{Clock, SystemClock};
@@ -9,7 +9,7 @@ use wharf_engineapi::docker;
 
 use super::{
     Globals,
-    containers::{self, hinted, tidy},
+    containers::{self, hinted, platform_runs, tidy},
     formatted::Format,
     platform::{Form, say},
 };
@@ -58,11 +58,7 @@ impl Args {
         tidy(&engine);
         found.retain(|container| self.all || container.is_running());
         let short = !(self.no_trunc || matches!(self.output, Some(Form::Wide)));
-        let view = View {
-            engine: &engine,
-            short,
-            restarts: UnixStream::connect(engine.data().join("docker.sock")).is_ok(),
-        };
+        let view = View { engine: &engine, short, restarts: platform_runs(&engine) };
         if let Some(format) = &self.format {
             let values: Vec<_> = found.iter().map(|container| view.fields(container)).collect();
             say(&format.lines(&FIELDS, &values)?);

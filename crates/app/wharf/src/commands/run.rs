@@ -1,6 +1,6 @@
 //! `wharf run`: a pod of one container, and the terminal joined to it.
 
-use std::{collections::BTreeMap, os::unix::net::UnixStream, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
 use anyhow::bail;
 use wharf_base::{Hinted, Quantity};
@@ -121,14 +121,13 @@ impl Args {
         self.check()?;
         let engine = containers::open(globals)?;
         let (record, image) = engine.create(self.spec()?, self.name.as_deref(), None).map_err(hinted)?;
-        let platform = || UnixStream::connect(engine.data().join("docker.sock")).is_ok();
-        if image.healthcheck.is_some() && !platform() {
+        if image.healthcheck.is_some() && !containers::platform_runs(&engine) {
             let name = &image.name;
             eprintln!(
                 "warning: the HEALTHCHECK of the image {name} is not run: 'wharf up' runs it, and is not there"
             );
         }
-        if record.spec.restart != Restart::No && !platform() {
+        if record.spec.restart != Restart::No && !containers::platform_runs(&engine) {
             eprintln!("warning: the container is not restarted: 'wharf up' does that, and is not there");
         }
         let started = engine.start(&record, Some(image), Terminal::size(), |sandbox| self.join(sandbox));

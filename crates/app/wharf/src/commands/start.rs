@@ -1,12 +1,13 @@
 //! `wharf start`, `wharf restart`, `wharf wait`: containers that are there already.
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use wharf_engine::{Container, Engine, MAIN};
 
 use super::{
     Globals, completion,
     containers::{self, complain, for_each, hinted, tidy},
+    stop::Grace,
 };
 
 #[derive(clap::Args)]
@@ -31,12 +32,8 @@ impl Start {
 
 #[derive(clap::Args)]
 pub(crate) struct Restart {
-    /// Seconds to wait before killing it, -1 without end [default: the container's own, else 10]
-    #[arg(short, long, visible_alias = "timeout", allow_negative_numbers = true)]
-    time: Option<i64>,
-    /// Signal to send instead of the image's own
-    #[arg(short, long)]
-    signal: Option<String>,
+    #[command(flatten)]
+    grace: Grace,
     /// Names or ids
     #[arg(required = true, add = completion::any_container())]
     containers: Vec<String>,
@@ -45,10 +42,9 @@ pub(crate) struct Restart {
 impl Restart {
     pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         let engine = containers::open(globals)?;
-        let grace = self.time.map(|seconds| u64::try_from(seconds).ok().map(Duration::from_secs));
         let code = for_each(&self.containers, |wanted| {
             let container = engine.find(wanted).map_err(hinted)?;
-            engine.stop(&container, self.signal.as_deref(), grace).map_err(hinted)?;
+            self.grace.stop(&engine, &container)?;
             start(&engine, &engine.load(&container.id).map_err(hinted)?)
         });
         tidy(&engine);

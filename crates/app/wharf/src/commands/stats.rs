@@ -120,6 +120,7 @@ impl Args {
         let memory = (machine.totalram as u64).saturating_mul(machine.mem_unit.into());
         let measure = |subjects: &[Subject]| {
             let of = |subject: &Subject| {
+                // Without its shim it has ended.
                 containers.runtime.open(&subject.folder).ok()?;
                 let status = PodDir::at(&subject.folder).status(&subject.inside).ok()?;
                 let stats = wharf_runtime::stats(&status).ok()?;

@@ -271,10 +271,14 @@ impl Puller {
         credentials: Vec<registry::DockerConfig>,
     ) -> Result<(), Failure> {
         let name: Reference = reference.parse().map_err(|e: wharf_image::Error| Failure::of(&e))?;
-        // What the platform's own registry has is here already.
-        let there = || self.images.lookup(&name).is_ok() || self.images.adopt(&name).is_ok_and(|found| found);
-        if name.domain() == "docker.io" && there() {
-            return Ok(());
+        if name.domain() == "docker.io" {
+            // What the platform's own registry has is here already.
+            let (images, wanted) = (Arc::clone(&self.images), name.clone());
+            let there = move || Ok(images.lookup(&wanted).is_ok() || images.adopt(&wanted)?);
+            let there = tokio::task::spawn_blocking(there).await.map_err(|e| Failure::of(&e))?;
+            if there.map_err(|e: wharf_image::Error| Failure::of(&e))? {
+                return Ok(());
+            }
         }
         let mut last = Failure(String::new());
         for credentials in credentials {

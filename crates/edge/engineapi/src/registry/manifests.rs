@@ -264,8 +264,6 @@ fn store_manifest(
     }
     let digest = images.blobs().put_by(algorithm, bytes)?;
     let target = Descriptor::new(kind, digest, bytes.len() as u64);
-    if name.tag().is_some() || images.lookup_published(name).is_err() {
-        images.publish(name, &target)?;
-    }
+    images.publish(name, &target)?;
     Ok(digest)
 }

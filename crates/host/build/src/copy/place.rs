@@ -269,10 +269,8 @@ impl<'a> Placer<'a> {
     fn own(&self, parent: &OwnedFd, name: &[u8], owner: (u32, u32), path: &Path) -> Result<()> {
         let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
         let set = chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
-        let unknown = |(map, id)| wharf_base::unknown(&std::fs::read_to_string(map).ok()?, id);
-        let both = [("/proc/self/uid_map", owner.0), ("/proc/self/gid_map", owner.1)];
         match set {
-            Err(Errno::INVAL) if let Some(why) = both.into_iter().find_map(unknown) => {
+            Err(Errno::INVAL) if let Some(why) = wharf_image::unknown_owner(owner.0, owner.1) => {
                 let owner = format!("{}:{}", owner.0, owner.1);
                 Err(Error::invalid(format!("'{}' cannot belong to {owner}: {why}", path.display())))
             }

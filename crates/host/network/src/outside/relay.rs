@@ -223,7 +223,6 @@ impl OutsideRelay {
         let answer = match serde_json::from_slice::<Request>(&line) {
             Ok(request) => match self.publish(&request.id, &request.ports, request.leased).await {
                 Ok(turn) => {
-                    self.save();
                     lease = request.leased.then_some((request.id, turn));
                     Answer::Done
                 }
@@ -286,9 +285,14 @@ impl OutsideRelay {
             }
         }
         if !held.is_empty() {
-            let turn = *refused.as_ref().unwrap_or(&before.turn);
+            // Who is refused has what they had, as they had it.
+            let (turn, leased) = match refused {
+                Ok(turn) => (turn, leased),
+                Err(_) => (before.turn, before.leased),
+            };
             self.held().insert(id.to_owned(), Holding { turn, leased, ports: held });
         }
+        self.save();
         refused
     }
 
@@ -558,7 +562,6 @@ mod tests {
         let ports = [port, next].map(|port| mapping(None, port, server, Protocol::Tcp));
         first.publish("a", &ports, false).await.unwrap();
         first.publish("b", &[mapping(None, free().await, server, Protocol::Tcp)], true).await.unwrap();
-        first.save();
         for (_, holding) in first.held().drain() {
             drop(holding);
         }

@@ -14,7 +14,7 @@ use wharf_base::{Clock, SystemClock};
 use super::{
     Context as Cli,
     args::{Args, Flag, switch, value},
-    record::{Folder, Record, began},
+    record::{Folder, Record},
     relay,
 };
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
     launch::{self, Agent, Into, Launch, Launched, Namespaces, Owner, Plan, TerminalPlan, When},
     pod_dir::read_json,
     prepare::{self, Shares},
+    processes::began,
 };
 
 const FLAGS: [Flag; 9] = [

@@ -13,8 +13,6 @@ mod log;
 mod record;
 mod relay;
 
-pub(crate) use record::began;
-
 use std::{
     io,
     os::{

@@ -28,6 +28,7 @@ use crate::{
     error::{Context, Error, ErrorKind, Result},
     launch::Told,
     pod_dir::{read_json, write_json},
+    processes::began,
     sys,
 };
 
@@ -198,16 +199,5 @@ impl Record {
 
     pub(super) fn told<'a>(&'a self, spec: &'a Spec, bundle: &'a str) -> Told<'a> {
         Told { hooks: spec.hooks().as_ref(), id: &self.id, bundle, annotations: spec.annotations().as_ref() }
-    }
-}
-
-/// When the process began, in ticks since the machine did. Nothing for one that has ended.
-pub(crate) fn began(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before may hold anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    match fields.next()? {
-        "Z" | "X" => None,
-        _ => fields.nth(18)?.parse().ok(),
     }
 }

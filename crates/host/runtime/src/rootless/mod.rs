@@ -39,9 +39,9 @@ use serde::{Deserialize, Serialize};
 use wharf_base::root_of;
 
 use crate::{
-    bundle::began,
     error::{Context, Error, ErrorKind, Result},
     pod_dir::write_json,
+    processes::began,
     sys,
 };
 
@@ -417,9 +417,11 @@ impl Hold {
         if flock(&self.lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Ok(false);
         }
-        if others(except)? {
+        let others = others(except);
+        if !matches!(others, Ok(false)) {
+            // Also where it is not known: everybody who enters would wait.
             flock(&self.lock, FlockOperation::Unlock).step("unlock", self.folder.display())?;
-            return Ok(false);
+            return others.map(|_| false);
         }
         if self.is_told() {
             // It may be gone with its folder.

@@ -17,7 +17,6 @@ use wharf_base::{Clock, SystemClock};
 
 use super::{Polled, code_of, output::Output};
 use crate::{
-    bundle::began,
     cgroup::{Cgroup, Denied, Doors, Watch, has_cgroups},
     config::{ContainerConfig, ExecConfig, Size, Stdin},
     error::{Context, Error, Result},
@@ -25,6 +24,7 @@ use crate::{
     log::{LogWriter, Stream},
     pod_dir::write_json,
     prepare::{self, Shares},
+    processes::began,
     seccomp::Filter,
     status::{Event, Exit, Phase, Status},
     sys,

@@ -14,7 +14,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::read::TarEntry;
+use super::{read::TarEntry, unknown_owner};
 use crate::error::{Error, IoContext, Result};
 
 /// The folder, and the parent folder of the entry before: entries of one folder follow each other.
@@ -148,7 +148,9 @@ pub(super) fn clear_dir(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
 pub(super) fn set_metadata(dir: BorrowedFd<'_>, name: &[u8], entry: &TarEntry, symlink: bool) -> Result<()> {
     let owner = (rustix::fs::Uid::from_raw(entry.uid), rustix::fs::Gid::from_raw(entry.gid));
     chownat(dir, name, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW).map_err(|e| {
-        entry.error(format!("cannot get owner {}:{}: {}", entry.uid, entry.gid, why(entry, e)))
+        let unknown = unknown_owner(entry.uid, entry.gid).filter(|_| e == Errno::INVAL);
+        let why = unknown.unwrap_or_else(|| e.to_string());
+        entry.error(format!("cannot get owner {}:{}: {why}", entry.uid, entry.gid))
     })?;
     if !symlink {
         rustix::fs::chmodat(dir, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())
@@ -159,14 +161,6 @@ pub(super) fn set_metadata(dir: BorrowedFd<'_>, name: &[u8], entry: &TarEntry, s
             .map_err(|e| entry.refused(format!("cannot get the extended attribute {key}"), e))?;
     }
     set_time(dir, name, entry.mtime).map_err(|e| entry.error(format!("cannot get its time: {e}")))
-}
-
-/// What the kernel means by a number that is not valid.
-fn why(entry: &TarEntry, error: Errno) -> String {
-    let unknown = |(path, id)| wharf_base::unknown(&std::fs::read_to_string(path).ok()?, id);
-    let both = [("/proc/self/uid_map", entry.uid), ("/proc/self/gid_map", entry.gid)];
-    let found = both.into_iter().filter(|_| error == Errno::INVAL).find_map(unknown);
-    found.unwrap_or_else(|| error.to_string())
 }
 
 pub(super) fn set_time(dir: BorrowedFd<'_>, name: &[u8], mtime: (i64, u32)) -> Result<(), Errno> {

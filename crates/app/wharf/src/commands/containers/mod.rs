@@ -3,7 +3,7 @@
 mod relay;
 mod terminal;
 
-use std::path::Path;
+use std::{os::unix::net::UnixStream, path::Path};
 
 use wharf_base::{Hinted, closest};
 use wharf_build::Builder;
@@ -36,6 +36,11 @@ pub(crate) fn engine(data: &Path) -> Engine {
     let at_end =
         ["/proc/self/exe", "--data", &data.to_string_lossy(), ended::NAME].map(str::to_owned).to_vec();
     Engine::new(EngineConfig { data: data.to_owned(), network: network_config(data), at_end })
+}
+
+/// Whether the platform of these containers runs, which restarts them and looks after their health.
+pub(crate) fn platform_runs(engine: &Engine) -> bool {
+    UnixStream::connect(engine.data().join("docker.sock")).is_ok()
 }
 
 /// Takes back what ended containers had of the network, and ends what killed builds left running.

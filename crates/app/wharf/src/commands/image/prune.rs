@@ -15,6 +15,9 @@ pub(crate) struct Args {
     /// Keep images without a tag
     #[arg(long)]
     keep_untagged: bool,
+    /// Remove also what this platform's registry has without a tag: what a push of the same tag came after
+    #[arg(long)]
+    registry: bool,
 }
 
 impl Args {
@@ -27,6 +30,16 @@ impl Args {
                 if entry.reference.tag().is_none() && !parts.contains(&entry.target.digest) {
                     store.untag(&entry.reference).map_err(hinted)?;
                     println!("Untagged: {}", entry.reference.familiar());
+                }
+            }
+        }
+        if self.registry {
+            let entries = store.published().map_err(hinted)?;
+            let parts = parts_of_indexes(&store, &entries);
+            let untagged = entries.iter().filter(|e| e.reference.tag().is_none());
+            for entry in untagged.filter(|e| !parts.contains(&e.target.digest)) {
+                if store.forget(&entry.reference).map_err(hinted)?.is_some() {
+                    println!("Removed from the registry: {}", entry.reference.familiar());
                 }
             }
         }

@@ -110,6 +110,7 @@ impl Args {
                 return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
             }
             eprintln!("the holder of your namespaces was killed ({ended}); another takes its place");
+            // One that is killed at once is not to keep the machine busy.
             std::thread::sleep(PAUSE);
             holder = begin("next")?;
         }
@@ -118,9 +119,10 @@ impl Args {
     fn hold(&self, hold: Hold) -> Result<ExitCode> {
         let (relay, sockets) = inside_sockets();
         let (socket, ports) = (self.folder.join(SOCKET), self.folder.join("ports.json"));
-        if !hold.is_taken_over() {
+        let taken_over = hold.is_taken_over();
+        if !taken_over && ports.exists() {
             // Those of namespaces that are gone.
-            let _ = fs::remove_file(&ports);
+            fs::remove_file(&ports).with_context(|| ports.display().to_string())?;
         }
         let relay = relay.saved_at(ports);
         // One of a holder that was killed.
@@ -130,7 +132,7 @@ impl Args {
         let (tell, told) = mpsc::channel();
         let folder = self.folder.clone();
         // These threads and those they start stay in the machine's network.
-        std::thread::spawn(move || carry(relay, listener));
+        std::thread::spawn(move || carry(relay, listener, taken_over));
         std::thread::spawn(move || {
             while let Ok(network) = asked.recv() {
                 if tell.send(Outside::begin(&folder, &network)).is_err() {
@@ -242,12 +244,14 @@ impl Log {
 }
 
 /// Carries ports of the machine's network, in which this thread is.
-fn carry(relay: OutsideRelay, listener: UnixListener) {
+fn carry(relay: OutsideRelay, listener: UnixListener, taken_over: bool) {
     let served = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
         runtime.block_on(async {
-            match relay.restore().await {
-                Ok(lost) => lost.iter().for_each(|why| eprintln!("{why}")),
-                Err(error) => eprintln!("{error}"),
+            if taken_over {
+                match relay.restore().await {
+                    Ok(lost) => lost.iter().for_each(|why| eprintln!("{why}")),
+                    Err(error) => eprintln!("{error}"),
+                }
             }
             relay.serve(listener).await
         })
@@ -261,8 +265,7 @@ fn carry(relay: OutsideRelay, listener: UnixListener) {
 /// away.
 fn show_network(folder: &Path) -> Result<PathBuf> {
     let path = folder.join("network");
-    let is = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
-    if is(&path).is_some_and(|shown| Some(shown) == is(Path::new("/proc/thread-self/ns/net"))) {
+    if is_same(&path, Path::new("/proc/thread-self/ns/net")) {
         // By the holder before.
         return Ok(path);
     }
@@ -283,11 +286,16 @@ fn show_resolver(folder: &Path, outside: &Outside) -> Result<()> {
 
 /// Shows it again where the machine has a new file by now, which takes the place of the one that was covered.
 fn keep_resolver(folder: &Path, outside: &Outside) -> Result<()> {
-    let is = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
-    match (is(Path::new(RESOLVER)), is(&folder.join("resolv.conf"))) {
-        (Ok(shown), Ok(own)) if shown == own => Ok(()),
-        _ => show_resolver(folder, outside),
+    match is_same(Path::new(RESOLVER), &folder.join("resolv.conf")) {
+        true => Ok(()),
+        false => show_resolver(folder, outside),
     }
+}
+
+/// Whether both paths lead to one file that is there.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let number = |path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    number(one).is_some_and(|found| Some(found) == number(other))
 }
 
 /// Writes the file that is shown, in its place.
