@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+mod numbers;
 mod protos;
 mod schema;
 mod test;

@@ -16,7 +16,8 @@ pub(crate) type Protos = HashMap<String, HashMap<String, ProtoField>>;
 
 /// The name of a field as both sides spell it: letters and digits, lower case.
 pub(crate) fn folded(name: &str) -> String {
-    name.trim_start_matches("r#").chars().filter(|c| *c != '_').collect::<String>().to_lowercase()
+    let name = name.trim_start_matches("r#");
+    name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase()
 }
 
 pub(crate) fn read(src: &str) -> Result<Protos> {

@@ -8,7 +8,10 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 use wharf_base::Digest;
 
-use crate::protos::{Protos, folded, read};
+use crate::{
+    numbers::{NEWER, OPTIONAL},
+    protos::{Protos, folded, read},
+};
 
 /// Definitions that the codecs know as scalars, with the name the table gives them.
 const SCALARS: &[(&str, &str)] = &[
@@ -68,12 +71,18 @@ fn one_type(body: &mut String, name: &str, definition: &Value, protos: &Protos) 
     let message = message_of(protos, name);
     for (field, schema) in properties {
         let kind = kind(schema).with_context(|| format!("in field {field}"))?;
-        let tags = tags(protos, &message, &folded(field), 0).unwrap_or_else(|| "-".into());
+        let newer = NEWER.iter().find(|(t, f, _)| *t == short(name) && f == field);
+        let tags = tags(protos, &message, &folded(field), 0).or_else(|| newer.map(|(_, _, n)| n.to_string()));
+        let tags = tags.unwrap_or_else(|| "-".into());
         write!(body, "{field} {tags} {kind}")?;
         if required.contains(&field.as_str()) {
             body.push_str(" !");
         }
         attributes(body, schema);
+        let optional = OPTIONAL.iter().find(|(t, _)| *t == short(name));
+        if optional.is_some_and(|(_, fields)| fields.split(' ').any(|f| f == field)) {
+            body.push_str(" ptr");
+        }
         if let Some((_, _, default)) = DEFAULTS.iter().find(|(t, f, _)| *t == short(name) && *f == field) {
             write!(body, " default={default}")?;
         }

@@ -39,7 +39,7 @@ async fn ensure(server: &Arc<ApiServer>, object: Value) -> Result<(), Status> {
         .ok_or_else(Status::no_such_path)?;
     let namespace = wharf_api::meta::namespace(&object).to_owned();
     let key = format!("{namespace}/{}", wharf_api::meta::name(&object));
-    if server.storage.get(&resource.qualified(), &key).is_some() {
+    if server.storage.get(&resource.storage_key(), &key).is_some() {
         return Ok(());
     }
     let mut context = Context {

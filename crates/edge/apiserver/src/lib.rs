@@ -7,9 +7,12 @@ mod admission;
 mod allocate;
 mod auth;
 mod bootstrap;
+mod callout;
+mod derived;
 mod discovery;
 mod measured;
 mod openapi;
+mod proxy;
 mod registry;
 mod request;
 mod respond;
@@ -18,6 +21,7 @@ mod storage;
 mod streams;
 mod unheeded;
 mod verbs;
+mod versions;
 
 use std::sync::{Arc, OnceLock};
 
@@ -69,6 +73,8 @@ pub struct ApiServer {
     kubelet: OnceLock<Arc<dyn Kubelet>>,
     metrics: measured::Source,
     openapi: openapi::Documents,
+    pub(crate) hooks: admission::Hooks,
+    pub(crate) clients: callout::Clients,
 }
 
 /// One request on its way: who asks for what.
@@ -83,6 +89,17 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// Of the same request, with warnings of its own.
+    pub(crate) fn asking(other: &Self) -> Self {
+        Self {
+            info: other.info.clone(),
+            identity: other.identity.clone(),
+            index: Arc::clone(&other.index),
+            warnings: Vec::new(),
+            default_manager: other.default_manager.clone(),
+        }
+    }
+
     pub(crate) fn manager(&self) -> String {
         match self.info.param("fieldManager") {
             Some(name) if !name.is_empty() => name.chars().take(128).collect(),
@@ -107,6 +124,8 @@ impl ApiServer {
             kubelet: OnceLock::new(),
             metrics: measured::Source::new(),
             openapi: openapi::Documents::default(),
+            hooks: admission::Hooks::new(),
+            clients: callout::Clients::default(),
         });
         server.ranges.load(&server.storage);
         bootstrap::run(&server, &config.authority).await?;
@@ -318,7 +337,7 @@ impl ApiServer {
         let index = self.registry.index(&self.storage);
         let stored = index.all().filter(|r| r.backing == Backing::Stored);
         // Once, whatever the number of versions.
-        let names: std::collections::BTreeSet<String> = stored.map(|r| r.qualified()).collect();
+        let names: std::collections::BTreeSet<String> = stored.map(|r| r.storage_key()).collect();
         for qualified in names {
             let count = self.storage.cache(&qualified).snapshot().entries.len();
             text.push_str(&format!("apiserver_storage_objects{{resource=\"{qualified}\"}} {count}\n"));

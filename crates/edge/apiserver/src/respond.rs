@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 use wharf_api::{
     codec::{Format, encode_envelope, encode_json, encode_message},
-    convert, crd,
+    crd,
     resource::Resource,
     schema::builtin,
     status::Status,
@@ -94,7 +94,7 @@ pub(crate) fn failure(status: &Status) -> Response<Body> {
     response
 }
 
-/// One stored object.
+/// One object in the form the resource serves it in.
 pub(crate) fn object(
     code: u16,
     accept: Accept,
@@ -103,18 +103,11 @@ pub(crate) fn object(
     now: Timestamp,
 ) -> Response<Body> {
     let content_type = accept.format.content_type();
-    let native = resource.serves_stored();
     match (accept.view, accept.format) {
-        (View::Object, Format::Json) if native => response(code, content_type, entry.bytes.clone()),
-        (View::Object, Format::Protobuf) if native => response(code, content_type, entry.enveloped(resource)),
-        _ => value(code, accept, resource, as_served(resource, entry.object()), now),
+        (View::Object, Format::Json) => response(code, content_type, entry.bytes.clone()),
+        (View::Object, Format::Protobuf) => response(code, content_type, entry.enveloped(resource)),
+        _ => value(code, accept, resource, entry.object(), now),
     }
-}
-
-/// The stored object in the version of `resource`.
-pub(crate) fn as_served(resource: &Resource, mut object: Value) -> Value {
-    convert::to_served(resource, &mut object);
-    object
 }
 
 /// One object that is not stored as such (a scale, a review, a dry run).
@@ -178,7 +171,7 @@ impl ListMeta {
     }
 }
 
-/// A list of stored objects, spliced from their bytes where they are sent as they are.
+/// A list of objects in the form the resource serves them in, spliced from their bytes where those are sent.
 pub(crate) fn list(
     accept: Accept,
     resource: &Resource,
@@ -187,9 +180,9 @@ pub(crate) fn list(
     now: Timestamp,
     include: IncludeObject,
 ) -> Response<Body> {
-    let objects = || entries.iter().map(|e| as_served(resource, e.object()));
+    let objects = || entries.iter().map(|e| e.object());
     match (accept.view, accept.format) {
-        (View::Object, Format::Json) if resource.serves_stored() => {
+        (View::Object, Format::Json) => {
             let mut body = list_head(resource, &meta.json());
             body.reserve(entries.iter().map(|e| e.bytes.len() + 1).sum());
             for (i, entry) in entries.iter().enumerate() {
@@ -201,7 +194,7 @@ pub(crate) fn list(
             body.extend_from_slice(b"]}");
             response(200, "application/json", body)
         }
-        (View::Object, Format::Protobuf) if resource.serves_stored() => {
+        (View::Object, Format::Protobuf) => {
             let list_meta = builtin().named("apimachinery.pkg.apis.meta.v1.ListMeta");
             let mut message = Vec::new();
             let meta = list_meta.map(|ty| encode_message(&meta.json(), &ty)).unwrap_or_default();

@@ -10,6 +10,10 @@ use std::{
     sync::Arc,
 };
 
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use wharf_client::Client;
 use wharf_runtime::Runtime;
 
@@ -32,6 +36,8 @@ pub struct NodeConfig {
     pub network: Arc<dyn PodNetwork>,
     /// Brings images that are not here.
     pub puller: Arc<dyn ImagePuller>,
+    /// Speaks TLS, for probes.
+    pub secure: Arc<dyn SecureConnect>,
     /// The cluster's DNS server; pods use the machine's resolver without one.
     pub dns: Option<IpAddr>,
     /// The cluster's domain, `cluster.local`.
@@ -98,6 +104,19 @@ impl fmt::Debug for PullSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PullSecret({})", self.name)
     }
+}
+
+/// What is read from and written to.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A connection that becomes a secure one.
+pub type Securing<'a> = Pin<Box<dyn Future<Output = std::io::Result<Box<dyn Stream>>> + Send + 'a>>;
+
+/// Speaks TLS over connections, with any certificate: probes only ask whether something answers.
+pub trait SecureConnect: Send + Sync {
+    /// Makes the connection to a host of this name or address a secure one.
+    fn secure<'a>(&'a self, connection: TcpStream, host: &'a str) -> Securing<'a>;
 }
 
 /// A pull under way.

@@ -29,7 +29,9 @@ mod watches;
 mod worker;
 
 pub use agent::NodeAgent;
-pub use config::{Failure, ImagePuller, NodeConfig, PodNetwork, Pull, PullSecret};
+pub use config::{
+    Failure, ImagePuller, NodeConfig, PodNetwork, Pull, PullSecret, SecureConnect, Securing, Stream,
+};
 pub use stats::ContainerStats;
 pub use streams::{
     Duplex, ExecStart, ExecStreams, ExitCode, LogOptions, LogStream, StreamError, TerminalSize, attach,

@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use crate::{
+    config::Stream,
     model::{Container, Handler, HttpHandler, Probe},
     worker::exec::{Target, command},
 };
@@ -141,14 +142,17 @@ const MAX_ANSWER: usize = 10 << 10;
 async fn http_get(target: &Target, get: &HttpHandler) -> Result<(), String> {
     let url = url(target, get);
     let failed = |why: String| format!("Get {url:?}: {why}");
-    if !matches!(get.scheme.as_str(), "" | "HTTP") {
-        return Err(failed(format!("scheme {} is not supported by this node", get.scheme)));
-    }
     let port = get.port.number(&target.container);
     let port = port.ok_or_else(|| failed("the container has no port of this name".to_owned()))?;
     let host = host(&get.host, target.ip)?;
-    let mut stream =
-        TcpStream::connect((host.as_str(), port)).await.map_err(|error| failed(error.to_string()))?;
+    let connection = TcpStream::connect((host.as_str(), port)).await;
+    let connection = connection.map_err(|error| failed(error.to_string()))?;
+    let mut stream: Box<dyn Stream> = match get.scheme.as_str() {
+        "HTTPS" => {
+            target.secure.secure(connection, &host).await.map_err(|error| failed(error.to_string()))?
+        }
+        _ => Box::new(connection),
+    };
     let request = request(get, &host, port).map_err(failed)?;
     let mut answer = Vec::new();
     let asked = async {

@@ -193,10 +193,6 @@ impl Run<'_> {
             if handler.grpc.is_some() {
                 return refuse(&format!("{field}.grpc"));
             }
-            let scheme = handler.http_get.as_ref().map_or("", |get| get.scheme.as_str());
-            if !matches!(scheme, "" | "HTTP") {
-                return refuse(&format!("{field}.httpGet.scheme {scheme}"));
-            }
         }
         if !matches!(security.proc_mount.as_str(), "" | "Default") {
             return refuse("securityContext.procMount");

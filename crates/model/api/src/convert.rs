@@ -1,67 +1,70 @@
 //! Objects from one version of their kind to another.
 //!
-//! A resource is stored in one version and served in all of its rows. What differs between two versions of a built-in
-//! kind is a row of [`CONVERSIONS`]; versions of a custom resource differ in nothing but their name, as upstream with
-//! the strategy `None`.
+//! A resource is stored in one group and version and served in all of its rows. What differs between two forms of a
+//! built-in kind is a row of [`CONVERSIONS`]; versions of a custom resource differ in nothing but their name, unless
+//! its definition has a webhook, which the API server asks.
 
 mod autoscaler;
+mod event;
 
 use serde_json::Value;
 
 use crate::{defaults, resource::Resource, schema::Gvk};
 
-/// From one version of a kind to another.
+/// From one form of a kind to another, each a group and a version.
 struct Conversion {
-    group: &'static str,
     kind: &'static str,
-    from: &'static str,
-    to: &'static str,
+    from: (&'static str, &'static str),
+    to: (&'static str, &'static str),
     run: fn(&mut Value),
 }
 
 const CONVERSIONS: &[Conversion] = &[
     Conversion {
-        group: "autoscaling",
         kind: "HorizontalPodAutoscaler",
-        from: "v1",
-        to: "v2",
+        from: ("autoscaling", "v1"),
+        to: ("autoscaling", "v2"),
         run: autoscaler::v1_to_v2,
     },
     Conversion {
-        group: "autoscaling",
         kind: "HorizontalPodAutoscaler",
-        from: "v2",
-        to: "v1",
+        from: ("autoscaling", "v2"),
+        to: ("autoscaling", "v1"),
         run: autoscaler::v2_to_v1,
     },
+    Conversion { kind: "Event", from: ("events.k8s.io", "v1"), to: ("", "v1"), run: event::to_core },
+    Conversion { kind: "Event", from: ("", "v1"), to: ("events.k8s.io", "v1"), run: event::from_core },
 ];
 
 /// A stored object in the version this resource serves.
 pub fn to_served(resource: &Resource, object: &mut Value) {
-    convert(&resource.gvk, &resource.storage_version, &resource.gvk.version, object);
+    convert(object, &resource.gvk);
 }
 
 /// An object of this resource in the version it is stored in, complete with that version's defaults.
 pub fn to_stored(resource: &Resource, object: &mut Value) {
-    let Gvk { group, version, kind } = &resource.gvk;
-    if convert(&resource.gvk, version, &resource.storage_version, object) && resource.custom.is_none() {
-        defaults::apply(group, &resource.storage_version, kind, object);
+    let Gvk { group, version, kind } = &resource.stored;
+    if convert(object, &resource.stored) && resource.custom.is_none() {
+        defaults::apply(group, version, kind, object);
     }
 }
 
 /// Whether there was anything to convert.
-fn convert(gvk: &Gvk, from: &str, to: &str, object: &mut Value) -> bool {
-    if from == to {
+fn convert(object: &mut Value, to: &Gvk) -> bool {
+    let wanted = to.api_version();
+    let from = object["apiVersion"].as_str().unwrap_or_default().to_owned();
+    if from == wanted {
         return false;
     }
-    let between =
-        |c: &&Conversion| c.group == gvk.group && c.kind == gvk.kind && c.from == from && c.to == to;
+    let from = from.split_once('/').unwrap_or(("", &from));
+    let between = |c: &&Conversion| {
+        c.kind == to.kind && c.from == from && c.to == (to.group.as_str(), to.version.as_str())
+    };
     if let Some(conversion) = CONVERSIONS.iter().find(between) {
         (conversion.run)(object);
     }
     if let Value::Object(map) = object {
-        let version = Gvk { version: to.to_owned(), ..gvk.clone() };
-        map.insert("apiVersion".into(), version.api_version().into());
+        map.insert("apiVersion".into(), wanted.into());
     }
     true
 }
@@ -75,19 +78,15 @@ mod tests {
 
     #[test]
     fn every_row_that_is_stored_in_another_version_has_its_conversions() {
-        for row in ROWS.iter().filter(|row| row.stored != row.version) {
-            for (from, to) in [(row.version, row.stored), (row.stored, row.version)] {
-                assert!(
-                    CONVERSIONS
-                        .iter()
-                        .any(|c| (c.group, c.kind, c.from, c.to) == (row.group, row.kind, from, to)),
-                    "{} {from} to {to}",
-                    row.plural
-                );
+        for row in ROWS.iter().filter(|row| row.stored != (row.group, row.version)) {
+            let own = (row.group, row.version);
+            for (from, to) in [(own, row.stored), (row.stored, own)] {
+                let known = CONVERSIONS.iter().any(|c| (c.kind, c.from, c.to) == (row.kind, from, to));
+                assert!(known, "{} {from:?} to {to:?}", row.plural);
             }
             assert!(
-                ROWS.iter().any(|r| (r.group, r.plural, r.version) == (row.group, row.plural, row.stored)),
-                "{} has no row of the version it is stored in",
+                ROWS.iter().any(|r| r.plural == row.plural && (r.group, r.version) == row.stored),
+                "{} has no row of the form it is stored in",
                 row.plural
             );
         }
@@ -144,7 +143,7 @@ mod tests {
             .find(|r| r.gvk.group == "autoscaling" && r.gvk.version == "v1")
             .unwrap();
         let spec = |percent: Value| {
-            let mut object = json!({"spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": percent}});
+            let mut object = json!({"apiVersion": "autoscaling/v1", "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": percent}});
             to_stored(v1, &mut object);
             object["spec"]["metrics"].clone()
         };

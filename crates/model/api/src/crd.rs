@@ -1,7 +1,7 @@
 //! CustomResourceDefinitions compiled to [`Resource`]s: structural schema to [`Type`], validation,
 //! printer columns, scale paths.
 //!
-//! CEL rules (`x-kubernetes-validations`), patterns with Unicode classes and conversion webhooks are not evaluated;
+//! CEL rules (`x-kubernetes-validations`) and patterns with Unicode classes are not evaluated;
 //! [`Custom::warnings`] names them so that whoever creates such a definition is told.
 
 mod check;
@@ -34,6 +34,12 @@ pub struct Custom {
     pub scale: Option<ScalePaths>,
     /// The version's OpenAPI v3 schema.
     pub schema: Value,
+    /// JSON paths of the fields objects can be selected by.
+    pub selectable: Vec<String>,
+    /// Who converts between versions; versions differ in their name alone when there is nobody.
+    pub converter: Option<Value>,
+    /// Differs when stored objects have to be read differently.
+    pub form: u64,
     /// What the definition asks for and this server does not do.
     pub warnings: Vec<String>,
 }
@@ -70,7 +76,7 @@ pub fn resources(definition: &Value) -> Vec<Resource> {
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let texts = |v: &Value| v.as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
     let versions: Vec<&Value> = spec["versions"].as_array().into_iter().flatten().collect();
-    let storage_version =
+    let stored_version =
         versions.iter().find(|v| v["storage"] == true).map(|v| text(&v["name"])).unwrap_or_default();
     let names = &spec["names"];
     let kind = text(&names["kind"]);
@@ -86,8 +92,10 @@ pub fn resources(definition: &Value) -> Vec<Resource> {
             if custom.scale.is_some() {
                 subresources.push("scale".to_owned());
             }
+            let gvk = Gvk::new(text(&spec["group"]), text(&version["name"]), kind.clone());
             Resource {
-                gvk: Gvk::new(text(&spec["group"]), text(&version["name"]), kind.clone()),
+                stored: Gvk { version: stored_version.clone(), ..gvk.clone() },
+                gvk,
                 plural: text(&names["plural"]),
                 singular: or(text(&names["singular"]), kind.to_lowercase()),
                 list_kind: or(text(&names["listKind"]), format!("{kind}List")),
@@ -95,7 +103,6 @@ pub fn resources(definition: &Value) -> Vec<Resource> {
                 short: texts(&names["shortNames"]),
                 categories: texts(&names["categories"]),
                 subresources,
-                storage_version: storage_version.clone(),
                 backing: Backing::Stored,
                 ty: TypeRef::Own(Arc::new(root_type(&custom.schema))),
                 custom: Some(Arc::new(custom)),
@@ -135,13 +142,19 @@ fn custom(version: &Value, spec: &Value) -> Custom {
         warnings.push("x-kubernetes-validations: CEL rules are not evaluated".to_owned());
     }
     unchecked_patterns(&schema, MAX_DEPTH, &mut warnings);
-    if spec.pointer("/conversion/strategy").is_some_and(|s| s == "Webhook") {
-        warnings.push(
-            "spec.conversion: webhooks are not called; versions are converted as if strategy were None"
-                .to_owned(),
-        );
-    }
-    Custom { columns, scale, schema, warnings }
+    let webhook = spec.pointer("/conversion/strategy").is_some_and(|s| s == "Webhook");
+    let converter = webhook.then(|| spec["conversion"]["webhook"].clone());
+    let selectable = version["selectableFields"].as_array().into_iter().flatten();
+    let selectable = selectable.map(|field| text(&field["jsonPath"])).collect();
+    let form = form_of(&text(&version["name"]), &schema, &spec["conversion"]);
+    Custom { columns, scale, schema, selectable, converter, form, warnings }
+}
+
+fn form_of(version: &str, schema: &Value, conversion: &Value) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    (version, schema.to_string(), conversion.to_string()).hash(&mut hasher);
+    hasher.finish()
 }
 
 fn unchecked_patterns(value: &Value, depth: usize, warnings: &mut Vec<String>) {
@@ -180,6 +193,7 @@ fn field(name: &str, kind: Kind) -> Field {
         retain_keys: false,
         default: None,
         nullable: false,
+        optional: false,
     }
 }
 

@@ -20,8 +20,8 @@ pub struct Row {
     pub group: &'static str,
     /// The version served.
     pub version: &'static str,
-    /// The version its objects are stored in; see [`crate::convert`].
-    pub stored: &'static str,
+    /// The group and version its objects are stored in; see [`crate::convert`].
+    pub stored: (&'static str, &'static str),
     /// Lower-case plural name in paths.
     pub plural: &'static str,
     /// Kind in CamelCase.
@@ -57,7 +57,7 @@ const fn row(
     Row {
         group,
         version,
-        stored: version,
+        stored: (group, version),
         plural,
         kind,
         namespaced,
@@ -72,7 +72,7 @@ const fn review(group: &'static str, plural: &'static str, kind: &'static str, n
     Row {
         group,
         version: "v1",
-        stored: "v1",
+        stored: (group, "v1"),
         plural,
         kind,
         namespaced,
@@ -83,18 +83,24 @@ const fn review(group: &'static str, plural: &'static str, kind: &'static str, n
     }
 }
 
-/// A further version of a resource that is stored in another one.
-const fn stored_as(stored: &'static str, row: Row) -> Row {
-    Row { stored, ..row }
+/// A further form of a resource that is stored in another group or version.
+const fn stored_as(group: &'static str, version: &'static str, row: Row) -> Row {
+    Row { stored: (group, version), ..row }
 }
 
-const POD_SUB: &[&str] = &["status", "log", "exec", "attach", "portforward", "binding", "eviction"];
+#[rustfmt::skip]
+const POD_SUB: &[&str] = &["status", "log", "exec", "attach", "portforward", "proxy", "binding", "eviction",
+    "ephemeralcontainers", "resize"];
+const STATUS_PROXY: &[&str] = &["status", "proxy"];
 const ADMISSION: &str = "admissionregistration.k8s.io";
 const AUTHN: &str = "authentication.k8s.io";
 const AUTHZ: &str = "authorization.k8s.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
 const NETWORKING: &str = "networking.k8s.io";
 const STORAGE: &str = "storage.k8s.io";
+const DEVICES: &str = "resource.k8s.io";
+const FLOW_CONTROL: &str = "flowcontrol.apiserver.k8s.io";
+const API: &[&str] = &["api-extensions"];
 
 /// Every built-in resource, in the order discovery shows groups.
 #[rustfmt::skip]
@@ -104,7 +110,7 @@ pub const ROWS: &[Row] = &[
     row("", "v1", "events", "Event", true, &["ev"], NONE, NONE),
     row("", "v1", "limitranges", "LimitRange", true, &["limits"], NONE, NONE),
     row("", "v1", "namespaces", "Namespace", false, &["ns"], NONE, &["status", "finalize"]),
-    row("", "v1", "nodes", "Node", false, &["no"], NONE, STATUS),
+    row("", "v1", "nodes", "Node", false, &["no"], NONE, STATUS_PROXY),
     row("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", true, &["pvc"], NONE, STATUS),
     row("", "v1", "persistentvolumes", "PersistentVolume", false, &["pv"], NONE, STATUS),
     row("", "v1", "pods", "Pod", true, &["po"], ALL, POD_SUB),
@@ -113,32 +119,53 @@ pub const ROWS: &[Row] = &[
     row("", "v1", "resourcequotas", "ResourceQuota", true, &["quota"], NONE, STATUS),
     row("", "v1", "secrets", "Secret", true, NONE, NONE, NONE),
     row("", "v1", "serviceaccounts", "ServiceAccount", true, &["sa"], NONE, &["token"]),
-    row("", "v1", "services", "Service", true, &["svc"], ALL, STATUS),
-    row("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", false, &["crd", "crds"], &["api-extensions"], STATUS),
+    row("", "v1", "services", "Service", true, &["svc"], ALL, STATUS_PROXY),
+    row("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", false, &["crd", "crds"], API, STATUS),
+    row("apiregistration.k8s.io", "v1", "apiservices", "APIService", false, NONE, API, STATUS),
     row("apps", "v1", "controllerrevisions", "ControllerRevision", true, NONE, NONE, NONE),
     row("apps", "v1", "daemonsets", "DaemonSet", true, &["ds"], ALL, STATUS),
     row("apps", "v1", "deployments", "Deployment", true, &["deploy"], ALL, STATUS_SCALE),
     row("apps", "v1", "replicasets", "ReplicaSet", true, &["rs"], ALL, STATUS_SCALE),
     row("apps", "v1", "statefulsets", "StatefulSet", true, &["sts"], ALL, STATUS_SCALE),
     row("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", true, &["hpa"], ALL, STATUS),
-    stored_as("v2", row("autoscaling", "v1", "horizontalpodautoscalers", "HorizontalPodAutoscaler", true, &["hpa"], ALL, STATUS)),
+    stored_as("autoscaling", "v2", row("autoscaling", "v1", "horizontalpodautoscalers", "HorizontalPodAutoscaler", true, &["hpa"], ALL, STATUS)),
     row("batch", "v1", "cronjobs", "CronJob", true, &["cj"], ALL, STATUS),
     row("batch", "v1", "jobs", "Job", true, NONE, ALL, STATUS),
+    row("certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest", false, &["csr"], NONE, &["approval", "status"]),
     row("coordination.k8s.io", "v1", "leases", "Lease", true, NONE, NONE, NONE),
     row("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", true, NONE, NONE, NONE),
+    stored_as("", "v1", row("events.k8s.io", "v1", "events", "Event", true, &["ev"], NONE, NONE)),
+    row(FLOW_CONTROL, "v1", "flowschemas", "FlowSchema", false, NONE, NONE, STATUS),
+    row(FLOW_CONTROL, "v1", "prioritylevelconfigurations", "PriorityLevelConfiguration", false, NONE, NONE, STATUS),
     row(NETWORKING, "v1", "ingressclasses", "IngressClass", false, NONE, NONE, NONE),
     row(NETWORKING, "v1", "ingresses", "Ingress", true, &["ing"], NONE, STATUS),
+    row(NETWORKING, "v1", "ipaddresses", "IPAddress", false, &["ip"], NONE, NONE),
     row(NETWORKING, "v1", "networkpolicies", "NetworkPolicy", true, &["netpol"], NONE, NONE),
+    row(NETWORKING, "v1", "servicecidrs", "ServiceCIDR", false, NONE, NONE, STATUS),
     row("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", true, &["pdb"], NONE, STATUS),
     row(RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", false, NONE, NONE, NONE),
     row(RBAC, "v1", "clusterroles", "ClusterRole", false, NONE, NONE, NONE),
     row(RBAC, "v1", "rolebindings", "RoleBinding", true, NONE, NONE, NONE),
     row(RBAC, "v1", "roles", "Role", true, NONE, NONE, NONE),
+    row(DEVICES, "v1", "deviceclasses", "DeviceClass", false, NONE, NONE, NONE),
+    row(DEVICES, "v1", "resourceclaims", "ResourceClaim", true, NONE, NONE, STATUS),
+    row(DEVICES, "v1", "resourceclaimtemplates", "ResourceClaimTemplate", true, NONE, NONE, NONE),
+    row(DEVICES, "v1", "resourceslices", "ResourceSlice", false, NONE, NONE, NONE),
     row("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", false, &["pc"], NONE, NONE),
+    row(STORAGE, "v1", "csidrivers", "CSIDriver", false, NONE, NONE, NONE),
+    row(STORAGE, "v1", "csinodes", "CSINode", false, NONE, NONE, NONE),
+    row(STORAGE, "v1", "csistoragecapacities", "CSIStorageCapacity", true, NONE, NONE, NONE),
     row(STORAGE, "v1", "storageclasses", "StorageClass", false, &["sc"], NONE, NONE),
+    row(STORAGE, "v1", "volumeattachments", "VolumeAttachment", false, NONE, NONE, STATUS),
+    row(STORAGE, "v1", "volumeattributesclasses", "VolumeAttributesClass", false, &["vac"], NONE, NONE),
     row("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", false, NONE, NONE, NONE),
-    row(ADMISSION, "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", false, NONE, &["api-extensions"], NONE),
-    row(ADMISSION, "v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", false, NONE, &["api-extensions"], NONE),
+    row(ADMISSION, "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", false, NONE, API, NONE),
+    row(ADMISSION, "v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", false, NONE, API, NONE),
+    row(ADMISSION, "v1", "mutatingadmissionpolicies", "MutatingAdmissionPolicy", false, NONE, API, NONE),
+    row(ADMISSION, "v1", "mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding", false, NONE, API, NONE),
+    row(ADMISSION, "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", false, NONE, API, STATUS),
+    row(ADMISSION, "v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", false, NONE, API, NONE),
+    review("", "bindings", "Binding", true),
     review(AUTHN, "tokenreviews", "TokenReview", false),
     review(AUTHN, "selfsubjectreviews", "SelfSubjectReview", false),
     review(AUTHZ, "localsubjectaccessreviews", "LocalSubjectAccessReview", true),
@@ -180,8 +207,8 @@ pub struct Resource {
     pub subresources: Vec<String>,
     /// Where its objects are.
     pub backing: Backing,
-    /// The version its objects are stored in.
-    pub storage_version: String,
+    /// What its objects are stored as.
+    pub stored: Gvk,
     /// The type of its objects.
     pub ty: TypeRef,
     /// What a CustomResourceDefinition adds.
@@ -200,9 +227,14 @@ impl Resource {
         }
     }
 
-    /// Whether objects are stored in the version this resource serves.
+    /// Whether objects are stored in the group and version this resource serves.
     pub fn serves_stored(&self) -> bool {
-        self.storage_version == self.gvk.version
+        self.stored == self.gvk
+    }
+
+    /// What its objects are kept under: `plural.group` of the group they are stored in.
+    pub fn storage_key(&self) -> String {
+        qualify(&self.plural, &self.stored.group)
     }
 
     /// Whether the subresource is served.
@@ -210,14 +242,14 @@ impl Resource {
         self.subresources.iter().any(|s| s == subresource)
     }
 
-    /// `plural.group`, or the plural alone for core: the form of messages and of storage keys.
+    /// `plural.group`, or the plural alone for core: the form of messages.
     pub fn qualified(&self) -> String {
-        if self.gvk.group.is_empty() {
-            self.plural.clone()
-        } else {
-            format!("{}.{}", self.plural, self.gvk.group)
-        }
+        qualify(&self.plural, &self.gvk.group)
     }
+}
+
+fn qualify(plural: &str, group: &str) -> String {
+    if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") }
 }
 
 /// The built-in resources with their types.
@@ -238,7 +270,7 @@ fn from_row(row: &Row) -> Option<Resource> {
         short: owned(row.short),
         categories: owned(row.categories),
         subresources: owned(row.subresources),
-        storage_version: row.stored.to_owned(),
+        stored: Gvk::new(row.stored.0, row.stored.1, row.kind),
         backing: if row.review { Backing::Review } else { Backing::Stored },
         custom: None,
         gvk,

@@ -200,6 +200,11 @@ impl FieldSelector {
         self.0.is_empty()
     }
 
+    /// Every path it asks for.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(path, _, _)| path.as_str())
+    }
+
     /// The value `path` must have, when the selector says so.
     pub fn exact(&self, path: &str) -> Option<&str> {
         self.0.iter().find(|(p, equal, _)| *equal && p == path).map(|(_, _, value)| value.as_str())
@@ -211,38 +216,99 @@ impl FieldSelector {
     }
 }
 
-/// Paths each resource can be selected by besides `metadata.name` and `metadata.namespace`.
-pub fn selectable_fields(group: &str, plural: &str) -> &'static [&'static str] {
+/// A field objects can be selected by besides `metadata.name` and `metadata.namespace`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Selectable {
+    /// Its name in selectors.
+    pub path: &'static str,
+    /// Where it is, as a JSON pointer; where that is empty, the second place counts.
+    at: [&'static str; 2],
+    /// What it is when it is not there.
+    otherwise: &'static str,
+}
+
+impl Selectable {
+    /// The field of an object as text.
+    pub fn read(&self, object: &Value) -> Option<String> {
+        let texts = self.at.iter().filter(|at| !at.is_empty()).filter_map(|at| text_at(object, at));
+        let text = texts.into_iter().find(|text| !text.is_empty());
+        text.or_else(|| (!self.otherwise.is_empty()).then(|| self.otherwise.to_owned()))
+    }
+}
+
+/// What a selector sees at a JSON pointer: texts, numbers and truth values.
+pub fn text_at(object: &Value, pointer: &str) -> Option<String> {
+    match object.pointer(pointer)? {
+        Value::String(text) => Some(text.clone()),
+        value @ (Value::Bool(_) | Value::Number(_)) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+const fn plain(path: &'static str, at: &'static str) -> Selectable {
+    Selectable { path, at: [at, ""], otherwise: "" }
+}
+
+const fn with(otherwise: &'static str, field: Selectable) -> Selectable {
+    Selectable { otherwise, ..field }
+}
+
+const POD: &[Selectable] = &[
+    plain("spec.nodeName", "/spec/nodeName"),
+    plain("spec.restartPolicy", "/spec/restartPolicy"),
+    plain("spec.schedulerName", "/spec/schedulerName"),
+    plain("spec.serviceAccountName", "/spec/serviceAccountName"),
+    with("false", plain("spec.hostNetwork", "/spec/hostNetwork")),
+    plain("status.phase", "/status/phase"),
+    plain("status.podIP", "/status/podIP"),
+    plain("status.podIPs", "/status/podIP"),
+    plain("status.nominatedNodeName", "/status/nominatedNodeName"),
+];
+const SOURCE: Selectable = plain("source", "/source/component");
+const REPORTER: Selectable = plain("reportingComponent", "/reportingComponent");
+// Both names of each field, since both groups serve the same objects.
+const EVENT: &[Selectable] = &[
+    plain("involvedObject.kind", "/involvedObject/kind"),
+    plain("involvedObject.namespace", "/involvedObject/namespace"),
+    plain("involvedObject.name", "/involvedObject/name"),
+    plain("involvedObject.uid", "/involvedObject/uid"),
+    plain("involvedObject.apiVersion", "/involvedObject/apiVersion"),
+    plain("involvedObject.resourceVersion", "/involvedObject/resourceVersion"),
+    plain("involvedObject.fieldPath", "/involvedObject/fieldPath"),
+    plain("regarding.kind", "/involvedObject/kind"),
+    plain("regarding.namespace", "/involvedObject/namespace"),
+    plain("regarding.name", "/involvedObject/name"),
+    plain("regarding.uid", "/involvedObject/uid"),
+    plain("regarding.apiVersion", "/involvedObject/apiVersion"),
+    plain("regarding.resourceVersion", "/involvedObject/resourceVersion"),
+    plain("regarding.fieldPath", "/involvedObject/fieldPath"),
+    plain("reason", "/reason"),
+    REPORTER,
+    plain("reportingController", "/reportingComponent"),
+    Selectable { at: ["/source/component", "/reportingComponent"], ..SOURCE },
+    plain("type", "/type"),
+];
+const REPLICAS: &[Selectable] = &[with("0", plain("status.replicas", "/status/replicas"))];
+
+/// What each resource can be selected by, by the group it is stored in.
+pub fn selectable_fields(group: &str, plural: &str) -> &'static [Selectable] {
     match (group, plural) {
-        ("", "pods") => &[
-            "spec.nodeName",
-            "spec.restartPolicy",
-            "spec.schedulerName",
-            "spec.serviceAccountName",
-            "spec.hostNetwork",
-            "status.phase",
-            "status.podIP",
-            "status.nominatedNodeName",
-        ],
-        ("", "events") => &[
-            "involvedObject.kind",
-            "involvedObject.namespace",
-            "involvedObject.name",
-            "involvedObject.uid",
-            "involvedObject.apiVersion",
-            "involvedObject.resourceVersion",
-            "involvedObject.fieldPath",
-            "reason",
-            "reportingComponent",
-            "source",
-            "type",
-        ],
-        ("", "namespaces") => &["status.phase"],
-        ("", "nodes") => &["spec.unschedulable"],
-        ("", "secrets") => &["type"],
-        ("", "services") => &["spec.clusterIP", "spec.type"],
-        ("", "replicationcontrollers") | ("apps", "replicasets") => &["status.replicas"],
-        ("batch", "jobs") => &["status.successful"],
+        ("", "pods") => POD,
+        ("", "events") => EVENT,
+        ("", "namespaces") => const { &[plain("status.phase", "/status/phase")] },
+        ("", "nodes") => const { &[with("false", plain("spec.unschedulable", "/spec/unschedulable"))] },
+        ("", "secrets") => const { &[plain("type", "/type")] },
+        ("", "services") => {
+            const { &[plain("spec.clusterIP", "/spec/clusterIP"), plain("spec.type", "/spec/type")] }
+        }
+        ("", "replicationcontrollers") | ("apps", "replicasets") => REPLICAS,
+        ("batch", "jobs") => const { &[with("0", plain("status.successful", "/status/succeeded"))] },
+        ("certificates.k8s.io", "certificatesigningrequests") => {
+            const { &[plain("spec.signerName", "/spec/signerName")] }
+        }
+        ("resource.k8s.io", "resourceslices") => {
+            const { &[plain("spec.nodeName", "/spec/nodeName"), plain("spec.driver", "/spec/driver")] }
+        }
         _ => &[],
     }
 }

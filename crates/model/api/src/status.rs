@@ -1,5 +1,7 @@
 //! `metav1.Status`: how the API answers when an object is not the answer.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 /// A failure as clients read it: HTTP code, machine-readable reason, message and details.
@@ -9,7 +11,7 @@ pub struct Status {
     /// HTTP status code.
     pub code: u16,
     /// `metav1.StatusReason`.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// What people read.
     pub message: String,
     /// `metav1.StatusDetails`, or null.
@@ -19,7 +21,7 @@ pub struct Status {
 impl Status {
     /// A failure without details.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: Value::Null }
+        Self { code, reason: reason.into(), message: message.into(), details: Value::Null }
     }
 
     /// 400: the request itself is wrong.

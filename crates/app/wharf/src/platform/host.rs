@@ -162,6 +162,7 @@ impl Host {
             runtime: Arc::new(ShimRuntime::default()),
             network: Arc::new(Wiring { network: Arc::clone(&network), handle: Handle::current() }),
             puller: Arc::new(Puller { images: Arc::clone(images) }),
+            secure: Arc::new(Secure),
             dns: Some(IpAddr::V4(network.dns())),
             cluster_domain: DOMAIN.to_owned(),
             api_address: SocketAddr::from((api_address(network.service_range()), 443)),
@@ -255,6 +256,18 @@ impl wharf_node::PodNetwork for Wiring {
 
     fn detach(&self, pod_uid: &str) -> Result<(), Failure> {
         self.handle.block_on(self.network.detach(pod_uid)).map_err(|e| Failure::of(&e))
+    }
+}
+
+/// Speaks TLS for the node's probes.
+struct Secure;
+
+impl wharf_node::SecureConnect for Secure {
+    fn secure<'a>(&'a self, connection: tokio::net::TcpStream, host: &'a str) -> wharf_node::Securing<'a> {
+        Box::pin(async move {
+            let secure = wharf_http::client::to_anybody(connection, host).await?;
+            Ok(Box::new(secure) as Box<dyn wharf_node::Stream>)
+        })
     }
 }
 

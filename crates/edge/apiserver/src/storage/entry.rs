@@ -4,14 +4,14 @@
 //! `metadata.resourceVersion` is an empty text at that offset. The revision is known only once the
 //! store has committed, and goes into the hole when the entry is made.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use wharf_api::{
     codec::{encode_envelope, encode_message},
     resource::Resource,
-    selector::{FieldSelector, LabelSelector, Labels, selectable_fields},
+    selector::{FieldSelector, LabelSelector, Labels, Selectable, selectable_fields},
 };
 
 /// An object as stored and sent.
@@ -25,9 +25,15 @@ pub(crate) struct Entry {
     pub bytes: Bytes,
     /// `metadata.labels`.
     pub labels: Labels,
+    /// The version it is written in.
+    pub api_version: Box<str>,
     fields: Vec<(&'static str, String)>,
     protobuf: OnceLock<Bytes>,
+    served: Mutex<Option<Served>>,
 }
+
+/// An entry in the form a resource serves it in, by the form's id; none when that is the stored one.
+type Served = (u64, Option<Arc<Entry>>);
 
 /// The stored form of an object.
 pub(crate) fn encode(object: &Value) -> Bytes {
@@ -86,14 +92,49 @@ impl Entry {
         bytes.extend_from_slice(tail);
         let object: Value = serde_json::from_slice(&bytes).ok()?;
         let (plural, group) = qualified.split_once('.').unwrap_or((qualified, ""));
-        Some(Self {
+        let fields = read_fields(&object, selectable_fields(group, plural));
+        Some(Self::made(revision, key.into(), bytes.into(), &object, fields))
+    }
+
+    fn made(
+        revision: u64,
+        key: Arc<str>,
+        bytes: Bytes,
+        object: &Value,
+        fields: Vec<(&'static str, String)>,
+    ) -> Self {
+        Self {
             revision,
-            key: key.into(),
-            labels: wharf_api::meta::labels(&object),
-            fields: read_fields(&object, selectable_fields(group, plural)),
-            bytes: bytes.into(),
+            key,
+            labels: wharf_api::meta::labels(object),
+            api_version: object["apiVersion"].as_str().unwrap_or_default().into(),
+            fields,
+            bytes,
             protobuf: OnceLock::new(),
-        })
+            served: Mutex::new(None),
+        }
+    }
+
+    /// The same object in another form, which `object` is.
+    pub(crate) fn in_form(&self, object: &Value) -> Self {
+        let bytes = wharf_api::codec::encode_json(object).into();
+        Self::made(self.revision, Arc::clone(&self.key), bytes, object, self.fields.clone())
+    }
+
+    /// The form made before under `id`, if it is the newest.
+    pub(crate) fn served_as(self: &Arc<Self>, id: u64) -> Option<Arc<Self>> {
+        let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, form) = served.as_ref().filter(|(known, _)| *known == id)?;
+        Some(Arc::clone(form.as_ref().unwrap_or(self)))
+    }
+
+    /// This entry as `object`, kept for whoever asks for that form next.
+    pub(crate) fn serve_as(self: &Arc<Self>, id: u64, object: &Value) -> Arc<Self> {
+        let form = self.in_form(object);
+        let form = (form.bytes != self.bytes).then(|| Arc::new(form));
+        let entry = Arc::clone(form.as_ref().unwrap_or(self));
+        *self.served.lock().unwrap_or_else(PoisonError::into_inner) = Some((id, form));
+        entry
     }
 
     /// The same object with another revision: what a deletion sends.
@@ -101,14 +142,8 @@ impl Entry {
         let mut object = self.object();
         wharf_api::meta::metadata_mut(&mut object)
             .insert("resourceVersion".into(), revision.to_string().into());
-        Self {
-            revision,
-            key: Arc::clone(&self.key),
-            bytes: wharf_api::codec::encode_json(&object).into(),
-            labels: self.labels.clone(),
-            fields: self.fields.clone(),
-            protobuf: OnceLock::new(),
-        }
+        let bytes = wharf_api::codec::encode_json(&object).into();
+        Self::made(revision, Arc::clone(&self.key), bytes, &object, self.fields.clone())
     }
 
     /// The object as a tree.
@@ -145,19 +180,9 @@ impl Entry {
     }
 }
 
-fn read_fields(object: &Value, paths: &'static [&'static str]) -> Vec<(&'static str, String)> {
-    let read = |path: &&'static str| {
-        let mut at = object;
-        for part in path.split('.') {
-            at = at.get(part)?;
-        }
-        match at {
-            Value::String(text) => Some((*path, text.clone())),
-            Value::Bool(_) | Value::Number(_) => Some((*path, at.to_string())),
-            _ => None,
-        }
-    };
-    paths.iter().filter_map(read).collect()
+fn read_fields(object: &Value, fields: &'static [Selectable]) -> Vec<(&'static str, String)> {
+    let read = |field: &Selectable| Some((field.path, field.read(object)?));
+    fields.iter().filter_map(read).collect()
 }
 
 #[cfg(test)]

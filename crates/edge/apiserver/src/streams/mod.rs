@@ -3,14 +3,15 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use http::{Request, Response};
-use wharf_api::status::Status;
+use serde_json::json;
+use wharf_api::{resource::Resource, status::Status};
 use wharf_http::{
     Body,
     remote::{Refused, command, forward, handshake},
     upgrade,
 };
 
-use crate::{ApiServer, Context, respond};
+use crate::{ApiServer, Context, admission, respond};
 
 /// A future of the kubelet's.
 pub type Reply<T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send>>;
@@ -113,11 +114,12 @@ fn require_pod(server: &ApiServer, context: &Context) -> Result<(), Status> {
 /// Runs a command in a container, or joins its own process.
 pub(crate) async fn exec(
     server: &Arc<ApiServer>,
-    context: &Context,
+    context: &mut Context,
+    resource: &Arc<Resource>,
     mut request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
-    let info = &context.info;
     require_pod(server, context)?;
+    let info = &context.info;
     let wanted = ExecRequest {
         namespace: info.namespace.clone(),
         pod: info.name.clone(),
@@ -135,6 +137,13 @@ pub(crate) async fn exec(
     if !(wanted.stdin || wanted.stdout || wanted.stderr) {
         return Err(Status::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
     }
+    let mut options = json!({"stdin": wanted.stdin, "stdout": wanted.stdout, "stderr": wanted.stderr,
+        "tty": wanted.tty, "container": wanted.container});
+    if !wanted.attach {
+        options["command"] = json!(wanted.command);
+    }
+    let kind = if wanted.attach { "PodAttachOptions" } else { "PodExecOptions" };
+    admission::connect(server, context, resource, kind, options).await?;
     let kubelet = server.kubelet()?;
     let (response, protocol) =
         handshake(&request, &command::PROTOCOLS, &command::PROTOCOLS).map_err(refused)?;
@@ -162,10 +171,12 @@ pub(crate) async fn exec(
 /// Forwards connections to ports of a pod.
 pub(crate) async fn port_forward(
     server: &Arc<ApiServer>,
-    context: &Context,
+    context: &mut Context,
+    resource: &Arc<Resource>,
     mut request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     require_pod(server, context)?;
+    admission::connect(server, context, resource, "PodPortForwardOptions", json!({})).await?;
     let (namespace, pod) = (context.info.namespace.clone(), context.info.name.clone());
     let kubelet = Arc::clone(server.kubelet()?);
     let (response, protocol) =

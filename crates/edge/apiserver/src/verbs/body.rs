@@ -3,7 +3,7 @@
 use http::{HeaderMap, header};
 use serde_json::Value;
 use wharf_api::{
-    codec::{DecodeError, decode_envelope, decode_json, decode_message, decode_value, yaml_to_value},
+    codec::{DecodeError, decode_envelope, decode_json, decode_message, decode_value, yaml_with_duplicates},
     resource::Resource,
     schema::{Gvk, Type, builtin},
     status::Status,
@@ -70,7 +70,10 @@ fn typed(kind: BodyKind, body: &[u8], ty: &Type) -> Result<(Value, Vec<String>),
         BodyKind::Yaml => {
             let text =
                 std::str::from_utf8(body).map_err(|_| DecodeError::Syntax("the body is not UTF-8".into()))?;
-            decode_value(yaml_to_value(text)?, ty)?
+            let (value, twice) = yaml_with_duplicates(text)?;
+            let mut decoded = decode_value(value, ty)?;
+            decoded.strict.splice(0..0, twice);
+            decoded
         }
         BodyKind::Protobuf => {
             let envelope = decode_envelope(body)?;

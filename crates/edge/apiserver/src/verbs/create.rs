@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Request, Response};
 use serde_json::{Value, json};
 use wharf_api::{
-    convert, crd, defaults, meta,
+    crd, defaults, meta,
     patch::{Manager, track_update},
     resource::Resource,
     status::Status,
@@ -19,7 +19,9 @@ use super::{
     update::{check_custom, invalid},
 };
 use crate::{
-    ApiServer, Context, admission, read_body,
+    ApiServer, Context,
+    admission::{self, Attributes, Operation},
+    read_body,
     respond::{self, Accept},
     storage::{Entry, Put, encode, storage_failure},
 };
@@ -120,7 +122,7 @@ async fn try_create(
     mut object: Value,
     how: Creation,
 ) -> Result<Arc<Entry>, Status> {
-    let qualified = resource.qualified();
+    let (qualified, stored_as) = (resource.qualified(), resource.storage_key());
     let gvk = &resource.gvk;
     if !meta::resource_version(&object).is_empty() {
         return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
@@ -132,17 +134,16 @@ async fn try_create(
     }
     metadata.insert("uid".into(), new_uid().into());
     metadata.insert("creationTimestamp".into(), now.as_str().into());
+    default(resource, &mut object);
+    let attributes = Attributes::new(context, Operation::Create, resource, "");
+    let attributes = attributes.about(meta::name(&object), None);
+    admission::mutate(server, context, &attributes, &mut object).await?;
     match &resource.custom {
-        None => {
-            defaults::prepare_for_create(&gvk.group, &gvk.version, &gvk.kind, &mut object);
-            defaults::apply(&gvk.group, &gvk.version, &gvk.kind, &mut object);
-        }
-        Some(custom) => {
-            defaults::prepare_custom_for_create(resource.has("status"), &mut object);
-            crd::apply_defaults(&mut object, &custom.schema);
-        }
+        None => defaults::prepare_for_create(&gvk.group, &gvk.version, &gvk.kind, &mut object),
+        Some(_) => defaults::prepare_custom_for_create(resource.has("status"), &mut object),
     }
-    admission::create(server, context, resource, &mut object)?;
+    by_whom(context, resource, &mut object);
+    default(resource, &mut object);
     match &resource.custom {
         None => invalid(
             resource,
@@ -151,6 +152,7 @@ async fn try_create(
         )?,
         Some(custom) => check_custom(resource, custom, &object)?,
     }
+    admission::validate(server, context, &attributes, Some(&object)).await?;
     let allocated = server.ranges.assign(resource, None, &mut object)?;
     let manager = context.manager();
     let api_version = gvk.api_version();
@@ -158,22 +160,28 @@ async fn try_create(
     if !how.applied {
         track_update(&json!({}), &mut object, &resource.ty, &who);
     }
-    convert::to_stored(resource, &mut object);
-
     let name = meta::name(&object).to_owned();
     let key = format!("{}/{name}", if resource.namespaced { meta::namespace(&object) } else { "" });
     if how.dry_run {
         allocated.release();
-        if server.storage.get(&qualified, &key).is_some() {
+        if server.storage.get(&stored_as, &key).is_some() {
             return Err(Status::already_exists(&qualified, &name));
         }
-        return entry_of(&qualified, &key, &object, server.storage.revision());
+        return entry_of(&stored_as, &key, &object, server.storage.revision());
     }
-    let put = Put { qualified: qualified.clone(), key, object: Some(object), expect: Expect::Absent };
+    let object = match server.stored_form(resource, object).await {
+        Ok(object) => object,
+        Err(status) => {
+            allocated.release();
+            return Err(status);
+        }
+    };
+    let put = Put { qualified: stored_as, key, object: Some(object), expect: Expect::Absent };
     match server.storage.commit(vec![put]).await {
         Ok(mut entries) => {
             allocated.keep();
-            entries.pop().ok_or_else(|| Status::internal("the stored object cannot be read"))
+            let entry = entries.pop().ok_or_else(|| Status::internal("the stored object cannot be read"))?;
+            server.served_one(resource, entry).await
         }
         Err(error) => {
             allocated.release();
@@ -182,6 +190,30 @@ async fn try_create(
                 other => storage_failure(&other),
             })
         }
+    }
+}
+
+/// Fills in what the client left out.
+pub(super) fn default(resource: &Resource, object: &mut Value) {
+    let gvk = &resource.gvk;
+    match &resource.custom {
+        None => defaults::apply(&gvk.group, &gvk.version, &gvk.kind, object),
+        Some(custom) => crd::apply_defaults(object, &custom.schema),
+    }
+}
+
+/// Who asks for a certificate is part of what is asked.
+fn by_whom(context: &Context, resource: &Resource, object: &mut Value) {
+    if resource.gvk.kind != "CertificateSigningRequest" || resource.custom.is_some() {
+        return;
+    }
+    let who = context.identity.to_json();
+    let spec = meta::member_mut(object, "spec");
+    for name in ["username", "uid", "groups", "extra"] {
+        match who.get(name) {
+            Some(value) => spec.insert(name.into(), value.clone()),
+            None => spec.remove(name),
+        };
     }
 }
 

@@ -15,7 +15,9 @@ use super::{
     read::Selection,
 };
 use crate::{
-    ApiServer, Context, admission, read_body,
+    ApiServer, Context,
+    admission::{self, Attributes, Operation},
+    read_body,
     respond::{self, Accept},
     storage::{Entry, Put, storage_failure},
 };
@@ -26,6 +28,27 @@ const AT_ONCE: usize = 64;
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
 const CLEAN_UP: &str = "customresourcecleanup.apiextensions.k8s.io";
+
+/// Resources whose deletion is answered with what was deleted, as upstream; others get a Status.
+const ANSWERED: &[(&str, &str)] = &[
+    ("", "namespaces"),
+    ("", "persistentvolumeclaims"),
+    ("", "persistentvolumes"),
+    ("", "pods"),
+    ("", "podtemplates"),
+    ("", "resourcequotas"),
+    ("", "serviceaccounts"),
+    ("", "services"),
+    ("resource.k8s.io", "deviceclasses"),
+    ("resource.k8s.io", "resourceclaims"),
+    ("resource.k8s.io", "resourceclaimtemplates"),
+    ("resource.k8s.io", "resourceslices"),
+    ("storage.k8s.io", "csidrivers"),
+    ("storage.k8s.io", "csinodes"),
+    ("storage.k8s.io", "storageclasses"),
+    ("storage.k8s.io", "volumeattachments"),
+    ("storage.k8s.io", "volumeattributesclasses"),
+];
 
 /// How to delete.
 #[derive(Debug, Clone, Default)]
@@ -117,17 +140,18 @@ pub(super) async fn delete(
     let accept = Accept::of(request.headers(), Some(resource))?;
     let options = DeleteOptions::of(context, request).await?;
     let key = ApiServer::key(resource, &context.info);
-    match delete_object(server, resource, &key, &options).await? {
+    match delete_object(server, context, resource, &key, &options).await? {
         Deleted::Gone(object) => {
             let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
                 "details": {"name": context.info.name, "group": resource.gvk.group, "kind": resource.plural,
                     "uid": meta::text(&object, "uid")}});
-            // Pods and namespaces answer with what was deleted, as upstream.
-            let whole = matches!(resource.plural.as_str(), "pods" | "namespaces" | "services");
-            let answer = if whole { respond::as_served(resource, object) } else { status };
-            Ok(respond::plain(200, accept.format, &answer))
+            let whole = ANSWERED.contains(&(resource.gvk.group.as_str(), resource.plural.as_str()));
+            Ok(respond::plain(200, accept.format, if whole { &object } else { &status }))
         }
-        Deleted::Later(entry) => Ok(respond::object(200, accept, resource, &entry, server.now())),
+        Deleted::Later(entry) => {
+            let entry = server.served_one(resource, entry).await?;
+            Ok(respond::object(200, accept, resource, &entry, server.now()))
+        }
     }
 }
 
@@ -153,17 +177,23 @@ pub(crate) fn finish_if_finalized(object: &Value) -> bool {
 /// Deletes one object, or marks it.
 pub(crate) async fn delete_object(
     server: &Arc<ApiServer>,
+    context: &mut Context,
     resource: &Arc<Resource>,
     key: &str,
     options: &DeleteOptions,
 ) -> Result<Deleted, Status> {
-    let qualified = resource.qualified();
-    let name = key.rsplit('/').next().unwrap_or(key);
+    let (qualified, stored_as) = (resource.qualified(), resource.storage_key());
+    let (namespace, name) = key.split_once('/').unwrap_or(("", key));
     for _ in 0..TRIES {
-        let entry = server.storage.get(&qualified, key).ok_or_else(|| Status::not_found(&qualified, name))?;
+        let entry = server.storage.get(&stored_as, key).ok_or_else(|| Status::not_found(&qualified, name))?;
         let old = entry.object();
         options.check(&qualified, &entry, &old)?;
-        admission::delete(resource, &old)?;
+        let served = server.served_one(resource, Arc::clone(&entry)).await?.object();
+        let mut attributes =
+            Attributes::new(context, Operation::Delete, resource, "").about(name, Some(&served));
+        attributes.namespace = namespace.to_owned();
+        attributes.dry_run |= options.dry_run;
+        admission::validate(server, context, &attributes, None).await?;
         let mut new = old.clone();
         mark(server, resource, &mut new, options);
         let gone = finish_if_finalized(&new);
@@ -171,11 +201,11 @@ pub(crate) async fn delete_object(
             return Ok(Deleted::Later(entry));
         }
         if options.dry_run {
-            return Ok(Deleted::Gone(old));
+            return Ok(Deleted::Gone(served));
         }
         let object = (!gone).then_some(new);
         let put = Put {
-            qualified: qualified.clone(),
+            qualified: stored_as.clone(),
             key: key.to_owned(),
             object,
             expect: Expect::At(entry.revision),
@@ -184,7 +214,7 @@ pub(crate) async fn delete_object(
             Ok(entries) => {
                 if gone {
                     server.ranges.freed(resource, &old);
-                    return Ok(Deleted::Gone(old));
+                    return Ok(Deleted::Gone(served));
                 }
                 let entry = entries.into_iter().next();
                 return entry
@@ -260,16 +290,23 @@ pub(super) async fn delete_collection(
     let accept = Accept::of(request.headers(), Some(resource))?;
     let selection = Selection::of(&context.info, resource)?;
     let options = DeleteOptions::of(context, request).await?;
-    let snapshot = server.storage.cache(&resource.qualified()).snapshot();
+    let snapshot = server.storage.cache(&resource.storage_key()).snapshot();
     let namespace = if resource.namespaced { context.info.namespace.as_str() } else { "" };
-    let selected: Vec<Arc<Entry>> = snapshot
-        .range(namespace, None)
-        .filter(|e| e.selected(&selection.labels, &selection.fields))
-        .cloned()
-        .collect();
+    let mut selected: Vec<Arc<Entry>> = snapshot.range(namespace, None).cloned().collect();
+    if selection.needs_form() {
+        selected = server.served(resource, selected).await?;
+    }
+    selected.retain(|entry| selection.selects(entry));
     // At once, so that the store writes many in one transaction.
     for some in selected.chunks(AT_ONCE) {
-        let deletes = some.iter().map(|entry| delete_object(server, resource, &entry.key, &options));
+        let asking = &*context;
+        let deletes = some.iter().map(|entry| {
+            let options = &options;
+            async move {
+                let mut own = Context::asking(asking);
+                delete_object(server, &mut own, resource, &entry.key, options).await
+            }
+        });
         let failed = |result: &Result<Deleted, Status>| {
             result.as_ref().err().is_some_and(|status| status.reason != "NotFound")
         };
@@ -278,5 +315,6 @@ pub(super) async fn delete_collection(
         }
     }
     let meta = respond::ListMeta { revision: server.storage.revision(), next: None, remaining: None };
+    let selected = server.served(resource, selected).await?;
     Ok(respond::list(accept, resource, &selected, &meta, server.now(), respond::IncludeObject::Metadata))
 }

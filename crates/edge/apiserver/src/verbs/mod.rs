@@ -18,7 +18,7 @@ use wharf_http::Body;
 use crate::{ApiServer, Context};
 
 pub(crate) use body::{BodyKind, decode_body, decode_other};
-pub(crate) use create::{Creation, create_object};
+pub(crate) use create::{Creation, create_object, new_uid};
 use delete::finish_if_finalized;
 pub(crate) use subresource::subresource;
 use update::{Change, WriteOptions};
@@ -31,9 +31,9 @@ pub(crate) async fn dispatch(
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     match context.info.verb {
-        "get" => read::get(server, context, resource, request.headers()),
-        "list" => read::list(server, context, resource, request.headers()),
-        "watch" => watch::watch(server, context, resource, request.headers()),
+        "get" => read::get(server, context, resource, request.headers()).await,
+        "list" => read::list(server, context, resource, request.headers()).await,
+        "watch" => watch::watch(server, context, resource, request.headers()).await,
         "create" => create::create(server, context, resource, request).await,
         "update" => update::update(server, context, resource, request).await,
         "patch" => patch::patch(server, context, resource, request).await,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Request, Response, header};
 use serde_json::{Value, json};
 use wharf_api::{
-    codec::{DecodeError, decode_value, yaml_to_value},
+    codec::{DecodeError, decode_value, yaml_with_duplicates},
     meta,
     patch::{self, Conflict, Manager, PatchError},
     resource::Resource,
@@ -151,9 +151,11 @@ async fn apply(
         }
     };
     let text = std::str::from_utf8(body).map_err(|_| Status::bad_request("the body is not UTF-8"))?;
-    let config = yaml_to_value(text).map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
+    let (config, twice) =
+        yaml_with_duplicates(text).map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
+    field_validation(context, resource, twice)?;
     let decoded = decode_value(config, &resource.ty).map_err(|error| untyped(context, resource, &error))?;
-    field_validation(context, resource, decoded.strict)?;
+    undeclared(context, resource, &decoded.strict)?;
     let mut config = decoded.object;
     if config.pointer("/metadata/managedFields").is_some_and(|m| m.as_array().is_none_or(|a| !a.is_empty())) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
@@ -171,7 +173,7 @@ async fn apply(
     let applied =
         |old: &Value| patch::apply(old, &config, &resource.ty, &who, force).map_err(|c| conflicts(&c));
     let key = ApiServer::key(resource, &context.info);
-    if server.storage.get(&resource.qualified(), &key).is_none() {
+    if server.storage.get(&resource.storage_key(), &key).is_none() {
         if !options.subresource.is_empty() {
             return Err(Status::not_found(&resource.qualified(), &context.info.name));
         }
@@ -197,13 +199,30 @@ async fn apply(
     Ok(respond::object(200, accept, resource, &entry, server.now()))
 }
 
+/// Nobody can own a field that the schema does not have.
+fn undeclared(context: &Context, resource: &Resource, strict: &[String]) -> Result<(), Status> {
+    let paths = strict.iter().filter_map(|said| said.strip_prefix("unknown field \"")?.strip_suffix('"'));
+    let said: Vec<String> = paths.map(|path| format!(".{path}: field not declared in schema")).collect();
+    match &said[..] {
+        [] => Ok(()),
+        [one] => Err(no_patch_object(context, resource, one)),
+        many => Err(no_patch_object(context, resource, &format!("errors:\n  {}", many.join("\n  ")))),
+    }
+}
+
 /// The applied configuration is none of this resource.
 fn untyped(context: &Context, resource: &Resource, error: &DecodeError) -> Status {
-    let DecodeError::Type { plain, .. } = error else { return Status::bad_request(error.to_string()) };
+    match error {
+        DecodeError::Type { plain, .. } => no_patch_object(context, resource, plain),
+        error => Status::bad_request(error.to_string()),
+    }
+}
+
+fn no_patch_object(context: &Context, resource: &Resource, why: &str) -> Status {
     let (info, gvk) = (&context.info, &resource.gvk);
     let slash = if info.namespace.is_empty() { "" } else { "/" };
     Status::bad_request(format!(
-        "failed to create typed patch object ({}{slash}{}; {}, Kind={}): {plain}",
+        "failed to create typed patch object ({}{slash}{}; {}, Kind={}): {why}",
         info.namespace,
         info.name,
         gvk.api_version(),

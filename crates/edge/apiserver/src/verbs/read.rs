@@ -7,7 +7,7 @@ use http::{HeaderMap, Response};
 use serde_json::{Value, json};
 use wharf_api::{
     resource::Resource,
-    selector::{FieldSelector, LabelSelector, selectable_fields},
+    selector::{FieldSelector, LabelSelector, selectable_fields, text_at},
     status::Status,
 };
 use wharf_http::Body;
@@ -16,10 +16,10 @@ use crate::{
     ApiServer, Context,
     request::RequestInfo,
     respond::{self, Accept, IncludeObject, ListMeta},
-    storage::{Cache, Snapshot},
+    storage::{Cache, Entry, Snapshot},
 };
 
-pub(super) fn get(
+pub(super) async fn get(
     server: &ApiServer,
     context: &Context,
     resource: &Resource,
@@ -29,32 +29,60 @@ pub(super) fn get(
     let key = ApiServer::key(resource, &context.info);
     let entry = server
         .storage
-        .get(&resource.qualified(), &key)
+        .get(&resource.storage_key(), &key)
         .ok_or_else(|| Status::not_found(&resource.qualified(), &context.info.name))?;
+    let entry = server.served_one(resource, entry).await?;
     Ok(respond::object(200, accept, resource, &entry, server.now()))
 }
 
 /// Label and field selectors of a request.
 pub(super) struct Selection {
-    pub labels: LabelSelector,
-    pub fields: FieldSelector,
+    labels: LabelSelector,
+    fields: FieldSelector,
+    /// The fields are those of a custom resource, read from the objects themselves.
+    custom: bool,
 }
 
 impl Selection {
     pub(super) fn of(info: &RequestInfo, resource: &Resource) -> Result<Self, Status> {
         let bad = |e: wharf_api::selector::SelectorError| Status::bad_request(e.to_string());
-        let extra = selectable_fields(&resource.gvk.group, &resource.plural);
-        let supported =
-            |path: &str| matches!(path, "metadata.name" | "metadata.namespace") || extra.contains(&path);
-        Ok(Self {
-            labels: LabelSelector::parse(info.param("labelSelector").unwrap_or_default()).map_err(bad)?,
-            fields: FieldSelector::parse(info.param("fieldSelector").unwrap_or_default(), supported)
-                .map_err(bad)?,
-        })
+        let builtin = selectable_fields(&resource.stored.group, &resource.plural);
+        let custom = resource.custom.as_ref().map(|c| c.selectable.as_slice()).unwrap_or_default();
+        let own = |path: &str| custom.iter().any(|p| p.strip_prefix('.') == Some(path));
+        let supported = |path: &str| {
+            matches!(path, "metadata.name" | "metadata.namespace")
+                || builtin.iter().any(|f| f.path == path)
+                || own(path)
+        };
+        let labels = LabelSelector::parse(info.param("labelSelector").unwrap_or_default()).map_err(bad)?;
+        let fields = FieldSelector::parse(info.param("fieldSelector").unwrap_or_default(), supported);
+        let fields = fields.map_err(bad)?;
+        let custom = fields.paths().any(own);
+        Ok(Self { labels, fields, custom })
+    }
+
+    pub(super) fn is_everything(&self) -> bool {
+        self.labels.is_everything() && self.fields.is_everything()
+    }
+
+    /// Whether objects have to be in the form they are served in to be selected.
+    pub(super) fn needs_form(&self) -> bool {
+        self.custom
+    }
+
+    pub(super) fn selects(&self, entry: &Entry) -> bool {
+        if !self.custom {
+            return self.is_everything() || entry.selected(&self.labels, &self.fields);
+        }
+        let object = entry.object();
+        let read = |path: &str| text_at(&object, &format!("/{}", path.replace('.', "/"))).unwrap_or_default();
+        let values: Vec<(&str, String)> = self.fields.paths().map(|path| (path, read(path))).collect();
+        self.labels.matches(&entry.labels)
+            && self.fields.matches(|path| values.iter().find(|(p, _)| *p == path).map(|(_, v)| v.as_str()))
     }
 }
 
-pub(super) fn list(
+pub(super) async fn list(
     server: &ApiServer,
     context: &Context,
     resource: &Resource,
@@ -65,15 +93,17 @@ pub(super) fn list(
     let selection = Selection::of(info, resource)?;
     let include = IncludeObject::of(info.param("includeObject"))?;
     let limit = info.number::<usize>("limit")?.filter(|n| *n > 0);
-    let cache = server.storage.cache(&resource.qualified());
+    let cache = server.storage.cache(&resource.storage_key());
     let (snapshot, after) = snapshot_for(server, &cache, info)?;
 
     let namespace = if resource.namespaced { info.namespace.as_str() } else { "" };
-    let mut matching = snapshot.range(namespace, after.as_deref()).filter(|e| {
-        selection.labels.is_everything() && selection.fields.is_everything()
-            || e.selected(&selection.labels, &selection.fields)
-    });
-    let entries: Vec<_> = matching.by_ref().take(limit.unwrap_or(usize::MAX)).cloned().collect();
+    let in_range = snapshot.range(namespace, after.as_deref()).cloned();
+    let in_range: Box<dyn Iterator<Item = Arc<Entry>> + Send> = match selection.needs_form() {
+        true => Box::new(server.served(resource, in_range.collect()).await?.into_iter()),
+        false => Box::new(in_range),
+    };
+    let mut matching = in_range.filter(|entry| selection.selects(entry));
+    let entries: Vec<_> = matching.by_ref().take(limit.unwrap_or(usize::MAX)).collect();
     let mut meta = ListMeta { revision: snapshot.revision, next: None, remaining: None };
     if let (Some(_), Some(last)) = (limit, entries.last()) {
         let left = matching.count();
@@ -81,10 +111,10 @@ pub(super) fn list(
             cache.keep(&snapshot);
             meta.next = Some(continue_token(snapshot.revision, &last.key));
             // With a selector the number is not told, as upstream.
-            meta.remaining =
-                (selection.labels.is_everything() && selection.fields.is_everything()).then_some(left);
+            meta.remaining = selection.is_everything().then_some(left);
         }
     }
+    let entries = server.served(resource, entries).await?;
     Ok(respond::list(accept, resource, &entries, &meta, server.now(), include))
 }
 

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     ApiServer, Context,
     auth::{ISSUER, TokenSubject},
-    read_body,
+    proxy, read_body,
     respond::{self, Accept},
     streams,
 };
@@ -41,7 +41,7 @@ pub(crate) async fn subresource(
 ) -> Result<Response<Body>, Status> {
     let info = &context.info;
     match (info.subresource.as_str(), info.verb) {
-        ("status", "get") => read::get(server, context, resource, request.headers()),
+        ("status", "get") => read::get(server, context, resource, request.headers()).await,
         ("status", "update") => update_status(server, context, resource, request).await,
         ("status", "patch") => patch_with(server, context, resource, request, "status").await,
         ("scale", _) => scale(server, context, resource, request).await,
@@ -50,8 +50,9 @@ pub(crate) async fn subresource(
         ("eviction", "create") => evict(server, context, resource, request).await,
         ("token", "create") => token(server, context, resource, request).await,
         ("log", "get") => streams::log(server, context, request).await,
-        ("exec" | "attach", "get" | "create") => streams::exec(server, context, request).await,
-        ("portforward", "get" | "create") => streams::port_forward(server, context, request).await,
+        ("exec" | "attach", "get" | "create") => streams::exec(server, context, resource, request).await,
+        ("portforward", "get" | "create") => streams::port_forward(server, context, resource, request).await,
+        ("proxy", _) => proxy::answer(server, context, resource, request).await,
         _ => Err(Status::method_not_allowed()),
     }
 }
@@ -151,13 +152,10 @@ async fn scale(
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     let accept = Accept::of(request.headers(), None)?;
-    let qualified = resource.qualified();
     let key = ApiServer::key(resource, &context.info);
-    let current = server
-        .storage
-        .get(&qualified, &key)
-        .ok_or_else(|| Status::not_found(&qualified, &context.info.name))?
-        .object();
+    let missing = || Status::not_found(&resource.qualified(), &context.info.name);
+    let entry = server.storage.get(&resource.storage_key(), &key).ok_or_else(missing)?;
+    let current = server.served_one(resource, entry).await?.object();
     let scale = scale_of(resource, &current);
     if context.info.verb == "get" {
         return Ok(respond::plain(200, accept.format, &scale));
@@ -289,7 +287,7 @@ async fn evict(
         return Err(status);
     }
     let options = DeleteOptions::from_object(&eviction["deleteOptions"]);
-    delete_object(server, resource, &key, &options).await?;
+    delete_object(server, context, resource, &key, &options).await?;
     let success =
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(respond::plain(201, accept.format, &success))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Request, Response};
 use serde_json::Value;
 use wharf_api::{
-    convert, crd, defaults, meta,
+    crd, defaults, meta,
     patch::{Manager, track_update},
     resource::Resource,
     status::{Cause, Status},
@@ -16,11 +16,13 @@ use wharf_state::{Error, Expect};
 
 use super::{
     BodyKind,
-    create::{Creation, create_object, entry_of},
+    create::{Creation, create_object, default, entry_of},
     decode_body, finish_if_finalized,
 };
 use crate::{
-    ApiServer, Context, admission, read_body,
+    ApiServer, Context,
+    admission::{self, Attributes, Operation},
+    read_body,
     respond::{self, Accept},
     storage::{Entry, Put, storage_failure},
 };
@@ -91,13 +93,14 @@ pub(crate) async fn write_change(
     options: &WriteOptions,
     mut change: impl FnMut(&Value) -> Result<Change, Status>,
 ) -> Result<Arc<Entry>, Status> {
-    let qualified = resource.qualified();
+    let (qualified, stored_as) = (resource.qualified(), resource.storage_key());
     let key = ApiServer::key(resource, &context.info);
     let name = context.info.name.clone();
     for _ in 0..TRIES {
         let old_entry =
-            server.storage.get(&qualified, &key).ok_or_else(|| Status::not_found(&qualified, &name))?;
-        let old = respond::as_served(resource, old_entry.object());
+            server.storage.get(&stored_as, &key).ok_or_else(|| Status::not_found(&qualified, &name))?;
+        let old_served = server.served_one(resource, Arc::clone(&old_entry)).await?;
+        let old = old_served.object();
         let (mut new, applied) = match change(&old)? {
             Change::Updated(new) => (new, false),
             Change::Applied(new) => (new, true),
@@ -108,30 +111,32 @@ pub(crate) async fn write_change(
         }
         keep_identity(&qualified, &mut new, &old)?;
         let warnings = context.warnings.len();
-        prepare(server, context, resource, options, &mut new, &old)?;
+        prepare(server, context, resource, options, &mut new, &old).await?;
         // A binding owns no fields, as upstream.
         if !applied && options.subresource != "binding" {
             record_manager(server, context, resource, options, &mut new, &old);
         }
         let allocated = server.ranges.assign(resource, Some(&old), &mut new)?;
-        convert::to_stored(resource, &mut new);
-        // Where the version served is the one stored, nothing is decoded a second time.
-        let unchanged = match resource.serves_stored() {
-            true => new == old,
-            false => new == old_entry.object(),
-        };
-        if unchanged {
+        // An object stored in another version than that of now is written even when nothing else changes.
+        if new == old && *old_entry.api_version == resource.stored.api_version() {
             allocated.release();
-            return Ok(old_entry);
+            return Ok(old_served);
         }
         if options.dry_run {
             allocated.release();
-            return entry_of(&qualified, &key, &new, old_entry.revision);
+            return entry_of(&stored_as, &key, &new, old_entry.revision);
         }
         let finished = finish_if_finalized(&new);
         let gone = finished.then(|| new.clone());
+        let new = match server.stored_form(resource, new).await {
+            Ok(new) => new,
+            Err(status) => {
+                allocated.release();
+                return Err(status);
+            }
+        };
         let put = Put {
-            qualified: qualified.clone(),
+            qualified: stored_as.clone(),
             key: key.clone(),
             object: (!finished).then_some(new),
             expect: Expect::At(old_entry.revision),
@@ -141,12 +146,11 @@ pub(crate) async fn write_change(
                 allocated.keep();
                 if let Some(gone) = gone {
                     server.ranges.freed(resource, &gone);
-                    return entry_of(&qualified, &key, &gone, server.storage.revision());
+                    return entry_of(&stored_as, &key, &gone, server.storage.revision());
                 }
-                return entries
-                    .into_iter()
-                    .next()
-                    .ok_or_else(|| Status::internal("the stored object cannot be read"));
+                let entry = entries.into_iter().next();
+                let entry = entry.ok_or_else(|| Status::internal("the stored object cannot be read"))?;
+                return server.served_one(resource, entry).await;
             }
             Err(Error::Conflict { .. }) => {
                 allocated.release();
@@ -201,10 +205,10 @@ fn keep_identity(qualified: &str, new: &mut Value, old: &Value) -> Result<(), St
     Ok(())
 }
 
-fn prepare(
+async fn prepare(
     server: &ApiServer,
     context: &mut Context,
-    resource: &Resource,
+    resource: &Arc<Resource>,
     options: &WriteOptions,
     new: &mut Value,
     old: &Value,
@@ -216,9 +220,13 @@ fn prepare(
     // These change the stored object by themselves, also parts that an update keeps as they are.
     let by_itself = matches!(options.subresource, "binding" | "finalize");
     // First: what only a default makes equal is no change, and counts as none.
-    match &resource.custom {
-        None => defaults::apply(group, version, kind, new),
-        Some(custom) => crd::apply_defaults(new, &custom.schema),
+    default(resource, new);
+    let attributes = Attributes::new(context, Operation::Update, resource, options.subresource);
+    let attributes = attributes.about(meta::name(old), Some(old));
+    // A binding is asked about as what the request says it is.
+    if !by_itself {
+        admission::mutate(server, context, &attributes, new).await?;
+        default(resource, new);
     }
     match (&resource.custom, to_status) {
         _ if by_itself => {}
@@ -226,9 +234,6 @@ fn prepare(
         (None, false) => defaults::prepare_for_update(group, version, kind, new, old),
         (Some(_), true) => defaults::prepare_custom_for_status_update(new, old),
         (Some(_), false) => defaults::prepare_custom_for_update(has_status, new, old),
-    }
-    if !to_status {
-        admission::update(server, context, resource, options.subresource, new, old)?;
     }
     match &resource.custom {
         None if to_status => Ok(()),
@@ -238,7 +243,8 @@ fn prepare(
         // Binding, resize, finalize and the like are checked where they are carried out.
         None => Ok(()),
         Some(custom) => check_custom(resource, custom, new),
-    }
+    }?;
+    if by_itself { Ok(()) } else { admission::validate(server, context, &attributes, Some(new)).await }
 }
 
 fn record_manager(

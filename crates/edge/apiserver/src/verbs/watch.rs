@@ -27,7 +27,7 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// not all come back at once.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
 
-pub(super) fn watch(
+pub(super) async fn watch(
     server: &Arc<ApiServer>,
     context: &Context,
     resource: &Arc<Resource>,
@@ -53,7 +53,7 @@ pub(super) fn watch(
     if let Some(asked) = since.filter(|asked| *asked > present) {
         return Err(too_large(asked, present));
     }
-    let cache = server.storage.cache(&resource.qualified());
+    let cache = server.storage.cache(&resource.storage_key());
     let name = Some(info.name.clone()).filter(|n| !n.is_empty());
     let spread = Duration::from_secs(u64::from(server.now().subsec_nanos().unsigned_abs()) % 1800);
     let timeout = info.number::<u64>("timeoutSeconds")?.map_or(DEFAULT_TIMEOUT + spread, Duration::from_secs);
@@ -78,7 +78,7 @@ pub(super) fn watch(
         cache,
     };
     if since.is_none() || initial {
-        watcher.start_from_present(initial);
+        watcher.start_from_present(initial).await?;
     }
     let content_type = match accept.format {
         Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
@@ -110,22 +110,27 @@ struct Watcher {
 
 impl Watcher {
     /// Sends what is there now as additions; with `bookmark`, then the end of the initial events.
-    fn start_from_present(&mut self, bookmark: bool) {
+    async fn start_from_present(&mut self, bookmark: bool) -> Result<(), Status> {
         let snapshot = self.cache.snapshot();
         self.revision = snapshot.revision;
-        let selected: Vec<_> = snapshot.range(&self.namespace, None).filter(|e| self.selects(e)).collect();
-        for entry in selected {
-            self.pending.extend(self.encode.entry(EventKind::Added, entry));
+        let mut entries: Vec<Arc<Entry>> = snapshot.range(&self.namespace, None).cloned().collect();
+        if self.selection.needs_form() {
+            entries = self.encode.server.served(&self.encode.resource, entries).await?;
+        }
+        entries.retain(|entry| self.selects(entry));
+        for entry in self.encode.server.served(&self.encode.resource, entries).await? {
+            self.pending.extend(self.encode.entry(EventKind::Added, &entry));
         }
         if bookmark {
             self.pending.extend(self.encode.bookmark(self.revision, true));
         }
+        Ok(())
     }
 
     fn selects(&self, entry: &Entry) -> bool {
         (self.namespace.is_empty() || entry.namespace() == self.namespace)
             && self.name.as_deref().is_none_or(|name| entry.name() == name)
-            && entry.selected(&self.selection.labels, &self.selection.fields)
+            && self.selection.selects(entry)
     }
 
     async fn next(&mut self) -> Option<Bytes> {
@@ -140,7 +145,13 @@ impl Watcher {
                 None => self.end_expired(),
                 Some((events, reached)) => {
                     self.revision = reached;
-                    events.iter().for_each(|event| self.take(event));
+                    for event in &events {
+                        if let Err(status) = self.take(event).await {
+                            self.pending.extend(self.encode.error(&status));
+                            self.ended = true;
+                            break;
+                        }
+                    }
                     if self.pending.is_empty() && !self.wait().await {
                         return None;
                     }
@@ -166,14 +177,17 @@ impl Watcher {
         }
     }
 
-    fn take(&mut self, event: &Event) {
+    async fn take(&mut self, event: &Event) -> Result<(), Status> {
+        if !self.encode.native() {
+            return self.take_converted(event).await;
+        }
         let was = event.before.as_ref().is_some_and(|before| self.selects(before));
         let is = !event.deleted && self.selects(&event.entry);
         let kind = match (was, is) {
             (false, true) => EventKind::Added,
             (true, true) => EventKind::Modified,
             (true, false) => EventKind::Deleted,
-            (false, false) => return,
+            (false, false) => return Ok(()),
         };
         let chunk = if event.deleted || is {
             self.encode.event(kind, event)
@@ -182,6 +196,30 @@ impl Watcher {
             event.before.as_ref().and_then(|b| self.encode.entry(kind, &b.at_revision(event.revision)))
         };
         self.pending.extend(chunk);
+        Ok(())
+    }
+
+    /// As [`Self::take`], where objects are not served as they are stored.
+    async fn take_converted(&mut self, event: &Event) -> Result<(), Status> {
+        let (server, resource) = (Arc::clone(&self.encode.server), Arc::clone(&self.encode.resource));
+        let before = match &event.before {
+            Some(before) => Some(server.served_one(&resource, Arc::clone(before)).await?),
+            None => None,
+        };
+        let entry = server.served_one(&resource, Arc::clone(&event.entry)).await?;
+        let was = before.as_ref().is_some_and(|before| self.selects(before));
+        let is = !event.deleted && self.selects(&entry);
+        let chunk = match (was, is) {
+            (false, true) => self.encode.entry(EventKind::Added, &entry),
+            (true, true) => self.encode.entry(EventKind::Modified, &entry),
+            (true, false) if event.deleted => self.encode.entry(EventKind::Deleted, &entry),
+            (true, false) => before.and_then(|before| {
+                self.encode.entry(EventKind::Deleted, &before.at_revision(event.revision))
+            }),
+            (false, false) => None,
+        };
+        self.pending.extend(chunk);
+        Ok(())
     }
 
     fn end_expired(&mut self) {
@@ -201,9 +239,13 @@ struct Encoder {
 }
 
 impl Encoder {
+    /// Objects are served as they are stored.
+    fn native(&self) -> bool {
+        self.resource.custom.is_none() && self.resource.serves_stored()
+    }
+
     fn shares_bytes(&self) -> bool {
-        let native = self.resource.serves_stored();
-        self.accept.view == View::Object && self.accept.format == Format::Json && native
+        self.accept.view == View::Object && self.accept.format == Format::Json
     }
 
     fn event(&mut self, kind: EventKind, event: &Event) -> Option<Bytes> {
@@ -215,23 +257,16 @@ impl Encoder {
             return Some(crate::storage::json_frame(kind, &entry.bytes));
         }
         match (self.accept.view, self.accept.format) {
-            (View::Object, Format::Protobuf) if self.resource.serves_stored() => {
+            (View::Object, Format::Protobuf) => {
                 Some(encode_watch_event(kind.name(), &entry.enveloped(&self.resource)).into())
             }
-            (View::Object, Format::Protobuf) => {
-                let object = respond::as_served(&self.resource, entry.object());
-                Some(self.frame(kind.name(), &object))
-            }
-            (View::Object, _) => {
-                let object = respond::as_served(&self.resource, entry.object());
-                Some(crate::storage::json_frame(kind, &encode_json(&object)))
-            }
+            (View::Object, _) => Some(crate::storage::json_frame(kind, &entry.bytes)),
             (View::Metadata, _) => {
                 let object = respond::metadata_of(&entry.object());
                 Some(crate::storage::json_frame(kind, &encode_json(&object)))
             }
             (View::Table, _) => {
-                let object = respond::as_served(&self.resource, entry.object());
+                let object = entry.object();
                 let row = respond::row(&self.resource, &object, self.server.now(), self.include);
                 let meta = json!({"resourceVersion": entry.revision.to_string()});
                 let table = respond::table_of(&self.resource, vec![row], meta, !self.columns_sent);

@@ -40,6 +40,18 @@ pub enum Trust {
     Anything,
 }
 
+/// Speaks TLS over a connection to whoever answers, whatever certificate it shows: for probes, which ask whether
+/// something answers and tell it nothing.
+///
+/// # Errors
+/// When the other side does not speak TLS.
+pub async fn to_anybody(
+    stream: tokio::net::TcpStream,
+    name: &str,
+) -> std::io::Result<impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static> {
+    connect::to_anybody(stream, name).await
+}
+
 /// How a client connects and how long it waits.
 #[derive(Debug, Clone)]
 pub struct ClientConfig {

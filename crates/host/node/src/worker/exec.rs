@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use wharf_runtime::{ExecConfig, Sandbox};
 
-use crate::model::Container;
+use crate::{config::SecureConnect, model::Container};
 
 /// A run of a container, to be asked something.
 #[derive(Clone)]
@@ -14,6 +14,7 @@ pub(crate) struct Target {
     pub(crate) run: String,
     pub(crate) container: Container,
     pub(crate) ip: Option<IpAddr>,
+    pub(crate) secure: Arc<dyn SecureConnect>,
 }
 
 /// The most that is kept of a command's output.

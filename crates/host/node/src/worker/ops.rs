@@ -193,6 +193,7 @@ impl Place {
             run: run_name(&container.name, attempt),
             container: container.clone(),
             ip: self.ip,
+            secure: Arc::clone(&self.shared.config.secure),
         }
     }
 

@@ -40,6 +40,14 @@ impl PodNetwork for Loopback {
     }
 }
 
+struct NoTls;
+
+impl wharf_node::SecureConnect for NoTls {
+    fn secure<'a>(&'a self, _: tokio::net::TcpStream, _: &'a str) -> wharf_node::Securing<'a> {
+        Box::pin(async { Err(std::io::Error::other("no TLS here")) })
+    }
+}
+
 struct NoRegistry;
 
 impl ImagePuller for NoRegistry {
@@ -111,6 +119,7 @@ impl Cluster {
             runtime: Arc::new(ShimRuntime::new(env!("CARGO_BIN_EXE_wharf-node-shim"))),
             network: Arc::new(Loopback),
             puller: Arc::new(NoRegistry),
+            secure: Arc::new(NoTls),
             dns: Some("10.96.0.10".parse().unwrap()),
             cluster_domain: "cluster.local".into(),
             api_address: "10.96.0.1:443".parse().unwrap(),

@@ -8,7 +8,7 @@ pub use json::{Decoded, decode_json, decode_value, encode_json};
 pub use protobuf::{
     Envelope, decode_envelope, decode_message, encode_envelope, encode_message, encode_watch_event, put_bytes,
 };
-pub use yaml::{value_to_yaml, yaml_to_value, yaml_to_values};
+pub use yaml::{value_to_yaml, yaml_to_value, yaml_to_values, yaml_with_duplicates};
 
 /// Media types the API speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -4,7 +4,7 @@
 //! `k8s.io/apimachinery/pkg/runtime/serializer/protobuf`: four magic bytes, then `runtime.Unknown`.
 //!
 //! Go writes every field that is no pointer, zero or not, and JSON leaves such zeros out. A zero is
-//! therefore dropped on decoding, unless the field is a pointer in Go ([`POINTERS`]).
+//! therefore dropped on decoding, unless the field is a pointer in Go or must always be there.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
@@ -16,52 +16,6 @@ use crate::schema::{Field, Kind, Type, TypeRef, builtin};
 const MAGIC: &[u8] = b"k8s\0";
 const MAX_DEPTH: usize = 100;
 const SCHEMA_PROPS: &str = "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
-
-/// Fields that are pointers in Go, so that a zero, `false` or empty text was meant.
-const POINTERS: &[&str] = &[
-    "activeDeadlineSeconds",
-    "allocateLoadBalancerNodePorts",
-    "allowPrivilegeEscalation",
-    "automountServiceAccountToken",
-    "backoffLimit",
-    "backoffLimitPerIndex",
-    "blockOwnerDeletion",
-    "completions",
-    "controller",
-    "defaultMode",
-    "deletionGracePeriodSeconds",
-    "enableServiceLinks",
-    "expirationSeconds",
-    "failedJobsHistoryLimit",
-    "fsGroup",
-    "gracePeriodSeconds",
-    "hostUsers",
-    "maxReplicas",
-    "minReplicas",
-    "mode",
-    "orphanDependents",
-    "parallelism",
-    "partition",
-    "priority",
-    "progressDeadlineSeconds",
-    "readOnlyRootFilesystem",
-    "replicas",
-    "revisionHistoryLimit",
-    "runAsGroup",
-    "runAsNonRoot",
-    "runAsUser",
-    "setHostnameAsFQDN",
-    "shareProcessNamespace",
-    "stabilizationWindowSeconds",
-    "startingDeadlineSeconds",
-    "storageClassName",
-    "successfulJobsHistoryLimit",
-    "suspend",
-    "terminationGracePeriodSeconds",
-    "tolerationSeconds",
-    "ttlSecondsAfterFinished",
-    "value",
-];
 
 /// The outer message of every encoded object (`runtime.Unknown`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -329,7 +283,8 @@ fn field_value(
         }
         kind => {
             let value = scalar(kind, wire, depth)?;
-            if value.is_null() || (is_zero(&field.name, &value) && !POINTERS.contains(&field.name.as_str())) {
+            let meant = field.optional || field.required;
+            if value.is_null() || (is_zero(&value) && !meant) {
                 object.remove(&field.name);
             } else {
                 object.insert(field.name.clone(), value);
@@ -339,12 +294,10 @@ fn field_value(
     Ok(())
 }
 
-fn is_zero(name: &str, value: &Value) -> bool {
+fn is_zero(value: &Value) -> bool {
     match value {
         Value::Bool(b) => !b,
-        Value::Number(n) => {
-            n.as_f64() == Some(0.0) && !matches!(name, "maxSurge" | "maxUnavailable" | "minAvailable")
-        }
+        Value::Number(n) => n.as_f64() == Some(0.0),
         Value::String(text) => text.is_empty(),
         _ => false,
     }

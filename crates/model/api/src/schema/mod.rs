@@ -69,6 +69,8 @@ pub struct Field {
     pub retain_keys: bool,
     /// Value to fill in when absent.
     pub default: Option<Value>,
+    /// A zero, `false` or empty text is a value of its own: a pointer in Go, where other fields cannot tell.
+    pub optional: bool,
     /// `null` is a value of its own (custom resources with `nullable: true`).
     pub nullable: bool,
 }

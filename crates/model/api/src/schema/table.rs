@@ -138,6 +138,7 @@ fn field(schema: &Schema, line: &str) -> Result<Field, String> {
         retain_keys: false,
         default,
         nullable: false,
+        optional: false,
     };
     for word in words {
         match word.split_once('=').unwrap_or((word, "")) {
@@ -147,6 +148,7 @@ fn field(schema: &Schema, line: &str) -> Result<Field, String> {
             ("keys", keys) => field.merge = Merge::Keys(keys.split(',').map(str::to_owned).collect()),
             ("merge", key) => field.patch_key = Some(key.to_owned()),
             ("retain", _) => field.retain_keys = true,
+            ("ptr", _) => field.optional = true,
             _ => return Err(format!("unknown attribute '{word}'")),
         }
     }

@@ -1,0 +1,284 @@
+//! Admission webhooks: which are asked about a request, what they are sent, and what their answer means.
+//!
+//! Source: Kubernetes' `admissionregistration.k8s.io/v1` and `admission.k8s.io/v1` AdmissionReview.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use http::Method;
+use serde_json::{Value, json};
+use wharf_api::{codec::decode_value, meta, patch, resource::Resource, schema::Gvk, status::Status};
+
+use super::{Attributes, matching::Match};
+use crate::{ApiServer, Context, callout::Callout, derived::Derived, storage::Snapshot, verbs::new_uid};
+
+/// One webhook of a configuration.
+#[derive(Debug)]
+pub(crate) struct Hook {
+    name: String,
+    matching: Match,
+    client: Value,
+    timeout: u64,
+    /// A call that fails lets the request through.
+    fails_open: bool,
+    /// Asked again when others changed the object after it.
+    reinvoked: bool,
+    /// May be asked about dry runs.
+    dry_runs: bool,
+}
+
+/// Compiled configurations of both kinds.
+pub(crate) struct Hooks {
+    mutating: Derived<Vec<Hook>>,
+    validating: Derived<Vec<Hook>>,
+}
+
+impl Hooks {
+    pub(crate) const fn new() -> Self {
+        Self {
+            mutating: Derived::of("mutatingwebhookconfigurations.admissionregistration.k8s.io"),
+            validating: Derived::of("validatingwebhookconfigurations.admissionregistration.k8s.io"),
+        }
+    }
+}
+
+fn compile(configurations: &Snapshot) -> Vec<Hook> {
+    // In order of their configurations' names, and within one as written.
+    let objects = configurations.entries.values().map(|entry| entry.object());
+    objects.flat_map(|object| object["webhooks"].as_array().cloned().unwrap_or_default()).map(hook).collect()
+}
+
+fn hook(webhook: Value) -> Hook {
+    let text = |name: &str| webhook[name].as_str().unwrap_or_default();
+    Hook {
+        name: text("name").to_owned(),
+        matching: Match::of(&webhook, &webhook["rules"]),
+        timeout: webhook["timeoutSeconds"].as_u64().unwrap_or(10).clamp(1, 30),
+        fails_open: text("failurePolicy") == "Ignore",
+        reinvoked: text("reinvocationPolicy") == "IfNeeded",
+        dry_runs: matches!(text("sideEffects"), "None" | "NoneOnDryRun"),
+        client: webhook["clientConfig"].clone(),
+    }
+}
+
+/// Lets every mutating webhook that wants to change the object.
+pub(super) async fn mutate(
+    server: &ApiServer,
+    context: &mut Context,
+    attributes: &Attributes<'_>,
+    object: &mut Value,
+) -> Result<(), Status> {
+    let hooks = server.hooks.mutating.get(&server.storage, compile);
+    let mut seen: Vec<Option<Value>> = Vec::new();
+    for hook in hooks.iter() {
+        let asked = change(server, context, hook, attributes, object).await?;
+        seen.push(asked.then(|| object.clone()));
+    }
+    for (hook, seen) in hooks.iter().zip(seen) {
+        if hook.reinvoked && seen.is_some_and(|seen| seen != *object) {
+            change(server, context, hook, attributes, object).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the webhook was asked.
+async fn change(
+    server: &ApiServer,
+    context: &mut Context,
+    hook: &Hook,
+    attributes: &Attributes<'_>,
+    object: &mut Value,
+) -> Result<bool, Status> {
+    let Some(target) = hook.matching.target(server, context, attributes, Some(object))? else {
+        return Ok(false);
+    };
+    let translated = target.gvk != attributes.resource.gvk;
+    let sent = if translated {
+        server.translate(attributes.resource, &target, object.clone()).await?
+    } else {
+        object.clone()
+    };
+    let Some(response) = ask(server, context, hook, attributes, &target, Some(&sent)).await? else {
+        return Ok(true);
+    };
+    if let Some(encoded) = response["patch"].as_str() {
+        let mut changed = sent;
+        apply(hook, &mut changed, encoded)?;
+        if translated {
+            changed = server.translate(&target, attributes.resource, changed).await?;
+        }
+        *object = attributes.decode(changed).map_err(|why| broken(hook, &why))?;
+    }
+    Ok(true)
+}
+
+fn broken(hook: &Hook, why: &str) -> Status {
+    Status::internal(format!("failed calling webhook {:?}: {why}", hook.name))
+}
+
+fn apply(hook: &Hook, object: &mut Value, encoded: &str) -> Result<(), Status> {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let bytes = STANDARD.decode(encoded).map_err(|_| broken(hook, "its patch is not base64"))?;
+    let patch =
+        serde_json::from_slice(&bytes).map_err(|e| broken(hook, &format!("its patch is not JSON: {e}")))?;
+    patch::json(object, patch).map_err(|error| broken(hook, &error.to_string()))
+}
+
+/// Asks every validating webhook that wants to know, all at once.
+pub(super) async fn validate(
+    server: &ApiServer,
+    context: &mut Context,
+    attributes: &Attributes<'_>,
+    object: Option<&Value>,
+) -> Result<(), Status> {
+    let hooks = server.hooks.validating.get(&server.storage, compile);
+    let mut wanted = Vec::new();
+    for hook in hooks.iter() {
+        if let Some(target) = hook.matching.target(server, context, attributes, object)? {
+            wanted.push((hook, target));
+        }
+    }
+    let asking = &*context;
+    let asks = wanted.iter().map(|(hook, target)| async move {
+        let mut own = Context::asking(asking);
+        let sent = match object {
+            Some(object) if target.gvk != attributes.resource.gvk => {
+                Some(server.translate(attributes.resource, target, object.clone()).await?)
+            }
+            object => object.cloned(),
+        };
+        ask(server, &mut own, hook, attributes, target, sent.as_ref()).await?;
+        Ok(own.warnings)
+    });
+    let answers: Vec<Result<Vec<String>, Status>> = join_all(asks).await;
+    for answer in answers {
+        context.warnings.extend(answer?);
+    }
+    Ok(())
+}
+
+/// The response of a webhook that allows; nothing when it failed and may.
+async fn ask(
+    server: &ApiServer,
+    context: &mut Context,
+    hook: &Hook,
+    attributes: &Attributes<'_>,
+    target: &Arc<Resource>,
+    object: Option<&Value>,
+) -> Result<Option<Value>, Status> {
+    if attributes.dry_run && !hook.dry_runs {
+        return Err(Status::bad_request(format!(
+            "admission webhook {:?} does not support dry run",
+            hook.name
+        )));
+    }
+    let old = match attributes.old {
+        Some(old) if target.gvk != attributes.resource.gvk => {
+            Some(server.translate(attributes.resource, target, old.clone()).await?)
+        }
+        old => old.cloned(),
+    };
+    let uid = new_uid();
+    let review = review(context, attributes, target, &uid, object, old.as_ref());
+    let answer = match Callout::of(server, &hook.client) {
+        Ok(callout) => callout.send(server, Method::POST, &review, hook.timeout).await,
+        Err(why) => Err(why),
+    };
+    match answer.and_then(|answer| checked(answer, &uid)) {
+        Err(why) if hook.fails_open => {
+            tracing::warn!(webhook = hook.name, why, "admission webhook failed; the request goes on");
+            Ok(None)
+        }
+        Err(why) => Err(broken(hook, &format!("failed to call webhook: {why}"))),
+        Ok(response) => {
+            let warnings = response["warnings"].as_array().into_iter().flatten();
+            context.warnings.extend(warnings.filter_map(|w| w.as_str().map(str::to_owned)));
+            if response["allowed"] == true {
+                Ok(Some(response))
+            } else {
+                Err(denial(hook, &response["status"]))
+            }
+        }
+    }
+}
+
+fn checked(mut answer: Value, uid: &str) -> Result<Value, String> {
+    let (kind, version) = (&answer["kind"], &answer["apiVersion"]);
+    if kind != "AdmissionReview" || version != "admission.k8s.io/v1" {
+        return Err(format!("expected an admission.k8s.io/v1 AdmissionReview, got {version} {kind}"));
+    }
+    let response = answer["response"].take();
+    if response["uid"] != uid {
+        return Err(format!("expected response.uid={uid:?}, got {}", response["uid"]));
+    }
+    if response["patch"].is_string() && response["patchType"] != "JSONPatch" {
+        return Err(format!("its patchType {} is not JSONPatch", response["patchType"]));
+    }
+    Ok(response)
+}
+
+fn denial(hook: &Hook, status: &Value) -> Status {
+    let name = &hook.name;
+    let why =
+        [&status["message"], &status["reason"]].into_iter().filter_map(Value::as_str).find(|t| !t.is_empty());
+    let message = match why {
+        Some(why) => format!("admission webhook {name:?} denied the request: {why}"),
+        None => format!("admission webhook {name:?} denied the request without explanation"),
+    };
+    let code =
+        status["code"].as_u64().and_then(|code| u16::try_from(code).ok()).filter(|c| (400..600).contains(c));
+    let mut denied = Status::forbidden(message);
+    denied.code = code.unwrap_or(403);
+    if let Some(reason) = status["reason"].as_str() {
+        denied.reason = reason.to_owned().into();
+    }
+    if status["details"].is_object() {
+        denied.details = status["details"].clone();
+    }
+    denied
+}
+
+fn review(
+    context: &Context,
+    attributes: &Attributes<'_>,
+    target: &Resource,
+    uid: &str,
+    object: Option<&Value>,
+    old: Option<&Value>,
+) -> Value {
+    let kind = |gvk: &Gvk| json!({"group": gvk.group, "version": gvk.version, "kind": gvk.kind});
+    let place = |r: &Resource| json!({"group": r.gvk.group, "version": r.gvk.version, "resource": r.plural});
+    let own = attributes.kind();
+    let sent = if target.gvk == attributes.resource.gvk { own.clone() } else { target.gvk.clone() };
+    let mut request = json!({"uid": uid, "kind": kind(&sent), "resource": place(target),
+        "requestKind": kind(&own), "requestResource": place(attributes.resource),
+        "name": attributes.name, "operation": attributes.operation.name(), "userInfo": context.identity.to_json(),
+        "object": object, "oldObject": old, "dryRun": attributes.dry_run, "options": attributes.options});
+    if !attributes.namespace.is_empty() {
+        request["namespace"] = attributes.namespace.as_str().into();
+    }
+    if !attributes.subresource.is_empty() {
+        request["subResource"] = attributes.subresource.into();
+        request["requestSubResource"] = attributes.subresource.into();
+    }
+    json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request})
+}
+
+impl Attributes<'_> {
+    /// What came back from a webhook as an object of the request's kind.
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        let ty = match self.other_kind {
+            Some(_) => return Ok(object),
+            None => &self.resource.ty,
+        };
+        let (name, namespace) = (meta::name(&object).to_owned(), meta::namespace(&object).to_owned());
+        if !self.name.is_empty()
+            && (name != self.name || namespace != self.namespace)
+            && self.resource.namespaced
+        {
+            return Err(format!("it moved the object to {namespace}/{name}"));
+        }
+        decode_value(object, ty).map(|decoded| decoded.object).map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,295 @@
+//! `proxy` of pods, services and nodes: HTTP requests passed on to what runs in the cluster.
+//!
+//! The name in the path may carry a scheme and a port: `https:web:8443`. What answers is not verified over TLS, as
+//! upstream: whoever may use the proxy sees whatever answers there.
+//! Source: Kubernetes API, connect verbs of pods, services and nodes.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
+use serde_json::{Value, json};
+use wharf_api::{resource::Resource, status::Status};
+use wharf_http::{
+    Body,
+    client::{Protocol, Target},
+    upgrade, upgraded,
+};
+
+use crate::{ApiServer, Context, admission, respond, storage::Snapshot};
+
+/// Headers that concern one connection only (RFC 9110 §7.6.1).
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHENTICATE,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+];
+
+/// `[scheme:]name[:port]`.
+#[derive(Debug, PartialEq, Eq)]
+struct Address<'a> {
+    secure: bool,
+    name: &'a str,
+    port: &'a str,
+}
+
+impl<'a> Address<'a> {
+    fn of(text: &'a str) -> Result<Self, Status> {
+        let wrong =
+            || Status::bad_request(format!("invalid proxy request {text:?}: it is no [scheme:]name[:port]"));
+        let (secure, name, port) = match text.split(':').collect::<Vec<_>>()[..] {
+            [name] => (false, name, ""),
+            [name, port] => (false, name, port),
+            ["https", name, port] => (true, name, port),
+            ["http" | "", name, port] => (false, name, port),
+            _ => return Err(wrong()),
+        };
+        if name.is_empty() { Err(wrong()) } else { Ok(Self { secure, name, port }) }
+    }
+
+    fn port_or(&self, default: Option<u64>) -> Result<u16, Status> {
+        let number = if self.port.is_empty() { default } else { self.port.parse().ok() };
+        let usual = if self.secure { 443 } else { 80 };
+        u16::try_from(number.unwrap_or(if self.port.is_empty() { usual } else { 0 }))
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or_else(|| Status::bad_request(format!("invalid port {:?}", self.port)))
+    }
+}
+
+pub(crate) async fn answer(
+    server: &Arc<ApiServer>,
+    context: &mut Context,
+    resource: &Arc<Resource>,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, Status> {
+    let path = after_proxy(request.uri().path());
+    if path.is_none() && request.method() == http::Method::GET {
+        return Ok(with_slash(request.uri()));
+    }
+    let path = path.unwrap_or_default().to_owned();
+    let named = context.info.name.clone();
+    let address = Address::of(&named)?;
+    let kind = match resource.gvk.kind.as_str() {
+        "Pod" => "PodProxyOptions",
+        "Service" => "ServiceProxyOptions",
+        _ => "NodeProxyOptions",
+    };
+    let target = match resource.gvk.kind.as_str() {
+        "Pod" => pod(server, &context.info.namespace, &address)?,
+        "Service" => service(server, &context.info.namespace, &address)?,
+        _ => node(server, &address)?,
+    };
+    context.info.name = address.name.to_owned();
+    admission::connect(server, context, resource, kind, json!({"path": format!("/{path}")})).await?;
+
+    let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
+    let uri: Uri =
+        format!("/{path}{query}").parse().map_err(|_| Status::bad_request("the path is not usable"))?;
+    let upgrading = request.headers().contains_key(header::UPGRADE);
+    let mine = upgrading.then(|| upgrade(&mut request));
+    let prefix =
+        request.uri().path().strip_suffix(path.as_str()).unwrap_or_default().trim_end_matches('/').to_owned();
+    let forwarded = forwarded(request, uri, &target, upgrading);
+    let sent = server.clients.anybody().send(&target, forwarded).await;
+    let mut response = sent.map_err(|error| {
+        let message = format!("error trying to reach service: {error}");
+        Status::new(503, "ServiceUnavailable", message)
+    })?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS
+        && let Some(mine) = mine
+    {
+        let theirs = upgraded(&mut response);
+        tokio::spawn(async move {
+            if let (Ok(mut mine), Ok(mut theirs)) = (mine.await, theirs.await) {
+                drop(tokio::io::copy_bidirectional(&mut mine, &mut theirs).await);
+            }
+        });
+        return Ok(response);
+    }
+    clean(response.headers_mut());
+    moved(response.headers_mut(), &prefix);
+    Ok(response)
+}
+
+/// What follows `/proxy/` in a path as it was sent; none when nothing does.
+fn after_proxy(path: &str) -> Option<&str> {
+    // Before it: api, version, resource and name, and where there is one the namespace.
+    let before = if path.split('/').nth(3) == Some("namespaces") { 7 } else { 5 };
+    path.splitn(before + 2, '/').nth(before + 1)
+}
+
+/// Relative links of what answers need the slash.
+fn with_slash(uri: &Uri) -> Response<Body> {
+    let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+    let mut response = respond::response(301, "text/plain", "");
+    if let Ok(location) = HeaderValue::from_str(&format!("{}/{query}", uri.path())) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+fn forwarded(request: Request<Body>, uri: Uri, target: &Target, upgrading: bool) -> Request<Body> {
+    let (mut parts, body) = request.into_parts();
+    parts.uri = uri;
+    parts.version = http::Version::HTTP_11;
+    parts.extensions = http::Extensions::new();
+    if !upgrading {
+        clean(&mut parts.headers);
+    }
+    // Who the client is to the API is no business of what runs behind it.
+    for name in [
+        header::AUTHORIZATION,
+        HeaderName::from_static("impersonate-user"),
+        HeaderName::from_static("impersonate-group"),
+    ] {
+        parts.headers.remove(name);
+    }
+    if let Some(host) = parts.headers.remove(header::HOST) {
+        parts.headers.insert("x-forwarded-host", host);
+    }
+    parts.headers.insert("x-forwarded-uri", header_of(&parts.uri.to_string()));
+    parts.headers.insert(header::HOST, header_of(&target.address.to_string()));
+    Request::from_parts(parts, body)
+}
+
+fn header_of(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+fn clean(headers: &mut HeaderMap) {
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// A redirect within what answers leads there through the proxy.
+fn moved(headers: &mut HeaderMap, prefix: &str) {
+    let location = headers.get(header::LOCATION).and_then(|v| v.to_str().ok());
+    if let Some(path) = location.filter(|l| l.starts_with('/') && !l.starts_with("//")) {
+        let through = header_of(&format!("{prefix}{path}"));
+        headers.insert(header::LOCATION, through);
+    }
+}
+
+fn target(ip: &str, port: u16, secure: bool) -> Result<Target, Status> {
+    let ip: IpAddr = ip.parse().map_err(|_| Status::new(503, "ServiceUnavailable", "address not allowed"))?;
+    let protocol = if secure { Protocol::Tls(ip.to_string()) } else { Protocol::Http1 };
+    Ok(Target { address: SocketAddr::new(ip, port), protocol })
+}
+
+fn pod(server: &ApiServer, namespace: &str, address: &Address<'_>) -> Result<Target, Status> {
+    let key = format!("{namespace}/{}", address.name);
+    let pod =
+        server.storage.get("pods", &key).ok_or_else(|| Status::not_found("pods", address.name))?.object();
+    let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
+    let first = containers
+        .flat_map(|c| c["ports"].as_array().into_iter().flatten())
+        .find_map(|p| p["containerPort"].as_u64());
+    let ip = pod["status"]["podIP"].as_str().filter(|ip| !ip.is_empty());
+    let ip = ip.ok_or_else(|| Status::new(503, "ServiceUnavailable", "the pod has no address yet"))?;
+    target(ip, address.port_or(first)?, address.secure)
+}
+
+fn service(server: &ApiServer, namespace: &str, address: &Address<'_>) -> Result<Target, Status> {
+    let key = format!("{namespace}/{}", address.name);
+    let missing = || Status::not_found("services", address.name);
+    let service = server.storage.get("services", &key).ok_or_else(missing)?.object();
+    let ports: Vec<&Value> = service["spec"]["ports"].as_array().into_iter().flatten().collect();
+    let wanted = match (&ports[..], address.port) {
+        ([only], "") => Some(*only),
+        (all, "") => all.iter().copied().find(|p| p["name"].as_str().unwrap_or_default().is_empty()),
+        (all, port) => {
+            let fits = |p: &&&Value| p["name"].as_str() == Some(port) || p["port"].to_string() == port;
+            all.iter().find(fits).copied()
+        }
+    };
+    let none = || {
+        let message = format!("no service port {:?} found for service {:?}", address.port, address.name);
+        Status::new(503, "ServiceUnavailable", message)
+    };
+    let name = wanted.ok_or_else(none)?["name"].as_str().unwrap_or_default();
+    let slices = server.storage.cache("endpointslices.discovery.k8s.io").snapshot();
+    let ready = ready(&slices, namespace, address.name, name);
+    let number = usize::from(u16::from_ne_bytes(wharf_base::random_bytes()));
+    let chosen = ready.get(number % ready.len().max(1));
+    let unavailable = || {
+        Status::new(
+            503,
+            "ServiceUnavailable",
+            format!("no endpoints available for service {:?}", address.name),
+        )
+    };
+    let (ip, port) = chosen.ok_or_else(unavailable)?;
+    target(ip, *port, address.secure)
+}
+
+/// Addresses of ready endpoints with the number their port of this name has.
+fn ready(slices: &Snapshot, namespace: &str, service: &str, port_name: &str) -> Vec<(String, u16)> {
+    let mut all = Vec::new();
+    for entry in slices.range(namespace, None) {
+        if entry.labels.get("kubernetes.io/service-name").is_none_or(|name| name != service) {
+            continue;
+        }
+        let slice = entry.object();
+        let ports = slice["ports"].as_array().into_iter().flatten();
+        let port = ports.into_iter().find(|p| p["name"].as_str().unwrap_or_default() == port_name);
+        let number = port.and_then(|p| p["port"].as_u64()).and_then(|n| u16::try_from(n).ok());
+        let Some(number) = number else { continue };
+        for endpoint in slice["endpoints"].as_array().into_iter().flatten() {
+            if endpoint["conditions"]["ready"] != false
+                && let Some(ip) = endpoint["addresses"][0].as_str()
+            {
+                all.push((ip.to_owned(), number));
+            }
+        }
+    }
+    all
+}
+
+fn node(server: &ApiServer, address: &Address<'_>) -> Result<Target, Status> {
+    let node = server.storage.get("nodes", &format!("/{}", address.name));
+    let node = node.ok_or_else(|| Status::not_found("nodes", address.name))?.object();
+    let own = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
+    if address.port.is_empty() && own.is_none() {
+        let message = format!("node {:?} has no kubelet endpoint: name a port, as in {0}:8080", address.name);
+        return Err(Status::new(503, "ServiceUnavailable", message));
+    }
+    let addresses = node["status"]["addresses"].as_array().into_iter().flatten();
+    let internal =
+        addresses.into_iter().find(|a| a["type"] == "InternalIP").and_then(|a| a["address"].as_str());
+    let ip = internal.ok_or_else(|| Status::new(503, "ServiceUnavailable", "the node has no address"))?;
+    target(ip, address.port_or(own)?, address.secure || address.port.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_carry_scheme_and_port() {
+        let is =
+            |text, secure, name, port| assert_eq!(Address::of(text).unwrap(), Address { secure, name, port });
+        is("web", false, "web", "");
+        is("web:http", false, "web", "http");
+        is("https:web:443", true, "web", "443");
+        is("http:web:", false, "web", "");
+        assert!(Address::of("ftp:web:1").is_err());
+        assert!(Address::of("").is_err());
+    }
+
+    #[test]
+    fn the_rest_of_the_path_is_passed_on_as_it_is() {
+        let rest = |path| after_proxy(path);
+        assert_eq!(rest("/api/v1/namespaces/d/pods/p/proxy/a%2Fb/proxy/"), Some("a%2Fb/proxy/"));
+        assert_eq!(rest("/api/v1/namespaces/d/pods/p/proxy/"), Some(""));
+        assert_eq!(rest("/api/v1/namespaces/d/pods/p/proxy"), None);
+        assert_eq!(rest("/api/v1/nodes/n/proxy/logs"), Some("logs"));
+        assert_eq!(rest("/api/v1/namespaces/proxy/pods/proxy/proxy/x"), Some("x"));
+    }
+}
