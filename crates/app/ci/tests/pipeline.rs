@@ -209,6 +209,7 @@ async fn api(data: &Path) -> Client {
         signing_key: SigningKey::open(&SigningKey::generate().unwrap()).unwrap(),
         ranges: Ranges::new([10, 96, 0, 0].into(), 16, 30000..=32767),
         authority: String::new(),
+        front_proxy: None,
     })
     .await
     .unwrap();

@@ -66,6 +66,11 @@ impl Ranges {
         Self { base: u32::from(base), size, ports, used: Arc::default() }
     }
 
+    /// The network services have their addresses from, in CIDR form.
+    pub(crate) fn network(&self) -> String {
+        format!("{}/{}", Ipv4Addr::from(self.base), 32 - self.size.trailing_zeros())
+    }
+
     /// The address of the service `kubernetes.default`.
     pub fn api_address(&self) -> Ipv4Addr {
         Ipv4Addr::from(self.base + 1)

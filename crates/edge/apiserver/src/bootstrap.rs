@@ -9,23 +9,79 @@ use serde_json::{Value, json};
 use wharf_api::status::Status;
 
 use crate::{
-    ApiServer, Context, Identity,
+    ApiServer, Context, FrontProxy, Identity,
     request::RequestInfo,
-    verbs::{Creation, create_object},
+    verbs::{Change, Creation, WriteOptions, create_object, write_change},
 };
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// Creates what is missing; what is there is left alone.
-pub(crate) async fn run(server: &Arc<ApiServer>, authority: &str) -> Result<(), wharf_state::Error> {
-    for object in objects(server, authority) {
+pub(crate) async fn run(
+    server: &Arc<ApiServer>,
+    authority: &str,
+    front_proxy: Option<&FrontProxy>,
+) -> Result<(), wharf_state::Error> {
+    for object in objects(server) {
         if let Err(status) = ensure(server, object).await
             && status.reason != "AlreadyExists"
         {
             tracing::error!(%status, "cannot create a default object");
         }
     }
+    let said = whom_to_believe(authority, front_proxy);
+    if let Err(status) = ensure_data(server, said).await {
+        tracing::error!(%status, "extension API servers cannot be told whom to believe");
+    }
     Ok(())
+}
+
+/// What extension API servers read to know clients' certificates, and who may speak for others.
+fn whom_to_believe(authority: &str, front_proxy: Option<&FrontProxy>) -> Value {
+    let mut data = json!({"client-ca-file": authority});
+    if let Some(front_proxy) = front_proxy {
+        data["requestheader-client-ca-file"] = front_proxy.authority.as_str().into();
+        data["requestheader-allowed-names"] = json!([FrontProxy::NAME]).to_string().into();
+        for (key, header) in [
+            ("username-headers", "X-Remote-User"),
+            ("uid-headers", "X-Remote-Uid"),
+            ("group-headers", "X-Remote-Group"),
+            ("extra-headers-prefix", "X-Remote-Extra-"),
+        ] {
+            data[format!("requestheader-{key}")] = json!([header]).to_string().into();
+        }
+    }
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "data": data,
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"}})
+}
+
+/// Makes a ConfigMap, or gives the one that is there this data.
+async fn ensure_data(server: &Arc<ApiServer>, map: Value) -> Result<(), Status> {
+    let (namespace, name) = (wharf_api::meta::namespace(&map), wharf_api::meta::name(&map));
+    if server.storage.get("configmaps", &format!("{namespace}/{name}")).is_none() {
+        return ensure(server, map).await;
+    }
+    let index = server.registry.index(&server.storage);
+    let resource = index.find("", "v1", "configmaps").cloned().ok_or_else(Status::no_such_path)?;
+    let info = RequestInfo {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        verb: "update",
+        ..RequestInfo::default()
+    };
+    let mut context = Context {
+        info,
+        identity: Identity::system(),
+        index,
+        warnings: Vec::new(),
+        default_manager: "wharf".into(),
+    };
+    let change = |old: &Value| {
+        let mut new = old.clone();
+        new["data"] = map["data"].clone();
+        Ok(Change::Updated(new))
+    };
+    write_change(server, &mut context, &resource, &WriteOptions::default(), change).await.map(drop)
 }
 
 async fn ensure(server: &Arc<ApiServer>, object: Value) -> Result<(), Status> {
@@ -52,7 +108,7 @@ async fn ensure(server: &Arc<ApiServer>, object: Value) -> Result<(), Status> {
     create_object(server, &mut context, &resource, object, Creation::default()).await.map(drop)
 }
 
-fn objects(server: &ApiServer, authority: &str) -> Vec<Value> {
+fn objects(server: &ApiServer) -> Vec<Value> {
     let mut all: Vec<Value> = ["default", "kube-system", "kube-public", "kube-node-lease"]
         .iter()
         .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
@@ -64,11 +120,15 @@ fn objects(server: &ApiServer, authority: &str) -> Vec<Value> {
         all.push(json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
             "metadata": {"name": name}, "value": value, "description": text}));
     }
+    all.push(json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+        "metadata": {"name": "kubernetes"}, "spec": {"cidrs": [server.ranges.network()]}}));
     all.extend(roles());
     all.extend(bindings());
-    all.push(json!({"apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
-        "data": {"client-ca-file": authority}}));
+    all.push(json!({"apiVersion": format!("{RBAC}/v1"), "kind": "Role",
+        "metadata": {"name": "extension-apiserver-authentication-reader", "namespace": "kube-system",
+            "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}},
+        "rules": [{"verbs": READ, "apiGroups": [""], "resources": ["configmaps"],
+            "resourceNames": ["extension-apiserver-authentication"]}]}));
     all.push(json!({"apiVersion": "v1", "kind": "Service",
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
         "spec": {"type": "ClusterIP", "clusterIP": server.ranges.api_address().to_string(),

@@ -14,7 +14,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{Method, Request, header};
 use serde_json::Value;
 use wharf_http::{
-    Body,
+    Body, Issued,
     client::{Client, ClientConfig, Protocol, Target, Trust},
     collect, full,
 };
@@ -30,12 +30,30 @@ const MAX_CLIENTS: usize = 256;
 pub(crate) struct Clients {
     by_authority: Mutex<HashMap<String, Client>>,
     anybody: Client,
+    /// Those that show the front proxy's certificate, by the authority they trust; none trusts anybody.
+    speaking: Mutex<HashMap<Option<String>, Client>>,
+    front_proxy: Option<Issued>,
 }
 
-impl Default for Clients {
-    fn default() -> Self {
+impl Clients {
+    pub(crate) fn new(front_proxy: Option<Issued>) -> Self {
         let anybody = Client::new(ClientConfig { trust: Trust::Anything, ..ClientConfig::default() });
-        Self { by_authority: Mutex::default(), anybody }
+        Self { by_authority: Mutex::default(), anybody, speaking: Mutex::default(), front_proxy }
+    }
+
+    /// A client whose servers may believe what it says of others.
+    fn speaking(&self, authority: Option<&str>) -> Client {
+        let mut all = self.speaking.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = authority.map(str::to_owned);
+        if all.len() >= MAX_CLIENTS && !all.contains_key(&key) {
+            all.clear();
+        }
+        let make = || {
+            let trust = authority.map_or(Trust::Anything, trust);
+            let identity = self.front_proxy.clone();
+            Client::new(ClientConfig { trust, identity, http1_only: true, ..ClientConfig::default() })
+        };
+        all.entry(key).or_insert_with(make).clone()
     }
 }
 
@@ -117,11 +135,6 @@ impl Callout {
         Ok(Self { target: Some(target), url, authority })
     }
 
-    /// Where it goes, for messages.
-    pub(crate) fn url(&self) -> &str {
-        &self.url
-    }
-
     /// Sends a request whose path and query are `request`'s, and gives the response as it comes.
     pub(crate) async fn forward(
         &self,
@@ -132,6 +145,21 @@ impl Callout {
         let sent = match &self.target {
             Some(target) => Box::pin(client.send(target, request)).await,
             None => Box::pin(client.fetch(request)).await,
+        };
+        sent.map_err(|error| error.to_string())
+    }
+
+    /// Sends a request for somebody else, who is named in it; with `insecure` to whoever answers.
+    pub(crate) async fn forward_for(
+        &self,
+        server: &ApiServer,
+        request: Request<Body>,
+        insecure: bool,
+    ) -> Result<http::Response<Body>, String> {
+        let client = server.clients.speaking((!insecure).then_some(self.authority.as_str()));
+        let sent = match &self.target {
+            Some(target) => Box::pin(client.send(target, request)).await,
+            None => Box::pin(client.fetch(absolute(request, &self.url)?)).await,
         };
         sent.map_err(|error| error.to_string())
     }
@@ -170,6 +198,12 @@ impl Callout {
         let answer = answer.unwrap_or_else(|_| Err("context deadline exceeded".into()));
         answer.map_err(|why| format!("Post {url:?}: {why}"))
     }
+}
+
+fn absolute(request: Request<Body>, root: &str) -> Result<Request<Body>, String> {
+    let (mut parts, body) = request.into_parts();
+    parts.uri = format!("{root}{}", parts.uri).parse().map_err(|_| "the path is not usable".to_owned())?;
+    Ok(Request::from_parts(parts, body))
 }
 
 /// PEM from a `caBundle`.

@@ -8,18 +8,24 @@ use wharf_api::{codec::encode_json, resource::Resource, status::Status};
 use wharf_http::Body;
 
 use crate::{
-    Context,
+    ApiServer, Context,
+    aggregation::{Remote, Service, remotes},
     registry::Index,
     respond::{json_response, response},
 };
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
-pub(crate) fn answer(context: &Context, headers: &HeaderMap) -> Result<Response<Body>, Status> {
+pub(crate) async fn answer(
+    server: &ApiServer,
+    context: &Context,
+    headers: &HeaderMap,
+) -> Result<Response<Body>, Status> {
     let index = &context.index;
     let parts: Vec<&str> = context.info.path.split('/').filter(|p| !p.is_empty()).collect();
     match parts[..] {
-        [root @ ("api" | "apis")] if wants_aggregated(headers) => Ok(aggregated(index, root == "api")),
+        ["api"] if wants_aggregated(headers) => Ok(aggregated(index, &[], true)),
+        ["apis"] if wants_aggregated(headers) => Ok(aggregated(index, &remotes(server).await, false)),
         ["api"] => Ok(json_response(
             200,
             &json!({"kind": "APIVersions", "versions": ["v1"],
@@ -28,10 +34,11 @@ pub(crate) fn answer(context: &Context, headers: &HeaderMap) -> Result<Response<
         ["apis"] => Ok(json_response(
             200,
             &json!({"kind": "APIGroupList", "apiVersion": "v1",
-            "groups": index.groups.keys().filter(|g| !g.is_empty()).map(|g| group(index, g)).collect::<Vec<_>>()}),
+            "groups": all_groups(server, index)}),
         )),
-        ["apis", name] if index.groups.contains_key(name) => {
-            let mut group = group(index, name);
+        ["apis", name] => {
+            let found = all_groups(server, index).into_iter().find(|group| group["name"] == name);
+            let mut group = found.ok_or_else(Status::no_such_path)?;
             group["kind"] = "APIGroup".into();
             group["apiVersion"] = "v1".into();
             Ok(json_response(200, &group))
@@ -63,12 +70,28 @@ fn paths(index: &Index) -> Vec<String> {
     paths
 }
 
-fn group(index: &Index, name: &str) -> Value {
-    let versions: Vec<Value> = index.groups[name]
-        .iter()
-        .map(|(v, _)| json!({"groupVersion": format!("{name}/{v}"), "version": v}))
-        .collect();
-    json!({"name": name, "versions": versions, "preferredVersion": versions[0]})
+/// Groups with their versions, the preferred one first: the server's own, then those of other servers.
+fn all_groups(server: &ApiServer, index: &Index) -> Vec<Value> {
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    for (name, versions) in index.groups.iter().filter(|(name, _)| !name.is_empty()) {
+        groups.push((name.clone(), versions.iter().map(|(v, _)| v.clone()).collect()));
+    }
+    let mut others: Vec<Service> = server.services.all(server).iter().cloned().collect();
+    others.sort_by_key(|s| std::cmp::Reverse((s.group_priority, s.version_priority)));
+    for other in others {
+        match groups.iter_mut().find(|(name, _)| *name == other.group) {
+            Some((_, versions)) if versions.contains(&other.version) => {}
+            Some((_, versions)) => versions.push(other.version),
+            None => groups.push((other.group, vec![other.version])),
+        }
+    }
+    groups.iter().map(|(name, versions)| group(name, versions)).collect()
+}
+
+fn group(name: &str, versions: &[String]) -> Value {
+    let version = |v: &String| json!({"groupVersion": format!("{name}/{v}"), "version": v});
+    let versions: Vec<Value> = versions.iter().map(version).collect();
+    json!({"name": name, "preferredVersion": versions.first(), "versions": versions})
 }
 
 fn resources(index: &Index, group: &str, version: &str) -> Result<Response<Body>, Status> {
@@ -120,15 +143,26 @@ fn subresource(resource: &Resource, name: &str) -> Subresource {
         "exec" => of("PodExecOptions", "", "", &["create", "get"]),
         "attach" => of("PodAttachOptions", "", "", &["create", "get"]),
         "portforward" => of("PodPortForwardOptions", "", "", &["create", "get"]),
+        "proxy" => of(proxy_options(&resource.gvk.kind), "", "", PROXY),
         "log" => of(&resource.gvk.kind, "", "", &["get"]),
         "finalize" => of(&resource.gvk.kind, "", "", &["update"]),
         _ => of(&resource.gvk.kind, "", "", GET_WRITE),
     }
 }
 
-fn aggregated(index: &Index, core: bool) -> Response<Body> {
+const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
+
+fn proxy_options(kind: &str) -> &'static str {
+    match kind {
+        "Pod" => "PodProxyOptions",
+        "Service" => "ServiceProxyOptions",
+        _ => "NodeProxyOptions",
+    }
+}
+
+fn aggregated(index: &Index, others: &[Remote], core: bool) -> Response<Body> {
     let groups = index.groups.iter().filter(|(name, _)| name.is_empty() == core);
-    let items: Vec<Value> = groups
+    let mut items: Vec<Value> = groups
         .map(|(name, versions)| {
             let versions: Vec<Value> = versions
                 .iter()
@@ -140,6 +174,21 @@ fn aggregated(index: &Index, core: bool) -> Response<Body> {
             json!({"metadata": {"name": name, "creationTimestamp": null}, "versions": versions})
         })
         .collect();
+    for Remote { service, resources } in others {
+        let freshness = if resources.is_some() { "Current" } else { "Stale" };
+        let mut version = json!({"version": service.version, "freshness": freshness});
+        if let Some(resources) = resources {
+            version["resources"] = resources.clone();
+        }
+        match items.iter_mut().find(|item| item["metadata"]["name"] == service.group.as_str()) {
+            Some(item) => {
+                let versions = item["versions"].as_array_mut();
+                versions.into_iter().for_each(|list| list.push(version.clone()));
+            }
+            None => items.push(json!({"metadata": {"name": service.group, "creationTimestamp": null},
+                "versions": [version]})),
+        }
+    }
     let list = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});
     let mut answer = response(200, AGGREGATED, encode_json(&list));
     answer.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));

@@ -4,6 +4,7 @@
 //! It does not know how pods run, how networks are built or what controllers decide.
 
 mod admission;
+mod aggregation;
 mod allocate;
 mod auth;
 mod bootstrap;
@@ -25,7 +26,7 @@ mod versions;
 
 use std::sync::{Arc, OnceLock};
 
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use serde_json::json;
 use wharf_api::{
     resource::{Backing, Resource},
@@ -35,6 +36,7 @@ use wharf_base::{Clock, Timestamp};
 use wharf_http::{Body, collect};
 use wharf_state::Store;
 
+pub use aggregation::FrontProxy;
 pub use allocate::Ranges;
 pub use auth::{Identity, SigningKey};
 pub use measured::{NodeUsage, PodUsage, ResourceMetrics};
@@ -60,6 +62,8 @@ pub struct Config {
     pub ranges: Ranges,
     /// The authority's certificate, published in each namespace.
     pub authority: String,
+    /// How the server speaks for its clients to extension API servers; without it those do not believe it.
+    pub front_proxy: Option<FrontProxy>,
 }
 
 /// The server.
@@ -75,6 +79,8 @@ pub struct ApiServer {
     openapi: openapi::Documents,
     pub(crate) hooks: admission::Hooks,
     pub(crate) clients: callout::Clients,
+    pub(crate) services: aggregation::Services,
+    pub(crate) discovered: aggregation::Known,
 }
 
 /// One request on its way: who asks for what.
@@ -125,10 +131,13 @@ impl ApiServer {
             metrics: measured::Source::new(),
             openapi: openapi::Documents::default(),
             hooks: admission::Hooks::new(),
-            clients: callout::Clients::default(),
+            clients: callout::Clients::new(config.front_proxy.as_ref().map(|f| f.identity.clone())),
+            services: aggregation::Services::new(),
+            discovered: aggregation::Known::default(),
         });
         server.ranges.load(&server.storage);
-        bootstrap::run(&server, &config.authority).await?;
+        bootstrap::run(&server, &config.authority, config.front_proxy.as_ref()).await?;
+        tokio::spawn(aggregation::keep_current(Arc::downgrade(&server)));
         Ok(server)
     }
 
@@ -189,9 +198,10 @@ impl ApiServer {
             index: self.registry.index(&self.storage),
             warnings: Vec::new(),
         };
-        let result = match context.info.resource.is_empty() {
-            true => self.other_path(&context, &request),
-            false => self.resource_request(&mut context, request).await,
+        let result = match self.elsewhere(&context) {
+            Some(service) => aggregation::answer(&self, &context, &service, request).await,
+            None if context.info.resource.is_empty() => self.other_path(&context, request.headers()).await,
+            None => self.resource_request(&mut context, request).await,
         };
         let mut response = result.unwrap_or_else(|status| respond::failure(&status));
         for warning in &context.warnings {
@@ -201,6 +211,17 @@ impl ApiServer {
             }
         }
         Ok(response)
+    }
+
+    /// The other server behind the group and version of a request.
+    fn elsewhere(&self, context: &Context) -> Option<aggregation::Service> {
+        let rest = context.info.path.strip_prefix("/apis/")?;
+        let (group, rest) = rest.split_once('/')?;
+        let version = rest.split('/').next()?;
+        if context.index.serves(group, version) {
+            return None;
+        }
+        self.services.of(self, group, version)
     }
 
     fn check_token(&self, token: &str) -> Option<Identity> {
@@ -223,7 +244,8 @@ impl ApiServer {
     }
 
     fn authorize_request(&self, identity: &Identity, info: &RequestInfo) -> Result<(), Status> {
-        if info.verb.is_empty() {
+        // What the API has no verb for may still be a method of what is behind a proxy.
+        if info.verb.is_empty() && info.subresource != "proxy" {
             return Err(Status::method_not_allowed());
         }
         let asked = match info.resource.as_str() {
@@ -308,7 +330,7 @@ impl ApiServer {
         }
     }
 
-    fn other_path(&self, context: &Context, request: &Request<Body>) -> Result<Response<Body>, Status> {
+    async fn other_path(&self, context: &Context, headers: &HeaderMap) -> Result<Response<Body>, Status> {
         let path = context.info.path.trim_end_matches('/');
         match path {
             "/version" => Ok(respond::json_response(200, &version())),
@@ -317,8 +339,8 @@ impl ApiServer {
             "/.well-known/openid-configuration" | "/openid/v1/jwks" => {
                 Ok(respond::json_response(200, &self.openid(path)))
             }
-            _ if path.starts_with("/openapi/") => self.openapi.answer(context, request),
-            _ => discovery::answer(context, request.headers()),
+            _ if path.starts_with("/openapi/") => self.openapi.answer(context, headers),
+            _ => discovery::answer(self, context, headers).await,
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Response, header};
 use serde_json::{Map, Value, json};
 use wharf_api::{
     codec::encode_json,
@@ -42,13 +42,9 @@ pub(crate) struct Documents {
 }
 
 impl Documents {
-    pub(crate) fn answer(
-        &self,
-        context: &Context,
-        request: &Request<Body>,
-    ) -> Result<Response<Body>, Status> {
+    pub(crate) fn answer(&self, context: &Context, headers: &HeaderMap) -> Result<Response<Body>, Status> {
         let path = context.info.path.trim_matches('/');
-        let header = |name| request.headers().get(name).and_then(|v: &HeaderValue| v.to_str().ok());
+        let header = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
         let rest = path.strip_prefix("openapi/v3").map(|rest| rest.trim_start_matches('/'));
         let protobuf = header(header::ACCEPT).is_some_and(|types| PROTOBUF.iter().any(|t| types.contains(t)));
         let (path, media) = match (path, rest) {
@@ -144,6 +140,11 @@ fn make<'a>(resources: impl IntoIterator<Item = &'a Arc<Resource>>) -> Value {
                     }
                 }
             }
+            for (name, text) in STANDARD {
+                if schema["properties"][*name].is_object() {
+                    schema["properties"][*name]["description"] = (*text).into();
+                }
+            }
             schema["x-kubernetes-group-version-kind"] = json!([gvk_json(&resource.gvk)]);
         }
         schemas.insert(name.clone(), schema);
@@ -153,6 +154,16 @@ fn make<'a>(resources: impl IntoIterator<Item = &'a Arc<Resource>>) -> Value {
     json!({"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": "v1.36.0"},
         "paths": paths, "components": {"schemas": schemas}})
 }
+
+/// What `kubectl explain` says of the fields every object has, where no schema of the author's speaks of them.
+const STANDARD: &[(&str, &str)] = &[
+    ("apiVersion", "APIVersion defines which version of the schema the object is written in: GROUP/VERSION."),
+    ("kind", "Kind is what the object is, in CamelCase. It cannot be changed."),
+    (
+        "metadata",
+        "Standard object's metadata: name, namespace, labels, annotations and what the server keeps.",
+    ),
+];
 
 fn add_wanted(schemas: &mut Map<String, Value>, mut wanted: BTreeSet<String>) {
     while let Some(name) = wanted.pop_first() {

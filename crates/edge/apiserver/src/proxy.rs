@@ -15,7 +15,7 @@ use wharf_api::{resource::Resource, status::Status};
 use wharf_http::{
     Body,
     client::{Protocol, Target},
-    upgrade, upgraded,
+    collect, full, upgrade, upgraded,
 };
 
 use crate::{ApiServer, Context, admission, respond, storage::Snapshot};
@@ -69,7 +69,7 @@ pub(crate) async fn answer(
     mut request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     let path = after_proxy(request.uri().path());
-    if path.is_none() && request.method() == http::Method::GET {
+    if path.is_none() && matches!(*request.method(), http::Method::GET | http::Method::HEAD) {
         return Ok(with_slash(request.uri()));
     }
     let path = path.unwrap_or_default().to_owned();
@@ -114,7 +114,66 @@ pub(crate) async fn answer(
     }
     clean(response.headers_mut());
     moved(response.headers_mut(), &prefix);
-    Ok(response)
+    links(response, &prefix).await
+}
+
+/// Links of a page that lead to the root of its server lead there through the proxy.
+async fn links(response: Response<Body>, prefix: &str) -> Result<Response<Body>, Status> {
+    if !has_links(response.headers()) {
+        return Ok(response);
+    }
+    let (mut parts, body) = response.into_parts();
+    let page = collect(body, MAX_PAGE).await;
+    let page =
+        page.map_err(|error| Status::new(502, "BadGateway", format!("the page cannot be read: {error}")))?;
+    let page = rewritten(&page, prefix);
+    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(page.len()));
+    Ok(Response::from_parts(parts, full(page)))
+}
+
+fn has_links(headers: &HeaderMap) -> bool {
+    let header = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
+    let length = header(header::CONTENT_LENGTH).and_then(|l| l.parse::<usize>().ok());
+    header(header::CONTENT_TYPE).is_some_and(|t| t.starts_with("text/html"))
+        && header(header::CONTENT_ENCODING).is_none()
+        && length.is_none_or(|l| l <= MAX_PAGE)
+}
+
+/// Bytes of a page whose links are looked at.
+const MAX_PAGE: usize = 8 << 20;
+/// Attributes that hold links.
+const LINKS: [&[u8]; 3] = [b"href", b"src", b"action"];
+
+/// Within tags, `href="/x"` becomes `href="PREFIX/x"`.
+fn rewritten(page: &[u8], prefix: &str) -> Vec<u8> {
+    let (mut out, mut at, mut in_tag) = (Vec::with_capacity(page.len() + 256), 0, false);
+    while let Some(&byte) = page.get(at) {
+        in_tag = match byte {
+            b'<' => true,
+            b'>' => false,
+            _ => in_tag,
+        };
+        out.push(byte);
+        at += 1;
+        if !in_tag || !byte.is_ascii_whitespace() {
+            continue;
+        }
+        let rest = page.get(at..).unwrap_or_default();
+        let link = LINKS
+            .iter()
+            .find(|name| rest.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name)));
+        let Some(name) = link else { continue };
+        let value = rest.get(name.len()..).unwrap_or_default();
+        if let [b'=', quote @ (b'"' | b'\''), b'/', after, ..] = value
+            && *after != b'/'
+        {
+            out.extend_from_slice(rest.get(..name.len()).unwrap_or_default());
+            out.extend_from_slice(&[b'=', *quote]);
+            out.extend_from_slice(prefix.as_bytes());
+            at += name.len() + 2;
+        }
+    }
+    out
 }
 
 /// What follows `/proxy/` in a path as it was sent; none when nothing does.
@@ -281,6 +340,14 @@ mod tests {
         is("http:web:", false, "web", "");
         assert!(Address::of("ftp:web:1").is_err());
         assert!(Address::of("").is_err());
+    }
+
+    #[test]
+    fn links_to_the_root_go_through_the_proxy() {
+        let page = b"<a href=\"/x\">href=\"/y\"</a><img alt='' src='/z'><a href=\"//other/\"><a href=\"x\">";
+        let expect =
+            "<a href=\"/p/x\">href=\"/y\"</a><img alt='' src='/p/z'><a href=\"//other/\"><a href=\"x\">";
+        assert_eq!(String::from_utf8(rewritten(page, "/p")).unwrap(), expect);
     }
 
     #[test]

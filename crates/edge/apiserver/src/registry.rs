@@ -66,6 +66,11 @@ impl Index {
         self.by_path.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
     }
 
+    /// Whether the server itself has this version of the group.
+    pub(crate) fn serves(&self, group: &str, version: &str) -> bool {
+        self.groups.get(group).is_some_and(|versions| versions.iter().any(|(v, _)| v == version))
+    }
+
     /// Every resource.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.groups.values().flatten().flat_map(|(_, resources)| resources)

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use wharf_api::{
     codec::{Format, encode_envelope, encode_json, encode_message},
     crd,
-    resource::Resource,
+    resource::{Backing, Resource},
     schema::builtin,
     status::Status,
     table,
@@ -41,6 +41,7 @@ impl Accept {
     pub(crate) fn of(headers: &HeaderMap, resource: Option<&Resource>) -> Result<Self, Status> {
         let text = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*");
         let custom = resource.is_some_and(|r| r.custom.is_some());
+        let listed = resource.is_none_or(|r| r.backing != Backing::Review);
         for entry in text.split(',') {
             let mut parts = entry.split(';').map(str::trim);
             let format = match parts.next().unwrap_or_default() {
@@ -54,6 +55,8 @@ impl Accept {
             let wanted = params.iter().find_map(|p| p.strip_prefix("as="));
             let view = match wanted {
                 None => View::Object,
+                // What is not stored has no rows and no metadata.
+                Some(_) if !listed => continue,
                 Some("Table") if params.contains(&"v=v1") && format == Format::Json => View::Table,
                 Some("PartialObjectMetadata" | "PartialObjectMetadataList") if format == Format::Json => {
                     View::Metadata

@@ -37,6 +37,7 @@ async fn shared(clock: Arc<dyn Clock>) -> (Shared, JoinSet<()>, TempDir) {
         signing_key: SigningKey::open(&SigningKey::generate().unwrap()).unwrap(),
         ranges: Ranges::new(Ipv4Addr::new(10, 96, 0, 0), 16, 30000..=32767),
         authority: String::new(),
+        front_proxy: None,
     })
     .await
     .unwrap();

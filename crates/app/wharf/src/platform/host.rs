@@ -10,10 +10,14 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use wharf_base::HintExt;
 use wharf_client::Client;
-use wharf_control::hash::Fnv;
+use wharf_control::{
+    action::{ENDPOINT_SLICES, ENDPOINTS},
+    hash::Fnv,
+};
 use wharf_engine::networks;
 use wharf_engineapi::client as registry;
 use wharf_image::{Reference, Store};
@@ -213,6 +217,22 @@ pub(crate) fn node_name() -> String {
 /// Where pods find the API: the first address of services.
 pub(crate) fn api_address(services: Ipv4Net) -> Ipv4Addr {
     services.nth(1).unwrap_or(services.address())
+}
+
+/// Says where the API is, by the objects that every cluster has for that.
+pub(crate) async fn announce_api(client: &Client, address: SocketAddr) -> Result<()> {
+    let metadata = |labels: Value| json!({"name": "kubernetes", "namespace": "default", "labels": labels});
+    let (ip, port) = (address.ip().to_string(), address.port());
+    let endpoints = json!({"apiVersion": "v1", "kind": "Endpoints",
+        "metadata": metadata(json!({"endpointslice.kubernetes.io/skip-mirror": "true"})),
+        "subsets": [{"addresses": [{"ip": ip}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]});
+    let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": metadata(json!({"kubernetes.io/service-name": "kubernetes"})),
+        "endpoints": [{"addresses": [ip], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}]});
+    client.apply(&ENDPOINTS, "wharf", &endpoints).await?;
+    client.apply(&ENDPOINT_SLICES, "wharf", &slice).await?;
+    Ok(())
 }
 
 /// What pods reach under fixed addresses though it listens on this machine's loopback, on whatever port.

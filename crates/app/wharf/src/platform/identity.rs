@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use wharf_apiserver::SigningKey;
+use wharf_apiserver::{FrontProxy, SigningKey};
 use wharf_http::{Authority, Issued, Usage};
 
 use super::write_private;
@@ -23,19 +23,16 @@ impl Identities {
     /// Opens the folder; makes the authority on first use.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let (certificate, key) = (dir.join("ca.crt"), dir.join("ca.key"));
-        let authority = match read_both(&certificate, &key)? {
-            Some(stored) => Authority::open(&stored)
-                .with_context(|| format!("the authority in {} is broken", dir.display()))?,
-            None => {
-                let authority = Authority::create("wharf")?;
-                let stored = authority.stored();
-                write_private(&key, stored.key.as_bytes())?;
-                write_private(&certificate, stored.certificate.as_bytes())?;
-                authority
-            }
-        };
+        let authority = authority(dir, "ca", "wharf")?;
         Ok(Self { dir: dir.to_owned(), authority })
+    }
+
+    /// The certificate by which extension API servers believe what the API server says of its clients. It has an
+    /// authority of its own, so that no client's certificate can pass for it.
+    pub(crate) fn front_proxy(&self) -> Result<FrontProxy> {
+        let authority = authority(&self.dir, "front-proxy-ca", "wharf-front-proxy")?;
+        let identity = authority.issue(FrontProxy::NAME, &[], Usage::Client, &[])?;
+        Ok(FrontProxy { authority: authority.certificate().to_owned(), identity })
     }
 
     /// The authority's certificate in PEM.
@@ -91,6 +88,19 @@ impl Identities {
         );
         write_private(path, text.as_bytes())
     }
+}
+
+/// An authority kept in the folder; made on first use.
+fn authority(dir: &Path, file: &str, name: &str) -> Result<Authority> {
+    let (certificate, key) = (dir.join(format!("{file}.crt")), dir.join(format!("{file}.key")));
+    if let Some(stored) = read_both(&certificate, &key)? {
+        return Authority::open(&stored).with_context(|| format!("{} is broken", certificate.display()));
+    }
+    let authority = Authority::create(name)?;
+    let stored = authority.stored();
+    write_private(&key, stored.key.as_bytes())?;
+    write_private(&certificate, stored.certificate.as_bytes())?;
+    Ok(authority)
 }
 
 fn read_both(certificate: &Path, key: &Path) -> Result<Option<Issued>> {

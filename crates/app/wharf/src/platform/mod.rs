@@ -254,6 +254,7 @@ impl Platform {
         let authority = parts.identities.authority();
         let loops = loops::start(parts.client.clone(), Arc::new(SystemClock), authority, &measure);
         let host = parts.start_host(&endpoints).await?;
+        parts.serve_pods(&mut listeners).await;
         // After the host has put the network in order.
         let (socket, cri) = parts.serve_cri(&mut listeners).await.unzip();
         endpoints.cri = socket;
@@ -354,6 +355,7 @@ impl Parts {
             signing_key: identities.signing_key()?,
             ranges: Ranges::new(services.address(), services.prefix(), 30000..=32767),
             authority: identities.authority().to_owned(),
+            front_proxy: Some(identities.front_proxy()?),
         })
         .await?;
         let telemetry = Telemetry::open(&data)?;
@@ -363,16 +365,37 @@ impl Parts {
     }
 
     async fn serve_api(&self, listeners: &mut Listeners) -> Result<SocketAddr> {
+        self.serve_api_at(self.ports.local(ports::API), listeners).await
+    }
+
+    async fn serve_api_at(&self, address: SocketAddr, listeners: &mut Listeners) -> Result<SocketAddr> {
         let inside = host::api_address(self.services).to_string();
-        let certificate = self.identities.server(&["localhost", "127.0.0.1", &inside])?;
+        let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), inside];
+        names.extend(self.network.as_ref().map(|network| network.gateway().to_string()));
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let certificate = self.identities.server(&names)?;
         let authority = Some(self.identities.authority());
         let tls = tls_config(&certificate.certificate, &certificate.key, authority)?;
-        let listener = Listener::tcp(self.ports.local(ports::API), Some(tls)).await?;
+        let listener = Listener::tcp(address, Some(tls)).await?;
         let address = listener.address().context("the API listener has no address")?;
         let server = Arc::clone(&self.server);
         let api = handler(move |request| Arc::clone(&server).handle(request));
         listeners.tasks.spawn(listener.serve(api, listeners.stopping.clone()));
         Ok(address)
+    }
+
+    /// The API under an address that pods reach, and where it is as endpoints of its Service.
+    async fn serve_pods(&self, listeners: &mut Listeners) {
+        let Some(network) = &self.network else { return };
+        let gateway = SocketAddr::from((network.gateway(), ports::API));
+        let served = match self.serve_api_at(gateway, listeners).await {
+            Ok(_) => host::announce_api(&self.client, gateway).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = served {
+            let error = format!("{error:#}");
+            tracing::warn!(error, %gateway, "Service kubernetes has no endpoints, its address works all the same");
+        }
     }
 
     async fn start_proxy(&self, background: &mut JoinSet<()>) -> Result<Arc<Proxy>> {

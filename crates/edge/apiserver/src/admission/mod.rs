@@ -3,9 +3,12 @@
 //!
 //! Source: Kubernetes' admission chain and its built-in plugins.
 
+mod certificates;
+mod limits;
 mod matching;
 mod pods;
 mod rbac;
+mod runtime_class;
 mod webhooks;
 
 use std::sync::Arc;
@@ -22,7 +25,6 @@ const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 /// Kinds that are stored and given out but that nothing acts on yet: whoever makes one is told.
 const WITHOUT_EFFECT: &[(&str, &str, &str)] = &[
-    ("", "limitranges", "limits are not enforced"),
     ("", "resourcequotas", "quotas are not enforced"),
     ("", "persistentvolumeclaims", "no volume is provisioned"),
     ("", "persistentvolumes", "no volume is bound"),
@@ -31,6 +33,16 @@ const WITHOUT_EFFECT: &[(&str, &str, &str)] = &[
     ("apps", "daemonsets", "no controller makes its pods yet"),
     ("networking.k8s.io", "networkpolicies", "traffic is not filtered"),
     ("node.k8s.io", "runtimeclasses", "every pod runs under the built-in runtime"),
+    ("networking.k8s.io", "servicecidrs", "Services have their addresses from the network of `kubernetes`"),
+    ("networking.k8s.io", "ipaddresses", "Services do not reserve their addresses by them"),
+    ("resource.k8s.io", "deviceclasses", "devices are not allocated"),
+    ("resource.k8s.io", "resourceclaims", "devices are not allocated"),
+    ("resource.k8s.io", "resourceclaimtemplates", "devices are not allocated"),
+    ("storage.k8s.io", "volumeattachments", "nothing attaches volumes"),
+    ("flowcontrol.apiserver.k8s.io", "flowschemas", "requests do not wait for one another"),
+    ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", "requests do not wait for one another"),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicies", "policies are not evaluated yet"),
+    ("admissionregistration.k8s.io", "mutatingadmissionpolicies", "policies are not evaluated yet"),
 ];
 
 /// What is done to an object.
@@ -134,13 +146,45 @@ pub(crate) async fn mutate(
     if attributes.operation == Operation::Create && attributes.resource.namespaced {
         namespace_accepts(server, attributes.resource, object)?;
     }
-    if attributes.operation == Operation::Create && attributes.is("", "pods") {
-        pods::create(server, object)?;
+    if attributes.operation == Operation::Create {
+        fill_in(server, attributes, object)?;
     }
     if !attributes.is_of_admission() {
         webhooks::mutate(server, context, attributes, object).await?;
     }
     Ok(())
+}
+
+/// What new objects get from others.
+fn fill_in(server: &ApiServer, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
+    if attributes.is("", "pods") {
+        limits::default(server, object);
+        pods::create(server, object)?;
+        runtime_class::apply(server, object)?;
+    }
+    if attributes.is("", "persistentvolumeclaims") {
+        default_class(server, object);
+    }
+    Ok(())
+}
+
+/// A claim that names no class, not even none, is of the default one: of several the newest.
+fn default_class(server: &ApiServer, claim: &mut Value) {
+    const DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
+    let old = &claim["metadata"]["annotations"]["volume.beta.kubernetes.io/storage-class"];
+    if claim["spec"]["storageClassName"].is_string() || old.is_string() {
+        return;
+    }
+    let classes = server.storage.cache("storageclasses.storage.k8s.io").snapshot();
+    let marked = classes.entries.values().map(|entry| entry.object());
+    let marked = marked.filter(|class| class["metadata"]["annotations"][DEFAULT] == "true");
+    let newest = marked.max_by_key(|class| {
+        let created = meta::text(class, "creationTimestamp").to_owned();
+        (created, std::cmp::Reverse(meta::name(class).to_owned()))
+    });
+    if let Some(class) = newest {
+        meta::member_mut(claim, "spec").insert("storageClassName".into(), meta::name(&class).into());
+    }
 }
 
 /// Everything that may refuse an operation; `object` is what is written, none for a deletion.
@@ -194,6 +238,8 @@ fn created(
     match (resource.gvk.group.as_str(), plural) {
         ("rbac.authorization.k8s.io", _) => rbac::check(server, context, resource, object)?,
         ("apiextensions.k8s.io", "customresourcedefinitions") => definition_warnings(context, object),
+        ("", "pods") => limits::check_pod(server, object)?,
+        ("", "persistentvolumeclaims") => limits::check_claim(server, object)?,
         _ => {}
     }
     Ok(())
@@ -206,6 +252,9 @@ fn updated(
     new: &Value,
 ) -> Result<(), Status> {
     let (resource, plural) = (attributes.resource, attributes.resource.plural.as_str());
+    if resource.gvk.kind == "CertificateSigningRequest" && resource.custom.is_none() {
+        certificates::check(server, context, attributes, new)?;
+    }
     let Some(old) = attributes.old.filter(|_| attributes.subresource.is_empty()) else { return Ok(()) };
     if new["spec"] != old["spec"] {
         context.warnings.extend(unheeded::sentences(resource, new));

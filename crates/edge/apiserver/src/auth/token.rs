@@ -97,6 +97,8 @@ pub(crate) struct TokenSubject {
 pub(crate) struct Claims {
     pub subject: TokenSubject,
     pub audiences: Vec<String>,
+    /// The token's own id (`jti`).
+    pub id: String,
 }
 
 impl Claims {
@@ -111,13 +113,17 @@ impl Claims {
             ],
         );
         identity.uid.clone_from(uid);
+        if !self.id.is_empty() {
+            let id = format!("JTI={}", self.id);
+            identity.extra.push(("authentication.kubernetes.io/credential-id".into(), vec![id]));
+        }
         if let Some((kind, name, uid)) = bound
             && kind == "Pod"
         {
-            identity.extra = vec![
+            identity.extra.extend([
                 ("authentication.kubernetes.io/pod-name".into(), vec![name.clone()]),
                 ("authentication.kubernetes.io/pod-uid".into(), vec![uid.clone()]),
-            ];
+            ]);
         }
         identity
     }
@@ -138,7 +144,7 @@ impl SigningKey {
             kubernetes[kind.to_lowercase()] = json!({"name": name, "uid": uid});
         }
         self.sign(&json!({
-            "iss": ISSUER, "aud": audiences, "jti": wharf_base::random_hex(16),
+            "iss": ISSUER, "aud": audiences, "jti": crate::verbs::new_uid(),
             "sub": format!("system:serviceaccount:{}:{}", subject.namespace, subject.account),
             "iat": now.as_second(), "nbf": now.as_second(), "exp": expires.as_second(),
             "kubernetes.io": kubernetes,
@@ -170,7 +176,7 @@ impl SigningKey {
             uid: text(&private["serviceaccount"]["uid"]),
             bound,
         };
-        Some(Claims { subject, audiences })
+        Some(Claims { subject, audiences, id: text(&claims["jti"]) })
     }
 }
 

@@ -44,6 +44,7 @@ async fn server() -> (Arc<ApiServer>, tempfile::TempDir) {
         signing_key: SigningKey::open(&SigningKey::generate().unwrap()).unwrap(),
         ranges: Ranges::new([10, 96, 0, 0].into(), 16, 30000..=32767),
         authority: String::new(),
+        front_proxy: None,
     });
     (server.await.unwrap(), folder)
 }

@@ -20,8 +20,9 @@ use crate::{ApiServer, Context};
 pub(crate) use body::{BodyKind, decode_body, decode_other};
 pub(crate) use create::{Creation, create_object, new_uid};
 use delete::finish_if_finalized;
+pub(crate) use delete::{DeleteOptions, delete_object};
 pub(crate) use subresource::subresource;
-use update::{Change, WriteOptions};
+pub(crate) use update::{Change, WriteOptions, write_change};
 
 /// Carries out a verb on a resource itself.
 pub(crate) async fn dispatch(

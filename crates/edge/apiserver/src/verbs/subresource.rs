@@ -41,9 +41,11 @@ pub(crate) async fn subresource(
 ) -> Result<Response<Body>, Status> {
     let info = &context.info;
     match (info.subresource.as_str(), info.verb) {
-        ("status", "get") => read::get(server, context, resource, request.headers()).await,
-        ("status", "update") => update_status(server, context, resource, request).await,
+        ("status" | "approval", "get") => read::get(server, context, resource, request.headers()).await,
+        ("status", "update") => update_part(server, context, resource, request, "status").await,
         ("status", "patch") => patch_with(server, context, resource, request, "status").await,
+        ("approval", "update") => update_part(server, context, resource, request, "approval").await,
+        ("approval", "patch") => patch_with(server, context, resource, request, "approval").await,
         ("scale", _) => scale(server, context, resource, request).await,
         ("finalize", "update") => finalize(server, context, resource, request).await,
         ("binding", "create") => bind(server, context, resource, request).await,
@@ -57,18 +59,20 @@ pub(crate) async fn subresource(
     }
 }
 
-async fn update_status(
+/// An update of the part that the subresource is.
+async fn update_part(
     server: &Arc<ApiServer>,
     context: &mut Context,
     resource: &Arc<Resource>,
     request: Request<Body>,
+    subresource: &'static str,
 ) -> Result<Response<Body>, Status> {
     let accept = Accept::of(request.headers(), Some(resource))?;
     let kind = BodyKind::of(request.headers())?;
     let body = read_body(request).await?;
     let object = decode_body(context, resource, kind, &body)?;
     check_name(context, resource, &object)?;
-    let options = WriteOptions { dry_run: context.info.dry_run()?, subresource: "status" };
+    let options = WriteOptions { dry_run: context.info.dry_run()?, subresource };
     let change = |_: &Value| Ok(Change::Updated(object.clone()));
     let entry = write_change(server, context, resource, &options, change).await?;
     Ok(respond::object(200, accept, resource, &entry, server.now()))

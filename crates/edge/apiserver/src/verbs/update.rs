@@ -215,7 +215,7 @@ async fn prepare(
 ) -> Result<(), Status> {
     let gvk = &resource.gvk;
     let (group, version, kind) = (&gvk.group, &gvk.version, &gvk.kind);
-    let to_status = options.subresource == "status";
+    let to_status = matches!(options.subresource, "status" | "approval");
     let has_status = resource.has("status");
     // These change the stored object by themselves, also parts that an update keeps as they are.
     let by_itself = matches!(options.subresource, "binding" | "finalize");
@@ -230,7 +230,13 @@ async fn prepare(
     }
     match (&resource.custom, to_status) {
         _ if by_itself => {}
-        (None, true) => defaults::prepare_for_status_update(group, version, kind, new, old),
+        (None, true) => {
+            defaults::prepare_for_status_update(group, version, kind, new, old);
+            if kind == "CertificateSigningRequest" {
+                let now = server.now().to_string();
+                defaults::prepare_certificate_request(options.subresource, &now, new, old);
+            }
+        }
         (None, false) => defaults::prepare_for_update(group, version, kind, new, old),
         (Some(_), true) => defaults::prepare_custom_for_status_update(new, old),
         (Some(_), false) => defaults::prepare_custom_for_update(has_status, new, old),

@@ -30,6 +30,7 @@ async fn api(folder: &std::path::Path, authority: &Authority) -> Client {
         signing_key: SigningKey::open(&SigningKey::generate().unwrap()).unwrap(),
         ranges: Ranges::new(Ipv4Addr::new(10, 96, 0, 0), 16, 30000..=32767),
         authority: authority.certificate().to_owned(),
+        front_proxy: None,
     })
     .await
     .unwrap();

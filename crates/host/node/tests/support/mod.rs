@@ -99,6 +99,7 @@ impl Cluster {
             signing_key: SigningKey::open(&SigningKey::generate().unwrap()).unwrap(),
             ranges: Ranges::new(Ipv4Addr::new(10, 96, 0, 0), 16, 30000..=32767),
             authority: "-----BEGIN CERTIFICATE-----".into(),
+            front_proxy: None,
         })
         .await
         .unwrap();

@@ -23,8 +23,8 @@ mod tests;
 use serde_json::Value;
 
 pub use strategy::{
-    prepare_custom_for_create, prepare_custom_for_status_update, prepare_custom_for_update,
-    prepare_for_create, prepare_for_status_update, prepare_for_update,
+    prepare_certificate_request, prepare_custom_for_create, prepare_custom_for_status_update,
+    prepare_custom_for_update, prepare_for_create, prepare_for_status_update, prepare_for_update,
 };
 
 /// Fills in the defaults of a built-in kind. Other kinds are left as they are.

@@ -152,6 +152,34 @@ pub fn prepare_for_status_update(group: &str, _version: &str, kind: &str, new: &
     }
 }
 
+/// Decisions about a request for a certificate are made through `approval`, everything else through `status`; each
+/// leaves the other's part as it is.
+pub fn prepare_certificate_request(subresource: &str, now: &str, new: &mut Value, old: &Value) {
+    let is_decision = |condition: &Value| matches!(tree::text(condition, "/type"), "Approved" | "Denied");
+    let approves = subresource == "approval";
+    let part = |object: &Value, decisions: bool| -> Vec<Value> {
+        let conditions = tree::list(object, "/status/conditions").iter();
+        conditions.filter(|condition| is_decision(condition) == decisions).cloned().collect()
+    };
+    let mut conditions = part(if approves { new } else { old }, true);
+    conditions.extend(part(if approves { old } else { new }, false));
+    for condition in &mut conditions {
+        tree::set_empty(condition, "lastUpdateTime", json!(now));
+        tree::set_empty(condition, "lastTransitionTime", json!(now));
+    }
+    tree::set_missing(new, "status", json!({}));
+    let Some(status) = new.get_mut("status") else { return };
+    if approves {
+        copy(status, old.get("status").unwrap_or(&Value::Null), "certificate");
+    }
+    match conditions.is_empty() {
+        true => {
+            tree::remove(status, "conditions");
+        }
+        false => tree::set(status, "conditions", json!(conditions)),
+    }
+}
+
 /// Prepares a custom resource that is created.
 pub fn prepare_custom_for_create(has_status: bool, object: &mut Value) {
     create(custom(has_status), object);

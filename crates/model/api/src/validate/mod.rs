@@ -181,6 +181,7 @@ static KINDS: &[Rules] = &[
         update: ingress::update_class,
         ..NONE
     },
+    Rules { group: NETWORKING, kind: "IPAddress", name: names::address, ..NONE },
     Rules { group: NETWORKING, kind: "NetworkPolicy", always: ingress::network_policy, ..NONE },
     Rules {
         group: "discovery.k8s.io",

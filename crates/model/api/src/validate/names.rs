@@ -122,6 +122,17 @@ pub(super) fn label_value(value: &str) -> Vec<String> {
     wrong
 }
 
+/// An IP address in its canonical form.
+pub(super) fn address(value: &str) -> Vec<String> {
+    match value.parse::<std::net::IpAddr>() {
+        Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()],
+        Ok(address) if address.to_string() != value => {
+            vec![format!("must be in canonical form ({address:?})")]
+        }
+        Ok(_) => Vec::new(),
+    }
+}
+
 /// The name of a port: at most 15 characters.
 pub(super) fn port_name(value: &str) -> Vec<String> {
     let mut wrong = too_long(value, 15);
