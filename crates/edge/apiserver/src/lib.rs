@@ -248,6 +248,7 @@ impl ApiServer {
         if info.verb.is_empty() && info.subresource != "proxy" {
             return Err(Status::method_not_allowed());
         }
+        let name = info.selected_name();
         let asked = match info.resource.as_str() {
             "" => Attributes { verb: info.verb, path: Some(&info.path), ..Attributes::default() },
             resource => Attributes {
@@ -256,7 +257,7 @@ impl ApiServer {
                 resource,
                 subresource: &info.subresource,
                 namespace: &info.namespace,
-                name: &info.name,
+                name: &name,
                 path: None,
             },
         };

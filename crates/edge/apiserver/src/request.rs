@@ -2,7 +2,7 @@
 
 use http::{Method, Uri};
 use percent_encoding::percent_decode_str;
-use wharf_api::status::Status;
+use wharf_api::{selector::FieldSelector, status::Status};
 
 /// A request to a resource, or to another path of the server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -94,6 +94,15 @@ impl RequestInfo {
         }
     }
 
+    /// The only name the request is about: a collection may be asked for the one object of a name.
+    pub(crate) fn selected_name(&self) -> String {
+        if !self.name.is_empty() || !matches!(self.verb, "list" | "watch" | "deletecollection") {
+            return self.name.clone();
+        }
+        let selector = FieldSelector::parse(self.param("fieldSelector").unwrap_or_default(), |_| true);
+        selector.ok().and_then(|s| s.exact("metadata.name").map(str::to_owned)).unwrap_or_default()
+    }
+
     /// The first value of a query parameter.
     pub(crate) fn param(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
@@ -144,6 +153,18 @@ mod tests {
             expect,
             "{uri}"
         );
+    }
+
+    #[test]
+    fn a_collection_of_one_name_is_about_that_name() {
+        let name = |uri: &str| RequestInfo::of(&Method::GET, &uri.parse().unwrap()).unwrap().selected_name();
+        assert_eq!(name("/api/v1/namespaces/d/pods?fieldSelector=metadata.name%3Da"), "a");
+        assert_eq!(
+            name("/api/v1/namespaces/d/pods?watch=1&fieldSelector=metadata.name%3Da,status.phase%3Db"),
+            "a"
+        );
+        assert_eq!(name("/api/v1/namespaces/d/pods?fieldSelector=metadata.name!%3Da"), "");
+        assert_eq!(name("/api/v1/namespaces/d/pods/x?fieldSelector=metadata.name%3Da"), "x");
     }
 
     #[test]

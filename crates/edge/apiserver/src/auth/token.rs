@@ -90,6 +90,8 @@ pub(crate) struct TokenSubject {
     pub uid: String,
     /// Kind, name and uid of the object the token dies with.
     pub bound: Option<(String, String, String)>,
+    /// Name and uid of the node of the pod it is bound to.
+    pub node: Option<(String, String)>,
 }
 
 /// What a valid token says.
@@ -103,7 +105,7 @@ pub(crate) struct Claims {
 
 impl Claims {
     pub(crate) fn identity(&self) -> Identity {
-        let TokenSubject { namespace, account, uid, bound } = &self.subject;
+        let TokenSubject { namespace, account, uid, bound, node } = &self.subject;
         let mut identity = Identity::new(
             format!("system:serviceaccount:{namespace}:{account}"),
             &[
@@ -125,6 +127,12 @@ impl Claims {
                 ("authentication.kubernetes.io/pod-uid".into(), vec![uid.clone()]),
             ]);
         }
+        if let Some((name, uid)) = node {
+            identity.extra.extend([
+                ("authentication.kubernetes.io/node-name".into(), vec![name.clone()]),
+                ("authentication.kubernetes.io/node-uid".into(), vec![uid.clone()]),
+            ]);
+        }
         identity
     }
 }
@@ -142,6 +150,9 @@ impl SigningKey {
             "serviceaccount": {"name": subject.account, "uid": subject.uid}});
         if let Some((kind, name, uid)) = &subject.bound {
             kubernetes[kind.to_lowercase()] = json!({"name": name, "uid": uid});
+        }
+        if let Some((name, uid)) = &subject.node {
+            kubernetes["node"] = json!({"name": name, "uid": uid});
         }
         self.sign(&json!({
             "iss": ISSUER, "aud": audiences, "jti": crate::verbs::new_uid(),
@@ -174,6 +185,12 @@ impl SigningKey {
             namespace: text(&private["namespace"]),
             account: text(&private["serviceaccount"]["name"]),
             uid: text(&private["serviceaccount"]["uid"]),
+            node: match &bound {
+                Some((kind, ..)) if kind == "Pod" && private["node"].is_object() => {
+                    Some((text(&private["node"]["name"]), text(&private["node"]["uid"])))
+                }
+                _ => None,
+            },
             bound,
         };
         Some(Claims { subject, audiences, id: text(&claims["jti"]) })
@@ -192,6 +209,7 @@ mod tests {
             account: "a".into(),
             uid: "u".into(),
             bound: Some(("Pod".into(), "p".into(), "pu".into())),
+            node: Some(("n1".into(), "nu".into())),
         };
         let at = |s| Timestamp::from_unix(s, 0);
         let token = key.issue(&subject, &["x".into()], at(1000), at(2000)).unwrap();

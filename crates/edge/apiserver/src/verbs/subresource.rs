@@ -354,7 +354,9 @@ async fn token(
         bound: reference
             .is_object()
             .then(|| (text(&reference["kind"]), text(&reference["name"]), text(&reference["uid"]))),
+        node: None,
     };
+    let subject = TokenSubject { node: node_of(server, &subject), ..subject };
     if !server.token_alive(&subject) {
         return Err(Status::not_found("pods", &text(&reference["name"])));
     }
@@ -371,4 +373,13 @@ async fn token(
     asked["status"] = json!({"token": token, "expirationTimestamp": expires.to_string()});
     meta::metadata_mut(&mut asked).insert("name".into(), context.info.name.as_str().into());
     Ok(respond::plain(201, accept.format, &asked))
+}
+
+/// Where the pod runs that a token is bound to.
+fn node_of(server: &ApiServer, subject: &TokenSubject) -> Option<(String, String)> {
+    let (_, pod, _) = subject.bound.as_ref().filter(|(kind, ..)| kind == "Pod")?;
+    let pod = server.storage.get("pods", &format!("{}/{pod}", subject.namespace))?.object();
+    let name = pod["spec"]["nodeName"].as_str().filter(|name| !name.is_empty())?;
+    let node = server.storage.get("nodes", &format!("/{name}"))?.object();
+    Some((name.to_owned(), meta::text(&node, "uid").to_owned()))
 }

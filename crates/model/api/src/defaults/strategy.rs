@@ -152,17 +152,18 @@ pub fn prepare_for_status_update(group: &str, _version: &str, kind: &str, new: &
     }
 }
 
-/// Decisions about a request for a certificate are made through `approval`, everything else through `status`; each
-/// leaves the other's part as it is.
+/// Decisions about a request for a certificate are made through `approval`, which may set every condition and nothing
+/// else; `status` sets everything but decisions.
 pub fn prepare_certificate_request(subresource: &str, now: &str, new: &mut Value, old: &Value) {
     let is_decision = |condition: &Value| matches!(tree::text(condition, "/type"), "Approved" | "Denied");
     let approves = subresource == "approval";
-    let part = |object: &Value, decisions: bool| -> Vec<Value> {
-        let conditions = tree::list(object, "/status/conditions").iter();
-        conditions.filter(|condition| is_decision(condition) == decisions).cloned().collect()
+    let part = |object: &Value, wanted: &dyn Fn(&Value) -> bool| -> Vec<Value> {
+        tree::list(object, "/status/conditions").iter().filter(|c| wanted(c)).cloned().collect()
     };
-    let mut conditions = part(if approves { new } else { old }, true);
-    conditions.extend(part(if approves { old } else { new }, false));
+    let mut conditions = if approves { part(new, &|_| true) } else { part(old, &is_decision) };
+    if !approves {
+        conditions.extend(part(new, &|condition| !is_decision(condition)));
+    }
     for condition in &mut conditions {
         tree::set_empty(condition, "lastUpdateTime", json!(now));
         tree::set_empty(condition, "lastTransitionTime", json!(now));
