@@ -17,7 +17,6 @@ const WITHOUT_EFFECT: &[(&str, &str, &str)] = &[
     ("", "resourcequotas", "quotas are not enforced"),
     ("", "persistentvolumeclaims", "no volume is provisioned"),
     ("", "persistentvolumes", "no volume is bound"),
-    ("", "replicationcontrollers", "no controller makes its pods; use a Deployment"),
     ("apps", "statefulsets", "no controller makes its pods yet"),
     ("apps", "daemonsets", "no controller makes its pods yet"),
     ("networking.k8s.io", "networkpolicies", "traffic is not filtered"),

@@ -36,6 +36,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{task::JoinSet, time::sleep};
 use wharf_base::Clock;
 use wharf_client::Client;
+use wharf_control::replicaset::{ReplicaSet, ReplicationController};
 
 use cache::Informers;
 use measure::Measure;
@@ -66,7 +67,8 @@ pub(crate) fn start(
     let mut loops = Loops { tasks: JoinSet::new() };
     loops.tasks.spawn(recording);
     loops.controller(&shared, MANY, deployment::Deployments::new);
-    loops.controller(&shared, MANY, replicaset::ReplicaSets::new);
+    loops.controller(&shared, MANY, replicaset::ReplicaSets::<ReplicaSet>::new);
+    loops.controller(&shared, MANY, replicaset::ReplicaSets::<ReplicationController>::new);
     loops.controller(&shared, MANY, job::Jobs::new);
     loops.controller(&shared, FEW, cronjob::CronJobs::new);
     loops.controller(&shared, MANY, endpointslice::EndpointSlices::new);
