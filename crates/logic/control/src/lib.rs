@@ -29,6 +29,7 @@ pub mod namespace_defaults;
 pub mod node_lifecycle;
 pub mod pod;
 pub mod podgc;
+pub mod quota;
 pub mod replicaset;
 pub mod selector;
 pub mod service;

@@ -23,6 +23,7 @@ mod podgc;
 mod recorder;
 mod redis;
 mod replicaset;
+mod resource_quota;
 mod rollout;
 mod runner;
 mod scale_target;
@@ -71,6 +72,7 @@ pub(crate) fn start(
     loops.controller(&shared, MANY, replicaset::ReplicaSets::<ReplicationController>::new);
     loops.controller(&shared, MANY, job::Jobs::new);
     loops.controller(&shared, FEW, cronjob::CronJobs::new);
+    loops.controller(&shared, FEW, resource_quota::ResourceQuotas::new);
     loops.controller(&shared, MANY, endpointslice::EndpointSlices::new);
     loops.controller(&shared, MANY, endpoints::EndpointsLoop::new);
     loops.controller(&shared, FEW, namespace::Namespaces::new);
