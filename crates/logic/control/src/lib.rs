@@ -16,6 +16,7 @@ pub mod condition;
 pub mod cronjob;
 pub mod definition;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod events;

@@ -8,6 +8,7 @@ mod cronjob;
 mod definition;
 mod deployment;
 mod discovery;
+mod disruption;
 mod endpoints;
 mod endpointslice;
 mod events;
@@ -73,6 +74,8 @@ pub(crate) fn start(
     loops.controller(&shared, MANY, job::Jobs::new);
     loops.controller(&shared, FEW, cronjob::CronJobs::new);
     loops.controller(&shared, FEW, resource_quota::ResourceQuotas::new);
+    loops.controller(&shared, FEW, disruption::Disruptions::new);
+    loops.controller(&shared, FEW, disruption::Targets::new);
     loops.controller(&shared, MANY, endpointslice::EndpointSlices::new);
     loops.controller(&shared, MANY, endpoints::EndpointsLoop::new);
     loops.controller(&shared, FEW, namespace::Namespaces::new);
