@@ -11,9 +11,11 @@
 //! * Objects carry the API's defaults, as the API server stores them.
 
 pub mod action;
+mod affinity;
 mod claim;
 pub mod condition;
 pub mod cronjob;
+pub mod daemonset;
 pub mod definition;
 pub mod deployment;
 pub mod disruption;
@@ -22,6 +24,7 @@ pub mod endpointslice;
 pub mod events;
 pub mod garbage;
 pub mod hash;
+pub mod history;
 pub mod intstr;
 pub mod job;
 pub mod meta;

@@ -5,6 +5,7 @@ mod apply;
 mod autoscaler;
 mod cache;
 mod cronjob;
+mod daemonset;
 mod definition;
 mod deployment;
 mod discovery;
@@ -71,6 +72,7 @@ pub(crate) fn start(
     loops.controller(&shared, MANY, deployment::Deployments::new);
     loops.controller(&shared, MANY, replicaset::ReplicaSets::<ReplicaSet>::new);
     loops.controller(&shared, MANY, replicaset::ReplicaSets::<ReplicationController>::new);
+    loops.controller(&shared, FEW, daemonset::DaemonSets::new);
     loops.controller(&shared, MANY, job::Jobs::new);
     loops.controller(&shared, FEW, cronjob::CronJobs::new);
     loops.controller(&shared, FEW, resource_quota::ResourceQuotas::new);
