@@ -66,6 +66,10 @@ pub const PERSISTENT_VOLUME_CLAIMS: Gvr = Gvr::fixed("", "v1", "persistentvolume
 pub const DEPLOYMENTS: Gvr = Gvr::fixed("apps", "v1", "deployments");
 /// `apps/v1` ReplicaSets.
 pub const REPLICA_SETS: Gvr = Gvr::fixed("apps", "v1", "replicasets");
+/// `v1` ReplicationControllers.
+pub const REPLICATION_CONTROLLERS: Gvr = Gvr::fixed("", "v1", "replicationcontrollers");
+/// `v1` ResourceQuotas.
+pub const RESOURCE_QUOTAS: Gvr = Gvr::fixed("", "v1", "resourcequotas");
 /// `apps/v1` StatefulSets.
 pub const STATEFUL_SETS: Gvr = Gvr::fixed("apps", "v1", "statefulsets");
 /// `apps/v1` DaemonSets.
@@ -87,6 +91,9 @@ pub const CUSTOM_RESOURCE_DEFINITIONS: Gvr =
     Gvr::fixed("apiextensions.k8s.io", "v1", "customresourcedefinitions");
 /// `policy/v1` PodDisruptionBudgets.
 pub const POD_DISRUPTION_BUDGETS: Gvr = Gvr::fixed("policy", "v1", "poddisruptionbudgets");
+
+/// `rbac.authorization.k8s.io/v1` ClusterRoles.
+pub const CLUSTER_ROLES: Gvr = Gvr::fixed("rbac.authorization.k8s.io", "v1", "clusterroles");
 
 /// What happens to the dependents of a deleted object (`DeleteOptions.propagationPolicy`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -31,6 +31,7 @@ use crate::{
     selector::LabelSelector,
 };
 
+pub(crate) use template::same;
 pub use template::{HASH_LABEL, insert, same_template, template_hash};
 
 /// Counts the versions of the template; on the Deployment and on its ReplicaSets.

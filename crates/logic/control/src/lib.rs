@@ -11,16 +11,20 @@
 //! * Objects carry the API's defaults, as the API server stores them.
 
 pub mod action;
+mod affinity;
 mod claim;
 pub mod condition;
 pub mod cronjob;
+pub mod daemonset;
 pub mod definition;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod events;
 pub mod garbage;
 pub mod hash;
+pub mod history;
 pub mod intstr;
 pub mod job;
 pub mod meta;
@@ -29,6 +33,7 @@ pub mod namespace_defaults;
 pub mod node_lifecycle;
 pub mod pod;
 pub mod podgc;
+pub mod quota;
 pub mod replicaset;
 pub mod selector;
 pub mod service;

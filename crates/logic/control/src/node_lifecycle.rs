@@ -27,7 +27,8 @@ const PRESSURES: [(&str, &str, &str); 4] = [
     ("PIDPressure", "True", "node.kubernetes.io/pid-pressure"),
     ("NetworkUnavailable", "True", "node.kubernetes.io/network-unavailable"),
 ];
-const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+/// On nodes that take no further pods.
+pub(crate) const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 /// Conditions that become unknown with the node's silence.
 const REPORTED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
@@ -224,7 +225,8 @@ fn leaves_at(pod: &Pod, taint: &Taint, now: Timestamp) -> Option<Timestamp> {
     Some(since.plus(Duration::from_secs(u64::try_from(seconds).unwrap_or(0))))
 }
 
-fn covers(toleration: &Toleration, taint: &Taint) -> bool {
+/// Whether a toleration is about a taint.
+pub(crate) fn covers(toleration: &Toleration, taint: &Taint) -> bool {
     let exists = toleration.operator == "Exists";
     (toleration.key == taint.key || (toleration.key.is_empty() && exists))
         && (exists || toleration.value == taint.value)

@@ -49,6 +49,30 @@ pub struct PodSpec {
     /// Init containers; those with restart policy `Always` run beside the others.
     #[serde(deserialize_with = "null_default")]
     pub init_containers: Vec<Container>,
+    /// Affinities.
+    #[serde(deserialize_with = "null_default")]
+    pub affinity: Value,
+    /// Volumes.
+    #[serde(deserialize_with = "null_default")]
+    pub volumes: Vec<Volume>,
+}
+
+/// `v1.Volume`, in part.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Volume {
+    /// Name within the pod.
+    pub name: String,
+    /// The claim it stands for.
+    pub persistent_volume_claim: Option<VolumeClaim>,
+}
+
+/// `v1.PersistentVolumeClaimVolumeSource`, in part.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeClaim {
+    /// Name of the claim.
+    pub claim_name: String,
 }
 
 /// `v1.Container`, in part.

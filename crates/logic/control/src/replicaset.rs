@@ -1,4 +1,4 @@
-//! ReplicaSets: keep as many active pods as asked for.
+//! ReplicaSets and ReplicationControllers: keep as many active pods as asked for.
 //!
 //! The view must be consistent: it shows this controller's own earlier writes (the runner waits for
 //! them before it decides again), so no write is asked for twice.
@@ -10,10 +10,12 @@ use serde_json::Value;
 use wharf_base::Timestamp;
 
 use crate::{
-    action::{Action, Event, PODS, REPLICA_SETS, Step, WriteFailure},
+    action::{
+        Action, Event, Gvr, ObjectRef, PODS, REPLICA_SETS, REPLICATION_CONTROLLERS, Step, WriteFailure,
+    },
     claim::{Claim, adopt, claim, pod_from_template, release},
     condition::{self, Condition},
-    meta::{Labels, Meta, is_zero, null_default},
+    meta::{Labels, Meta, OwnerReference, is_zero, null_default},
     pod::{Pod, sort_for_deletion},
     selector::{LabelSelector, contains},
 };
@@ -21,10 +23,41 @@ use crate::{
 /// Most pods one step creates or deletes.
 pub const BURST: usize = 500;
 
-/// `apps/v1.ReplicaSet`, as far as decisions need it.
+/// The kinds that keep a number of pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// `apps/v1.ReplicaSet`.
+    #[default]
+    ReplicaSet,
+    /// `v1.ReplicationController`.
+    ReplicationController,
+}
+
+impl Kind {
+    /// `apiVersion` and `kind`.
+    pub const fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::ReplicaSet => ("apps/v1", "ReplicaSet"),
+            Self::ReplicationController => ("v1", "ReplicationController"),
+        }
+    }
+
+    /// The resource objects of the kind are in.
+    pub const fn resource(self) -> Gvr {
+        match self {
+            Self::ReplicaSet => REPLICA_SETS,
+            Self::ReplicationController => REPLICATION_CONTROLLERS,
+        }
+    }
+}
+
+/// `apps/v1.ReplicaSet`, as far as decisions need it; also the form ReplicationControllers are decided in.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ReplicaSet {
+    /// Which of the kinds it is.
+    #[serde(skip)]
+    pub kind: Kind,
     /// Metadata.
     pub metadata: Meta,
     /// What was asked for.
@@ -79,6 +112,55 @@ impl ReplicaSet {
     pub fn replicas(&self) -> i64 {
         self.spec.replicas.unwrap_or(1).max(0)
     }
+
+    /// As its pods name it.
+    fn controller_ref(&self) -> OwnerReference {
+        let (api_version, kind) = self.kind.names();
+        self.metadata.controller_ref(api_version, kind)
+    }
+
+    /// As Events name it.
+    fn object_ref(&self) -> ObjectRef {
+        let (api_version, kind) = self.kind.names();
+        self.metadata.object_ref(api_version, kind)
+    }
+}
+
+/// `v1.ReplicationController`: read from its own form, in which the selector is a set of labels.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(from = "ControllerForm")]
+pub struct ReplicationController(pub ReplicaSet);
+
+#[derive(Deserialize)]
+struct ControllerForm {
+    #[serde(default)]
+    metadata: Meta,
+    #[serde(default)]
+    spec: ControllerSpec,
+    #[serde(default)]
+    status: ReplicaSetStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ControllerSpec {
+    replicas: Option<i64>,
+    #[serde(deserialize_with = "null_default")]
+    selector: Labels,
+    template: Value,
+    #[serde(deserialize_with = "null_default")]
+    min_ready_seconds: i64,
+}
+
+impl From<ControllerForm> for ReplicationController {
+    fn from(ControllerForm { metadata, spec, status }: ControllerForm) -> Self {
+        let ControllerSpec { replicas, selector, template, min_ready_seconds } = spec;
+        // An empty set of labels selects nothing here, where an empty selector would select everything.
+        let selector = (!selector.is_empty())
+            .then(|| LabelSelector { match_labels: selector, match_expressions: Vec::new() });
+        let spec = ReplicaSetSpec { replicas, selector, template, min_ready_seconds };
+        Self(ReplicaSet { kind: Kind::ReplicationController, metadata, spec, status })
+    }
 }
 
 /// What a decision about one ReplicaSet sees.
@@ -107,7 +189,7 @@ pub fn step(view: &View<'_>, now: Timestamp) -> Step {
     let writes = if set.metadata.deleting() { Vec::new() } else { manage(view, &mut active) };
     let status = status(view, &owned, &active, failed, now);
     report_failure(view, failed, &mut step.actions);
-    step.actions.extend(set.metadata.status_update(REPLICA_SETS, &set.status, &status));
+    step.actions.extend(set.metadata.status_update(set.kind.resource(), &set.status, &status));
     step.actions.extend(writes);
     // A pod that becomes available with time alone is seen by nobody else.
     let waits = active.iter().filter_map(|pod| pod.available_in(set.spec.min_ready_seconds, now));
@@ -126,11 +208,7 @@ fn claim_pods<'a>(view: &View<'a>, selector: &LabelSelector, actions: &mut Vec<A
         match claim(&set.metadata, selector, &pod.metadata) {
             Claim::Owned => owned.push(*pod),
             Claim::Adopt if pod.active() => {
-                actions.push(adopt(
-                    PODS,
-                    &pod.metadata,
-                    set.metadata.controller_ref("apps/v1", "ReplicaSet"),
-                ));
+                actions.push(adopt(PODS, &pod.metadata, set.controller_ref()));
                 owned.push(*pod);
             }
             Claim::Release if pod.active() => {
@@ -160,9 +238,9 @@ fn manage(view: &View<'_>, active: &mut Vec<&Pod>) -> Vec<Action> {
 }
 
 fn create_pod(set: &ReplicaSet) -> Action {
-    let owner = set.metadata.controller_ref("apps/v1", "ReplicaSet");
+    let owner = set.controller_ref();
     let prefix = format!("{}-", set.metadata.name);
-    let involved = set.metadata.object_ref("apps/v1", "ReplicaSet");
+    let involved = set.object_ref();
     Action::Create {
         resource: PODS,
         namespace: set.metadata.namespace.clone(),
@@ -172,7 +250,7 @@ fn create_pod(set: &ReplicaSet) -> Action {
 }
 
 fn delete_pod(set: &ReplicaSet, pod: &Pod) -> Action {
-    let involved = set.metadata.object_ref("apps/v1", "ReplicaSet");
+    let involved = set.object_ref();
     let message = format!("Deleted pod: {}", pod.metadata.name);
     Action::Delete {
         resource: PODS,
@@ -188,7 +266,7 @@ fn delete_pod(set: &ReplicaSet, pod: &Pod) -> Action {
 
 fn report_failure(view: &View<'_>, reason: Option<&'static str>, actions: &mut Vec<Action>) {
     let Some((failure, reason)) = view.failure.zip(reason) else { return };
-    let involved = view.replica_set.metadata.object_ref("apps/v1", "ReplicaSet");
+    let involved = view.replica_set.object_ref();
     let doing = if failure.creating { "creating" } else { "deleting" };
     let message = format!("Error {doing}: {}", failure.message);
     actions.push(Action::Event(Event::warning(involved, reason, message)));
@@ -229,7 +307,9 @@ fn status(
         fully_labeled_replicas: count(&|pod| contains(&pod.metadata.labels, &template_labels)),
         ready_replicas: count(&Pod::ready),
         available_replicas: count(&available),
-        terminating_replicas: Some(owned.iter().filter(|pod| pod.terminating()).count() as i64),
+        // ReplicationControllers have no such field.
+        terminating_replicas: (set.kind == Kind::ReplicaSet)
+            .then(|| owned.iter().filter(|pod| pod.terminating()).count() as i64),
         observed_generation: set.metadata.generation,
         conditions,
     }

@@ -7,9 +7,13 @@ use serde_json::{Map, Value, json};
 use wharf_base::Timestamp;
 
 use crate::{
-    action::{Action, DEPLOYMENTS, Gvr, PODS, REPLICA_SETS, Step},
+    action::{Action, CONTROLLER_REVISIONS, DAEMON_SETS, DEPLOYMENTS, Gvr, NODES, PODS, REPLICA_SETS, Step},
+    affinity::required_node,
+    daemonset::{self, Backoffs, DaemonSet},
     deployment::{self, Deployment},
+    history::ControllerRevision,
     meta::read,
+    node_lifecycle::Node,
     pod::Pod,
     replicaset::{self, ReplicaSet},
 };
@@ -20,6 +24,7 @@ pub(crate) struct World {
     pub(crate) now: Timestamp,
     /// Pods of this image never become ready.
     pub(crate) broken_image: String,
+    backoffs: Backoffs,
 }
 
 impl World {
@@ -29,6 +34,7 @@ impl World {
             serial: 0,
             now: Timestamp::from_unix(1_700_000_000, 0),
             broken_image: "broken".into(),
+            backoffs: Backoffs::default(),
         }
     }
 
@@ -135,6 +141,24 @@ impl World {
         wrote
     }
 
+    pub(crate) fn run_daemon_sets(&mut self) -> bool {
+        let mut wrote = false;
+        for set in self.all::<DaemonSet>(&DAEMON_SETS) {
+            let (nodes, pods) = (self.all::<Node>(&NODES), self.all::<Pod>(&PODS));
+            let revisions = self.all::<ControllerRevision>(&CONTROLLER_REVISIONS);
+            let view = daemonset::View {
+                daemon_set: &set,
+                nodes: &nodes.iter().collect::<Vec<_>>(),
+                pods: &pods.iter().collect::<Vec<_>>(),
+                revisions: &revisions.iter().collect::<Vec<_>>(),
+                failure: None,
+            };
+            let step = daemonset::step(&view, &mut self.backoffs, self.now);
+            wrote |= self.apply(step);
+        }
+        wrote
+    }
+
     /// Binds and starts at most `starts` pods, ends at most `stops` pods under deletion.
     pub(crate) fn run_node(&mut self, mut starts: usize, mut stops: usize) -> bool {
         let mut changed = false;
@@ -150,7 +174,9 @@ impl World {
                 starts -= 1;
                 changed = true;
                 let ready = json!([{"type": "Ready", "status": "True", "lastTransitionTime": self.now}]);
-                let body = json!({"spec": {"nodeName": "node"}, "status": {"phase": "Running", "conditions": ready}});
+                let node = required_node(&pod.spec.affinity).unwrap_or("node");
+                let body =
+                    json!({"spec": {"nodeName": node}, "status": {"phase": "Running", "conditions": ready}});
                 self.patch(&PODS, name, body);
             }
         }
@@ -165,7 +191,7 @@ impl World {
     /// Runs everything until nothing changes.
     pub(crate) fn settle(&mut self) {
         for _ in 0..500 {
-            let controllers = self.run_deployments() | self.run_replica_sets();
+            let controllers = self.run_deployments() | self.run_replica_sets() | self.run_daemon_sets();
             if !(self.run_node(usize::MAX, usize::MAX) | controllers) {
                 return;
             }

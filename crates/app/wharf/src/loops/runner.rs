@@ -41,6 +41,11 @@ pub(crate) trait Controller: Send + Sync + Sized + 'static {
         Vec::new()
     }
 
+    /// What else brings keys, where the watches are not all known beforehand. Runs beside them.
+    fn also(&self, _ask: &(dyn Fn(String) + Send + Sync)) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
     /// Decides about one key.
     fn step(&self, key: &str, seen: Seen<'_>) -> impl Future<Output = Result<Step>> + Send;
 }
@@ -93,6 +98,7 @@ pub(crate) async fn run<C: Controller>(controller: C, shared: Shared, workers: u
     for _ in 0..workers {
         tasks.spawn(work(Arc::clone(&runner)));
     }
+    tasks.spawn(also(Arc::clone(&runner)));
     if let Some(Err(error)) = tasks.join_next().await {
         tracing::error!(name = C::NAME, %error, "a control loop has failed");
     }
@@ -105,6 +111,10 @@ async fn feed<C: Controller>(runner: Arc<Runner<C>>, watch: Watch<C>) {
             runner.queue.add(key);
         }
     }
+}
+
+async fn also<C: Controller>(runner: Arc<Runner<C>>) {
+    runner.controller.also(&|key| runner.queue.add(key)).await;
 }
 
 async fn work<C: Controller>(runner: Arc<Runner<C>>) {

@@ -21,6 +21,8 @@ pub(super) struct Targets {
 /// A target as its scale says.
 pub(super) struct Scale {
     pub(super) resource: Gvr,
+    /// Uid of the target.
+    pub(super) uid: String,
     /// Size asked for.
     pub(super) asked: i64,
     /// Size there is.
@@ -61,8 +63,10 @@ impl Targets {
         let scale = self.client.call(http::Method::GET, &path, "", None).await.map_err(|e| e.to_string())?;
         let number = |pointer: &str| scale.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
         let selector = scale.pointer("/status/selector").and_then(Value::as_str).unwrap_or_default();
+        let uid = scale.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
         Ok(Scale {
             resource,
+            uid: uid.to_owned(),
             asked: number("/spec/replicas"),
             there: number("/status/replicas"),
             selector: selector.to_owned(),

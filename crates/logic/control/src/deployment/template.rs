@@ -30,7 +30,7 @@ fn same_metadata(a: Option<&Value>, b: Option<&Value>) -> bool {
 }
 
 /// Equality in which a field that is null is absent.
-fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
+pub(crate) fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
     match (a.filter(|v| !v.is_null()), b.filter(|v| !v.is_null())) {
         (None, None) => true,
         (Some(Value::Object(a)), Some(Value::Object(b))) => {

@@ -130,6 +130,35 @@ fn failures_become_a_condition_and_an_event() {
     assert_eq!(patch.pointer("/status/conditions/0/type"), Some(&json!("ReplicaFailure")));
 }
 
+#[test]
+fn a_replication_controller_is_decided_alike() {
+    let read_controller = |selector: Value| -> ReplicaSet {
+        let object = json!({
+            "metadata": {"name": "rc", "namespace": "ns", "uid": "set-uid"},
+            "spec": {"replicas": 1, "selector": selector,
+                     "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": []}}},
+        });
+        read::<ReplicationController>(&object).unwrap().0
+    };
+    let mut terminating = pod("old", "n", "Running", None);
+    terminating.metadata.deletion_timestamp = Some(now());
+    let step = run(&read_controller(json!({"app": "web"})), &[terminating]);
+    let owner = step.actions.iter().find_map(|action| match action {
+        Action::Create { object, .. } => object.pointer("/metadata/ownerReferences/0"),
+        _ => None,
+    });
+    let owner = owner.expect("a pod with an owner");
+    assert_eq!((&owner["apiVersion"], &owner["kind"]), (&json!("v1"), &json!("ReplicationController")));
+    let failure = WriteFailure { creating: true, message: "exceeded quota".into() };
+    let set = read_controller(json!({"app": "web"}));
+    let failed =
+        super::step(&View { replica_set: &set, pods: &[], related: &[], failure: Some(&failure) }, now());
+    let patch = status_patch(&failed);
+    assert_eq!(patch.pointer("/status/conditions/0/reason"), Some(&json!("FailedCreate")));
+    assert_eq!(patch.pointer("/status/terminatingReplicas"), None);
+    assert_eq!(run(&read_controller(json!({})), &[]), Step::idle(), "no labels select no pods");
+}
+
 proptest! {
     #[test]
     fn converges_from_any_start(replicas in 0i64..20, start in 0usize..30, chaos in proptest::collection::vec(0usize..30, 0..10)) {
