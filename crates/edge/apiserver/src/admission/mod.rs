@@ -7,6 +7,7 @@ mod certificates;
 mod limits;
 mod matching;
 mod pods;
+pub(crate) mod quota;
 mod rbac;
 mod runtime_class;
 mod webhooks;
@@ -25,7 +26,6 @@ const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 /// Kinds that are stored and given out but that nothing acts on yet: whoever makes one is told.
 const WITHOUT_EFFECT: &[(&str, &str, &str)] = &[
-    ("", "resourcequotas", "quotas are not enforced"),
     ("", "persistentvolumeclaims", "no volume is provisioned"),
     ("", "persistentvolumes", "no volume is bound"),
     ("apps", "statefulsets", "no controller makes its pods yet"),

@@ -162,6 +162,14 @@ async fn try_create(
     }
     let name = meta::name(&object).to_owned();
     let key = format!("{}/{name}", if resource.namespaced { meta::namespace(&object) } else { "" });
+    // In a dry run, too, what would be too much is refused.
+    let charges = match admission::quota::charge(server, &attributes, &object) {
+        Ok(charges) => charges,
+        Err(status) => {
+            allocated.release();
+            return Err(status);
+        }
+    };
     if how.dry_run {
         allocated.release();
         if server.storage.get(&stored_as, &key).is_some() {
@@ -176,19 +184,50 @@ async fn try_create(
             return Err(status);
         }
     };
-    let put = Put { qualified: stored_as, key, object: Some(object), expect: Expect::Absent };
-    match server.storage.commit(vec![put]).await {
-        Ok(mut entries) => {
+    let put = Put { qualified: stored_as, key, object: Some(object.clone()), expect: Expect::Absent };
+    match write(server, &attributes, &object, put, charges).await {
+        Ok(entry) => {
             allocated.keep();
-            let entry = entries.pop().ok_or_else(|| Status::internal("the stored object cannot be read"))?;
             server.served_one(resource, entry).await
         }
-        Err(error) => {
+        Err(Failed::Refused(status)) => {
+            allocated.release();
+            Err(status)
+        }
+        Err(Failed::Store(error)) => {
             allocated.release();
             Err(match error {
                 Error::Conflict { .. } => Status::already_exists(&qualified, &name),
                 other => storage_failure(&other),
             })
+        }
+    }
+}
+
+enum Failed {
+    Refused(Status),
+    Store(Error),
+}
+
+/// Writes an object together with what quotas count of it, again when others changed a quota meanwhile.
+async fn write(
+    server: &Arc<ApiServer>,
+    attributes: &Attributes<'_>,
+    object: &Value,
+    put: Put,
+    mut charges: Vec<Put>,
+) -> Result<Arc<Entry>, Failed> {
+    loop {
+        let puts = std::iter::once(put.clone()).chain(charges).collect();
+        match server.storage.commit(puts).await {
+            Ok(entries) => {
+                let lost = || Failed::Refused(Status::internal("the stored object cannot be read"));
+                return entries.into_iter().next().ok_or_else(lost);
+            }
+            Err(Error::Conflict { write, .. }) if write > 0 => {
+                charges = admission::quota::charge(server, attributes, object).map_err(Failed::Refused)?;
+            }
+            Err(error) => return Err(Failed::Store(error)),
         }
     }
 }

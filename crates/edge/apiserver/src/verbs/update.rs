@@ -122,6 +122,15 @@ pub(crate) async fn write_change(
             allocated.release();
             return Ok(old_served);
         }
+        let attributes = Attributes::new(context, Operation::Update, resource, options.subresource);
+        let attributes = attributes.about(&name, Some(&old));
+        let charges = match admission::quota::charge(server, &attributes, &new) {
+            Ok(charges) => charges,
+            Err(status) => {
+                allocated.release();
+                return Err(status);
+            }
+        };
         if options.dry_run {
             allocated.release();
             return entry_of(&stored_as, &key, &new, old_entry.revision);
@@ -141,7 +150,9 @@ pub(crate) async fn write_change(
             object: (!finished).then_some(new),
             expect: Expect::At(old_entry.revision),
         };
-        match server.storage.commit(vec![put]).await {
+        let charged = !charges.is_empty();
+        let puts = std::iter::once(put).chain(charges).collect();
+        match server.storage.commit(puts).await {
             Ok(entries) => {
                 allocated.keep();
                 if let Some(gone) = gone {
@@ -152,10 +163,11 @@ pub(crate) async fn write_change(
                 let entry = entry.ok_or_else(|| Status::internal("the stored object cannot be read"))?;
                 return server.served_one(resource, entry).await;
             }
-            Err(Error::Conflict { .. }) => {
+            Err(Error::Conflict { write, .. }) => {
                 allocated.release();
                 context.warnings.truncate(warnings);
-                if !asked.is_empty() {
+                // A quota that others changed meanwhile is no reason to trouble the client.
+                if !asked.is_empty() && !(charged && write > 0) {
                     return Err(modified(&qualified, &name));
                 }
             }
