@@ -190,7 +190,9 @@ impl ObjectDecl {
 
     /// The field expressions name so.
     pub fn get(&self, name: &str) -> Option<&FieldDecl> {
-        self.fields.get(name).or(if self.open { Some(&ANY_FIELD) } else { None })
+        // Keywords name their fields as they are, too.
+        let keyword = || self.fields.get(&format!("__{name}__")).filter(|field| field.json == name);
+        self.fields.get(name).or_else(keyword).or(if self.open { Some(&ANY_FIELD) } else { None })
     }
 
     /// The field of this JSON name.

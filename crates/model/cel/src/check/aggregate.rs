@@ -12,7 +12,7 @@ impl Checker<'_> {
         for item in items {
             self.check(&item.value);
             let ty = self.given(&item.value, item.optional);
-            element = Some(self.join(&item.value, element, ty));
+            element = Some(self.join(element, ty));
         }
         Type::list(element.unwrap_or_else(|| self.bindings.fresh()))
     }
@@ -21,10 +21,10 @@ impl Checker<'_> {
         let (mut key, mut value): (Option<Type>, Option<Type>) = (None, None);
         for entry in entries {
             let ty = self.check(&entry.key);
-            key = Some(self.join(&entry.key, key, ty));
+            key = Some(self.join(key, ty));
             self.check(&entry.value);
             let ty = self.given(&entry.value, entry.optional);
-            value = Some(self.join(&entry.value, value, ty));
+            value = Some(self.join(value, ty));
         }
         let key = key.unwrap_or_else(|| self.bindings.fresh());
         let value = value.unwrap_or_else(|| self.bindings.fresh());
@@ -44,15 +44,13 @@ impl Checker<'_> {
         inner
     }
 
-    /// What elements of both types have in common. Kubernetes wants literals of one type
-    /// (cel-go's HomogeneousAggregateLiterals).
-    fn join(&mut self, expr: &Expr, previous: Option<Type>, current: Type) -> Type {
+    /// What elements of both types have in common.
+    fn join(&mut self, previous: Option<Type>, current: Type) -> Type {
         let Some(previous) = previous else { return current };
         if self.bindings.assign(&previous, &current) {
             return most_general(&previous, &current);
         }
-        self.mismatch(expr.at, &previous, &current);
-        Type::Error
+        Type::Dyn
     }
 
     pub(super) fn structure(&mut self, expr: &Expr, name: &str, fields: &[Field]) -> Type {

@@ -12,8 +12,12 @@ use crate::{
 
 /// Reports constants no evaluation could use.
 pub(super) fn validate(tree: &Tree, checked: &Checked, issues: &mut Issues) {
-    let mut open = vec![&tree.root];
-    while let Some(expr) = open.pop() {
+    let mut open = vec![(&tree.root, false)];
+    while let Some((expr, exempt)) = open.pop() {
+        if !exempt {
+            homogeneous(expr, checked, issues);
+        }
+        let format = matches!(&expr.kind, Kind::Call { function, .. } if function == "format");
         if let Kind::Call { target, args, .. } = &expr.kind
             && let Some(Ref::Call { function, overloads, .. }) = checked.refs.get(&expr.id)
         {
@@ -23,7 +27,37 @@ pub(super) fn validate(tree: &Tree, checked: &Checked, issues: &mut Issues) {
                 template(expr, &all, checked, issues);
             }
         }
-        open.extend(children(expr));
+        open.extend(children(expr).into_iter().map(|child| (child, exempt || format)));
+    }
+}
+
+/// Lists and maps are of elements of one type, which Kubernetes wants of all but arguments of `format`.
+fn homogeneous(expr: &Expr, checked: &Checked, issues: &mut Issues) {
+    let ty = |expr: &Expr, optional: bool| {
+        let ty = checked.types.get(expr.id as usize).cloned().unwrap_or(Type::Dyn);
+        match ty {
+            Type::Optional(of) if optional => (*of).clone(),
+            ty => ty,
+        }
+    };
+    match &expr.kind {
+        Kind::List(items) => {
+            let types = items.iter().map(|item| (item.value.at, ty(&item.value, item.optional))).collect();
+            one_type(types, issues);
+        }
+        Kind::Map(entries) => {
+            one_type(entries.iter().map(|entry| (entry.key.at, ty(&entry.key, false))).collect(), issues);
+            let values = entries.iter().map(|entry| (entry.value.at, ty(&entry.value, entry.optional)));
+            one_type(values.collect(), issues);
+        }
+        _ => {}
+    }
+}
+
+fn one_type(types: Vec<(u32, Type)>, issues: &mut Issues) {
+    let Some((_, first)) = types.first() else { return };
+    if let Some((at, other)) = types.iter().find(|(_, ty)| ty != first) {
+        issues.report(*at, format!("expected type '{first}' but found '{other}'"));
     }
 }
 
@@ -41,6 +75,11 @@ fn call(function: &str, args: &[&Expr], issues: &mut Issues) {
         }
         ("timestamp", [arg]) if text(arg).is_some_and(|text| Timestamp::parse(text).is_none()) => {
             issues.report(arg.at, "invalid timestamp argument");
+        }
+        ("timestamp", [Expr { kind: Kind::Literal(Literal::Int(seconds)), at, .. }])
+            if Timestamp::new(*seconds, 0).is_none() =>
+        {
+            issues.report(*at, "invalid timestamp argument");
         }
         ("matches", [.., arg]) if text(arg).is_some_and(|pattern| regex::compile(pattern).is_err()) => {
             issues.report(arg.at, "invalid matches argument");

@@ -106,9 +106,6 @@ impl<'p, 'b> Evaluation<'p, 'b> {
         if let [only] = call.overloads.as_slice() {
             return (only.run)(args);
         }
-        let fits = |ty: &Type, value: &Value<'p>| {
-            matches!(ty, Type::Dyn | Type::Param(_)) || ty.same_head(&value.ty())
-        };
         for overload in &call.overloads {
             if overload.args.iter().zip(args).all(|(ty, value)| fits(ty, value)) {
                 return (overload.run)(args);
@@ -170,6 +167,22 @@ impl<'p, 'b> Evaluation<'p, 'b> {
             Value::Optional(Some(inner)) if value => Ok((*inner).clone()),
             other => Ok(other),
         }
+    }
+}
+
+/// The value is of the type, as far as its first element tells.
+fn fits(ty: &Type, value: &Value<'_>) -> bool {
+    match (ty, value) {
+        (Type::Dyn | Type::Param(_), _) => true,
+        (Type::List(of), Value::List(list)) => match list.get(0) {
+            Some(Ok(first)) => fits(of, &first),
+            _ => true,
+        },
+        (Type::Map(of), Value::Map(map)) => match map.keys().first() {
+            Some(key) => fits(&of.0, key) && map.at(key).is_ok_and(|value| fits(&of.1, &value)),
+            None => true,
+        },
+        _ => ty.same_head(&value.ty()),
     }
 }
 

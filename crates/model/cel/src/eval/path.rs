@@ -16,9 +16,12 @@ impl<'p> Evaluation<'p, '_> {
             let (next, was_optional) = unwrapped(value);
             optional |= step.optional || was_optional;
             let Some(next) = next else { return self.arrived(path, inner, Value::Optional(None)) };
-            match self.step(step, next, optional)? {
-                Some(next) => value = next,
-                None => return self.arrived(path, inner, Value::Optional(None)),
+            match self.step(step, next, optional) {
+                Ok(Some(next)) => value = next,
+                Ok(None) => return self.arrived(path, inner, Value::Optional(None)),
+                Err(error) if error.is_final() => return Err(error),
+                // A way that ends in a failure costs as much as one that does not.
+                Err(error) => return self.arrived(path, inner, Value::Null).and(Err(error)),
             }
         }
         let value = match value {
@@ -65,12 +68,11 @@ impl<'p> Evaluation<'p, '_> {
                 (element(&value, &index), Some(index))
             }
         };
-        let found = match found {
-            Some(found) => found,
-            None if optional => return Ok(None),
-            None => Err(missing(step, &value, index)),
-        };
+        if found.is_none() && optional {
+            return Ok(None);
+        }
         self.charge(1)?;
+        let found = found.unwrap_or_else(|| Err(missing(step, &value, index)));
         found.map(Some).map_err(|error| error.located(step.at))
     }
 

@@ -241,7 +241,7 @@ fn scientific(out: &mut String, d: f64, precision: usize) -> std::fmt::Result {
     let plain = format!("{d:.precision$e}");
     let (mantissa, exponent) = plain.split_once('e').unwrap_or((&plain, "0"));
     let exponent: i32 = exponent.parse().unwrap_or_default();
-    write!(out, "{mantissa}\u{202f}\u{d7}\u{202f}10")?;
+    write!(out, "{mantissa}\u{d7}10")?;
     out.push_str(if exponent < 0 { "\u{207b}" } else { "" });
     let digits = format!("{:02}", exponent.abs());
     out.extend(digits.chars().filter_map(|c| DIGITS.get(c.to_digit(10)? as usize)));

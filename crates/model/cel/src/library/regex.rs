@@ -28,9 +28,24 @@ fn fresh<'a>(function: &str, args: &[Value<'a>]) -> Outcome<'a> {
 
 /// Compiles a pattern, or says what is wrong with it.
 pub(crate) fn compile(pattern: &str) -> Result<regex::Regex, String> {
-    let translated = translate(pattern);
+    let translated = translate(pattern)?;
     let built = regex::RegexBuilder::new(&translated).size_limit(SIZE_LIMIT).build();
-    built.map_err(|_| format!("error parsing regexp: `{pattern}`"))
+    built.map_err(|error| fault(pattern, &error.to_string()))
+}
+
+/// The fault as Go names it; the crate's own words go with a picture of the pattern.
+fn fault(pattern: &str, error: &str) -> String {
+    const FAULTS: [(&str, &str); 6] = [
+        ("unopened group", "unexpected )"),
+        ("unclosed group", "missing closing )"),
+        ("unclosed character class", "missing closing ]"),
+        ("repetition operator missing expression", "missing argument to repetition operator"),
+        ("invalid character class range", "invalid character class range"),
+        ("look-around", "invalid or unsupported Perl syntax"),
+    ];
+    let known = FAULTS.into_iter().find(|(ours, _)| error.contains(ours));
+    let what = known.map_or("invalid escape sequence or group", |(_, theirs)| theirs);
+    format!("error parsing regexp: {what}: `{pattern}`")
 }
 
 /// Applies a compiled pattern.
@@ -54,11 +69,25 @@ fn all<'a>(compiled: &regex::Regex, text: &str, limit: usize) -> Value<'a> {
 }
 
 /// The pattern as the crate reads it.
-fn translate(pattern: &str) -> String {
+fn translate(pattern: &str) -> Result<String, String> {
     let mut out = String::with_capacity(pattern.len() + 16);
     let mut rest = pattern;
     let mut class = false;
+    let mut repeated = false;
     while let Some(c) = rest.chars().next() {
+        if let Some(len) = repetition(rest).filter(|_| !class) {
+            let operator = &rest[..len];
+            if repeated {
+                return Err(format!(
+                    "error parsing regexp: invalid nested repetition operator: `{operator}`"
+                ));
+            }
+            out.push_str(operator);
+            repeated = true;
+            rest = &rest[len..];
+            continue;
+        }
+        repeated = false;
         let taken = match c {
             '\\' => escape(rest, class, &mut out),
             '[' if !class => {
@@ -75,6 +104,11 @@ fn translate(pattern: &str) -> String {
                 out.extend(['\\', c]);
                 1
             }
+            // What is no repetition is a brace.
+            '{' | '}' if !class => {
+                out.extend(['\\', c]);
+                1
+            }
             c => {
                 out.push(c);
                 c.len_utf8()
@@ -82,7 +116,21 @@ fn translate(pattern: &str) -> String {
         };
         rest = rest.get(taken..).unwrap_or_default();
     }
-    out
+    Ok(out)
+}
+
+/// The length of `*`, `+`, `?` or `{2,3}` here, with the `?` that makes it lazy.
+fn repetition(rest: &str) -> Option<usize> {
+    let len = if rest.starts_with(['*', '+', '?']) { 1 } else { counted(rest)? };
+    Some(len + usize::from(rest[len..].starts_with('?')))
+}
+
+fn counted(rest: &str) -> Option<usize> {
+    let inner = rest.strip_prefix('{')?;
+    let end = inner.find('}')?;
+    let (least, most) = inner[..end].split_once(',').unwrap_or((&inner[..end], ""));
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    (!least.is_empty() && digits(least) && digits(most)).then_some(end + 2)
 }
 
 /// `[`, `[^`, and a `]` right after it, which is an element.
@@ -142,6 +190,11 @@ fn escape(rest: &str, class: bool, out: &mut String) -> usize {
             out.push(c);
             return 2;
         }
+        ('p' | 'P' | 'x', _) if rest[2..].starts_with('{') => {
+            let end = rest.find('}').map_or(rest.len(), |end| end + 1);
+            out.push_str(&rest[..end]);
+            return end;
+        }
         _ => {
             out.extend(['\\', c]);
             return 1 + c.len_utf8();
@@ -173,12 +226,25 @@ mod tests {
             ("^(?P<x>a)\\z", "a", true),
             ("\\bfoo\\b", "a foo b", true),
             ("^[\\d\\s]+$", "1 2", true),
+            ("^a{b}$", "a{b}", true),
+            ("^a{2,3}?$", "aa", true),
+            ("^\\pL{2}$", "\u{e9}\u{e9}", true),
+            ("^\\p{L}\\x{41}$", "aA", true),
         ] {
             let compiled = compile(pattern).expect(pattern);
-            assert_eq!(compiled.is_match(text), expect, "{pattern} ({}) on {text}", translate(pattern));
+            assert_eq!(compiled.is_match(text), expect, "{pattern} ({:?}) on {text}", translate(pattern));
         }
-        for pattern in ["(", "a**b)", "(?=a)", "\\1", "[a"] {
-            assert!(compile(pattern).is_err(), "{pattern}");
+        for (pattern, expect) in [
+            ("(", "missing closing )"),
+            (")", "unexpected ): `)`"),
+            ("x++", "invalid nested repetition operator: `+`"),
+            ("(?=a)", "invalid or unsupported Perl syntax"),
+            ("\\1", "invalid escape"),
+            ("[a", "missing closing ]"),
+            ("*", "missing argument to repetition operator"),
+        ] {
+            let error = compile(pattern).expect_err(pattern);
+            assert!(error.contains(expect), "{pattern}: {error}");
         }
     }
 }

@@ -61,11 +61,10 @@ impl Url {
         if scheme.is_empty() && !rest.starts_with('/') && text != "*" {
             return Err("invalid URI for request".to_owned());
         }
-        if !scheme.is_empty() && !rest.starts_with('/') {
-            return Err("invalid URI for request".to_owned());
-        }
         let rest = rest.split('#').next().unwrap_or_default();
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        // Without a slash after the scheme there is neither host nor path (`mailto:a@b`).
+        let rest = if scheme.is_empty() || rest.starts_with('/') { rest } else { "" };
         let authority = if scheme.is_empty() { None } else { rest.strip_prefix("//") };
         let (host, path) = match authority {
             Some(authority) => {

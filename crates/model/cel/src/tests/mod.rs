@@ -1,6 +1,9 @@
 //! Expressions and what they come to.
 
+mod costs;
 mod language;
+mod rules;
+mod schema;
 
 use serde_json::json;
 

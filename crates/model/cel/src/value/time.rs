@@ -11,9 +11,32 @@ const NANOS: i128 = 1_000_000_000;
 const FIRST: i64 = -62_135_596_800;
 const LAST: i64 = 253_402_300_799;
 
-/// A moment, as nanoseconds since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Timestamp(i128);
+/// A moment, as nanoseconds since 1970, and the offset from UTC it is written with.
+#[derive(Debug, Clone, Copy)]
+pub struct Timestamp {
+    nanos: i128,
+    offset: i32,
+}
+
+impl PartialEq for Timestamp {
+    fn eq(&self, other: &Self) -> bool {
+        self.nanos == other.nanos
+    }
+}
+
+impl Eq for Timestamp {}
+
+impl PartialOrd for Timestamp {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Timestamp {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.nanos.cmp(&other.nanos)
+    }
+}
 
 /// A span of time in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,7 +49,8 @@ fn overflow(what: &str) -> EvalError {
 impl Timestamp {
     /// A moment by seconds and nanoseconds since 1970, if it is within the years there are.
     pub fn new(seconds: i64, nanos: u32) -> Option<Self> {
-        (FIRST..=LAST).contains(&seconds).then(|| Self(i128::from(seconds) * NANOS + i128::from(nanos)))
+        let nanos = i128::from(seconds) * NANOS + i128::from(nanos);
+        (FIRST..=LAST).contains(&seconds).then_some(Self { nanos, offset: 0 })
     }
 
     /// RFC 3339: `2009-02-13T23:31:30.5Z`, `...+01:00`.
@@ -46,32 +70,33 @@ impl Timestamp {
         }
         let (nanos, zone) = fraction(text.get(19..)?)?;
         let midnight = day_start(year, month, day)?;
-        let seconds = midnight + hour * 3600 + minute * 60 + second - rfc_offset(zone)?;
-        Self::new(seconds, nanos)
+        let offset = rfc_offset(zone)?;
+        let seconds = midnight + hour * 3600 + minute * 60 + second - offset;
+        Some(Self { offset: i32::try_from(offset).ok()?, ..Self::new(seconds, nanos)? })
     }
 
     /// Seconds since 1970, rounded down.
     pub fn seconds(self) -> i64 {
-        self.0.div_euclid(NANOS) as i64
+        self.nanos.div_euclid(NANOS) as i64
     }
 
     /// Nanoseconds within the second.
     pub fn nanos(self) -> u32 {
-        self.0.rem_euclid(NANOS) as u32
+        self.nanos.rem_euclid(NANOS) as u32
     }
 
     /// The beginning of the year 1, which Go takes for no time at all.
     pub(crate) fn is_zero(self) -> bool {
-        self.0 == i128::from(FIRST) * NANOS
+        self.nanos == i128::from(FIRST) * NANOS
     }
 
     pub(crate) fn plus(self, span: i128) -> Result<Self, EvalError> {
-        let moment = Self(self.0 + span);
+        let moment = Self { nanos: self.nanos + span, ..self };
         (FIRST..=LAST).contains(&moment.seconds()).then_some(moment).ok_or_else(|| overflow("timestamp"))
     }
 
     pub(crate) fn since(self, earlier: Self) -> Result<Duration, EvalError> {
-        i64::try_from(self.0 - earlier.0).map(Duration).map_err(|_| overflow("duration"))
+        i64::try_from(self.nanos - earlier.nanos).map(Duration).map_err(|_| overflow("duration"))
     }
 
     /// Date and time on the clocks of a zone: a name (`Europe/Berlin`) or an offset (`-08:00`).
@@ -87,6 +112,11 @@ impl Timestamp {
                 TimeZone::get(zone).map_err(|_| unknown())?.to_offset(moment).seconds().into()
             }
         };
+        self.shifted(offset)
+    }
+
+    /// Date and time at an offset from UTC.
+    fn shifted(self, offset: i64) -> Result<civil::DateTime, EvalError> {
         let since = jiff::SignedDuration::new(self.seconds() + offset, self.nanos() as i32);
         EPOCH.to_datetime(civil::Time::midnight()).checked_add(since).map_err(|_| overflow("timestamp"))
     }
@@ -141,7 +171,7 @@ fn clock_offset(hours: &str, minutes: &str) -> Option<i64> {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ok(clock) = self.on_clocks("UTC") else { return Err(fmt::Error) };
+        let Ok(clock) = self.shifted(self.offset.into()) else { return Err(fmt::Error) };
         let (date, time) = (clock.date(), clock.time());
         write!(f, "{:04}-{:02}-{:02}T", date.year(), date.month(), date.day())?;
         write!(f, "{:02}:{:02}:{:02}", time.hour(), time.minute(), time.second())?;
@@ -149,7 +179,12 @@ impl fmt::Display for Timestamp {
             let digits = format!("{:09}", self.nanos());
             write!(f, ".{}", digits.trim_end_matches('0'))?;
         }
-        f.write_str("Z")
+        if self.offset == 0 {
+            return f.write_str("Z");
+        }
+        let minutes = self.offset.abs() / 60;
+        let sign = if self.offset < 0 { '-' } else { '+' };
+        write!(f, "{sign}{:02}:{:02}", minutes / 60, minutes % 60)
     }
 }
 
