@@ -14,6 +14,8 @@ pub struct Decl {
     pub nullable: bool,
     /// The most characters, elements or entries there can be; estimates of cost go by it.
     pub max_size: Option<u64>,
+    /// The length of the longest text there can be, when all are known (`enum`).
+    pub longest_value: Option<u64>,
 }
 
 /// Kinds of data.
@@ -91,19 +93,20 @@ pub struct FieldDecl {
 }
 
 /// Any JSON.
-pub(crate) static DYN: Decl = Decl { kind: DeclKind::Dyn, nullable: true, max_size: None };
+pub(crate) static DYN: Decl =
+    Decl { kind: DeclKind::Dyn, nullable: true, max_size: None, longest_value: None };
 
 /// What any field of an open object is.
 static ANY_FIELD: FieldDecl = FieldDecl {
     json: String::new(),
-    decl: Decl { kind: DeclKind::Dyn, nullable: true, max_size: None },
+    decl: Decl { kind: DeclKind::Dyn, nullable: true, max_size: None, longest_value: None },
     required: false,
 };
 
 impl Decl {
     /// Data of this kind, not nullable, without a known bound of its size.
     pub const fn new(kind: DeclKind) -> Self {
-        Self { kind, nullable: false, max_size: None }
+        Self { kind, nullable: false, max_size: None, longest_value: None }
     }
 
     /// A list whose order counts.
@@ -137,6 +140,13 @@ impl Decl {
     #[must_use]
     pub fn max_size(mut self, max: u64) -> Self {
         self.max_size = Some(max);
+        self
+    }
+
+    /// With the length of the longest text there can be (`enum`).
+    #[must_use]
+    pub fn longest_value(mut self, longest: u64) -> Self {
+        self.longest_value = Some(longest);
         self
     }
 

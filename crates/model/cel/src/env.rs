@@ -17,6 +17,8 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub struct Env {
     variables: BTreeMap<String, Type>,
+    /// Declarations of variables that are data: estimates of cost go by them.
+    decls: BTreeMap<String, Arc<Decl>>,
     objects: BTreeMap<String, Arc<ObjectDecl>>,
     macros: Macros,
     mutation: bool,
@@ -32,6 +34,7 @@ impl Env {
     #[must_use]
     pub fn var(mut self, name: &str, decl: &Decl) -> Self {
         self.variables.insert(name.to_owned(), decl.ty());
+        self.decls.insert(name.to_owned(), Arc::new(decl.clone()));
         self
     }
 
@@ -77,11 +80,15 @@ impl Env {
     pub fn compile(&self, source: &str) -> Result<Program, Issues> {
         let tree = parse(source, self.macros)?;
         let checked = check(source, &tree, self)?;
-        Ok(plan(source, &tree, &checked))
+        Ok(plan(source, tree, checked, self))
     }
 
     pub(crate) fn variable(&self, name: &str) -> Option<&Type> {
         self.variables.get(name)
+    }
+
+    pub(crate) fn decls(&self) -> Vec<(String, Arc<Decl>)> {
+        self.decls.iter().map(|(name, decl)| (name.clone(), decl.clone())).collect()
     }
 
     /// The type an expression may name so.

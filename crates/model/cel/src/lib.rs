@@ -31,6 +31,7 @@ mod library;
 mod parse;
 mod plan;
 mod program;
+mod sizes;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -38,7 +39,7 @@ mod value;
 
 pub use cost::{
     Budget, ESTIMATED_CRD_LIMIT, ESTIMATED_RULE_LIMIT, MATCH_CONDITIONS_BUDGET, PER_CALL_LIMIT,
-    REQUEST_BUDGET,
+    REQUEST_BUDGET, Range,
 };
 pub use decl::{Decl, DeclKind, FieldDecl, ListDecl, ObjectDecl, Topology};
 pub use env::Env;

@@ -1,10 +1,14 @@
 //! Compiled expressions.
 
+use std::sync::Arc;
+
 use crate::{
-    cost::Budget,
+    check::Checked,
+    cost::{Budget, Range, estimate::estimate},
     decl::Decl,
     error::EvalError,
     eval::Evaluation,
+    parse::Tree,
     plan::Node,
     types::Type,
     value::{Map, Value, view},
@@ -18,6 +22,10 @@ pub struct Program {
     pub(crate) globals: Vec<String>,
     pub(crate) locals: usize,
     pub(crate) result: Type,
+    /// Declarations of the environment's variables, for estimates.
+    pub(crate) decls: Vec<(String, Arc<Decl>)>,
+    pub(crate) tree: Tree,
+    pub(crate) checked: Checked,
 }
 
 /// Values for the variables of an expression.
@@ -94,6 +102,12 @@ impl Program {
     /// The expression refers to this variable; a rule that refers to `oldSelf` is one of transitions.
     pub fn uses(&self, variable: &str) -> bool {
         self.globals.iter().any(|name| name == variable)
+    }
+
+    /// What an evaluation may cost, by what is declared of the sizes of data. Rules of custom resources
+    /// are refused by the most of it, see [`ESTIMATED_RULE_LIMIT`](crate::ESTIMATED_RULE_LIMIT).
+    pub fn estimate_cost(&self) -> Range {
+        estimate(&self.tree, &self.checked, &self.decls)
     }
 
     /// Evaluates the expression. Its cost is taken from the budget also when it fails.

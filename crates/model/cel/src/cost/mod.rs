@@ -2,8 +2,13 @@
 //! (apiserver, `pkg/apis/cel/config.go`; cel-go, `common/cost.go`).
 
 pub(crate) mod call;
+pub(crate) mod estimate;
+mod estimate_call;
+mod range;
 
 use crate::error::EvalError;
+
+pub use range::Range;
 
 /// What one expression may cost.
 pub const PER_CALL_LIMIT: u64 = 1_000_000;

@@ -91,7 +91,7 @@ impl<'p, 'b> Evaluation<'p, 'b> {
     }
 
     fn call(&mut self, call: &'p Call) -> Outcome<'p> {
-        let args = call.args.iter().map(|arg| self.eval(arg)).collect::<Result<Vec<_>, _>>()?;
+        let args = self.args(call)?;
         let result = match &call.regex {
             Some(compiled) => regex::run(compiled, call.overloads.first().map_or("", |o| o.function), &args),
             None => self.dispatch(call, &args),
@@ -100,6 +100,25 @@ impl<'p, 'b> Evaluation<'p, 'b> {
         let cost = call.rule.cost(&args, result.as_ref().unwrap_or(&Value::Null));
         self.charge(cost)?;
         result
+    }
+
+    /// The arguments. Of two both are evaluated, and the call paid for, also when one fails.
+    fn args(&mut self, call: &'p Call) -> Result<Vec<Value<'p>>, EvalError> {
+        let mut failure = None;
+        let mut args = Vec::with_capacity(call.args.len());
+        for arg in &call.args {
+            match self.eval(arg) {
+                Ok(value) => args.push(value),
+                Err(error) if error.is_final() || call.args.len() > 2 => return Err(error),
+                Err(error) => {
+                    failure.get_or_insert(error);
+                    args.push(Value::Null);
+                }
+            }
+        }
+        let Some(failure) = failure else { return Ok(args) };
+        self.charge(call.rule.cost(&args, &Value::Null))?;
+        Err(failure)
     }
 
     fn dispatch(&self, call: &Call, args: &[Value<'p>]) -> Outcome<'p> {

@@ -7,6 +7,7 @@ use crate::{
     ast::{self, Expr, Form, Kind, Literal, op},
     check::{Checked, Ref},
     cost::call::rule,
+    env::Env,
     library::regex,
     parse::Tree,
     program::Program,
@@ -15,12 +16,13 @@ use crate::{
 };
 
 /// The program of a checked tree.
-pub(crate) fn plan(source: &str, tree: &Tree, checked: &Checked) -> Program {
-    let mut planner = Planner { checked, scopes: Vec::new(), locals: 0, globals: Vec::new() };
+pub(crate) fn plan(source: &str, tree: Tree, checked: Checked, env: &Env) -> Program {
+    let mut planner = Planner { checked: &checked, scopes: Vec::new(), locals: 0, globals: Vec::new() };
     let node = planner.node(&tree.root);
     let (globals, locals) = (planner.globals, planner.locals);
     let result = checked.types.get(tree.root.id as usize).cloned().unwrap_or(Type::Dyn);
-    Program { source: source.to_owned(), node, globals, locals, result }
+    let decls = env.decls();
+    Program { source: source.to_owned(), node, globals, locals, result, decls, tree, checked }
 }
 
 struct Planner<'c> {

@@ -1,6 +1,7 @@
 //! Expressions and what they come to.
 
 mod costs;
+mod estimates;
 mod language;
 mod rules;
 mod schema;

@@ -9,6 +9,7 @@ pub(super) fn decl(schema: &Json) -> Option<Decl> {
     let mut decl = Decl::new(kind(schema)?);
     decl.nullable = schema["nullable"] == true;
     decl.max_size = ["maxLength", "maxItems", "maxProperties"].iter().find_map(|key| schema[key].as_u64());
+    decl.longest_value = schema["longest"].as_u64();
     Some(decl)
 }
 
@@ -58,8 +59,9 @@ fn object(schema: &Json) -> Option<DeclKind> {
         let names =
             property["properties"]["name"].is_object() && property["properties"]["generateName"].is_object();
         let replaced = name == "metadata" && schema["x-embedded"] == true && !names;
+        let required = schema["required"].as_array().is_some_and(|list| list.iter().any(|r| r == name));
         if let Some(decl) = decl(property).filter(|_| !replaced) {
-            object = object.field(name, decl);
+            object = if required { object.required(name, decl) } else { object.field(name, decl) };
         }
     }
     Some(Decl::object(object).kind)
