@@ -105,8 +105,9 @@ fn address(text: &str) -> Result<IpAddr, EvalError> {
         return Err(EvalError::new(format!("IP address {text:?} with zone value is not allowed")));
     }
     let ip: IpAddr = text.parse().map_err(|_| {
+        let fault = fault(text);
         EvalError::new(format!(
-            "IP Address {text:?} parse error during conversion from string: ParseAddr({text:?}): unable to parse IP"
+            "IP Address {text:?} parse error during conversion from string: ParseAddr({text:?}): {fault}"
         ))
     })?;
     if mapped(ip) {
@@ -115,24 +116,71 @@ fn address(text: &str) -> Result<IpAddr, EvalError> {
     Ok(ip)
 }
 
+/// What is wrong with an address, in the words of Go's `netip`.
+fn fault(text: &str) -> String {
+    match text.chars().find(|c| ".:%".contains(*c)) {
+        Some('.') => fault_v4(text),
+        Some(':') => fault_v6(text),
+        Some(_) => "missing IPv6 address".to_owned(),
+        None => "unable to parse IP".to_owned(),
+    }
+}
+
+fn fault_v4(text: &str) -> String {
+    if let Some((at, c)) = text.char_indices().find(|(_, c)| !c.is_ascii_digit() && *c != '.') {
+        return format!("unexpected character (at {:?})", &text[at..at + c.len_utf8()]);
+    }
+    let fields: Vec<&str> = text.split('.').collect();
+    for field in fields.iter().take(4) {
+        if field.is_empty() {
+            return "IPv4 field must have at least one digit".to_owned();
+        }
+        if field.len() > 1 && field.starts_with('0') {
+            return "IPv4 field has octet with leading zero".to_owned();
+        }
+        if field.parse::<u8>().is_err() {
+            return "IPv4 field has value >255".to_owned();
+        }
+    }
+    if fields.len() > 4 { "IPv4 address too long" } else { "IPv4 address too short" }.to_owned()
+}
+
+fn fault_v6(text: &str) -> String {
+    let mut rest = text.strip_prefix("::").unwrap_or(text);
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
+        if digits == 0 {
+            return format!("each colon-separated field must have at least one digit (at {rest:?})");
+        }
+        if digits > 4 {
+            return format!("each group must have 4 or less digits (at {rest:?})");
+        }
+        let after = &rest[digits..];
+        let Some(next) = after.strip_prefix("::").or_else(|| after.strip_prefix(':')) else { break };
+        rest = next;
+    }
+    "unable to parse IP".to_owned()
+}
+
 fn mapped(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some())
 }
 
 fn network(text: &str) -> Result<Cidr, EvalError> {
-    let wrong = || {
+    let wrong = |why: &str| {
         let prefix = "network address parse error during conversion from string";
-        EvalError::new(format!("{prefix}: {prefix}: netip.ParsePrefix({text:?}): unable to parse"))
+        EvalError::new(format!("{prefix}: {prefix}: netip.ParsePrefix({text:?}): {why}"))
     };
-    let (ip, bits) = text.rsplit_once('/').ok_or_else(wrong)?;
-    let ip: IpAddr = ip.parse().map_err(|_| wrong())?;
+    let (ip, bits) = text.rsplit_once('/').ok_or_else(|| wrong("no '/'"))?;
+    let ip: IpAddr = ip.parse().map_err(|_| wrong(&format!("ParseAddr({ip:?}): {}", fault(ip))))?;
+    let bad = || wrong(&format!("bad bits after slash: {bits:?}"));
     let digits = !bits.is_empty() && bits.bytes().all(|b| b.is_ascii_digit());
     if !digits || (bits.len() > 1 && bits.starts_with('0')) {
-        return Err(wrong());
+        return Err(bad());
     }
-    let prefix: u8 = bits.parse().map_err(|_| wrong())?;
+    let prefix: u8 = bits.parse().map_err(|_| bad())?;
     if prefix > if ip.is_ipv4() { 32 } else { 128 } {
-        return Err(wrong());
+        return Err(wrong("prefix length out of range"));
     }
     if mapped(ip) {
         return Err(EvalError::new(format!(

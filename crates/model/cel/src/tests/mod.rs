@@ -1,10 +1,14 @@
 //! Expressions and what they come to.
 
+mod compile;
 mod costs;
 mod estimates;
 mod language;
+mod libraries;
+mod random;
 mod rules;
 mod schema;
+mod values;
 
 use serde_json::json;
 
