@@ -150,6 +150,22 @@ impl Decl {
         self
     }
 
+    /// The same with object types named after the way to them from `name`, so that no two are one type:
+    /// what upstream gives the schemas of custom resources.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Self {
+        let kind = match &self.kind {
+            DeclKind::List(list) => {
+                let items = list.items.named(&format!("{name}.@idx"));
+                DeclKind::List(Arc::new(ListDecl { items, topology: list.topology.clone() }))
+            }
+            DeclKind::Map(values) => DeclKind::Map(Arc::new(values.named(&format!("{name}.@elem")))),
+            DeclKind::Object(object) => DeclKind::Object(Arc::new(object.named(name))),
+            other => other.clone(),
+        };
+        Self { kind, ..self.clone() }
+    }
+
     /// The type expressions see it as.
     pub fn ty(&self) -> Type {
         match &self.kind {
@@ -189,6 +205,14 @@ impl ObjectDecl {
     /// An object type of any fields of any type.
     pub fn open(name: impl Into<String>) -> Self {
         Self { name: name.into(), open: true, ..Self::default() }
+    }
+
+    fn named(&self, name: &str) -> Self {
+        let field = |(key, field): (&String, &FieldDecl)| {
+            let decl = field.decl.named(&format!("{name}.{key}"));
+            (key.clone(), FieldDecl { decl, ..field.clone() })
+        };
+        Self { name: name.to_owned(), fields: self.fields.iter().map(field).collect(), open: self.open }
     }
 
     fn with(mut self, json: &str, decl: Decl, required: bool) -> Self {

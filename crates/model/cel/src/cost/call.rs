@@ -28,6 +28,8 @@ pub(crate) enum Rule {
     Pairs(f64),
     /// A list as long as the result.
     Made,
+    /// A list as long as the first argument says.
+    Counted,
     /// A list as long as the first argument, for each level.
     Flattened,
     /// Every element of an argument with every other.
@@ -72,7 +74,8 @@ fn by_list_overload(id: &str) -> Option<Rule> {
     Some(match id {
         "list_sets_contains_list" | "list_sets_intersects_list" => Rule::Pairs(1.0),
         "list_sets_equivalent_list" => Rule::Pairs(2.0),
-        "list_slice" | "lists_range" | "list_reverse" => Rule::Made,
+        "list_slice" | "list_reverse" => Rule::Made,
+        "lists_range" => Rule::Counted,
         "list_flatten" | "list_flatten_int" => Rule::Flattened,
         "list_distinct" => Rule::SelfPairs(0),
         _ if id.starts_with("list_") && id.ends_with("_sort") => Rule::SelfPairs(0),
@@ -108,6 +111,11 @@ fn traverse(size: u64, times: f64) -> u64 {
 }
 
 impl Rule {
+    /// The arguments alone decide, so that a call can be paid for before it is made.
+    pub(crate) fn known_before(self) -> bool {
+        !matches!(self, Self::Made | Self::Result)
+    }
+
     /// The cost of a call with these arguments.
     pub(crate) fn cost(self, args: &[Value<'_>], result: &Value<'_>) -> u64 {
         let size = |i: usize| args.get(i).map_or(1, Value::size);
@@ -124,6 +132,10 @@ impl Rule {
             Self::Result => traverse(result.size(), 2.0),
             Self::Pairs(times) => 1 + (size(0).saturating_mul(size(1)) as f64 * times) as u64,
             Self::Made => made(1.0, result.size()),
+            Self::Counted => match args.first() {
+                Some(Value::Int(n)) => made(1.0, u64::try_from(*n).unwrap_or(0)),
+                _ => 1,
+            },
             Self::Flattened => {
                 let depth = if let Some(Value::Int(depth)) = args.get(1) { *depth as f64 } else { 1.0 };
                 made(depth, size(0))

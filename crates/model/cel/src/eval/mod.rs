@@ -92,14 +92,19 @@ impl<'p, 'b> Evaluation<'p, 'b> {
 
     fn call(&mut self, call: &'p Call) -> Outcome<'p> {
         let args = self.args(call)?;
+        // What is too dear is not begun: some functions take time by the square of their arguments.
+        let before = call.rule.known_before();
+        if before {
+            self.charge(call.rule.cost(&args, &Value::Null))?;
+        }
         let result = match &call.regex {
             Some(compiled) => regex::run(compiled, call.overloads.first().map_or("", |o| o.function), &args),
             None => self.dispatch(call, &args),
         };
-        let result = result.map_err(|error| error.located(call.at));
-        let cost = call.rule.cost(&args, result.as_ref().unwrap_or(&Value::Null));
-        self.charge(cost)?;
-        result
+        if !before {
+            self.charge(call.rule.cost(&args, result.as_ref().unwrap_or(&Value::Null)))?;
+        }
+        result.map_err(|error| named(error, call, &args).located(call.at))
     }
 
     /// The arguments. Of two both are evaluated, and the call paid for, also when one fails.
@@ -130,9 +135,7 @@ impl<'p, 'b> Evaluation<'p, 'b> {
                 return (overload.run)(args);
             }
         }
-        let names: Vec<String> = args.iter().map(|arg| arg.ty().head().to_owned()).collect();
-        let function = call.overloads.first().map_or("", |overload| overload.function);
-        Err(EvalError::new(format!("no such overload: {function}({})", names.join(", "))))
+        Err(EvalError::no_such_overload())
     }
 
     fn member(&mut self, node: &'p Node, list: &'p Value<'static>) -> Outcome<'p> {
@@ -187,6 +190,16 @@ impl<'p, 'b> Evaluation<'p, 'b> {
             other => Ok(other),
         }
     }
+}
+
+/// With the function and the types of its arguments, when it has no overload for them.
+fn named(error: EvalError, call: &Call, args: &[Value<'_>]) -> EvalError {
+    let function = call.overloads.first().map_or("", |overload| overload.function);
+    if error != EvalError::no_such_overload() || !function.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        return error;
+    }
+    let types: Vec<String> = args.iter().map(|arg| arg.ty().head().to_owned()).collect();
+    EvalError::new(format!("no such overload: {function}({})", types.join(", ")))
 }
 
 /// The value is of the type, as far as its first element tells.

@@ -84,7 +84,9 @@ impl Lexer<'_> {
             // An unterminated string takes the rest of its line with it.
             self.rest().lines().next().unwrap_or_default().to_owned()
         } else {
-            self.rest().chars().take(1).collect()
+            // Half of a sign is told with what came instead of its other half.
+            let half = self.rest().starts_with(['=', '&', '|']);
+            self.rest().chars().take(1 + usize::from(half)).collect()
         };
         self.at += unknown.len().max(1);
         issues.report(start as u32, format!("Syntax error: token recognition error at: '{unknown}'"));

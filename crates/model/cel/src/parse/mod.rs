@@ -240,6 +240,9 @@ impl Parser<'_> {
         if self.take(sign) {
             return Ok(token);
         }
+        if token.kind == Tok::End && sign != ":" {
+            return self.syntax(token, format!("missing '{sign}' at '<EOF>'"));
+        }
         self.syntax(token, format!("mismatched input '{}' expecting '{sign}'", self.text(token)))
     }
 

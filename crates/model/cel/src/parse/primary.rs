@@ -226,7 +226,8 @@ impl Parser<'_> {
                 break;
             }
             elements.push(element(self)?);
-            if !self.take(",") {
+            // After a comma the end of the text is no more than a missing bracket.
+            if !self.take(",") || self.peek().kind == Tok::End {
                 self.expect(close)?;
                 break;
             }

@@ -86,7 +86,13 @@ fn faults_are_shown_at_their_place() {
     for (source, expect) in [
         ("1 +", "ERROR: <input>:1:4: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '('"),
         ("a b", "ERROR: <input>:1:3: Syntax error: extraneous input 'b' expecting <EOF>\n | a b\n | ..^"),
-        ("(a", "Syntax error: mismatched input '<EOF>' expecting ')'"),
+        ("(a", "Syntax error: missing ')' at '<EOF>'"),
+        ("a in [1, 2, ", "ERROR: <input>:1:13: Syntax error: missing ']' at '<EOF>'"),
+        (
+            "a = 'b'",
+            "ERROR: <input>:1:3: Syntax error: token recognition error at: '= '\n | a = 'b'\n | ..^\nERROR: <input>:1:5: Syntax error: extraneous input ''b'' expecting <EOF>",
+        ),
+        ("a ? b", "mismatched input '<EOF>' expecting ':'"),
         ("a.true", "mismatched input 'true' expecting IDENTIFIER"),
         ("'a", "Syntax error: token recognition error at: ''a'"),
         ("a @ b", "token recognition error at: '@'"),

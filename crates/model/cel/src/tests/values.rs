@@ -56,6 +56,71 @@ fn mutations_construct_objects() {
 }
 
 #[test]
+fn constructed_objects_are_named_after_their_place() {
+    let faults = |source: &str| {
+        let program = Env::new().mutation().compile(source).expect(source);
+        let result = program.eval(&Activation::new(), &mut Budget::default()).expect(source);
+        result.value.misnamed_objects().join("; ")
+    };
+    assert_eq!(faults("Object{spec: Object.spec{l: [Object.spec.l{}], m: {'k': Object.spec.m{}}}}"), "");
+    assert!(
+        faults("Object{invalid: Object.spec{}}")
+            .contains("unexpected type name \"Object.spec\", expected \"Object.invalid\"")
+    );
+    assert!(faults("Object{spec: Object.spec{l: [Object.spec.x{}]}}").contains("expected \"Object.spec.l\""));
+}
+
+#[test]
+fn spans_and_moments_of_data_may_be_written_freely() {
+    let decl = Decl::object(
+        ObjectDecl::new("Root")
+            .field("d", Decl::new(DeclKind::Duration))
+            .field("t", Decl::new(DeclKind::Timestamp)),
+    );
+    let env = Env::new().var("self", &decl);
+    for (d, expect) in [("1 day 2 hours", "26h"), ("3w", "504h"), ("5 mins", "5m"), ("10ms", "10ms")] {
+        let data = json!({"d": d, "t": "2020-01-01T00:00:00"});
+        let source = format!("self.d == duration('{expect}') && self.t == timestamp('2020-01-01T00:00:00Z')");
+        assert_eq!(value_in(&env, &source, &Activation::new().data("self", &data, &decl)), "true", "{d}");
+    }
+    let data = json!({"d": "soon"});
+    let found = value_in(&env, "self.d == self.d", &Activation::new().data("self", &data, &decl));
+    assert_eq!(found, "error: Invalid duration soon");
+}
+
+#[test]
+fn objects_of_two_places_are_two_types() {
+    let part = || Decl::object(ObjectDecl::new("object").field("x", Decl::new(DeclKind::Int)));
+    let decl = Decl::object(ObjectDecl::new("object").field("a", part()).field("b", Decl::list(part())))
+        .named("self");
+    let env = Env::new().var("self", &decl);
+    let compiles = |source: &str| env.compile(source).map(drop).map_err(|issues| issues.to_string());
+    assert_eq!(compiles("self.a == self.a && self.b[0] == self.b[1]"), Ok(()));
+    let refused = compiles("self.a == self.b[0]").expect_err("two types");
+    assert!(refused.contains("applied to '(self.a, self.b.@idx)'"), "{refused}");
+}
+
+#[test]
+fn large_lists_are_compared_in_time() {
+    let decl = Decl::list_of(Decl::new(DeclKind::Int), crate::Topology::Set);
+    let data = serde_json::Value::from((0..200_000).collect::<Vec<i64>>());
+    let back = serde_json::Value::from((0..200_000).rev().collect::<Vec<i64>>());
+    let env = Env::new().var("self", &decl).var("oldSelf", &decl);
+    let activation = Activation::new().data("self", &data, &decl).data("oldSelf", &back, &decl);
+    check(
+        &env,
+        &activation,
+        &[
+            ("self == oldSelf", "true"),
+            ("(self + oldSelf).size()", "200000"),
+            ("self.distinct().size()", "running out of cost budget"),
+            ("self.sort().size()", "running out of cost budget"),
+            ("sets.contains(self, oldSelf)", "running out of cost budget"),
+        ],
+    );
+}
+
+#[test]
 fn declared_objects_are_read_in_place() {
     let spec = ObjectDecl::new("Spec")
         .field("when", Decl::new(DeclKind::Timestamp))
@@ -107,6 +172,8 @@ fn data_without_declaration_is_found_out_when_evaluated() {
             ("size(object.l)", "2"),
             ("object.l.size() == 2 && object.size() == 5", "true"),
             ("object.l.join()", "error: join: invalid input: int"),
+            ("object.a.startsWith('x')", "error: no such overload: startsWith(int, string)"),
+            ("size(object.a)", "error: no such overload: size(int)"),
         ],
     );
     let program = env.compile("object.a == 1").expect("compiles");

@@ -1,6 +1,6 @@
 //! Lists.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{Value, view};
 use crate::{
@@ -78,30 +78,39 @@ impl<'a> List<'a> {
     /// `a + b`: appended, or merged when the list is a set or has keys.
     pub(crate) fn plus(&self, other: &Self) -> Result<Self, EvalError> {
         let mut values: Vec<_> = self.iter().collect::<Result<_, _>>()?;
+        let mut places: HashMap<String, usize> =
+            values.iter().enumerate().filter_map(|(i, value)| Some((self.identity(value)?, i))).collect();
         for value in other.iter() {
             let value = value?;
-            match self.twin(&values, &value)? {
-                Some(i) if matches!(self.topology, Topology::Map(_)) => {
-                    if let Some(slot) = values.get_mut(i) {
+            let identity = self.identity(&value);
+            match identity.as_ref().and_then(|identity| places.get(identity)) {
+                Some(i) => {
+                    if let (Topology::Map(_), Some(slot)) = (self.topology, values.get_mut(*i)) {
                         *slot = value;
                     }
                 }
-                Some(_) => {}
-                None => values.push(value),
+                None => {
+                    places.extend(identity.map(|identity| (identity, values.len())));
+                    values.push(value);
+                }
             }
         }
         Ok(Self { items: Items::Made(Arc::new(values)), topology: self.topology })
     }
 
-    /// The place of the value that is the same element by this list's topology.
-    fn twin(&self, values: &[Value<'a>], value: &Value<'a>) -> Result<Option<usize>, EvalError> {
-        match self.topology {
-            Topology::Atomic => Ok(None),
-            Topology::Set => Ok(values.iter().position(|v| v.equals(value))),
-            Topology::Map(keys) => {
-                let key = identity(value, keys);
-                Ok(values.iter().position(|v| same_identity(&identity(v, keys), &key)))
+    /// What makes an element the same as another by the topology; none if only its place does.
+    fn identity(&self, value: &Value<'a>) -> Option<String> {
+        match (self.topology, value) {
+            (Topology::Atomic, _) => None,
+            (Topology::Set, _) => Some(text_of(value)),
+            (Topology::Map(keys), Value::Map(map)) => {
+                let texts = keys.iter().map(|key| match map.json_field(key) {
+                    Some(Ok(value)) => text_of(&value),
+                    _ => String::new(),
+                });
+                Some(texts.collect::<Vec<_>>().join("\u{0}"))
             }
+            (Topology::Map(_), _) => Some(text_of(value)),
         }
     }
 
@@ -120,33 +129,20 @@ impl<'a> List<'a> {
         }
         let values = |list: &Self| list.iter().collect::<Result<Vec<_>, _>>();
         let (Ok(left), Ok(right)) = (values(self), values(other)) else { return false };
-        match self.topology {
-            Topology::Atomic => left.iter().zip(&right).all(|(a, b)| a.equals(b)),
-            Topology::Set => right.iter().all(|b| left.iter().any(|a| a.equals(b))),
-            Topology::Map(keys) => right.iter().all(|b| {
-                let key = identity(b, keys);
-                left.iter()
-                    .rev()
-                    .find(|a| same_identity(&identity(a, keys), &key))
-                    .is_some_and(|a| a.equals(b))
-            }),
+        if *self.topology == Topology::Atomic {
+            return left.iter().zip(&right).all(|(a, b)| a.equals(b));
         }
+        let places: HashMap<_, _> = left.iter().map(|value| (self.identity(value), value)).collect();
+        right.iter().all(|b| places.get(&self.identity(b)).is_some_and(|a| a.equals(b)))
     }
 }
 
-/// The values of an element's keys.
-fn identity<'a>(element: &Value<'a>, keys: &[String]) -> Vec<Option<Value<'a>>> {
-    let Value::Map(map) = element else { return Vec::new() };
-    keys.iter().map(|key| map.json_field(key).and_then(Result::ok)).collect()
-}
-
-fn same_identity(a: &[Option<Value<'_>>], b: &[Option<Value<'_>>]) -> bool {
-    let same = |(a, b): (&Option<Value<'_>>, &Option<Value<'_>>)| match (a, b) {
-        (Some(a), Some(b)) => a.equals(b),
-        (None, None) => true,
-        _ => false,
-    };
-    a.len() == b.len() && a.iter().zip(b).all(same)
+/// A text that is the same for equal values, also for numbers of different types.
+fn text_of(value: &Value<'_>) -> String {
+    match value {
+        Value::Double(d) if d.fract() == 0.0 && d.abs() < 2f64.powi(63) => format!("{}", *d as i64),
+        other => other.to_json().map_or_else(|_| other.ty().to_string(), |json| json.to_string()),
+    }
 }
 
 /// A number as an index: whole, whatever its type.

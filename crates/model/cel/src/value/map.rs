@@ -47,6 +47,44 @@ pub struct Struct<'a> {
     pub(crate) fields: Vec<(Arc<str>, Value<'a>)>,
 }
 
+impl Struct<'_> {
+    /// Reports objects whose type is not named after the way to them (`Object.spec` at `.spec`).
+    fn misnamed(&self, path: &str, faults: &mut Vec<String>) {
+        if self.decl.name != path {
+            faults.push(format!(
+                "unexpected type name {:?}, expected {path:?}, which matches field name path from root Object type",
+                self.decl.name
+            ));
+        }
+        for (name, value) in &self.fields {
+            misnamed(value, &format!("{path}.{name}"), faults);
+        }
+    }
+}
+
+fn misnamed(value: &Value<'_>, path: &str, faults: &mut Vec<String>) {
+    match value {
+        Value::Map(Map::Struct(object)) => object.misnamed(path, faults),
+        Value::Map(map @ Map::Made(_)) => {
+            map.entries()
+                .iter()
+                .filter_map(|(_, value)| value.as_ref().ok())
+                .for_each(|v| misnamed(v, path, faults));
+        }
+        Value::List(list) => list.iter().filter_map(Result::ok).for_each(|v| misnamed(&v, path, faults)),
+        _ => {}
+    }
+}
+
+impl Value<'_> {
+    /// Faults in the type names of constructed objects: `Object{spec: Object.status{}}` must not be.
+    pub fn misnamed_objects(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        misnamed(self, "Object", &mut faults);
+        faults
+    }
+}
+
 /// A map made by the evaluation: entries in order of insertion.
 #[derive(Debug, Clone, Default)]
 pub struct OwnedMap<'a> {

@@ -217,6 +217,38 @@ impl Duration {
         i64::try_from(signed).ok().filter(|_| !unsigned.is_empty()).map(Self)
     }
 
+    /// `3 days 2 hours`: what OpenAPI's `format: duration` allows besides.
+    pub(crate) fn parse_words(text: &str) -> Option<Self> {
+        const WORDS: [(&str, i64); 8] = [
+            ("nano", 1),
+            ("micro", 1_000),
+            ("milli", 1_000_000),
+            ("sec", 1_000_000_000),
+            ("min", 60_000_000_000),
+            ("h", 3_600_000_000_000),
+            ("d", 86_400_000_000_000),
+            ("w", 604_800_000_000_000),
+        ];
+        let mut total: Option<i64> = None;
+        let mut rest = text.trim_start_matches(|c: char| !c.is_ascii_digit());
+        while !rest.is_empty() {
+            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            let (number, after) = rest.split_at(digits);
+            let after = after.trim_start();
+            let letters = after.bytes().take_while(u8::is_ascii_alphabetic).count();
+            let (unit, after) = after.split_at(letters);
+            let unit = unit.to_ascii_lowercase();
+            let short = UNITS.into_iter().find(|(name, _)| *name == unit).map(|(_, scale)| scale as i64);
+            let long = || WORDS.into_iter().find(|(word, _)| unit.starts_with(word)).map(|(_, scale)| scale);
+            if let Some(scale) = short.or_else(long) {
+                let amount = number.parse::<i64>().ok()?.checked_mul(scale)?;
+                total = Some(total.unwrap_or(0).checked_add(amount)?);
+            }
+            rest = after.trim_start_matches(|c: char| !c.is_ascii_digit());
+        }
+        total.map(Self)
+    }
+
     /// Seconds with their fraction.
     pub fn as_seconds(self) -> f64 {
         self.0 as f64 / NANOS as f64

@@ -30,13 +30,16 @@ pub(crate) fn read<'a>(json: &'a Json, decl: &'a Decl) -> Result<Value<'a>, Eval
         (DeclKind::Double, Json::Number(n)) => Ok(Value::Double(n.as_f64().unwrap_or(f64::NAN))),
         (DeclKind::String | DeclKind::IntOrString, Json::String(text)) => Ok(Value::text(text)),
         (DeclKind::Bytes, Json::String(text)) => bytes(text),
+        // Without a zone the clocks of UTC count.
         (DeclKind::Timestamp, Json::String(text)) => Timestamp::parse(text)
+            .or_else(|| Timestamp::parse(&format!("{text}Z")))
             .map(Value::Timestamp)
             .ok_or_else(|| EvalError::new(format!("Invalid date-time formatted string {text}"))),
         (DeclKind::Date, Json::String(text)) => nanos_of_day_text(text)
             .map(Value::Timestamp)
             .ok_or_else(|| EvalError::new(format!("Invalid date formatted string {text}"))),
         (DeclKind::Duration, Json::String(text)) => Duration::parse(text)
+            .or_else(|| Duration::parse_words(text))
             .map(Value::Duration)
             .ok_or_else(|| EvalError::new(format!("Invalid duration {text}"))),
         (DeclKind::List(list), Json::Array(items)) => {
