@@ -120,7 +120,7 @@ impl Program {
         budget: &mut Budget,
     ) -> Result<Evaluated<'a>, EvalError> {
         let globals = self.globals.iter().map(|name| activation.get(name)).collect();
-        let mut evaluation = Evaluation::new(globals, self.locals, budget);
+        let mut evaluation = Evaluation::new(&self.globals, globals, self.locals, budget);
         let value = evaluation.eval(&self.node);
         let cost = evaluation.spent();
         match value {

@@ -19,6 +19,7 @@ type Outcome<'p> = Result<Value<'p>, EvalError>;
 /// One evaluation of a program.
 pub(crate) struct Evaluation<'p, 'b> {
     globals: Vec<Option<Outcome<'p>>>,
+    names: &'p [String],
     locals: Vec<Value<'p>>,
     spent: u64,
     limit: u64,
@@ -26,9 +27,14 @@ pub(crate) struct Evaluation<'p, 'b> {
 }
 
 impl<'p, 'b> Evaluation<'p, 'b> {
-    pub(crate) fn new(globals: Vec<Option<Outcome<'p>>>, locals: usize, budget: &'b mut Budget) -> Self {
+    pub(crate) fn new(
+        names: &'p [String],
+        globals: Vec<Option<Outcome<'p>>>,
+        locals: usize,
+        budget: &'b mut Budget,
+    ) -> Self {
         let limit = budget.limit();
-        Self { globals, locals: vec![Value::Null; locals], spent: 0, limit, budget }
+        Self { globals, names, locals: vec![Value::Null; locals], spent: 0, limit, budget }
     }
 
     pub(crate) fn spent(&self) -> u64 {

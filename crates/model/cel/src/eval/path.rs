@@ -43,7 +43,11 @@ impl<'p> Evaluation<'p, '_> {
         match root {
             Root::Global(i) => match self.globals.get(*i).cloned().flatten() {
                 Some(value) => value.map_err(|error| error.located(at)),
-                None => Err(EvalError::new("no such attribute(s)").located(at)),
+                None => Err(EvalError::new(format!(
+                    "no such attribute(s): {}",
+                    self.names.get(*i).map_or("", |n| n)
+                ))
+                .located(at)),
             },
             Root::Local(i) => Ok(self.locals.get(*i).cloned().unwrap_or_default()),
             Root::Node(node) => self.eval(node),
@@ -85,7 +89,9 @@ impl<'p> Evaluation<'p, '_> {
                 }
                 map.field(name, json)
             }
-            _ => Some(Err(EvalError::no_such_overload())),
+            Value::List(_) => position(&Value::text(name)).err().map(Err),
+            // What has no fields is as if it had not this one.
+            _ => None,
         }
     }
 
@@ -129,7 +135,7 @@ fn element<'p>(value: &Value<'p>, index: &Value<'p>) -> Option<Outcome<'p>> {
             Err(error) => Some(Err(error)),
         },
         Value::Map(map) => map.find(index),
-        _ => Some(Err(EvalError::no_such_overload())),
+        _ => None,
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) const ROWS: &[Row] = &[
 ];
 
 /// Compiled expressions may take this much memory, in bytes.
-const SIZE_LIMIT: usize = 2 << 20;
+const SIZE_LIMIT: usize = 10 << 20;
 
 fn fresh<'a>(function: &str, args: &[Value<'a>]) -> Outcome<'a> {
     let Some(Value::String(pattern)) = args.get(1) else { return no_overload() };
@@ -74,9 +74,13 @@ fn translate(pattern: &str) -> Result<String, String> {
     let mut rest = pattern;
     let mut class = false;
     let mut repeated = false;
+    let mut repeats = Repeats::default();
     while let Some(c) = rest.chars().next() {
         if let Some(len) = repetition(rest).filter(|_| !class) {
             let operator = &rest[..len];
+            if !repeats.repeat(operator) {
+                return Err(format!("error parsing regexp: invalid repeat count: `{operator}`"));
+            }
             if repeated {
                 return Err(format!(
                     "error parsing regexp: invalid nested repetition operator: `{operator}`"
@@ -88,6 +92,9 @@ fn translate(pattern: &str) -> Result<String, String> {
             continue;
         }
         repeated = false;
+        if !class {
+            repeats.next(c);
+        }
         let taken = match c {
             '\\' => escape(rest, class, &mut out),
             '[' if !class => {
@@ -117,6 +124,42 @@ fn translate(pattern: &str) -> Result<String, String> {
         rest = rest.get(taken..).unwrap_or_default();
     }
     Ok(out)
+}
+
+/// How often what is in parentheses is repeated: RE2 allows a thousand times, all levels multiplied.
+#[derive(Default)]
+struct Repeats {
+    /// The most within each open group.
+    open: Vec<u64>,
+    /// The most in the innermost group, and that of what came last.
+    here: u64,
+    last: u64,
+}
+
+impl Repeats {
+    fn next(&mut self, c: char) {
+        match c {
+            '(' => {
+                self.open.push(self.here);
+                (self.here, self.last) = (0, 0);
+            }
+            ')' => {
+                self.last = self.here;
+                self.here = self.here.max(self.open.pop().unwrap_or_default());
+            }
+            _ => self.last = 0,
+        }
+    }
+
+    /// False when it becomes too much.
+    fn repeat(&mut self, operator: &str) -> bool {
+        let numbers = operator.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+        let most = numbers.map(|digits| digits.parse().unwrap_or(u64::MAX)).max();
+        let Some(most) = most else { return true };
+        self.last = self.last.max(1).saturating_mul(most);
+        self.here = self.here.max(self.last);
+        self.last <= 1000
+    }
 }
 
 /// The length of `*`, `+`, `?` or `{2,3}` here, with the `?` that makes it lazy.
@@ -228,6 +271,7 @@ mod tests {
             ("^[\\d\\s]+$", "1 2", true),
             ("^a{b}$", "a{b}", true),
             ("^a{2,3}?$", "aa", true),
+            ("^(a{10}){10}(b{10}){100}$", "a", false),
             ("^\\pL{2}$", "\u{e9}\u{e9}", true),
             ("^\\p{L}\\x{41}$", "aA", true),
         ] {
@@ -237,6 +281,8 @@ mod tests {
         for (pattern, expect) in [
             ("(", "missing closing )"),
             (")", "unexpected ): `)`"),
+            ("x{1001}", "invalid repeat count: `{1001}`"),
+            ("((x{10}){10}y){11}", "invalid repeat count: `{11}`"),
             ("x++", "invalid nested repetition operator: `+`"),
             ("(?=a)", "invalid or unsupported Perl syntax"),
             ("\\1", "invalid escape"),

@@ -207,6 +207,13 @@ fn names_that_are_not_there() {
         ("[1, 'a']", "ERROR: <input>:1:5: expected type 'int' but found 'string'"),
         ("{'a': 1, 'b': 'c'}", "expected type 'int' but found 'string'"),
         ("{'a': 1, 'a': 2}['a']", "2"),
-        ("dyn(1).a", "error: no such overload"),
+        ("dyn(1).a", "error: no such key: a"),
+        ("has(dyn(1).a)", "false"),
+        ("has(dyn(null).a)", "false"),
+        ("dyn(1).?a", "none"),
+        ("dyn([1]).a", "error: unsupported index type 'string' in list"),
+        ("dyn([1])['a']", "error: unsupported index type 'string' in list"),
+        ("dyn({'a': 1})[1]", "error: no such key: 1"),
+        ("1 in dyn({'a': 1})", "false"),
     ]);
 }

@@ -164,7 +164,11 @@ fn data_without_declaration_is_found_out_when_evaluated() {
             ("has(object.d)", "false"),
             ("object.?d.?e.orValue('none')", "\"none\""),
             ("object.d.e", "error: no such key: d"),
-            ("object.a.e", "error: no such overload"),
+            ("object.a.e", "error: no such key: e"),
+            ("has(object.a.e)", "false"),
+            ("has(oldObject.a)", "false"),
+            ("oldObject.?a.?b.orValue(1)", "1"),
+            ("1 in object", "false"),
             ("object.l[1] + 1", "error: no such overload"),
             ("object.l.exists(x, x == 'x')", "true"),
             ("oldObject == null", "true"),
@@ -178,7 +182,7 @@ fn data_without_declaration_is_found_out_when_evaluated() {
     );
     let program = env.compile("object.a == 1").expect("compiles");
     let error = program.eval(&Activation::new(), &mut Budget::default()).map(drop).expect_err("no value");
-    assert_eq!(error.to_string(), "no such attribute(s)");
+    assert_eq!(error.to_string(), "no such attribute(s): object");
     assert_eq!(program.variables().collect::<Vec<_>>(), ["object"]);
 }
 

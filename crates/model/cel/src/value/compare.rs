@@ -33,7 +33,6 @@ impl Value<'_> {
             (Self::Format(a), Self::Format(b)) => std::ptr::eq(*a, *b),
             (Self::Semver(a), Self::Semver(b)) => a.precedence(b) == Ordering::Equal,
             (Self::Check(a), Self::Check(b)) => a.same(b),
-            (Self::Raw(a), Self::Raw(b)) => a == b,
             _ => false,
         }
     }

@@ -35,7 +35,6 @@ impl Value<'_> {
             Self::Ip(ip) => Json::String(ip.to_string()),
             Self::Cidr(cidr) => Json::String(cidr.to_string()),
             Self::Semver(version) => Json::String(version.to_string()),
-            Self::Raw(json) => (*json).clone(),
             Self::Type(_) | Self::Format(_) | Self::Check(_) => return Err(cannot(self)),
         })
     }

@@ -193,7 +193,6 @@ impl<'a> Map<'a> {
         match (self, key) {
             (Self::Made(map), _) => map.get(key).map(Ok),
             (_, Value::String(name)) => self.field(name, None),
-            (Self::Data(..) | Self::Object(..), _) => Some(Err(EvalError::no_such_overload())),
             _ => None,
         }
     }

@@ -67,8 +67,6 @@ pub enum Value<'a> {
     Semver(Arc<Semver>),
     /// A question to the authorizer, as far as it is put together, or its answer.
     Check(Arc<Check<'a>>),
-    /// JSON of no declared kind: it can only be compared.
-    Raw(&'a serde_json::Value),
 }
 
 /// Text, borrowed or shared.
@@ -178,7 +176,6 @@ impl<'a> Value<'a> {
             Self::Format(_) => Type::Opaque(Opaque::Format),
             Self::Semver(_) => Type::Opaque(Opaque::Semver),
             Self::Check(check) => Type::Opaque(check.opaque()),
-            Self::Raw(_) => Type::Dyn,
         }
     }
 
