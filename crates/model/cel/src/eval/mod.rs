@@ -6,12 +6,12 @@ mod path;
 use std::sync::Arc;
 
 use crate::{
-    cost::{Budget, LIST_CREATE, MAP_CREATE, STRUCT_CREATE},
+    cost::{Budget, LIST_CREATE, MAP_CREATE, STRUCT_CREATE, call::Rule},
     error::EvalError,
     library::regex,
     plan::{Call, Construct, Item, Node},
     types::Type,
-    value::{Map, OwnedMap, Struct, Value},
+    value::{Map, OwnedMap, Struct, Text, Value},
 };
 
 type Outcome<'p> = Result<Value<'p>, EvalError>;
@@ -21,6 +21,8 @@ pub(crate) struct Evaluation<'p, 'b> {
     globals: Vec<Option<Outcome<'p>>>,
     names: &'p [String],
     locals: Vec<Value<'p>>,
+    /// The pattern compiled last.
+    pattern: Option<(Text<'p>, ::regex::Regex)>,
     spent: u64,
     limit: u64,
     budget: &'b mut Budget,
@@ -34,7 +36,7 @@ impl<'p, 'b> Evaluation<'p, 'b> {
         budget: &'b mut Budget,
     ) -> Self {
         let limit = budget.limit();
-        Self { globals, names, locals: vec![Value::Null; locals], spent: 0, limit, budget }
+        Self { globals, names, locals: vec![Value::Null; locals], pattern: None, spent: 0, limit, budget }
     }
 
     pub(crate) fn spent(&self) -> u64 {
@@ -103,9 +105,10 @@ impl<'p, 'b> Evaluation<'p, 'b> {
         if before {
             self.charge(call.rule.cost(&args, &Value::Null))?;
         }
-        let result = match &call.regex {
-            Some(compiled) => regex::run(compiled, call.overloads.first().map_or("", |o| o.function), &args),
-            None => self.dispatch(call, &args),
+        let result = match (&call.regex, call.rule) {
+            (Some(compiled), _) => regex::run(compiled, call.function(), &args),
+            (None, Rule::Pattern) => self.search(call, &args),
+            _ => self.dispatch(call, &args),
         };
         if !before {
             self.charge(call.rule.cost(&args, result.as_ref().unwrap_or(&Value::Null)))?;
@@ -130,6 +133,19 @@ impl<'p, 'b> Evaluation<'p, 'b> {
         let Some(failure) = failure else { return Ok(args) };
         self.charge(call.rule.cost(&args, &Value::Null))?;
         Err(failure)
+    }
+
+    /// A search by a pattern that is no constant: the last one stays compiled.
+    fn search(&mut self, call: &Call, args: &[Value<'p>]) -> Outcome<'p> {
+        let Some(Value::String(pattern)) = args.get(1) else { return Err(EvalError::no_such_overload()) };
+        let known = self.pattern.take().filter(|(last, _)| last == pattern);
+        let compiled = match known {
+            Some((_, compiled)) => compiled,
+            None => regex::compile(pattern).map_err(EvalError::new)?,
+        };
+        let result = regex::run(&compiled, call.function(), args);
+        self.pattern = Some((pattern.clone(), compiled));
+        result
     }
 
     fn dispatch(&self, call: &Call, args: &[Value<'p>]) -> Outcome<'p> {
@@ -200,7 +216,7 @@ impl<'p, 'b> Evaluation<'p, 'b> {
 
 /// With the function and the types of its arguments, when it has no overload for them.
 fn named(error: EvalError, call: &Call, args: &[Value<'_>]) -> EvalError {
-    let function = call.overloads.first().map_or("", |overload| overload.function);
+    let function = call.function();
     if error != EvalError::no_such_overload() || !function.starts_with(|c: char| c.is_ascii_alphabetic()) {
         return error;
     }

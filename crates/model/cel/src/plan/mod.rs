@@ -94,6 +94,13 @@ pub(crate) struct Call {
     pub(crate) regex: Option<regex::Regex>,
 }
 
+impl Call {
+    /// The function's name.
+    pub(crate) fn function(&self) -> &'static str {
+        self.overloads.first().map_or("", |overload| overload.function)
+    }
+}
+
 /// An object to be constructed.
 #[derive(Debug)]
 pub(crate) struct Construct {

@@ -19,7 +19,9 @@ fn rules_are_estimated_as_upstream() {
             "schema" => decl = Some(schema::decl(&json()).expect(name)),
             most => {
                 let rule = json().as_str().expect(rest).to_owned();
-                let env = Env::new().var("self", decl.as_ref().expect(name));
+                let env = Env::new()
+                    .var("self", decl.as_ref().expect(name))
+                    .var("oldSelf", decl.as_ref().expect(name));
                 let found = match env.compile(&rule) {
                     Ok(program) => program.estimate_cost().max.to_string(),
                     Err(issues) => issues.to_string(),

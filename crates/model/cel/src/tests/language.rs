@@ -112,6 +112,19 @@ fn comprehensions() {
 }
 
 #[test]
+fn patterns_that_are_no_constants() {
+    check_all(&[
+        ("['a+', 'b+'].all(p, 'ab'.matches(p))", "true"),
+        ("['a', 'b', 'c'].map(p, 'abc'.find(p + '.?'))", "[\"ab\",\"bc\",\"c\"]"),
+        ("['(', 'a'].exists(p, 'a'.matches(p))", "true"),
+        ("['('].exists(p, 'a'.matches(p))", "error parsing regexp: missing closing )"),
+        ("dyn('a1b22').findAll('[0-9]+')", "[\"1\",\"22\"]"),
+        ("'a1b22'.findAll('[0-9]+', 1)", "[\"1\"]"),
+        ("matches('abc', '^a.c$')", "true"),
+    ]);
+}
+
+#[test]
 fn optionals() {
     check_all(&[
         ("optional.of(1).value()", "1"),
