@@ -70,7 +70,7 @@ struct Checker<'e> {
 
 impl Checker<'_> {
     fn check(&mut self, expr: &Expr) -> Type {
-        let ty = match &expr.kind {
+        let mut ty = match &expr.kind {
             Kind::Literal(value) => literal(value),
             Kind::Ident(name) => self.ident(expr, name),
             Kind::Select { operand, field, test } => self.select(expr, operand, field, *test),
@@ -81,6 +81,10 @@ impl Checker<'_> {
             Kind::Fold(fold) => self.fold(fold),
             Kind::Wrong => Type::Error,
         };
+        if self.bindings.is_too_large(&ty) {
+            self.issues.report(expr.at, "type of expression is too large");
+            ty = Type::Error;
+        }
         if let Some(slot) = self.types.get_mut(expr.id as usize) {
             *slot = ty.clone();
         }

@@ -5,11 +5,16 @@ use std::collections::HashMap;
 use crate::types::Type;
 
 /// What is known of variables so far.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Bindings {
     bound: HashMap<u32, Type>,
     next: u32,
+    /// What the variables bound by the attempt at hand were bound to before.
+    undo: Vec<(u32, Option<Type>)>,
 }
+
+/// How many parts a type may have: `{x: x}` within itself doubles it.
+const MAX_PARTS: usize = 1000;
 
 impl Bindings {
     pub(super) fn fresh(&mut self) -> Type {
@@ -42,12 +47,39 @@ impl Bindings {
         if from.len() != to.len() {
             return false;
         }
-        let mut attempt = self.clone();
-        if !from.iter().zip(to).all(|(a, b)| attempt.unify(a, b)) {
-            return false;
+        self.undo.clear();
+        let fits = from.iter().zip(to).all(|(a, b)| self.unify(a, b));
+        if !fits {
+            while let Some((variable, before)) = self.undo.pop() {
+                match before {
+                    Some(ty) => self.bound.insert(variable, ty),
+                    None => self.bound.remove(&variable),
+                };
+            }
         }
-        *self = attempt;
-        true
+        fits
+    }
+
+    fn set(&mut self, variable: u32, ty: Type) {
+        let before = self.bound.insert(variable, ty);
+        self.undo.push((variable, before));
+    }
+
+    /// The type has more parts than any may have.
+    pub(super) fn is_too_large(&self, ty: &Type) -> bool {
+        let mut left = MAX_PARTS;
+        let mut open = vec![ty];
+        while let Some(ty) = open.pop() {
+            if left == 0 {
+                return true;
+            }
+            left -= 1;
+            match ty {
+                Type::Var(n) => open.extend(self.bound.get(n)),
+                other => open.extend(other.parts()),
+            }
+        }
+        false
     }
 
     pub(super) fn assign(&mut self, from: &Type, to: &Type) -> bool {
@@ -88,7 +120,7 @@ impl Bindings {
         let Some(bound) = self.bound.get(&variable).cloned() else {
             let free = !self.occurs(variable, ty);
             if free {
-                self.bound.insert(variable, ty.clone());
+                self.set(variable, ty.clone());
             }
             return free;
         };
@@ -100,7 +132,7 @@ impl Bindings {
         }
         let general = most_general(ty, &bound);
         if !self.occurs(variable, &general) {
-            self.bound.insert(variable, general);
+            self.set(variable, general);
         }
         true
     }

@@ -151,6 +151,27 @@ proptest! {
 }
 
 #[test]
+fn large_expressions_take_little_time() {
+    let started = std::time::Instant::now();
+    let joined = |term: &str, n: usize, with: &str| vec![term; n].join(with);
+    for source in [
+        joined("1 == 1", 12_000, "||"),
+        format!("[{}].size() == 1", joined("[1]", 20_000, ",")),
+        joined("[1].all(x, x == 1)", 5_000, "&&"),
+        joined("optional.of(1).hasValue()", 3_000, "&&"),
+    ] {
+        run(&source);
+    }
+    // Types that double with every level.
+    for n in [4, 40] {
+        let nested = (0..n).fold("x".to_owned(), |inner, _| format!("[{{x: x}}].map(x, {inner})"));
+        let compiled = Env::new().compile(&format!("[1].map(x, {nested})"));
+        assert_eq!(compiled.is_ok(), n == 4);
+    }
+    assert!(started.elapsed().as_secs() < 30, "{:?}", started.elapsed());
+}
+
+#[test]
 fn deep_expressions_need_little_stack() {
     let deep = |open: &str, inner: &str, close: &str, n: usize| {
         format!("{}{inner}{}", open.repeat(n), close.repeat(n))
