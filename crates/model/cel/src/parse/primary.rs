@@ -67,7 +67,13 @@ impl Parser<'_> {
         let token = self.peek();
         let name = match token.kind {
             Tok::Ident => self.text(token).to_owned(),
-            Tok::Escaped => self.text(token).trim_matches('`').to_owned(),
+            Tok::Escaped => {
+                // Kubernetes leaves this syntax of the language out; it has escapes of its own.
+                if !self.macros.keep {
+                    self.issues.report(token.start as u32, "unsupported syntax: '`'");
+                }
+                self.text(token).trim_matches('`').to_owned()
+            }
             _ => {
                 let message = format!("mismatched input '{}' expecting IDENTIFIER", self.text(token));
                 return self.syntax(token, message);
