@@ -1,0 +1,250 @@
+//! Evaluation of programs.
+
+mod fold;
+mod path;
+
+use std::sync::Arc;
+
+use crate::{
+    cost::{Budget, LIST_CREATE, MAP_CREATE, STRUCT_CREATE, call::Rule},
+    error::EvalError,
+    library::regex,
+    plan::{Call, Construct, Item, Node},
+    types::Type,
+    value::{Map, OwnedMap, Struct, Text, Value},
+};
+
+type Outcome<'p> = Result<Value<'p>, EvalError>;
+
+/// One evaluation of a program.
+pub(crate) struct Evaluation<'p, 'b> {
+    globals: Vec<Option<Outcome<'p>>>,
+    names: &'p [String],
+    locals: Vec<Value<'p>>,
+    /// The pattern compiled last.
+    pattern: Option<(Text<'p>, ::regex::Regex)>,
+    spent: u64,
+    limit: u64,
+    budget: &'b mut Budget,
+}
+
+impl<'p, 'b> Evaluation<'p, 'b> {
+    pub(crate) fn new(
+        names: &'p [String],
+        globals: Vec<Option<Outcome<'p>>>,
+        locals: usize,
+        budget: &'b mut Budget,
+    ) -> Self {
+        let limit = budget.limit();
+        Self { globals, names, locals: vec![Value::Null; locals], pattern: None, spent: 0, limit, budget }
+    }
+
+    pub(crate) fn spent(&self) -> u64 {
+        self.spent
+    }
+
+    fn charge(&mut self, cost: u64) -> Result<(), EvalError> {
+        self.spent = self.spent.saturating_add(cost);
+        if self.spent > self.limit { Err(EvalError::cost_limit()) } else { Ok(()) }
+    }
+
+    pub(crate) fn eval(&mut self, node: &'p Node) -> Outcome<'p> {
+        match node {
+            Node::Const(value) => Ok(value.clone()),
+            Node::Path(path) => self.path(path, false),
+            Node::Has(path) => self.has(path),
+            Node::And(sides) => self.logical(sides, false),
+            Node::Or(sides) => self.logical(sides, true),
+            Node::Conditional(parts) => self.conditional(parts),
+            Node::Call(call) => self.call(call),
+            Node::Member(member) => self.member(&member.0, &member.1),
+            Node::List(items) => self.list(items),
+            Node::Map(entries) => self.map(entries),
+            Node::Struct(construct) => self.construct(construct),
+            Node::Fold(fold) => self.fold(fold),
+            Node::OptionalOr { sides, value } => self.optional_or(sides, *value),
+            Node::Append { accu, item } => self.append(*accu, item),
+            Node::Insert { accu, entry } => self.insert(*accu, entry),
+        }
+    }
+
+    /// `&&` and `||`: the side that decides is enough, also when the other fails.
+    fn logical(&mut self, sides: &'p [Node; 2], decisive: bool) -> Outcome<'p> {
+        let left = self.eval(&sides[0]);
+        match &left {
+            Ok(Value::Bool(b)) if *b == decisive => return left,
+            Err(error) if error.is_final() => return left,
+            _ => {}
+        }
+        let right = self.eval(&sides[1]);
+        match (&left, &right) {
+            (_, Ok(Value::Bool(b))) if *b == decisive => right,
+            (_, Err(error)) if error.is_final() => right,
+            (Err(_), _) => left,
+            (Ok(Value::Bool(_)), Ok(Value::Bool(_)) | Err(_)) => right,
+            _ => Err(EvalError::no_such_overload()),
+        }
+    }
+
+    fn conditional(&mut self, parts: &'p [Node; 3]) -> Outcome<'p> {
+        let branch = match self.eval(&parts[0])? {
+            Value::Bool(true) => &parts[1],
+            Value::Bool(false) => &parts[2],
+            _ => return Err(EvalError::no_such_overload()),
+        };
+        match branch {
+            Node::Path(path) => self.path(path, true),
+            other => self.eval(other),
+        }
+    }
+
+    fn call(&mut self, call: &'p Call) -> Outcome<'p> {
+        let args = self.args(call)?;
+        // What is too dear is not begun: some functions take time by the square of their arguments.
+        let before = call.rule.known_before();
+        if before {
+            self.charge(call.rule.cost(&args, &Value::Null))?;
+        }
+        let result = match (&call.regex, call.rule) {
+            (Some(compiled), _) => regex::run(compiled, call.function(), &args),
+            (None, Rule::Pattern) => self.search(call, &args),
+            _ => self.dispatch(call, &args),
+        };
+        if !before {
+            self.charge(call.rule.cost(&args, result.as_ref().unwrap_or(&Value::Null)))?;
+        }
+        result.map_err(|error| named(error, call, &args).located(call.at))
+    }
+
+    /// The arguments. Of two both are evaluated, and the call paid for, also when one fails.
+    fn args(&mut self, call: &'p Call) -> Result<Vec<Value<'p>>, EvalError> {
+        let mut failure = None;
+        let mut args = Vec::with_capacity(call.args.len());
+        for arg in &call.args {
+            match self.eval(arg) {
+                Ok(value) => args.push(value),
+                Err(error) if error.is_final() || call.args.len() > 2 => return Err(error),
+                Err(error) => {
+                    failure.get_or_insert(error);
+                    args.push(Value::Null);
+                }
+            }
+        }
+        let Some(failure) = failure else { return Ok(args) };
+        self.charge(call.rule.cost(&args, &Value::Null))?;
+        Err(failure)
+    }
+
+    /// A search by a pattern that is no constant: the last one stays compiled.
+    fn search(&mut self, call: &Call, args: &[Value<'p>]) -> Outcome<'p> {
+        let Some(Value::String(pattern)) = args.get(1) else { return Err(EvalError::no_such_overload()) };
+        let known = self.pattern.take().filter(|(last, _)| last == pattern);
+        let compiled = match known {
+            Some((_, compiled)) => compiled,
+            None => regex::compile(pattern).map_err(EvalError::new)?,
+        };
+        let result = regex::run(&compiled, call.function(), args);
+        self.pattern = Some((pattern.clone(), compiled));
+        result
+    }
+
+    fn dispatch(&self, call: &Call, args: &[Value<'p>]) -> Outcome<'p> {
+        if let [only] = call.overloads.as_slice() {
+            return (only.run)(args);
+        }
+        for overload in &call.overloads {
+            if overload.args.iter().zip(args).all(|(ty, value)| fits(ty, value)) {
+                return (overload.run)(args);
+            }
+        }
+        Err(EvalError::no_such_overload())
+    }
+
+    fn member(&mut self, node: &'p Node, list: &'p Value<'static>) -> Outcome<'p> {
+        let value = self.eval(node)?;
+        match list {
+            Value::List(list) => Ok(Value::Bool(list.contains(&value)?)),
+            _ => Err(EvalError::no_such_overload()),
+        }
+    }
+
+    fn list(&mut self, items: &'p [Item]) -> Outcome<'p> {
+        let mut values = Vec::with_capacity(items.len());
+        for item in items {
+            let value = self.eval(&item.node)?;
+            if let Some(value) = given(value, item.optional)? {
+                values.push(value);
+            }
+        }
+        self.charge(LIST_CREATE)?;
+        Ok(Value::list(values))
+    }
+
+    fn map(&mut self, entries: &'p [(Node, Node, bool)]) -> Outcome<'p> {
+        let mut map = OwnedMap::default();
+        for (key, value, optional) in entries {
+            let key = self.eval(key)?;
+            let value = self.eval(value)?;
+            if let Some(value) = given(value, *optional)? {
+                map.set(key, value)?;
+            }
+        }
+        self.charge(MAP_CREATE)?;
+        Ok(Value::Map(Map::made(map)))
+    }
+
+    fn construct(&mut self, construct: &'p Construct) -> Outcome<'p> {
+        let mut fields: Vec<(Arc<str>, Value<'p>)> = Vec::with_capacity(construct.fields.len());
+        for (name, node, optional) in &construct.fields {
+            let value = self.eval(node)?;
+            if let Some(value) = given(value, *optional)? {
+                fields.push((name.clone(), value));
+            }
+        }
+        self.charge(STRUCT_CREATE)?;
+        Ok(Value::Map(Map::Struct(Arc::new(Struct { decl: construct.decl.clone(), fields }))))
+    }
+
+    fn optional_or(&mut self, sides: &'p [Node; 2], value: bool) -> Outcome<'p> {
+        match self.eval(&sides[0])? {
+            Value::Optional(None) => self.eval(&sides[1]),
+            Value::Optional(Some(inner)) if value => Ok((*inner).clone()),
+            other => Ok(other),
+        }
+    }
+}
+
+/// With the function and the types of its arguments, when it has no overload for them.
+fn named(error: EvalError, call: &Call, args: &[Value<'_>]) -> EvalError {
+    let function = call.function();
+    if error != EvalError::no_such_overload() || !function.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        return error;
+    }
+    let types: Vec<String> = args.iter().map(|arg| arg.ty().head().to_owned()).collect();
+    EvalError::new(format!("no such overload: {function}({})", types.join(", ")))
+}
+
+/// The value is of the type, as far as its first element tells.
+fn fits(ty: &Type, value: &Value<'_>) -> bool {
+    match (ty, value) {
+        (Type::Dyn | Type::Param(_), _) => true,
+        (Type::List(of), Value::List(list)) => match list.get(0) {
+            Some(Ok(first)) => fits(of, &first),
+            _ => true,
+        },
+        (Type::Map(of), Value::Map(map)) => match map.keys().first() {
+            Some(key) => fits(&of.0, key) && map.at(key).is_ok_and(|value| fits(&of.1, &value)),
+            None => true,
+        },
+        _ => ty.same_head(&value.ty()),
+    }
+}
+
+/// What an optional element comes to: its value, or nothing.
+fn given(value: Value<'_>, optional: bool) -> Result<Option<Value<'_>>, EvalError> {
+    match value {
+        Value::Optional(inner) if optional => Ok(inner.map(|inner| (*inner).clone())),
+        _ if optional => Err(EvalError::new("cannot initialize optional element from non-optional value")),
+        value => Ok(Some(value)),
+    }
+}

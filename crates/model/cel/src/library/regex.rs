@@ -1,0 +1,296 @@
+//! Regular expressions in RE2's syntax: `matches` of the language, Kubernetes' `find` and `findAll`.
+//!
+//! The `regex` crate is of RE2's family, so that matching takes time linear in the text. What the two
+//! read differently is written anew before it is compiled: `\d`, `\w`, `\s` and `\b` know only ASCII
+//! in RE2, `\Q..\E` quotes, and within `[..]` there are no operations on classes.
+
+use super::{Outcome, Row, no_overload};
+use crate::{error::EvalError, value::Value};
+
+pub(super) const ROWS: &[Row] = &[
+    ("matches", "matches", "(string, string) -> bool", |args| fresh("matches", args)),
+    ("matches", "matches_string", "string.(string) -> bool", |args| fresh("matches", args)),
+    ("find", "string_find_string", "string.(string) -> string", |args| fresh("find", args)),
+    ("findAll", "string_find_all_string", "string.(string) -> list(string)", |args| fresh("findAll", args)),
+    ("findAll", "string_find_all_string_int", "string.(string, int) -> list(string)", |args| {
+        fresh("findAll", args)
+    }),
+];
+
+/// Compiled expressions may take this much memory, in bytes.
+const SIZE_LIMIT: usize = 10 << 20;
+
+fn fresh<'a>(function: &str, args: &[Value<'a>]) -> Outcome<'a> {
+    let Some(Value::String(pattern)) = args.get(1) else { return no_overload() };
+    let compiled = compile(pattern).map_err(EvalError::new)?;
+    run(&compiled, function, args)
+}
+
+/// Compiles a pattern, or says what is wrong with it.
+pub(crate) fn compile(pattern: &str) -> Result<regex::Regex, String> {
+    let translated = translate(pattern)?;
+    let built = regex::RegexBuilder::new(&translated).size_limit(SIZE_LIMIT).build();
+    built.map_err(|error| fault(pattern, &error.to_string()))
+}
+
+/// The fault as Go names it; the crate's own words go with a picture of the pattern.
+fn fault(pattern: &str, error: &str) -> String {
+    const FAULTS: [(&str, &str); 6] = [
+        ("unopened group", "unexpected )"),
+        ("unclosed group", "missing closing )"),
+        ("unclosed character class", "missing closing ]"),
+        ("repetition operator missing expression", "missing argument to repetition operator"),
+        ("invalid character class range", "invalid character class range"),
+        ("look-around", "invalid or unsupported Perl syntax"),
+    ];
+    let known = FAULTS.into_iter().find(|(ours, _)| error.contains(ours));
+    let what = known.map_or("invalid escape sequence or group", |(_, theirs)| theirs);
+    format!("error parsing regexp: {what}: `{pattern}`")
+}
+
+/// Applies a compiled pattern.
+pub(crate) fn run<'a>(compiled: &regex::Regex, function: &str, args: &[Value<'a>]) -> Outcome<'a> {
+    match (function, args) {
+        ("matches", [Value::String(text), _]) => Ok(Value::Bool(compiled.is_match(text))),
+        ("find", [Value::String(text), _]) => {
+            Ok(Value::string(compiled.find(text).map_or("", |found| found.as_str())))
+        }
+        ("findAll", [Value::String(text), _]) => Ok(all(compiled, text, usize::MAX)),
+        ("findAll", [Value::String(text), _, Value::Int(n)]) => {
+            Ok(all(compiled, text, usize::try_from(*n).unwrap_or(usize::MAX)))
+        }
+        _ => no_overload(),
+    }
+}
+
+fn all<'a>(compiled: &regex::Regex, text: &str, limit: usize) -> Value<'a> {
+    let found = compiled.find_iter(text).take(limit);
+    Value::list(found.map(|found| Value::string(found.as_str())).collect())
+}
+
+/// The pattern as the crate reads it.
+fn translate(pattern: &str) -> Result<String, String> {
+    let mut out = String::with_capacity(pattern.len() + 16);
+    let mut rest = pattern;
+    let mut class = false;
+    let mut repeated = false;
+    let mut repeats = Repeats::default();
+    while let Some(c) = rest.chars().next() {
+        if let Some(len) = repetition(rest).filter(|_| !class) {
+            let operator = &rest[..len];
+            if !repeats.repeat(operator) {
+                return Err(format!("error parsing regexp: invalid repeat count: `{operator}`"));
+            }
+            if repeated {
+                return Err(format!(
+                    "error parsing regexp: invalid nested repetition operator: `{operator}`"
+                ));
+            }
+            out.push_str(operator);
+            repeated = true;
+            rest = &rest[len..];
+            continue;
+        }
+        repeated = false;
+        if !class {
+            repeats.next(c);
+        }
+        let taken = match c {
+            '\\' => escape(rest, class, &mut out),
+            '[' if !class => {
+                class = true;
+                open_class(rest, &mut out)
+            }
+            '[' => in_class(rest, &mut out),
+            ']' if class => {
+                class = false;
+                out.push(c);
+                1
+            }
+            '&' | '~' if class => {
+                out.extend(['\\', c]);
+                1
+            }
+            // What is no repetition is a brace.
+            '{' | '}' if !class => {
+                out.extend(['\\', c]);
+                1
+            }
+            c => {
+                out.push(c);
+                c.len_utf8()
+            }
+        };
+        rest = rest.get(taken..).unwrap_or_default();
+    }
+    Ok(out)
+}
+
+/// How often what is in parentheses is repeated: RE2 allows a thousand times, all levels multiplied.
+#[derive(Default)]
+struct Repeats {
+    /// The most within each open group.
+    open: Vec<u64>,
+    /// The most in the innermost group, and that of what came last.
+    here: u64,
+    last: u64,
+}
+
+impl Repeats {
+    fn next(&mut self, c: char) {
+        match c {
+            '(' => {
+                self.open.push(self.here);
+                (self.here, self.last) = (0, 0);
+            }
+            ')' => {
+                self.last = self.here;
+                self.here = self.here.max(self.open.pop().unwrap_or_default());
+            }
+            _ => self.last = 0,
+        }
+    }
+
+    /// False when it becomes too much.
+    fn repeat(&mut self, operator: &str) -> bool {
+        let numbers = operator.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+        let most = numbers.map(|digits| digits.parse().unwrap_or(u64::MAX)).max();
+        let Some(most) = most else { return true };
+        self.last = self.last.max(1).saturating_mul(most);
+        self.here = self.here.max(self.last);
+        self.last <= 1000
+    }
+}
+
+/// The length of `*`, `+`, `?` or `{2,3}` here, with the `?` that makes it lazy.
+fn repetition(rest: &str) -> Option<usize> {
+    let len = if rest.starts_with(['*', '+', '?']) { 1 } else { counted(rest)? };
+    Some(len + usize::from(rest[len..].starts_with('?')))
+}
+
+fn counted(rest: &str) -> Option<usize> {
+    let inner = rest.strip_prefix('{')?;
+    let end = inner.find('}')?;
+    let (least, most) = inner[..end].split_once(',').unwrap_or((&inner[..end], ""));
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    (!least.is_empty() && digits(least) && digits(most)).then_some(end + 2)
+}
+
+/// `[`, `[^`, and a `]` right after it, which is an element.
+fn open_class(rest: &str, out: &mut String) -> usize {
+    let mut taken = 1;
+    out.push('[');
+    if rest[taken..].starts_with('^') {
+        out.push('^');
+        taken += 1;
+    }
+    if rest[taken..].starts_with(']') {
+        out.push_str("\\]");
+        taken += 1;
+    }
+    taken
+}
+
+/// `[:alpha:]` stays, any other bracket is an element.
+fn in_class(rest: &str, out: &mut String) -> usize {
+    match rest.find(":]").filter(|_| rest.starts_with("[:")) {
+        Some(end) => {
+            out.push_str(&rest[..end + 2]);
+            end + 2
+        }
+        None => {
+            out.push_str("\\[");
+            1
+        }
+    }
+}
+
+fn escape(rest: &str, class: bool, out: &mut String) -> usize {
+    let Some(c) = rest.chars().nth(1) else {
+        out.push('\\');
+        return 1;
+    };
+    let ascii = match (c, class) {
+        ('d', false) => "[0-9]",
+        ('d', true) => "0-9",
+        ('D', _) => "[^0-9]",
+        ('w', false) => "[0-9A-Za-z_]",
+        ('w', true) => "0-9A-Za-z_",
+        ('W', _) => "[^0-9A-Za-z_]",
+        ('s', false) => "[\\t\\n\\f\\r ]",
+        ('s', true) => "\\t\\n\\f\\r ",
+        ('S', _) => "[^\\t\\n\\f\\r ]",
+        ('b', false) => "(?-u:\\b)",
+        ('B', false) => "(?-u:\\B)",
+        ('Q', _) => {
+            let quoted = &rest[2..];
+            let end = quoted.find("\\E").unwrap_or(quoted.len());
+            out.push_str(&regex::escape(&quoted[..end]));
+            return 2 + (end + 2).min(quoted.len());
+        }
+        // RE2 has no names for lengths of code points, the crate has: `\<` and `\>` are words' ends there.
+        ('<' | '>', _) => {
+            out.push(c);
+            return 2;
+        }
+        ('p' | 'P' | 'x', _) if rest[2..].starts_with('{') => {
+            let end = rest.find('}').map_or(rest.len(), |end| end + 1);
+            out.push_str(&rest[..end]);
+            return end;
+        }
+        _ => {
+            out.extend(['\\', c]);
+            return 1 + c.len_utf8();
+        }
+    };
+    out.push_str(ascii);
+    2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{compile, translate};
+
+    #[test]
+    fn patterns_mean_what_they_mean_in_re2() {
+        for (pattern, text, expect) in [
+            ("^\\d+$", "123", true),
+            ("^\\d$", "\u{663}", false),
+            ("^\\w$", "\u{e9}", false),
+            ("^\\pL$", "\u{e9}", true),
+            ("^\\p{Greek}$", "\u{3b1}", true),
+            ("^[[:alpha:]]+$", "abc", true),
+            ("^[a[b]$", "[", true),
+            ("^[]a]$", "]", true),
+            ("^[&&~~]$", "&", true),
+            ("^\\Qa.b\\E$", "a.b", true),
+            ("^\\Qa.b\\E$", "axb", false),
+            ("(?i)^ABC$", "abc", true),
+            ("^(?P<x>a)\\z", "a", true),
+            ("\\bfoo\\b", "a foo b", true),
+            ("^[\\d\\s]+$", "1 2", true),
+            ("^a{b}$", "a{b}", true),
+            ("^a{2,3}?$", "aa", true),
+            ("^(a{10}){10}(b{10}){100}$", "a", false),
+            ("^\\pL{2}$", "\u{e9}\u{e9}", true),
+            ("^\\p{L}\\x{41}$", "aA", true),
+        ] {
+            let compiled = compile(pattern).expect(pattern);
+            assert_eq!(compiled.is_match(text), expect, "{pattern} ({:?}) on {text}", translate(pattern));
+        }
+        for (pattern, expect) in [
+            ("(", "missing closing )"),
+            (")", "unexpected ): `)`"),
+            ("x{1001}", "invalid repeat count: `{1001}`"),
+            ("((x{10}){10}y){11}", "invalid repeat count: `{11}`"),
+            ("x++", "invalid nested repetition operator: `+`"),
+            ("(?=a)", "invalid or unsupported Perl syntax"),
+            ("\\1", "invalid escape"),
+            ("[a", "missing closing ]"),
+            ("*", "missing argument to repetition operator"),
+        ] {
+            let error = compile(pattern).expect_err(pattern);
+            assert!(error.contains(expect), "{pattern}: {error}");
+        }
+    }
+}
