@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -13,7 +13,10 @@ use wharf_api::{
     resource::{Resource, builtin_resources},
 };
 
-use crate::{measured, storage::Storage};
+use crate::{
+    measured,
+    storage::{Snapshot, Storage},
+};
 
 /// A version of a group with its resources in order.
 pub(crate) type Version = (String, Vec<Arc<Resource>>);
@@ -28,7 +31,7 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    fn build(measured: bool, definitions: impl Iterator<Item = serde_json::Value>) -> Self {
+    fn build(measured: bool, definitions: impl Iterator<Item = Arc<Resource>>) -> Self {
         let mut index = Self::default();
         for resource in builtin_resources() {
             index.add(Arc::new(resource.clone()));
@@ -36,14 +39,11 @@ impl Index {
         if measured {
             measured::resources().into_iter().for_each(|resource| index.add(Arc::new(resource)));
         }
-        for definition in definitions {
-            for resource in crd::resources(&definition) {
-                // A definition never shadows what is built in.
-                let path =
-                    (resource.gvk.group.clone(), resource.gvk.version.clone(), resource.plural.clone());
-                if !index.by_path.contains_key(&path) {
-                    index.add(Arc::new(resource));
-                }
+        for resource in definitions {
+            // A definition never shadows what is built in.
+            let path = (resource.gvk.group.clone(), resource.gvk.version.clone(), resource.plural.clone());
+            if !index.by_path.contains_key(&path) {
+                index.add(resource);
             }
         }
         index
@@ -97,7 +97,12 @@ pub(crate) struct Registry {
     current: RwLock<(u64, Arc<Index>)>,
     /// Resources that are measured are served.
     measured: AtomicBool,
+    /// What definitions compiled to, by name and the revision they were written at.
+    compiled: Mutex<HashMap<Arc<str>, (u64, Compiled)>>,
 }
+
+/// The resources of one definition.
+type Compiled = Vec<Arc<Resource>>;
 
 /// No revision of the definitions.
 const STALE: u64 = u64::MAX;
@@ -106,13 +111,38 @@ const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 
 impl Registry {
     pub(crate) fn new() -> Self {
-        Self { current: RwLock::new((STALE, Arc::default())), measured: AtomicBool::new(false) }
+        Self {
+            current: RwLock::new((STALE, Arc::default())),
+            measured: AtomicBool::new(false),
+            compiled: Mutex::default(),
+        }
     }
 
     /// From here on resources that are measured are served too.
     pub(crate) fn serve_measured(&self) {
         self.measured.store(true, Ordering::Release);
         self.current.write().unwrap_or_else(PoisonError::into_inner).0 = STALE;
+    }
+
+    /// The resources of all definitions; those that are as they were are not compiled again.
+    fn compiled(&self, definitions: &Snapshot) -> Compiled {
+        let mut known = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|key, _| definitions.entries.contains_key(key));
+        let mut all = Vec::new();
+        for (key, entry) in &definitions.entries {
+            let fresh = known.get(key).filter(|(revision, _)| *revision == entry.revision);
+            let resources = match fresh {
+                Some((_, resources)) => resources.clone(),
+                None => {
+                    let resources: Compiled =
+                        crd::resources(&entry.object()).into_iter().map(Arc::new).collect();
+                    known.insert(Arc::clone(key), (entry.revision, resources.clone()));
+                    resources
+                }
+            };
+            all.extend(resources);
+        }
+        all
     }
 
     /// The index as of the definitions stored now.
@@ -127,7 +157,7 @@ impl Registry {
         }
         let snapshot = definitions.snapshot();
         let measured = self.measured.load(Ordering::Acquire);
-        let index = Arc::new(Index::build(measured, snapshot.entries.values().map(|entry| entry.object())));
+        let index = Arc::new(Index::build(measured, self.compiled(&snapshot).into_iter()));
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         // An index begun before a source was connected is not kept.
         if measured == self.measured.load(Ordering::Acquire) {

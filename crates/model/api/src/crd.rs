@@ -1,11 +1,12 @@
 //! CustomResourceDefinitions compiled to [`Resource`]s: structural schema to [`Type`], validation,
 //! printer columns, scale paths.
 //!
-//! CEL rules (`x-kubernetes-validations`) and patterns with Unicode classes are not evaluated;
+//! Patterns with Unicode classes are not evaluated;
 //! [`Custom::warnings`] names them so that whoever creates such a definition is told.
 
 mod check;
 mod inline;
+mod rules;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use crate::{
 pub(crate) use check::pattern_error;
 pub use check::validate;
 pub use inline::inline_builtin;
+pub use rules::{RuleError, Rules, declaration};
 
 const OBJECT_META: &str = "apimachinery.pkg.apis.meta.v1.ObjectMeta";
 /// Nesting of a schema beyond which it is not compiled.
@@ -34,6 +36,8 @@ pub struct Custom {
     pub scale: Option<ScalePaths>,
     /// The version's OpenAPI v3 schema.
     pub schema: Value,
+    /// The rules of the schema.
+    pub rules: Rules,
     /// JSON paths of the fields objects can be selected by.
     pub selectable: Vec<String>,
     /// Who converts between versions; versions differ in their name alone when there is nobody.
@@ -138,16 +142,14 @@ fn custom(version: &Value, spec: &Value) -> Custom {
         selector: s["labelSelectorPath"].as_str().map(str::to_owned),
     });
     let mut warnings = Vec::new();
-    if mentions(&schema, "x-kubernetes-validations", MAX_DEPTH) {
-        warnings.push("x-kubernetes-validations: CEL rules are not evaluated".to_owned());
-    }
     unchecked_patterns(&schema, MAX_DEPTH, &mut warnings);
     let webhook = spec.pointer("/conversion/strategy").is_some_and(|s| s == "Webhook");
     let converter = webhook.then(|| spec["conversion"]["webhook"].clone());
     let selectable = version["selectableFields"].as_array().into_iter().flatten();
     let selectable = selectable.map(|field| text(&field["jsonPath"])).collect();
     let form = form_of(&text(&version["name"]), &schema, &spec["conversion"]);
-    Custom { columns, scale, schema, selectable, converter, form, warnings }
+    let (rules, _) = Rules::compile(&schema);
+    Custom { columns, scale, schema, rules, selectable, converter, form, warnings }
 }
 
 fn form_of(version: &str, schema: &Value, conversion: &Value) -> u64 {
@@ -170,15 +172,6 @@ fn unchecked_patterns(value: &Value, depth: usize, warnings: &mut Vec<String>) {
         }
         Value::Array(items) => items.iter().for_each(|inner| unchecked_patterns(inner, depth, warnings)),
         _ => {}
-    }
-}
-
-fn mentions(value: &Value, key: &str, depth: usize) -> bool {
-    let Some(depth) = depth.checked_sub(1) else { return false };
-    match value {
-        Value::Object(map) => map.contains_key(key) || map.values().any(|v| mentions(v, key, depth)),
-        Value::Array(items) => items.iter().any(|v| mentions(v, key, depth)),
-        _ => false,
     }
 }
 
@@ -390,7 +383,7 @@ mod tests {
         let custom = resource.custom.unwrap();
         apply_defaults(&mut decoded.object, &custom.schema);
         assert_eq!(decoded.object["spec"], json!({"size": 9, "mode": "c", "free": {"x": 1}, "replicas": 1}));
-        let messages: Vec<String> = validate(&decoded.object, &custom.schema)
+        let messages: Vec<String> = validate(&decoded.object, None, &custom.schema)
             .into_iter()
             .map(|c| format!("{}: {}", c.field, c.message))
             .collect();
@@ -409,7 +402,7 @@ mod tests {
             {"openAPIV3Schema": {"type": "object", "properties": {"spec": schema}}}}]}});
         let resource = resources(&definition).remove(0);
         let decoded = decode_value(json!({"kind": "Widget", "spec": spec}), &resource.ty).unwrap();
-        let causes = validate(&decoded.object, &resource.custom.unwrap().schema);
+        let causes = validate(&decoded.object, None, &resource.custom.unwrap().schema);
         causes.into_iter().map(|c| format!("{}: {}", c.field, c.message)).collect()
     }
 

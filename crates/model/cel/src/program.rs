@@ -58,6 +58,16 @@ impl<'a> Activation<'a> {
         self.with(name, Ok(value))
     }
 
+    /// With a variable that is an optional piece of JSON, read as declared.
+    #[must_use]
+    pub fn optional(self, name: &'a str, json: Option<&'a serde_json::Value>, decl: &'a Decl) -> Self {
+        let value = match json {
+            Some(json) => view::read(json, decl).map(Value::some),
+            None => Ok(Value::Optional(None)),
+        };
+        self.with(name, value)
+    }
+
     /// With a variable whose fields are found out when they are asked for.
     #[must_use]
     pub fn lazy(self, name: &'a str, fields: &'a dyn crate::Fields) -> Self {

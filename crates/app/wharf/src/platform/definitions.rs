@@ -57,7 +57,7 @@ mod tests {
         let resource = resource.expect("a kind");
         let decoded = wharf_api::codec::decode_value(object.clone(), &resource.ty).expect("an object");
         let schema = &resource.custom.as_ref().expect("a custom resource").schema;
-        let causes = wharf_api::crd::validate(&decoded.object, schema);
+        let causes = wharf_api::crd::validate(&decoded.object, None, schema);
         let causes = causes.into_iter().map(|cause| format!("{}: {}", cause.field, cause.message));
         assert_eq!(decoded.strict.into_iter().chain(causes).collect::<Vec<_>>(), expect);
     }

@@ -150,7 +150,7 @@ async fn try_create(
             &object,
             wharf_api::validate::create(&gvk.group, &gvk.version, &gvk.kind, &object),
         )?,
-        Some(custom) => check_custom(resource, custom, &object)?,
+        Some(custom) => check_custom(resource, custom, &object, None)?,
     }
     admission::validate(server, context, &attributes, Some(&object)).await?;
     let allocated = server.ranges.assign(resource, None, &mut object)?;

@@ -260,7 +260,7 @@ async fn prepare(
         }
         // Binding, resize, finalize and the like are checked where they are carried out.
         None => Ok(()),
-        Some(custom) => check_custom(resource, custom, new),
+        Some(custom) => check_custom(resource, custom, new, Some(old)),
     }?;
     if by_itself { Ok(()) } else { admission::validate(server, context, &attributes, Some(new)).await }
 }
@@ -300,8 +300,27 @@ fn invalid_causes(resource: &Resource, object: &Value, causes: Vec<Cause>) -> Re
     Err(Status::invalid(&resource.gvk.kind, &resource.gvk.group, name, causes))
 }
 
-pub(super) fn check_custom(resource: &Resource, custom: &crd::Custom, object: &Value) -> Result<(), Status> {
-    let mut causes = crd::validate(object, &custom.schema);
+pub(super) fn check_custom(
+    resource: &Resource,
+    custom: &crd::Custom,
+    object: &Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
+    const BLOCKING: [&str; 4] =
+        ["FieldValueTypeInvalid", "FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany"];
+    let mut causes = crd::validate(object, old, &custom.schema);
+    if causes.iter().any(|cause| BLOCKING.contains(&cause.reason.as_str())) {
+        if !custom.rules.is_empty() {
+            let message = "Invalid value: \"null\": some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+            causes.push(Cause {
+                reason: "FieldValueInvalid".into(),
+                field: "<nil>".into(),
+                message: message.into(),
+            });
+        }
+    } else {
+        causes.extend(custom.rules.validate(object, old));
+    }
     let errors =
         wharf_api::validate::create(&resource.gvk.group, &resource.gvk.version, &resource.gvk.kind, object);
     causes.extend(errors.into_iter().map(|e| Cause {

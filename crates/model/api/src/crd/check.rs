@@ -8,10 +8,10 @@ use crate::{schema::Merge, status::Cause};
 /// Violations kept per object.
 const MAX_CAUSES: usize = 100;
 
-/// Checks a value against a schema: types, and the rules of values.
-pub fn validate(object: &Value, schema: &Value) -> Vec<Cause> {
+/// Checks a value against a schema: types, and the rules of values. What is as it was in `old` is not judged again.
+pub fn validate(object: &Value, old: Option<&Value>, schema: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
-    check(object, schema, "", &mut causes);
+    check(object, old, schema, "", &mut causes);
     causes
 }
 
@@ -21,8 +21,8 @@ fn cause(causes: &mut Vec<Cause>, reason: &str, field: &str, message: String) {
     }
 }
 
-fn check(value: &Value, schema: &Value, path: &str, causes: &mut Vec<Cause>) {
-    if value.is_null() && schema["nullable"] == true {
+fn check(value: &Value, old: Option<&Value>, schema: &Value, path: &str, causes: &mut Vec<Cause>) {
+    if (value.is_null() && schema["nullable"] == true) || old == Some(value) {
         return;
     }
     if let Some(wanted) = other_type(value, schema) {
@@ -40,8 +40,8 @@ fn check(value: &Value, schema: &Value, path: &str, causes: &mut Vec<Cause>) {
     }
     combined(value, schema, path, causes);
     match value {
-        Value::Object(object) => check_object(object, schema, path, causes),
-        Value::Array(items) => check_list(items, value, schema, path, causes),
+        Value::Object(object) => check_object(object, old, schema, path, causes),
+        Value::Array(items) => check_list(items, old, value, schema, path, causes),
         Value::String(text) => {
             let length = text.chars().count() as f64;
             bounds(length, schema, ("minLength", "maxLength"), path, "chars long", value, causes);
@@ -137,14 +137,14 @@ fn combined(value: &Value, schema: &Value, path: &str, causes: &mut Vec<Cause>) 
     let list = |name: &str| schema[name].as_array().map(Vec::as_slice).unwrap_or_default();
     let wrong = |schema: &Value| {
         let mut causes = Vec::new();
-        check(value, schema, path, &mut causes);
+        check(value, None, schema, path, &mut causes);
         causes
     };
     let say = |causes: &mut Vec<Cause>, what: &str| {
         let message = format!("Invalid value: {}: {path:?} must {what}", short(value));
         cause(causes, "FieldValueInvalid", path, message);
     };
-    list("allOf").iter().for_each(|inner| check(value, inner, path, causes));
+    list("allOf").iter().for_each(|inner| check(value, None, inner, path, causes));
     let any = list("anyOf");
     let outcomes: Vec<_> = any.iter().map(wrong).collect();
     if !any.is_empty() && outcomes.iter().all(|causes| !causes.is_empty()) {
@@ -176,10 +176,17 @@ fn short(value: &Value) -> String {
     }
 }
 
-fn check_list(items: &[Value], value: &Value, schema: &Value, path: &str, causes: &mut Vec<Cause>) {
+fn check_list(
+    items: &[Value],
+    old: Option<&Value>,
+    value: &Value,
+    schema: &Value,
+    path: &str,
+    causes: &mut Vec<Cause>,
+) {
     bounds(items.len() as f64, schema, ("minItems", "maxItems"), path, "items", value, causes);
     for (i, item) in items.iter().enumerate() {
-        check(item, &schema["items"], &format!("{path}[{i}]"), causes);
+        check(item, same_item(item, old, schema), &schema["items"], &format!("{path}[{i}]"), causes);
     }
     let key = |item: &Value| match merge(schema) {
         Merge::Set => item.clone(),
@@ -196,7 +203,19 @@ fn check_list(items: &[Value], value: &Value, schema: &Value, path: &str, causes
     }
 }
 
-fn check_object(object: &Map<String, Value>, schema: &Value, path: &str, causes: &mut Vec<Cause>) {
+/// The item of an older list that this one is a newer form of, where items have keys.
+fn same_item<'a>(item: &Value, old: Option<&'a Value>, schema: &Value) -> Option<&'a Value> {
+    let Merge::Keys(keys) = merge(schema) else { return None };
+    old?.as_array()?.iter().find(|before| keys.iter().all(|key| before[key] == item[key]))
+}
+
+fn check_object(
+    object: &Map<String, Value>,
+    old: Option<&Value>,
+    schema: &Value,
+    path: &str,
+    causes: &mut Vec<Cause>,
+) {
     let count = object.len() as f64;
     for (limit, is_beyond, word) in [
         ("minProperties", schema["minProperties"].as_f64().is_some_and(|limit| count < limit), "least"),
@@ -221,7 +240,7 @@ fn check_object(object: &Map<String, Value>, schema: &Value, path: &str, causes:
             None => &schema["additionalProperties"],
         };
         if schema.is_object() && !(path.is_empty() && name == "metadata") && !inner.is_null() {
-            check(inner, schema, &at(name), causes);
+            check(inner, old.and_then(|old| old.get(name)), schema, &at(name), causes);
         }
     }
 }

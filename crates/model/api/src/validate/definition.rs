@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use super::field::{Errors, Field};
 use super::{names, schema, values};
+use crate::crd::Rules;
 
 /// A CustomResourceDefinition.
 pub(super) fn definition(root: &Field<'_>, errors: &mut Errors) {
@@ -23,8 +26,27 @@ pub(super) fn definition(root: &Field<'_>, errors: &mut Errors) {
     conversion(&spec.child("conversion"), errors);
 }
 
+/// The rules of versions whose schema is new.
+fn rules(versions: &Field<'_>, old: &[Value], errors: &mut Errors) {
+    for version in versions.items() {
+        let versioned = version.child("schema");
+        let schema = versioned.child("openAPIV3Schema");
+        let is_known = old.iter().any(|old| old["schema"]["openAPIV3Schema"] == *schema.value());
+        if is_known || !schema.is_set() {
+            continue;
+        }
+        for error in Rules::compile(schema.value()).1 {
+            let mut said = schema.invalid(error.message);
+            said.field = format!("{}.{}", said.field, error.path);
+            said.value = Value::Null;
+            errors.push(said);
+        }
+    }
+}
+
 /// A new CustomResourceDefinition: its name says what it defines.
 pub(super) fn create(root: &Field<'_>, errors: &mut Errors) {
+    rules(&root.child("spec").child("versions"), &[], errors);
     let wanted = format!("{}.{}", root.text_at("/spec/names/plural"), root.text_at("/spec/group"));
     let metadata = root.child("metadata");
     let name = metadata.child("name");
@@ -141,6 +163,7 @@ fn conversion(conversion: &Field<'_>, errors: &mut Errors) {
 /// What a definition is for stays what it was.
 pub(super) fn update(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     let (new, old) = (new.child("spec"), old.child("spec"));
+    rules(&new.child("versions"), old.list_at("/versions"), errors);
     values::immutable(&new.child("group"), &old.child("group"), errors);
     let (names, before) = (new.child("names"), old.child("names"));
     values::immutable(&names.child("plural"), &before.child("plural"), errors);

@@ -229,7 +229,7 @@ fn default(schema: &Field<'_>, errors: &mut Errors) {
     if !default.is_set() {
         return;
     }
-    for cause in crd::validate(default.value(), schema.value()) {
+    for cause in crd::validate(default.value(), None, schema.value()) {
         let why = cause.message.split_once(" in body ").map_or(cause.message.as_str(), |(_, why)| why);
         let dot = if cause.field.is_empty() { "" } else { "." };
         errors.push(FieldError {

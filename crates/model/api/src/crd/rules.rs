@@ -1,0 +1,460 @@
+//! Validation rules of custom resources (`x-kubernetes-validations`): compiled once with a definition, evaluated on
+//! every write, on what changed.
+//!
+//! Source: Kubernetes' `apiextensions.k8s.io/v1` ValidationRule; values that a write leaves as they were are not
+//! judged again (ratcheting), except by rules about the change.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::{Map, Value};
+use wharf_cel::{
+    Activation, Budget, Decl, DeclKind, Env, EvalError, FailureKind, ObjectDecl, Program, Topology, Type,
+    Value as Cel,
+};
+
+use super::merge;
+use crate::{schema::Merge, status::Cause};
+
+/// Nesting of a schema beyond which rules are not looked for.
+const MAX_DEPTH: usize = 64;
+
+/// The rules of a schema and of what is below it.
+#[derive(Debug, Default)]
+pub struct Rules {
+    here: Vec<Rule>,
+    decl: Option<Arc<Decl>>,
+    kind: String,
+    topology: Merge,
+    fields: BTreeMap<String, Rules>,
+    items: Option<Box<Rules>>,
+    values: Option<Box<Rules>>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    program: Program,
+    source: String,
+    message: String,
+    message_expression: Option<Program>,
+    reason: String,
+    field_path: String,
+    /// Judges a change; with no value before only if it says so.
+    transition: bool,
+    optional_old: bool,
+}
+
+/// A rule that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleError {
+    /// Where it stands, below the schema: `properties[spec].x-kubernetes-validations[0].rule`.
+    pub path: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+impl Rules {
+    /// Compiles the rules of a version's schema; those that cannot be used are left out and told.
+    pub fn compile(schema: &Value) -> (Self, Vec<RuleError>) {
+        let mut errors = Vec::new();
+        let rules = compile(schema, Place { root: true, embedded: false }, "", MAX_DEPTH, &mut errors);
+        (rules, errors)
+    }
+
+    /// Whether there is any rule.
+    pub fn is_empty(&self) -> bool {
+        self.here.is_empty()
+            && self.fields.values().all(Self::is_empty)
+            && self.items.as_ref().is_none_or(|r| r.is_empty())
+            && self.values.as_ref().is_none_or(|r| r.is_empty())
+    }
+
+    /// What an object breaks, `old` being what it was before.
+    pub fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<Cause> {
+        let mut run = Run { budget: Budget::default(), causes: Vec::new() };
+        run.visit(self, new, old, "");
+        run.causes
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    root: bool,
+    embedded: bool,
+}
+
+fn compile(schema: &Value, place: Place, path: &str, depth: usize, errors: &mut Vec<RuleError>) -> Rules {
+    let Some(depth) = depth.checked_sub(1) else { return Rules::default() };
+    let below = |at: &str| if path.is_empty() { at.to_owned() } else { format!("{path}.{at}") };
+    let inner = Place { root: false, embedded: false };
+    let mut rules = Rules {
+        kind: schema["type"].as_str().unwrap_or_default().to_owned(),
+        topology: merge(schema),
+        ..Rules::default()
+    };
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let place = Place { embedded: property["x-kubernetes-embedded-resource"] == true, ..inner };
+        let found = compile(property, place, &below(&format!("properties[{name}]")), depth, errors);
+        if !found.is_empty() {
+            rules.fields.insert(name.clone(), found);
+        }
+    }
+    for (key, slot) in [("items", &mut rules.items), ("additionalProperties", &mut rules.values)] {
+        if schema[key].is_object() {
+            let found = compile(&schema[key], inner, &below(key), depth, errors);
+            *slot = (!found.is_empty()).then(|| Box::new(found));
+        }
+    }
+    let list = schema["x-kubernetes-validations"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if list.is_empty() {
+        return rules;
+    }
+    let decl = decl_of(schema, place, MAX_DEPTH).named(if place.root { "selfType" } else { "object" });
+    for (at, rule) in list.iter().enumerate() {
+        let at = below(&format!("x-kubernetes-validations[{at}]"));
+        match one(rule, &decl) {
+            Ok(rule) => rules.here.push(rule),
+            Err((field, message)) => errors.push(RuleError { path: format!("{at}.{field}"), message }),
+        }
+    }
+    rules.decl = Some(Arc::new(decl));
+    rules
+}
+
+fn one(rule: &Value, decl: &Decl) -> Result<Rule, (&'static str, String)> {
+    let text = |name: &str| rule[name].as_str().unwrap_or_default().to_owned();
+    let (source, optional_old) = (text("rule"), rule["optionalOldSelf"] == true);
+    let old = if optional_old { Type::optional(decl.ty()) } else { decl.ty() };
+    let env = Env::new().var("self", decl);
+    let env = if optional_old { env.var_of("oldSelf", old) } else { env.var("oldSelf", decl) };
+    let compiled = |field, source: &str| {
+        env.compile(source).map_err(|issues| (field, format!("compilation failed: {issues}")))
+    };
+    let program = compiled("rule", source.trim())?;
+    if !matches!(program.result_type(), Type::Bool | Type::Dyn) {
+        return Err(("rule", "cel expression must evaluate to a bool".into()));
+    }
+    let message_expression = match text("messageExpression").trim() {
+        "" => None,
+        expression => {
+            let program = compiled("messageExpression", expression)?;
+            if !matches!(program.result_type(), Type::String | Type::Dyn) {
+                return Err(("messageExpression", "must evaluate to a string".into()));
+            }
+            Some(program)
+        }
+    };
+    let most = program.estimate_cost().max;
+    if most > wharf_cel::ESTIMATED_RULE_LIMIT {
+        let times = most as f64 / wharf_cel::ESTIMATED_RULE_LIMIT as f64;
+        let times = if times > 100.0 { "more than 100x".to_owned() } else { format!("{times:.1}x") };
+        let message = format!(
+            "estimated rule cost exceeds budget by factor of {times} (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)"
+        );
+        return Err(("rule", message));
+    }
+    let transition = program.uses("oldSelf");
+    let (message, field_path) = (text("message"), text("fieldPath"));
+    let reason = match text("reason").as_str() {
+        "" => "FieldValueInvalid".to_owned(),
+        reason => reason.to_owned(),
+    };
+    Ok(Rule { program, source, message, message_expression, reason, field_path, transition, optional_old })
+}
+
+/// How expressions see the values of a schema.
+pub fn declaration(schema: &Value) -> Decl {
+    decl_of(schema, Place { root: true, embedded: false }, MAX_DEPTH).named("object")
+}
+
+fn decl_of(schema: &Value, place: Place, depth: usize) -> Decl {
+    let Some(depth) = depth.checked_sub(1) else { return Decl::new(DeclKind::Dyn).nullable() };
+    let inner = |schema: &Value| {
+        let embedded = schema["x-kubernetes-embedded-resource"] == true;
+        decl_of(schema, Place { root: false, embedded }, depth)
+    };
+    let mut decl = if schema["x-kubernetes-int-or-string"] == true {
+        Decl::new(DeclKind::IntOrString)
+    } else {
+        match schema["type"].as_str() {
+            Some("string") => text_decl(schema),
+            Some("boolean") => Decl::new(DeclKind::Bool),
+            Some("integer") => Decl::new(DeclKind::Int),
+            Some("number") => Decl::new(DeclKind::Double),
+            Some("array") => {
+                let topology = match merge(schema) {
+                    Merge::Set => Topology::Set,
+                    Merge::Keys(keys) => Topology::Map(keys),
+                    _ => Topology::Atomic,
+                };
+                sized(Decl::list_of(inner(&schema["items"]), topology), &schema["maxItems"])
+            }
+            Some("object") => match &schema["additionalProperties"] {
+                values @ Value::Object(_) => sized(Decl::map(inner(values)), &schema["maxProperties"]),
+                _ => Decl::object(object_decl(schema, place, &inner)),
+            },
+            _ => Decl::new(DeclKind::Dyn).nullable(),
+        }
+    };
+    decl.nullable |= schema["nullable"] == true;
+    decl
+}
+
+fn sized(decl: Decl, most: &Value) -> Decl {
+    match most.as_u64() {
+        Some(most) => decl.max_size(most),
+        None => decl,
+    }
+}
+
+fn text_decl(schema: &Value) -> Decl {
+    let kind = match schema["format"].as_str() {
+        Some("byte") => DeclKind::Bytes,
+        Some("date-time") => DeclKind::Timestamp,
+        Some("date") => DeclKind::Date,
+        Some("duration") => DeclKind::Duration,
+        _ => DeclKind::String,
+    };
+    let decl = sized(Decl::new(kind), &schema["maxLength"]);
+    let allowed = schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    match allowed.map(|text| text.chars().count()).max() {
+        Some(longest) => decl.longest_value(longest as u64),
+        None => decl,
+    }
+}
+
+fn object_decl(schema: &Value, place: Place, inner: &dyn Fn(&Value) -> Decl) -> ObjectDecl {
+    let required =
+        |name: &str| schema["required"].as_array().into_iter().flatten().any(|required| required == name);
+    let mut object = ObjectDecl::new("object");
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let decl = inner(property);
+        object = if required(name) { object.required(name, decl) } else { object.field(name, decl) };
+    }
+    if place.root || place.embedded {
+        let text = || Decl::new(DeclKind::String);
+        let meta = ObjectDecl::new("metadata").field("name", text()).field("generateName", text());
+        object = object.required("apiVersion", text()).required("kind", text());
+        object = object.required("metadata", Decl::object(meta));
+    }
+    object
+}
+
+struct Run {
+    budget: Budget,
+    causes: Vec<Cause>,
+}
+
+/// Violations kept per object.
+const MAX_CAUSES: usize = 100;
+
+impl Run {
+    fn visit(&mut self, rules: &Rules, new: &Value, old: Option<&Value>, path: &str) {
+        if new.is_null() || self.causes.len() >= MAX_CAUSES {
+            return;
+        }
+        if let Some(decl) = &rules.decl {
+            let unchanged = old == Some(new);
+            for rule in &rules.here {
+                // What was so before stays allowed; a rule about changes has its say all the same.
+                if (!unchanged || rule.transition) && !self.judge(rule, rules, decl, new, old, path) {
+                    return;
+                }
+            }
+        }
+        match new {
+            Value::Object(fields) => self.fields(rules, fields, old, path),
+            Value::Array(items) => self.items(rules, items, old, path),
+            _ => {}
+        }
+    }
+
+    fn fields(&mut self, rules: &Rules, fields: &Map<String, Value>, old: Option<&Value>, path: &str) {
+        let before = |name: &str| old.and_then(|old| old.get(name));
+        for (name, inner) in &rules.fields {
+            if let Some(value) = fields.get(name) {
+                let at = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                self.visit(inner, value, before(name), &at);
+            }
+        }
+        if let Some(inner) = &rules.values {
+            for (name, value) in fields {
+                self.visit(inner, value, before(name), &format!("{path}[{name}]"));
+            }
+        }
+    }
+
+    fn items(&mut self, rules: &Rules, items: &[Value], old: Option<&Value>, path: &str) {
+        let Some(inner) = &rules.items else { return };
+        let old = old.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        for (at, item) in items.iter().enumerate() {
+            // Only items of maps can be told from one another.
+            let before = match &rules.topology {
+                Merge::Keys(keys) => {
+                    old.iter().find(|before| keys.iter().all(|key| before[key] == item[key]))
+                }
+                _ => None,
+            };
+            self.visit(inner, item, before, &format!("{path}[{at}]"));
+        }
+    }
+
+    /// `false` when nothing more can be afforded.
+    fn judge(
+        &mut self,
+        rule: &Rule,
+        rules: &Rules,
+        decl: &Decl,
+        new: &Value,
+        old: Option<&Value>,
+        path: &str,
+    ) -> bool {
+        let old = old.filter(|old| !old.is_null());
+        if rule.transition && !rule.optional_old && old.is_none() {
+            return true;
+        }
+        let mut activation = Activation::new().data("self", new, decl);
+        activation = match (rule.optional_old, old) {
+            (false, Some(old)) => activation.data("oldSelf", old, decl),
+            (false, None) => activation,
+            (true, old) => activation.optional("oldSelf", old, decl),
+        };
+        match rule.program.eval(&activation, &mut self.budget) {
+            Ok(evaluated) if evaluated.value.as_bool() == Some(true) => true,
+            Ok(_) => {
+                let message = self.message(rule, &activation);
+                self.say(rule, &rules.kind, path, &message);
+                true
+            }
+            Err(error) => {
+                let said = failure(&rule.source, &error);
+                self.say_plainly(&rules.kind, path, &said);
+                error.kind() != FailureKind::Budget
+            }
+        }
+    }
+
+    fn message<'a>(&mut self, rule: &'a Rule, activation: &Activation<'a>) -> String {
+        if let Some(program) = &rule.message_expression
+            && let Ok(evaluated) = program.eval(activation, &mut self.budget)
+            && let Cel::String(text) = &evaluated.value
+        {
+            let text = text.to_string();
+            let usable = !text.trim().is_empty() && !text.contains('\n') && text.chars().count() <= 5 * 1024;
+            if usable {
+                return text;
+            }
+        }
+        match rule.message.trim() {
+            "" => format!("failed rule: {}", rule.source.trim()),
+            message => message.to_owned(),
+        }
+    }
+
+    fn say(&mut self, rule: &Rule, kind: &str, path: &str, message: &str) {
+        let field = match rule.field_path.as_str() {
+            "" => path.to_owned(),
+            below if path.is_empty() => below.trim_start_matches('.').to_owned(),
+            below => format!("{path}{below}"),
+        };
+        let text = match rule.reason.as_str() {
+            "FieldValueRequired" => format!("Required value: {message}"),
+            "FieldValueForbidden" => format!("Forbidden: {message}"),
+            "FieldValueDuplicate" => format!("Duplicate value: {kind:?}"),
+            _ => format!("Invalid value: {kind:?}: {message}"),
+        };
+        self.causes.push(Cause { reason: rule.reason.clone(), field, message: text });
+    }
+
+    fn say_plainly(&mut self, kind: &str, path: &str, message: &str) {
+        let message = format!("Invalid value: {kind:?}: {message}");
+        self.causes.push(Cause { reason: "FieldValueInvalid".into(), field: path.to_owned(), message });
+    }
+}
+
+fn failure(source: &str, error: &EvalError) -> String {
+    match error.kind() {
+        FailureKind::CostLimit => {
+            format!("'{source}': call cost exceeds limit for rule: {error}")
+        }
+        FailureKind::Budget => error.to_string(),
+        _ => format!("rule evaluation error: '{source}': {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(schema: Value, new: Value, old: Option<Value>) -> Vec<String> {
+        let schema = json!({"type": "object", "properties": {"spec": schema}});
+        let (rules, errors) = Rules::compile(&schema);
+        assert_eq!(errors, []);
+        let wrap =
+            |spec: Value| json!({"apiVersion": "g/v1", "kind": "K", "metadata": {"name": "a"}, "spec": spec});
+        let causes = rules.validate(&wrap(new), old.map(wrap).as_ref());
+        causes.into_iter().map(|c| format!("{}: {}", c.field, c.message)).collect()
+    }
+
+    fn range() -> Value {
+        json!({"type": "object", "properties": {"min": {"type": "integer"}, "max": {"type": "integer"}},
+            "x-kubernetes-validations": [
+                {"rule": "self.min <= self.max", "messageExpression": "'min %d is above max'.format([self.min])"},
+                {"rule": "self.max >= oldSelf.max", "message": "max may not shrink", "fieldPath": ".max",
+                    "reason": "FieldValueForbidden"}]})
+    }
+
+    #[test]
+    fn rules_judge_values_and_changes() {
+        assert_eq!(check(range(), json!({"min": 1, "max": 2}), None), [""; 0]);
+        assert_eq!(
+            check(range(), json!({"min": 3, "max": 2}), None),
+            [r#"spec: Invalid value: "object": min 3 is above max"#]
+        );
+        assert_eq!(
+            check(range(), json!({"min": 1, "max": 2}), Some(json!({"min": 1, "max": 5}))),
+            ["spec.max: Forbidden: max may not shrink"]
+        );
+    }
+
+    #[test]
+    fn what_was_so_before_is_not_judged_again() {
+        let bad = json!({"min": 3, "max": 2});
+        assert_eq!(check(range(), bad.clone(), Some(bad)), [""; 0]);
+        let list = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
+            "items": {"type": "object", "properties": {"k": {"type": "string"}, "n": {"type": "integer"}},
+                "x-kubernetes-validations": [{"rule": "self.n > 0"}]}});
+        let old = json!([{"k": "a", "n": 0}]);
+        let new = json!([{"k": "b", "n": 0}, {"k": "a", "n": 0}]);
+        assert_eq!(
+            check(list, new, Some(old)),
+            [r#"spec[0]: Invalid value: "object": failed rule: self.n > 0"#]
+        );
+    }
+
+    #[test]
+    fn a_rule_may_ask_whether_there_was_a_value() {
+        let schema = json!({"type": "string", "maxLength": 10, "x-kubernetes-validations":
+            [{"rule": "!oldSelf.hasValue() || oldSelf.value() == self", "optionalOldSelf": true, "message": "fixed"}]});
+        assert_eq!(check(schema.clone(), json!("a"), None), [""; 0]);
+        assert_eq!(check(schema, json!("a"), Some(json!("b"))), [r#"spec: Invalid value: "string": fixed"#]);
+    }
+
+    #[test]
+    fn rules_that_cannot_be_used_are_told() {
+        let schema = json!({"type": "object", "properties": {"spec": {"type": "object",
+            "properties": {"a": {"type": "integer"}, "l": {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}},
+            "x-kubernetes-validations": [{"rule": "self.b == 1"}, {"rule": "self.a"},
+                {"rule": "self.l.all(x, self.l.all(y, x.all(s, y.exists(t, s == t))))"}]}}});
+        let (_, errors) = Rules::compile(&schema);
+        let messages: Vec<&str> = errors.iter().map(|e| e.message.as_str()).collect();
+        assert!(messages[0].contains("undefined field 'b'"), "{messages:?}");
+        assert_eq!(messages[1], "cel expression must evaluate to a bool");
+        assert!(
+            messages[2].contains("estimated rule cost exceeds budget by factor of more than 100x"),
+            "{messages:?}"
+        );
+        assert_eq!(errors[0].path, "properties[spec].x-kubernetes-validations[0].rule");
+    }
+}
