@@ -2,6 +2,7 @@
 //!
 //! This room knows no store, no HTTP and no clock; every function is pure.
 
+pub mod admission;
 pub mod codec;
 pub mod convert;
 pub mod crd;

@@ -163,6 +163,12 @@ fn strip_owned_by_server(set: &mut FieldSet) {
     set.member = false;
 }
 
+/// `live` with what `config` says, by the topologies of the type: what server-side apply makes of them, whoever owns
+/// what.
+pub fn merge_applied(live: &Value, config: &Value, ty: &Type) -> Value {
+    merge(live, config, Shape::Struct(ty))
+}
+
 /// Applies the intent `config` to `live` (an empty object when it does not exist yet).
 ///
 /// # Errors

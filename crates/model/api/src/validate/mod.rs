@@ -5,6 +5,7 @@
 //! A kind without a row has its metadata checked. Paths and texts are those of kube-apiserver 1.36, since people,
 //! scripts and the conformance tests read them.
 
+mod admission;
 mod apps;
 mod autoscaler;
 mod cluster;
@@ -95,6 +96,7 @@ const NONE: Rules = Rules {
 
 static PLAIN: Rules = NONE;
 
+const ADMISSION: &str = "admissionregistration.k8s.io";
 const APPS: &str = "apps";
 const RBAC: &str = "rbac.authorization.k8s.io";
 const NETWORKING: &str = "networking.k8s.io";
@@ -231,5 +233,16 @@ static KINDS: &[Rules] = &[
         update: definition::update,
         ..NONE
     },
+    Rules { group: ADMISSION, kind: "ValidatingWebhookConfiguration", always: admission::webhooks, ..NONE },
+    Rules { group: ADMISSION, kind: "MutatingWebhookConfiguration", always: admission::webhooks, ..NONE },
+    Rules { group: ADMISSION, kind: "ValidatingAdmissionPolicy", always: admission::validating, ..NONE },
+    Rules {
+        group: ADMISSION,
+        kind: "ValidatingAdmissionPolicyBinding",
+        always: admission::validating_binding,
+        ..NONE
+    },
+    Rules { group: ADMISSION, kind: "MutatingAdmissionPolicy", always: admission::mutating, ..NONE },
+    Rules { group: ADMISSION, kind: "MutatingAdmissionPolicyBinding", always: admission::binding, ..NONE },
     Rules { group: "apiregistration.k8s.io", kind: "APIService", create: definition::api_service, ..NONE },
 ];
