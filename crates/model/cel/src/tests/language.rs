@@ -209,6 +209,20 @@ fn moments_and_spans() {
 }
 
 #[test]
+fn named_zones_have_summers() {
+    // Tables of zones are the machine's; without them only offsets are known.
+    if !std::path::Path::new("/usr/share/zoneinfo/Europe/Berlin").exists() {
+        return;
+    }
+    check_all(&[
+        ("timestamp('2023-07-01T23:30:00Z').getHours('Europe/Berlin')", "1"),
+        ("timestamp('2023-07-01T23:30:00Z').getDate('Europe/Berlin')", "2"),
+        ("timestamp('2023-01-01T23:30:00Z').getHours('Europe/Berlin')", "0"),
+        ("timestamp('9999-12-31T23:59:59Z').getHours('America/New_York')", "18"),
+    ]);
+}
+
+#[test]
 fn names_that_are_not_there() {
     check_all(&[
         ("x", "ERROR: <input>:1:1: undeclared reference to 'x' (in container '')"),
