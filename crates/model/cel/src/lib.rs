@@ -15,6 +15,10 @@
 //! assert_eq!(result.unwrap().value.as_bool(), Some(true));
 //! ```
 //!
+//! All libraries are there that Kubernetes 1.36 gives new expressions; `math` and `base64` are not among
+//! them, nor is `cel.bind` unless [`Env::bindings`] is called. What the authorizer, a policy's variables or
+//! the sizes of data are comes from whoever embeds the language: [`Authorizer`], [`Fields`], [`Decl`].
+//!
 //! Sources: cel-spec (`doc/langdef.md`) for the language, cel-go for extensions, costs and messages,
 //! Kubernetes' apiserver (`pkg/cel`) for its libraries and limits.
 
@@ -38,8 +42,8 @@ mod types;
 mod value;
 
 pub use cost::{
-    Budget, ESTIMATED_CRD_LIMIT, ESTIMATED_RULE_LIMIT, MATCH_CONDITIONS_BUDGET, PER_CALL_LIMIT,
-    REQUEST_BUDGET, Range,
+    Budget, ESTIMATED_CRD_LIMIT, ESTIMATED_RULE_LIMIT, MATCH_CONDITIONS_BUDGET, MESSAGE_LIMIT,
+    PER_CALL_LIMIT, REQUEST_BUDGET, Range,
 };
 pub use decl::{Decl, DeclKind, FieldDecl, ListDecl, ObjectDecl, Topology};
 pub use env::Env;

@@ -11,7 +11,7 @@ use crate::{
     parse::Tree,
     plan::Node,
     types::Type,
-    value::{Map, Value, view},
+    value::{Map, Value},
 };
 
 /// A compiled expression. It can be evaluated any number of times, by several threads at once.
@@ -43,13 +43,13 @@ impl<'a> Activation<'a> {
     /// With a variable that is a piece of JSON, read as declared.
     #[must_use]
     pub fn data(self, name: &'a str, json: &'a serde_json::Value, decl: &'a Decl) -> Self {
-        self.with(name, view::read(json, decl))
+        self.with(name, Value::data(json, decl))
     }
 
     /// With a variable that is any JSON.
     #[must_use]
     pub fn any(self, name: &'a str, json: &'a serde_json::Value) -> Self {
-        self.with(name, Ok(view::any(json)))
+        self.with(name, Ok(Value::any(json)))
     }
 
     /// With a variable of a value.

@@ -146,8 +146,9 @@ impl Checker<'_> {
                     Type::Error
                 }
             },
+            // Upstream declares most of these as objects it then knows no fields of.
             Type::Opaque(opaque) if !matches!(opaque, crate::Opaque::Ip | crate::Opaque::Cidr) => {
-                self.issues.report(at, format!("undefined field '{field}'"));
+                self.issues.report(at, format!("unexpected failed resolution of '{}'", opaque.name()));
                 Type::Error
             }
             Type::Var(_) => {

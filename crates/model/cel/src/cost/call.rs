@@ -130,7 +130,7 @@ impl Rule {
             Self::Elements => size(1),
             Self::Tree => args.first().map_or(0, tree),
             Self::Result => traverse(result.size(), 2.0),
-            Self::Pairs(times) => 1 + (size(0).saturating_mul(size(1)) as f64 * times) as u64,
+            Self::Pairs(times) => ((size(0).saturating_mul(size(1)) as f64 * times) as u64).saturating_add(1),
             Self::Made => made(1.0, result.size()),
             Self::Counted => match args.first() {
                 Some(Value::Int(n)) => made(1.0, u64::try_from(*n).unwrap_or(0)),
@@ -163,7 +163,7 @@ fn pattern(text: u64, pattern: u64) -> u64 {
 }
 
 fn made(times: f64, size: u64) -> u64 {
-    (size as f64 * times) as u64 + 1 + LIST_CREATE
+    ((size as f64 * times) as u64).saturating_add(1 + LIST_CREATE)
 }
 
 fn self_pairs(list: Option<&Value<'_>>) -> u64 {

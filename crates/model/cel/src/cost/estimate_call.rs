@@ -214,7 +214,8 @@ fn standard(id: &str, target: Option<&Arg<'_>>, args: &[Arg<'_>]) -> Option<Esti
         }
         ("strings_quote", _, [text]) => {
             let size = known(text);
-            let result = Range { min: size.min + 2, max: size.max.wrapping_mul(2).wrapping_add(2) };
+            let result =
+                Range { min: size.min.wrapping_add(2), max: size.max.wrapping_mul(2).wrapping_add(2) };
             Some((size.scaled(TRAVERSAL), Some(result)))
         }
         ("starts_with_string" | "ends_with_string", _, [part]) => Some((known(part).scaled(TRAVERSAL), None)),

@@ -21,6 +21,9 @@ pub const ESTIMATED_RULE_LIMIT: u64 = 10_000_000;
 /// What all rules of a custom resource may be estimated to cost.
 pub const ESTIMATED_CRD_LIMIT: u64 = 100_000_000;
 
+/// How long a message made by an expression may be, in bytes.
+pub const MESSAGE_LIMIT: usize = 5 * 1024;
+
 pub(crate) const LIST_CREATE: u64 = 10;
 pub(crate) const MAP_CREATE: u64 = 30;
 pub(crate) const STRUCT_CREATE: u64 = 40;

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use crate::{
     cost::{Budget, LIST_CREATE, MAP_CREATE, STRUCT_CREATE, call::Rule},
     error::EvalError,
-    library::regex,
+    library::{dispatch, regex},
     plan::{Call, Construct, Item, Node},
-    types::Type,
     value::{Map, OwnedMap, Struct, Text, Value},
 };
 
@@ -108,7 +107,7 @@ impl<'p, 'b> Evaluation<'p, 'b> {
         let result = match (&call.regex, call.rule) {
             (Some(compiled), _) => regex::run(compiled, call.function(), &args),
             (None, Rule::Pattern) => self.search(call, &args),
-            _ => self.dispatch(call, &args),
+            _ => dispatch(&call.overloads, &args),
         };
         if !before {
             self.charge(call.rule.cost(&args, result.as_ref().unwrap_or(&Value::Null)))?;
@@ -146,18 +145,6 @@ impl<'p, 'b> Evaluation<'p, 'b> {
         let result = regex::run(&compiled, call.function(), args);
         self.pattern = Some((pattern.clone(), compiled));
         result
-    }
-
-    fn dispatch(&self, call: &Call, args: &[Value<'p>]) -> Outcome<'p> {
-        if let [only] = call.overloads.as_slice() {
-            return (only.run)(args);
-        }
-        for overload in &call.overloads {
-            if overload.args.iter().zip(args).all(|(ty, value)| fits(ty, value)) {
-                return (overload.run)(args);
-            }
-        }
-        Err(EvalError::no_such_overload())
     }
 
     fn member(&mut self, node: &'p Node, list: &'p Value<'static>) -> Outcome<'p> {
@@ -222,22 +209,6 @@ fn named(error: EvalError, call: &Call, args: &[Value<'_>]) -> EvalError {
     }
     let types: Vec<String> = args.iter().map(|arg| arg.ty().head().to_owned()).collect();
     EvalError::new(format!("no such overload: {function}({})", types.join(", ")))
-}
-
-/// The value is of the type, as far as its first element tells.
-fn fits(ty: &Type, value: &Value<'_>) -> bool {
-    match (ty, value) {
-        (Type::Dyn | Type::Param(_), _) => true,
-        (Type::List(of), Value::List(list)) => match list.get(0) {
-            Some(Ok(first)) => fits(of, &first),
-            _ => true,
-        },
-        (Type::Map(of), Value::Map(map)) => match map.keys().first() {
-            Some(key) => fits(&of.0, key) && map.at(key).is_ok_and(|value| fits(&of.1, &value)),
-            None => true,
-        },
-        _ => ty.same_head(&value.ty()),
-    }
 }
 
 /// What an optional element comes to: its value, or nothing.

@@ -84,6 +84,31 @@ pub(crate) fn function(name: &str) -> Option<&'static [&'static Overload]> {
     FUNCTIONS.get(name).map(Vec::as_slice)
 }
 
+/// Calls the overload the arguments are for, of those the checker left.
+pub(crate) fn dispatch<'a>(overloads: &[&'static Overload], args: &[Value<'a>]) -> Outcome<'a> {
+    if let [only] = overloads {
+        return (only.run)(args);
+    }
+    let found = overloads.iter().find(|o| o.args.iter().zip(args).all(|(ty, value)| fits(ty, value)));
+    found.map_or_else(no_overload, |overload| (overload.run)(args))
+}
+
+/// The value is of the type, as far as its first element tells.
+fn fits(ty: &Type, value: &Value<'_>) -> bool {
+    match (ty, value) {
+        (Type::Dyn | Type::Param(_), _) => true,
+        (Type::List(of), Value::List(list)) => match list.get(0) {
+            Some(Ok(first)) => fits(of, &first),
+            _ => true,
+        },
+        (Type::Map(of), Value::Map(map)) => match map.keys().first() {
+            Some(key) => fits(&of.0, key) && map.at(key).is_ok_and(|value| fits(&of.1, &value)),
+            None => true,
+        },
+        _ => ty.same_head(&value.ty()),
+    }
+}
+
 /// Arguments of types no overload is for: what was declared dyn turned out to be something else.
 pub(crate) fn no_overload<'a>() -> Outcome<'a> {
     Err(EvalError::no_such_overload())

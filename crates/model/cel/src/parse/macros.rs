@@ -143,48 +143,53 @@ impl Builder<'_, '_> {
         self.node(Kind::List(values.into_iter().map(|value| Item { value, optional: false }).collect()))
     }
 
+    /// A loop over `range`; `item` is the first variable, `last` the predicate or what elements become.
     fn fold(
         &mut self,
         function: &str,
         range: Expr,
-        (var, var2): (String, Option<String>),
+        vars: (String, Option<String>),
         item: Option<Expr>,
         filter: Option<Expr>,
         last: Expr,
     ) -> Parsed<Expr> {
-        let (init, condition, mut step, form) = match function {
-            "all" => return self.quantifier(range, (var, var2), last, Form::All),
-            "exists" => return self.quantifier(range, (var, var2), last, Form::Exists),
-            "exists_one" | "existsOne" => return self.exactly_one(range, (var, var2), last),
-            "filter" => {
-                let item = match item {
-                    Some(item) => item,
-                    None => self.ident(&var)?,
-                };
-                let step = self.append(item)?;
-                (self.list(Vec::new())?, self.literal(Literal::Bool(true))?, step, Form::General)
-            }
+        match function {
+            "all" => self.quantifier(range, vars, last, Form::All),
+            "exists" => self.quantifier(range, vars, last, Form::Exists),
+            "exists_one" | "existsOne" => self.exactly_one(range, vars, last),
             "transformMap" => {
-                let accu = self.accu()?;
-                let key = self.ident(&var)?;
+                let (accu, key) = (self.accu()?, self.ident(&vars.0)?);
                 let step = self.call(op::MAP_INSERT, vec![accu, key, last])?;
-                return self.inserting(range, (var, var2), filter, step);
+                self.inserting(range, vars, filter, step)
             }
             "transformMapEntry" => {
                 let accu = self.accu()?;
                 let step = self.call(op::MAP_INSERT, vec![accu, last])?;
-                return self.inserting(range, (var, var2), filter, step);
+                self.inserting(range, vars, filter, step)
             }
-            _ => {
-                let step = self.append(last)?;
-                let step = self.filtered(filter, step)?;
-                let (init, always) = (self.list(Vec::new())?, self.literal(Literal::Bool(true))?);
-                return self.collecting(range, (var, var2), init, always, step);
+            "filter" => {
+                let item = match item {
+                    Some(item) => item,
+                    None => self.ident(&vars.0)?,
+                };
+                self.appending(range, vars, Some(last), item)
             }
-        };
-        debug_assert_eq!(form, Form::General);
-        step = self.filtered(Some(last), step)?;
-        self.collecting(range, (var, var2), init, condition, step)
+            _ => self.appending(range, vars, filter, last),
+        }
+    }
+
+    /// Collects a list of what `item` comes to.
+    fn appending(
+        &mut self,
+        range: Expr,
+        vars: (String, Option<String>),
+        filter: Option<Expr>,
+        item: Expr,
+    ) -> Parsed<Expr> {
+        let step = self.append(item)?;
+        let step = self.filtered(filter, step)?;
+        let init = self.list(Vec::new())?;
+        self.collecting(range, vars, init, step)
     }
 
     fn append(&mut self, value: Expr) -> Parsed<Expr> {
@@ -207,8 +212,7 @@ impl Builder<'_, '_> {
     ) -> Parsed<Expr> {
         let step = self.filtered(filter, step)?;
         let init = self.node(Kind::Map(Vec::<Entry>::new()))?;
-        let always = self.literal(Literal::Bool(true))?;
-        self.collecting(range, vars, init, always, step)
+        self.collecting(range, vars, init, step)
     }
 
     fn collecting(
@@ -216,9 +220,9 @@ impl Builder<'_, '_> {
         range: Expr,
         (var, var2): (String, Option<String>),
         init: Expr,
-        condition: Expr,
         step: Expr,
     ) -> Parsed<Expr> {
+        let condition = self.literal(Literal::Bool(true))?;
         let result = self.accu()?;
         let (accu, form) = (ACCUMULATOR.to_owned(), Form::General);
         self.node(Kind::Fold(Box::new(Fold { range, var, var2, accu, init, condition, step, result, form })))

@@ -175,8 +175,7 @@ impl Parser<'_> {
     fn logical(&mut self, first: Expr, function: &'static str, level: u8) -> Parsed<Expr> {
         let mut terms = vec![first];
         let mut places = Vec::new();
-        while let Some((_, next, _)) = self.operator().filter(|(_, next, _)| *next == function) {
-            debug_assert_eq!(next, function);
+        while self.operator().is_some_and(|(_, next, _)| next == function) {
             places.push(self.peek().start);
             self.next += 1;
             terms.push(self.binary(level + 1)?);

@@ -8,7 +8,7 @@ use crate::{
     check::{Checked, Ref},
     cost::call::rule,
     env::Env,
-    library::regex,
+    library::{Overload, dispatch, regex},
     parse::Tree,
     program::Program,
     types::Type,
@@ -122,7 +122,7 @@ impl Planner<'_> {
         &mut self,
         expr: &Expr,
         function: &'static str,
-        overloads: Vec<&'static crate::library::Overload>,
+        overloads: Vec<&'static Overload>,
         mut args: Vec<Node>,
     ) -> Node {
         let only = if let [only] = overloads.as_slice() { Some(only.id.as_str()) } else { None };
@@ -147,7 +147,7 @@ impl Planner<'_> {
             }
         }
         if let (true, [Node::Const(value)]) = (is_conversion(function), args.as_slice())
-            && let Some(Ok(made)) = overloads.first().map(|o| (o.run)(std::slice::from_ref(value)))
+            && let Ok(made) = dispatch(&overloads, std::slice::from_ref(value))
         {
             return Node::Const(made);
         }

@@ -58,6 +58,7 @@ fn limits_end_an_evaluation() {
 #[test]
 fn results_are_bounded_before_they_are_made() {
     for source in [
+        "[[1], [2], [3]].flatten(9223372036854775807)",
         "lists.range(9223372036854775807)",
         "lists.range(300000).map(x, 'aaaaaaaaaaaaaaaaaaaa').join('').replace('', 'bbbbbbbbbbbbbbbbbbbb')",
         "[1].map(a, 'x'.replace('', '%.9999f').replace('', '%.9999f').replace('', '%.9999f').replace('', '%.9999f').replace('', '%.9999f').replace('', '%.9999f').replace('', '%.9999f').replace('', '%.9999f').replace('', '%.9999f'))",

@@ -162,6 +162,9 @@ fn conversions() {
         ("int(-1.9)", "-1"),
         ("int(1e30)", "error: integer overflow"),
         ("int('x')", "strconv.ParseInt: parsing \"x\": invalid syntax"),
+        ("int(dyn(2u)) + 1", "3"),
+        ("string(dyn(1.5))", "\"1.5\""),
+        ("int(dyn([]))", "no such overload: int(list)"),
         ("uint(-1)", "error: unsigned integer overflow"),
         ("double('1.5')", "1.5"),
         ("string(1.5)", "\"1.5\""),
@@ -202,6 +205,20 @@ fn moments_and_spans() {
         ("duration('1.5s').getMilliseconds()", "1500"),
         ("timestamp('9999-12-31T23:59:59Z') + duration('1s')", "error: timestamp overflow"),
         ("timestamp('2023-01-02T03:04:05+01:00') == timestamp('2023-01-02T02:04:05Z')", "true"),
+    ]);
+}
+
+#[test]
+fn named_zones_have_summers() {
+    // Tables of zones are the machine's; without them only offsets are known.
+    if !std::path::Path::new("/usr/share/zoneinfo/Europe/Berlin").exists() {
+        return;
+    }
+    check_all(&[
+        ("timestamp('2023-07-01T23:30:00Z').getHours('Europe/Berlin')", "1"),
+        ("timestamp('2023-07-01T23:30:00Z').getDate('Europe/Berlin')", "2"),
+        ("timestamp('2023-01-01T23:30:00Z').getHours('Europe/Berlin')", "0"),
+        ("timestamp('9999-12-31T23:59:59Z').getHours('America/New_York')", "18"),
     ]);
 }
 

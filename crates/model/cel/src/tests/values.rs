@@ -220,9 +220,10 @@ fn lazy_fields_are_asked_for_only_when_needed() {
             ("variables.x + 1", "2"),
             ("variables.wrong + 1", "error: composited variable \"wrong\" fails to evaluate: why"),
             ("variables.y", "undefined field 'y'"),
+            ("has(variables.x)", "true"),
         ],
     );
-    assert_eq!(*fields.0.lock().expect("not poisoned"), 2);
+    assert_eq!(*fields.0.lock().expect("not poisoned"), 3);
     let program = env.compile("variables.x == 1").expect("compiles");
     let mut budget = Budget::new(1000);
     let result = program.eval(&activation, &mut budget).expect("evaluates");
@@ -300,6 +301,17 @@ fn authorizers_are_asked_what_the_expression_says() {
         value_in(&env, &thrice, &activation),
         "error: operation cancelled: actual cost limit exceeded"
     );
+}
+
+#[test]
+fn old_data_may_be_missing() {
+    let decl = Decl::object(ObjectDecl::new("Root").field("n", Decl::new(DeclKind::Int)));
+    let env = Env::new().var("self", &decl).var_of("oldSelf", Type::optional(decl.ty()));
+    let (new, old) = (json!({"n": 2}), json!({"n": 1}));
+    let rule = "self.n >= oldSelf.n.orValue(0) && oldSelf.hasValue()";
+    let with = |value| Activation::new().data("self", &new, &decl).value("oldSelf", value);
+    assert_eq!(value_in(&env, rule, &with(Value::some(Value::data(&old, &decl).expect("fits")))), "true");
+    assert_eq!(value_in(&env, rule, &with(Value::Optional(None))), "false");
 }
 
 #[test]

@@ -12,6 +12,8 @@ use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 use wharf_base::Quantity;
 
 use crate::{
+    decl::Decl,
+    error::EvalError,
     library::{authz::Check, named_format::NamedFormat, net::Cidr, semver::Semver, url::Url},
     types::{Opaque, Type},
 };
@@ -116,6 +118,19 @@ impl std::hash::Hash for Text<'_> {
 }
 
 impl<'a> Value<'a> {
+    /// A piece of JSON as its declaration says; lists and maps are not looked into before they are asked for.
+    ///
+    /// # Errors
+    /// When the JSON is not what the declaration says.
+    pub fn data(json: &'a serde_json::Value, decl: &'a Decl) -> Result<Self, EvalError> {
+        view::read(json, decl)
+    }
+
+    /// Any piece of JSON: whole numbers are int, others double.
+    pub fn any(json: &'a serde_json::Value) -> Self {
+        view::any(json)
+    }
+
     /// Text that lives as long as the data.
     pub fn text(text: &'a str) -> Self {
         Self::String(Text::Borrowed(text))
