@@ -11,7 +11,7 @@ use crate::{
     parse::Tree,
     plan::Node,
     types::Type,
-    value::{Map, Value},
+    value::{Map, Value, view},
 };
 
 /// A compiled expression. It can be evaluated any number of times, by several threads at once.
