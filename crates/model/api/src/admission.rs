@@ -36,8 +36,11 @@ pub fn environment(scope: Scope, object: Option<&Decl>, params: Option<&Decl>, v
         env = of(env, "params", params);
     }
     if scope.policy {
-        let named = variables.iter().fold(ObjectDecl::new("variables"), |object, name| object.field(name, any()));
-        env = env.var("namespaceObject", &Decl::object(namespace()).nullable()).var("variables", &Decl::object(named));
+        let named =
+            variables.iter().fold(ObjectDecl::new("variables"), |object, name| object.field(name, any()));
+        env = env
+            .var("namespaceObject", &Decl::object(namespace()).nullable())
+            .var("variables", &Decl::object(named));
     }
     if scope.mutation { env.mutation() } else { env }
 }
@@ -53,7 +56,8 @@ fn texts(name: &str, fields: &[&str]) -> ObjectDecl {
 /// `admission.k8s.io/v1` AdmissionRequest, as expressions see it.
 fn request() -> ObjectDecl {
     let kind = || Decl::object(texts("kubernetes.GroupVersionKind", &["group", "version", "kind"]));
-    let resource = || Decl::object(texts("kubernetes.GroupVersionResource", &["group", "version", "resource"]));
+    let resource =
+        || Decl::object(texts("kubernetes.GroupVersionResource", &["group", "version", "resource"]));
     let user = texts("kubernetes.UserInfo", &["username", "uid"])
         .field("groups", Decl::list(text()))
         .field("extra", Decl::map(Decl::list(text())));
@@ -73,13 +77,16 @@ fn request() -> ObjectDecl {
 
 /// `v1` Namespace, as far as expressions may look into it.
 fn namespace() -> ObjectDecl {
-    let meta = texts("kubernetes.NamespaceMetadata", &["name", "generateName", "namespace", "uid", "resourceVersion"])
-        .field("labels", Decl::map(text()))
-        .field("annotations", Decl::map(text()))
-        .field("generation", Decl::new(DeclKind::Int))
-        .field("creationTimestamp", Decl::new(DeclKind::Timestamp))
-        .field("deletionTimestamp", Decl::new(DeclKind::Timestamp))
-        .field("deletionGracePeriodSeconds", Decl::new(DeclKind::Int));
+    let meta = texts(
+        "kubernetes.NamespaceMetadata",
+        &["name", "generateName", "namespace", "uid", "resourceVersion"],
+    )
+    .field("labels", Decl::map(text()))
+    .field("annotations", Decl::map(text()))
+    .field("generation", Decl::new(DeclKind::Int))
+    .field("creationTimestamp", Decl::new(DeclKind::Timestamp))
+    .field("deletionTimestamp", Decl::new(DeclKind::Timestamp))
+    .field("deletionGracePeriodSeconds", Decl::new(DeclKind::Int));
     let spec = ObjectDecl::new("kubernetes.NamespaceSpec").field("finalizers", Decl::list(text()));
     let status = texts("kubernetes.NamespaceStatus", &["phase"]).field("conditions", Decl::list(any()));
     texts("kubernetes.Namespace", &["apiVersion", "kind"])
@@ -131,7 +138,9 @@ mod tests {
         let list = json!([{"name": "a", "expression": "object.metadata.name != 'x' && request.operation == 'CREATE'"},
             {"name": "b", "expression": "authorizer.requestResource.check('update').allowed()"}]);
         assert_eq!(conditions(&list, &env).unwrap().len(), 2);
-        let wrong = |expression: &str| conditions(&json!([{"name": "a", "expression": expression}]), &env).unwrap_err().1;
+        let wrong = |expression: &str| {
+            conditions(&json!([{"name": "a", "expression": expression}]), &env).unwrap_err().1
+        };
         assert!(wrong("foo").contains("undeclared reference to 'foo'"));
         assert!(wrong("request.foo == 1").contains("undefined field 'foo'"));
         assert_eq!(wrong("1 + 1"), "compilation failed: must evaluate to bool");

@@ -54,4 +54,4 @@ pub use library::authz::{Attributes, Authorizer, Decision, ResourceAttributes, S
 pub use parse::reprint;
 pub use program::{Activation, Evaluated, Program};
 pub use types::{Opaque, Type};
-pub use value::{Duration, Fields, List, Map, Text, Timestamp, Value};
+pub use value::{Duration, Fields, Known, List, Map, Text, Timestamp, Value};

@@ -11,7 +11,7 @@ use crate::{
     parse::Tree,
     plan::Node,
     types::Type,
-    value::{Map, Value, view},
+    value::{Map, Value},
 };
 
 /// A compiled expression. It can be evaluated any number of times, by several threads at once.
@@ -62,7 +62,7 @@ impl<'a> Activation<'a> {
     #[must_use]
     pub fn optional(self, name: &'a str, json: Option<&'a serde_json::Value>, decl: &'a Decl) -> Self {
         let value = match json {
-            Some(json) => view::read(json, decl).map(Value::some),
+            Some(json) => Value::data(json, decl).map(Value::some),
             None => Ok(Value::Optional(None)),
         };
         self.with(name, value)

@@ -100,6 +100,23 @@ impl Match {
         }
     }
 
+    /// Whether it says of which resources it is.
+    pub(crate) fn has_rules(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
+    /// Whether its selectors hold and nothing excludes the resource.
+    pub(crate) fn selects(
+        &self,
+        server: &ApiServer,
+        attributes: &Attributes<'_>,
+        object: Option<&Value>,
+    ) -> Result<bool, Status> {
+        Ok(self.selects_namespace(server, attributes, object)?
+            && self.selects_object(attributes, object)
+            && !self.excluded.iter().any(|rule| rule.is_about(attributes, attributes.resource)))
+    }
+
     /// The version of the resource in which the request is to be judged, if it is.
     pub(crate) fn target(
         &self,
@@ -108,13 +125,7 @@ impl Match {
         attributes: &Attributes<'_>,
         object: Option<&Value>,
     ) -> Result<Option<Arc<Resource>>, Status> {
-        if !self.selects_namespace(server, attributes, object)? || !self.selects_object(attributes, object) {
-            return Ok(None);
-        }
-        if self.excluded.iter().any(|rule| rule.is_about(attributes, attributes.resource)) {
-            return Ok(None);
-        }
-        Ok(self.version(context, attributes))
+        Ok(if self.selects(server, attributes, object)? { self.version(context, attributes) } else { None })
     }
 
     fn version(&self, context: &Context, attributes: &Attributes<'_>) -> Option<Arc<Resource>> {

@@ -4,9 +4,11 @@
 //! Source: Kubernetes' admission chain and its built-in plugins.
 
 mod certificates;
+mod expressions;
 mod limits;
 mod matching;
 mod pods;
+mod policies;
 pub(crate) mod quota;
 mod rbac;
 mod runtime_class;
@@ -19,6 +21,7 @@ use wharf_api::{meta, resource::Resource, schema::Gvk, status::Status};
 
 use crate::{ApiServer, Context, unheeded};
 
+pub(crate) use policies::Policies;
 pub(crate) use webhooks::Hooks;
 
 /// Namespaces that cannot be deleted.
@@ -39,8 +42,6 @@ const WITHOUT_EFFECT: &[(&str, &str, &str)] = &[
     ("storage.k8s.io", "volumeattachments", "nothing attaches volumes"),
     ("flowcontrol.apiserver.k8s.io", "flowschemas", "requests do not wait for one another"),
     ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", "requests do not wait for one another"),
-    ("admissionregistration.k8s.io", "validatingadmissionpolicies", "policies are not evaluated yet"),
-    ("admissionregistration.k8s.io", "mutatingadmissionpolicies", "policies are not evaluated yet"),
 ];
 
 /// What is done to an object.
@@ -148,6 +149,7 @@ pub(crate) async fn mutate(
         fill_in(server, attributes, object)?;
     }
     if !attributes.is_of_admission() {
+        policies::mutate(server, context, attributes, object).await?;
         webhooks::mutate(server, context, attributes, object).await?;
     }
     Ok(())
@@ -199,6 +201,7 @@ pub(crate) async fn validate(
         _ => {}
     }
     if !attributes.is_of_admission() {
+        policies::validate(server, context, attributes, object).await?;
         webhooks::validate(server, context, attributes, object).await?;
     }
     Ok(())

@@ -7,9 +7,20 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
-use wharf_api::{codec::decode_value, meta, patch, resource::Resource, schema::Gvk, status::Status};
+use wharf_api::{
+    admission::{Scope, conditions, environment},
+    codec::decode_value,
+    meta, patch,
+    resource::Resource,
+    status::Status,
+};
+use wharf_cel::Program;
 
-use super::{Attributes, matching::Match};
+use super::{
+    Attributes,
+    expressions::{self, Request},
+    matching::Match,
+};
 use crate::{ApiServer, Context, callout::Callout, derived::Derived, storage::Snapshot, verbs::new_uid};
 
 /// One webhook of a configuration.
@@ -25,6 +36,7 @@ pub(crate) struct Hook {
     reinvoked: bool,
     /// May be asked about dry runs.
     dry_runs: bool,
+    conditions: Vec<(String, Arc<Program>)>,
 }
 
 /// Compiled configurations of both kinds.
@@ -56,6 +68,9 @@ fn hook(webhook: Value) -> Hook {
         timeout: webhook["timeoutSeconds"].as_u64().unwrap_or(10).clamp(1, 30),
         fails_open: text("failurePolicy") == "Ignore",
         reinvoked: text("reinvocationPolicy") == "IfNeeded",
+        // They compiled when the configuration was written.
+        conditions: conditions(&webhook["matchConditions"], &environment(Scope::default(), None, None, &[]))
+            .unwrap_or_default(),
         dry_runs: matches!(text("sideEffects"), "None" | "NoneOnDryRun"),
         client: webhook["clientConfig"].clone(),
     }
@@ -167,18 +182,21 @@ async fn ask(
     target: &Arc<Resource>,
     object: Option<&Value>,
 ) -> Result<Option<Value>, Status> {
-    if attributes.dry_run && !hook.dry_runs {
-        return Err(Status::bad_request(format!(
-            "admission webhook {:?} does not support dry run",
-            hook.name
-        )));
-    }
     let old = match attributes.old {
         Some(old) if target.gvk != attributes.resource.gvk => {
             Some(server.translate(attributes.resource, target, old.clone()).await?)
         }
         old => old.cloned(),
     };
+    if !hook.wants(server, context, attributes, target, object, old.as_ref())? {
+        return Ok(None);
+    }
+    if attributes.dry_run && !hook.dry_runs {
+        return Err(Status::bad_request(format!(
+            "admission webhook {:?} does not support dry run",
+            hook.name
+        )));
+    }
     let uid = new_uid();
     let review = review(context, attributes, target, &uid, object, old.as_ref());
     let answer = match Callout::of(server, &hook.client) {
@@ -239,6 +257,32 @@ fn denial(hook: &Hook, status: &Value) -> Status {
     denied
 }
 
+impl Hook {
+    /// Whether its conditions hold. One that has no value fails as the webhook itself would.
+    fn wants(
+        &self,
+        server: &ApiServer,
+        context: &Context,
+        attributes: &Attributes<'_>,
+        target: &Resource,
+        object: Option<&Value>,
+        old: Option<&Value>,
+    ) -> Result<bool, Status> {
+        if self.conditions.is_empty() {
+            return Ok(true);
+        }
+        let request = Request::new(server, context, attributes, target, object, old);
+        match request.meets(&self.conditions, &request.activation()) {
+            Ok(wants) => Ok(wants),
+            Err(_) if self.fails_open => Ok(false),
+            Err((name, error)) => Err(Status::internal(format!(
+                "webhook {:?}: match condition {name:?} has no value: {error}",
+                self.name
+            ))),
+        }
+    }
+}
+
 fn review(
     context: &Context,
     attributes: &Attributes<'_>,
@@ -247,21 +291,10 @@ fn review(
     object: Option<&Value>,
     old: Option<&Value>,
 ) -> Value {
-    let kind = |gvk: &Gvk| json!({"group": gvk.group, "version": gvk.version, "kind": gvk.kind});
-    let place = |r: &Resource| json!({"group": r.gvk.group, "version": r.gvk.version, "resource": r.plural});
-    let own = attributes.kind();
-    let sent = if target.gvk == attributes.resource.gvk { own.clone() } else { target.gvk.clone() };
-    let mut request = json!({"uid": uid, "kind": kind(&sent), "resource": place(target),
-        "requestKind": kind(&own), "requestResource": place(attributes.resource),
-        "name": attributes.name, "operation": attributes.operation.name(), "userInfo": context.identity.to_json(),
-        "object": object, "oldObject": old, "dryRun": attributes.dry_run, "options": attributes.options});
-    if !attributes.namespace.is_empty() {
-        request["namespace"] = attributes.namespace.as_str().into();
-    }
-    if !attributes.subresource.is_empty() {
-        request["subResource"] = attributes.subresource.into();
-        request["requestSubResource"] = attributes.subresource.into();
-    }
+    let mut request = expressions::request(context, attributes, target);
+    request["uid"] = uid.into();
+    request["object"] = object.cloned().unwrap_or_default();
+    request["oldObject"] = old.cloned().unwrap_or_default();
     json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request})
 }
 

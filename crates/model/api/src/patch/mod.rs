@@ -6,7 +6,7 @@ mod strategic;
 
 use serde_json::Value;
 
-pub use apply::{merge_applied, Conflict, Manager, Operation, apply, track_update};
+pub use apply::{Conflict, Manager, Operation, apply, merge_applied, track_update};
 pub use field_set::FieldSet;
 pub use strategic::strategic_merge;
 

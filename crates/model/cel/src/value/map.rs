@@ -22,7 +22,12 @@ pub enum Map<'a> {
     Struct(Arc<Struct<'a>>),
     /// Fields that are found out when they are asked for.
     Lazy(Lazy<'a>),
+    /// Fields evaluated before, some of which may have no value.
+    Known(Arc<Vec<Known<'a>>>),
 }
+
+/// A name with what it was evaluated to.
+pub type Known<'a> = (Arc<str>, Result<Value<'a>, EvalError>);
 
 /// Fields found out when asked for, such as the variables of an admission policy.
 pub trait Fields: Send + Sync {
@@ -180,6 +185,7 @@ impl<'a> Map<'a> {
             Self::Made(map) => map.entries.len(),
             Self::Struct(object) => object.fields.len(),
             Self::Lazy(_) => 0,
+            Self::Known(fields) => fields.len(),
         }
     }
 
@@ -216,6 +222,7 @@ impl<'a> Map<'a> {
                 object.fields.iter().find(|(n, _)| **n == *name).map(|(_, value)| Ok(value.clone()))
             }
             Self::Lazy(_) => None,
+            Self::Known(fields) => fields.iter().find(|(n, _)| **n == *name).map(|(_, value)| value.clone()),
         }
     }
 
@@ -244,6 +251,7 @@ impl<'a> Map<'a> {
                 object.fields.iter().map(|(name, _)| Value::string(name.clone())).collect()
             }
             Self::Lazy(_) => Vec::new(),
+            Self::Known(fields) => fields.iter().map(|(name, _)| Value::string(Arc::clone(name))).collect(),
         }
     }
 

@@ -20,7 +20,7 @@ use crate::{
 
 pub use list::List;
 pub(crate) use list::position;
-pub use map::{Fields, Map};
+pub use map::{Fields, Known, Map};
 pub(crate) use map::{OwnedMap, Struct, key_text, lazy};
 pub(crate) use time::nanos_of_day_text;
 pub use time::{Duration, Timestamp};
@@ -139,6 +139,11 @@ impl<'a> Value<'a> {
     /// Text made by the evaluation.
     pub fn string(text: impl Into<Arc<str>>) -> Self {
         Self::String(Text::Shared(text.into()))
+    }
+
+    /// Fields evaluated before: what the variables of an admission policy are.
+    pub fn fields(known: Vec<Known<'a>>) -> Self {
+        Self::Map(Map::Known(Arc::new(known)))
     }
 
     /// A list of values.
