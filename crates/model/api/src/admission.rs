@@ -7,6 +7,8 @@ use std::sync::Arc;
 use serde_json::Value;
 use wharf_cel::{Decl, DeclKind, Env, ObjectDecl, Opaque, Program, Type};
 
+use crate::schema::{Kind, Type as Shape};
+
 /// Variables that depend on who holds the expression.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Scope {
@@ -18,11 +20,43 @@ pub struct Scope {
     pub mutation: bool,
 }
 
-/// What the variables of a policy are called and what they are.
-pub type Variables = Vec<(String, Type)>;
-
 fn any() -> Decl {
     Decl::new(DeclKind::Dyn).nullable()
+}
+
+/// Nesting below which objects are of any type: some types hold themselves.
+const MAX_DEPTH: usize = 12;
+
+/// How expressions see objects of a built-in type.
+pub fn declaration(ty: &Shape) -> Decl {
+    Decl::object(object(ty, MAX_DEPTH)).named("object")
+}
+
+fn object(ty: &Shape, depth: usize) -> ObjectDecl {
+    let mut decl = ObjectDecl::new(ty.name.clone());
+    for field in &ty.fields {
+        let inner = of_kind(&field.kind, depth);
+        decl =
+            if field.required { decl.required(&field.name, inner) } else { decl.field(&field.name, inner) };
+    }
+    decl
+}
+
+fn of_kind(kind: &Kind, depth: usize) -> Decl {
+    let Some(below) = depth.checked_sub(1) else { return any() };
+    match kind {
+        Kind::Str => text(),
+        Kind::Bool => Decl::new(DeclKind::Bool),
+        Kind::I32 | Kind::I64 => Decl::new(DeclKind::Int),
+        Kind::F64 => Decl::new(DeclKind::Double),
+        Kind::Bytes => Decl::new(DeclKind::Bytes),
+        Kind::Time | Kind::MicroTime => Decl::new(DeclKind::Timestamp).nullable(),
+        Kind::Quantity | Kind::IntOrString => Decl::new(DeclKind::IntOrString),
+        Kind::List(item) => Decl::list(of_kind(item, below)),
+        Kind::Map(value) => Decl::map(of_kind(value, below)),
+        Kind::Object(ty) => Decl::object(object(ty, below)),
+        _ => any(),
+    }
 }
 
 /// The environment of expressions about objects of this declaration; any object when there is none.

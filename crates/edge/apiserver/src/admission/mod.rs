@@ -12,6 +12,7 @@ mod policies;
 pub(crate) mod quota;
 mod rbac;
 mod runtime_class;
+pub(crate) mod type_check;
 mod webhooks;
 
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Keeps APIServices current: one for each group and version of the server's own, and for each of another's whether
-//! it answers.
+//! Keeps what the server itself says in objects current: an APIService for each group and version of its own, for each
+//! of another's whether it answers, and types of admission policies.
 
 use std::{
     collections::BTreeMap,
@@ -35,6 +35,7 @@ pub(crate) async fn keep_current(server: Weak<ApiServer>) {
             own(&server).await;
             seen = (now.0, newest(API_SERVICES));
         }
+        crate::admission::type_check::check(&server).await;
         let services = server.services.all(&server);
         for service in services.iter() {
             let condition = condition_of(&server, service).await;
