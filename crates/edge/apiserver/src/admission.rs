@@ -17,7 +17,6 @@ const WITHOUT_EFFECT: &[(&str, &str, &str)] = &[
     ("", "resourcequotas", "quotas are not enforced"),
     ("", "persistentvolumeclaims", "no volume is provisioned"),
     ("", "persistentvolumes", "no volume is bound"),
-    ("apps", "statefulsets", "no controller makes its pods yet"),
     ("networking.k8s.io", "networkpolicies", "traffic is not filtered"),
     ("node.k8s.io", "runtimeclasses", "every pod runs under the built-in runtime"),
     ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", "webhooks are not called"),

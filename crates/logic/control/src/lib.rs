@@ -37,6 +37,7 @@ pub mod quota;
 pub mod replicaset;
 pub mod selector;
 pub mod service;
+pub mod statefulset;
 #[cfg(test)]
 mod world;
 

@@ -31,6 +31,7 @@ mod runner;
 mod scale_target;
 mod scaled_object;
 mod scheduler;
+mod statefulset;
 #[cfg(test)]
 mod tests;
 
@@ -72,6 +73,7 @@ pub(crate) fn start(
     loops.controller(&shared, MANY, deployment::Deployments::new);
     loops.controller(&shared, MANY, replicaset::ReplicaSets::<ReplicaSet>::new);
     loops.controller(&shared, MANY, replicaset::ReplicaSets::<ReplicationController>::new);
+    loops.controller(&shared, MANY, statefulset::StatefulSets::new);
     loops.controller(&shared, FEW, daemonset::DaemonSets::new);
     loops.controller(&shared, MANY, job::Jobs::new);
     loops.controller(&shared, FEW, cronjob::CronJobs::new);
