@@ -12,6 +12,7 @@
 
 pub mod action;
 mod affinity;
+pub mod aggregation;
 mod claim;
 pub mod condition;
 pub mod cronjob;

@@ -1,5 +1,6 @@
 //! The control loops: each wires one decision of `wharf_control` or `wharf_schedule` to the API.
 
+mod aggregation;
 mod analysis;
 mod apply;
 mod autoscaler;
@@ -78,6 +79,7 @@ pub(crate) fn start(
     loops.controller(&shared, MANY, job::Jobs::new);
     loops.controller(&shared, FEW, cronjob::CronJobs::new);
     loops.controller(&shared, FEW, resource_quota::ResourceQuotas::new);
+    loops.controller(&shared, 1, aggregation::Aggregations::new);
     loops.controller(&shared, FEW, disruption::Disruptions::new);
     loops.controller(&shared, FEW, disruption::Targets::new);
     loops.controller(&shared, MANY, endpointslice::EndpointSlices::new);
