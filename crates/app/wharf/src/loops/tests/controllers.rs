@@ -22,6 +22,7 @@ use crate::loops::{
     daemonset::DaemonSets,
     definition::Definitions,
     disruption::Disruptions,
+    garbage,
     namespace_defaults::NamespaceDefaults,
     replicaset::ReplicaSets,
     resource_quota::ResourceQuotas,
@@ -236,6 +237,63 @@ async fn a_stateful_set_makes_pods_and_claims_in_order() {
     };
     cluster.until(&PERSISTENT_VOLUME_CLAIMS, "data-a-0", owned).await;
     cluster.until(&PERSISTENT_VOLUME_CLAIMS, "data-a-1", owned).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_of_the_new_kinds_is_collected() {
+    let mut cluster = Cluster::new().await;
+    cluster.start(StatefulSets::new);
+    cluster.start(ReplicaSets::<ReplicationController>::new);
+    cluster.tasks.spawn(garbage::run(cluster.shared.clone()));
+    // A pod something holds keeps the controller that goes in the foreground.
+    let mut controller =
+        workload("v1", "ReplicationController", json!({"replicas": 1, "selector": {"app": "a"}}));
+    controller["spec"]["template"]["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    cluster.create(&REPLICATION_CONTROLLERS, controller.clone()).await;
+    cluster.status(&REPLICATION_CONTROLLERS, "a", "replicas", json!(1)).await;
+    let pod = cluster.pods().await[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let delete = |policy: &str| json!({"propagationPolicy": policy});
+    let client = cluster.client();
+    client.delete(&REPLICATION_CONTROLLERS, "default", "a", &delete("Foreground")).await.unwrap();
+    let deleting = |o: Option<&Value>| o.is_some_and(|o| o["metadata"].get("deletionTimestamp").is_some());
+    cluster.until(&PODS, &pod, deleting).await;
+    cluster.until(&REPLICATION_CONTROLLERS, "a", deleting).await;
+    let release = json!({"metadata": {"finalizers": null}});
+    client.patch(&PODS, "default", &pod, None, PatchKind::Merge, &release).await.unwrap();
+    cluster.until(&REPLICATION_CONTROLLERS, "a", |o| o.is_none()).await;
+    cluster.until(&PODS, &pod, |o| o.is_none()).await;
+    // Orphans stay, and the next controller adopts them.
+    controller["spec"]["template"]["metadata"]["finalizers"] = Value::Null;
+    cluster.create(&REPLICATION_CONTROLLERS, controller.clone()).await;
+    cluster.status(&REPLICATION_CONTROLLERS, "a", "replicas", json!(1)).await;
+    let pod = cluster.pods().await[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    client.delete(&REPLICATION_CONTROLLERS, "default", "a", &delete("Orphan")).await.unwrap();
+    cluster.until(&REPLICATION_CONTROLLERS, "a", |o| o.is_none()).await;
+    let orphan = cluster.until(&PODS, &pod, |o| o.is_some()).await;
+    assert_eq!(orphan.pointer("/metadata/ownerReferences"), None);
+    let next = cluster.create(&REPLICATION_CONTROLLERS, controller).await;
+    let uid = next["metadata"]["uid"].clone();
+    let adopted =
+        |o: Option<&Value>| o.and_then(|o| o.pointer("/metadata/ownerReferences/0/uid")) == Some(&uid);
+    cluster.until(&PODS, &pod, adopted).await;
+    client.delete(&REPLICATION_CONTROLLERS, "default", "a", &delete("Background")).await.unwrap();
+    cluster.until(&PODS, &pod, |o| o.is_none()).await;
+    // A StatefulSet takes its versions with it, and its claims where it is told to.
+    let claim = json!({"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}}}});
+    let spec = json!({"replicas": 1, "serviceName": "svc", "volumeClaimTemplates": [claim],
+        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Retain"}});
+    cluster.create(&STATEFUL_SETS, workload("apps/v1", "StatefulSet", spec)).await;
+    let owned =
+        |claim: Option<&Value>| claim.is_some_and(|c| c.pointer("/metadata/ownerReferences/0").is_some());
+    cluster.until(&PERSISTENT_VOLUME_CLAIMS, "data-a-0", owned).await;
+    client.delete(&STATEFUL_SETS, "default", "a", &delete("Background")).await.unwrap();
+    cluster.until(&PODS, "a-0", |o| o.is_none()).await;
+    cluster.until(&PERSISTENT_VOLUME_CLAIMS, "data-a-0", |o| deleting(o) || o.is_none()).await;
+    let params = wharf_client::ListParams::namespace("default");
+    while !client.list(&CONTROLLER_REVISIONS, &params).await.unwrap().items.is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
