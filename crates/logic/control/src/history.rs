@@ -35,7 +35,6 @@ pub struct ControllerRevision {
 
 impl ControllerRevision {
     /// The template it keeps.
-    #[cfg(test)]
     pub(crate) fn template(&self) -> Value {
         let mut template = self.data.pointer("/spec/template").cloned().unwrap_or_default();
         if let Some(fields) = template.as_object_mut() {

@@ -12,6 +12,7 @@
 
 pub mod action;
 mod affinity;
+pub mod aggregation;
 mod claim;
 pub mod condition;
 pub mod cronjob;
@@ -37,6 +38,7 @@ pub mod quota;
 pub mod replicaset;
 pub mod selector;
 pub mod service;
+pub mod statefulset;
 #[cfg(test)]
 mod world;
 

@@ -7,7 +7,10 @@ use serde_json::{Map, Value, json};
 use wharf_base::Timestamp;
 
 use crate::{
-    action::{Action, CONTROLLER_REVISIONS, DAEMON_SETS, DEPLOYMENTS, Gvr, NODES, PODS, REPLICA_SETS, Step},
+    action::{
+        Action, CONTROLLER_REVISIONS, DAEMON_SETS, DEPLOYMENTS, Gvr, NODES, PERSISTENT_VOLUME_CLAIMS, PODS,
+        REPLICA_SETS, STATEFUL_SETS, Step,
+    },
     affinity::required_node,
     daemonset::{self, Backoffs, DaemonSet},
     deployment::{self, Deployment},
@@ -16,6 +19,7 @@ use crate::{
     node_lifecycle::Node,
     pod::Pod,
     replicaset::{self, ReplicaSet},
+    statefulset::{self, PersistentVolumeClaim, StatefulSet},
 };
 
 pub(crate) struct World {
@@ -159,6 +163,24 @@ impl World {
         wrote
     }
 
+    pub(crate) fn run_stateful_sets(&mut self) -> bool {
+        let mut wrote = false;
+        for set in self.all::<StatefulSet>(&STATEFUL_SETS) {
+            let pods = self.all::<Pod>(&PODS);
+            let claims = self.all::<PersistentVolumeClaim>(&PERSISTENT_VOLUME_CLAIMS);
+            let revisions = self.all::<ControllerRevision>(&CONTROLLER_REVISIONS);
+            let view = statefulset::View {
+                stateful_set: &set,
+                pods: &pods.iter().collect::<Vec<_>>(),
+                claims: &claims.iter().collect::<Vec<_>>(),
+                revisions: &revisions.iter().collect::<Vec<_>>(),
+                failure: None,
+            };
+            wrote |= self.apply(statefulset::step(&view, self.now));
+        }
+        wrote
+    }
+
     /// Binds and starts at most `starts` pods, ends at most `stops` pods under deletion.
     pub(crate) fn run_node(&mut self, mut starts: usize, mut stops: usize) -> bool {
         let mut changed = false;
@@ -191,7 +213,10 @@ impl World {
     /// Runs everything until nothing changes.
     pub(crate) fn settle(&mut self) {
         for _ in 0..500 {
-            let controllers = self.run_deployments() | self.run_replica_sets() | self.run_daemon_sets();
+            let controllers = self.run_deployments()
+                | self.run_replica_sets()
+                | self.run_daemon_sets()
+                | self.run_stateful_sets();
             if !(self.run_node(usize::MAX, usize::MAX) | controllers) {
                 return;
             }

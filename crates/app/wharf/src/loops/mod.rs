@@ -1,5 +1,6 @@
 //! The control loops: each wires one decision of `wharf_control` or `wharf_schedule` to the API.
 
+mod aggregation;
 mod analysis;
 mod apply;
 mod autoscaler;
@@ -31,6 +32,7 @@ mod runner;
 mod scale_target;
 mod scaled_object;
 mod scheduler;
+mod statefulset;
 #[cfg(test)]
 mod tests;
 
@@ -72,10 +74,12 @@ pub(crate) fn start(
     loops.controller(&shared, MANY, deployment::Deployments::new);
     loops.controller(&shared, MANY, replicaset::ReplicaSets::<ReplicaSet>::new);
     loops.controller(&shared, MANY, replicaset::ReplicaSets::<ReplicationController>::new);
+    loops.controller(&shared, MANY, statefulset::StatefulSets::new);
     loops.controller(&shared, FEW, daemonset::DaemonSets::new);
     loops.controller(&shared, MANY, job::Jobs::new);
     loops.controller(&shared, FEW, cronjob::CronJobs::new);
     loops.controller(&shared, FEW, resource_quota::ResourceQuotas::new);
+    loops.controller(&shared, 1, aggregation::Aggregations::new);
     loops.controller(&shared, FEW, disruption::Disruptions::new);
     loops.controller(&shared, FEW, disruption::Targets::new);
     loops.controller(&shared, MANY, endpointslice::EndpointSlices::new);

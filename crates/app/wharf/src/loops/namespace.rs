@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
-use wharf_client::{Client, ListParams, Result, action::NAMESPACES};
+use wharf_client::{
+    Client, ListParams, Result,
+    action::{NAMESPACES, PODS},
+};
 use wharf_control::{
     Step,
     namespace::{Namespace, Remaining, View, step},
@@ -41,6 +44,8 @@ impl Namespaces {
                 Ok(list) => remaining.push(count(found, &list.items)),
                 // A resource that has gone meanwhile has nothing left.
                 Err(error) if error.is_not_found() => {}
+                // While it is not known whether pods are left, nothing goes before them.
+                Err(error) if found.resource == PODS => return (Vec::new(), Some(format!("pods: {error}"))),
                 Err(error) => failure = Some(format!("{}: {error}", found.resource.resource)),
             }
         }

@@ -1,5 +1,7 @@
 //! The runner's promises, on a real API server without sockets.
 
+mod controllers;
+
 use std::{
     net::Ipv4Addr,
     sync::{

@@ -32,7 +32,6 @@ const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 const WITHOUT_EFFECT: &[(&str, &str, &str)] = &[
     ("", "persistentvolumeclaims", "no volume is provisioned"),
     ("", "persistentvolumes", "no volume is bound"),
-    ("apps", "statefulsets", "no controller makes its pods yet"),
     ("networking.k8s.io", "networkpolicies", "traffic is not filtered"),
     ("node.k8s.io", "runtimeclasses", "every pod runs under the built-in runtime"),
     ("networking.k8s.io", "servicecidrs", "Services have their addresses from the network of `kubernetes`"),
