@@ -1,6 +1,6 @@
 //! OpenAPI documents made from the schema: v3 by group and version, v2 of all.
 //!
-//! They carry types, list keys and group-version-kinds, and no descriptions.
+//! They carry types, list keys, group-version-kinds, and what fields mean.
 
 mod v2;
 
@@ -194,9 +194,16 @@ fn gvk_json(gvk: &Gvk) -> Value {
 fn object_schema(ty: &Type, wanted: &mut BTreeSet<String>) -> Value {
     let mut properties = Map::new();
     for field in &ty.fields {
-        properties.insert(field.name.clone(), field_schema(field, wanted));
+        let mut schema = field_schema(field, wanted);
+        if let Some(text) = wharf_explain::of_field(&ty.name, &field.name) {
+            schema["description"] = text.into();
+        }
+        properties.insert(field.name.clone(), schema);
     }
     let mut schema = json!({"type": "object", "properties": properties});
+    if let Some(text) = wharf_explain::of_type(&ty.name) {
+        schema["description"] = text.into();
+    }
     let required: Vec<&str> = ty.fields.iter().filter(|f| f.required).map(|f| f.name.as_str()).collect();
     if !required.is_empty() {
         schema["required"] = json!(required);

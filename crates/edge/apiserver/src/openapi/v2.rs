@@ -62,7 +62,23 @@ fn schema(v3: &Value) -> Value {
             }
         }
     }
+    if v2.get(FREE) == Some(&Value::Bool(true)) {
+        free(&mut v2);
+    }
     Value::Object(v2)
+}
+
+const FREE: &str = "x-kubernetes-preserve-unknown-fields";
+const KINDS: &str = "x-kubernetes-group-version-kind";
+
+/// Clients of v2 refuse fields that are not described where some are, so none are; a kind of its own remains an object.
+fn free(v2: &mut Map<String, Value>) {
+    let is_kind = v2.contains_key(KINDS);
+    v2.retain(|key, _| match key.as_str() {
+        "properties" | "items" | "additionalProperties" | "required" => false,
+        "type" | KINDS | "description" => is_kind || key != "type",
+        _ => !is_kind,
+    });
 }
 
 /// A protobuf message as it is written.
