@@ -475,7 +475,10 @@ fn apply<'a>(
     let source = mutation.program.source();
     let failed = |why: String| format!("expression '{source}' resulted in error: {why}");
     let value = mutation.program.eval(activation, budget).map_err(|error| failed(error.to_string()))?.value;
-    if let [fault, ..] = value.misnamed_objects().as_slice() {
+    // Types of an applied configuration are named after their place.
+    if !mutation.is_patch
+        && let [fault, ..] = value.misnamed_objects().as_slice()
+    {
         return Err(failed(fault.clone()));
     }
     let said = value.to_json().map_err(|error| failed(error.to_string()))?;

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 
 use super::entry::Entry;
 
-/// Events kept per resource, by number and by bytes of the objects they hold.
-const RING_EVENTS: usize = 4096;
+/// How long events are kept per resource, and the most of them by bytes of the objects they hold.
+const RING_LIFE: Duration = Duration::from_secs(300);
 const RING_BYTES: usize = 16 << 20;
 /// Snapshots kept for lists read in pages, and for how long.
 const SNAPSHOTS: usize = 64;
@@ -47,6 +47,7 @@ pub(crate) struct Event {
     pub deleted: bool,
     pub entry: Arc<Entry>,
     pub before: Option<Arc<Entry>>,
+    at: Instant,
     frames: [OnceLock<Bytes>; 3],
 }
 
@@ -104,6 +105,18 @@ struct Inner {
     snapshots: HashMap<u64, (Instant, Entries)>,
 }
 
+impl Inner {
+    /// Drops what is too old or too much; who has not seen it by now lists again.
+    fn forget(&mut self, now: Instant) {
+        let too_old = |event: &Event| now.saturating_duration_since(event.at) > RING_LIFE;
+        while self.ring_bytes > RING_BYTES || self.ring.front().is_some_and(|oldest| too_old(oldest)) {
+            let Some(oldest) = self.ring.pop_front() else { break };
+            self.ring_bytes -= oldest.entry.bytes.len();
+            self.complete_since = oldest.revision;
+        }
+    }
+}
+
 pub(crate) struct Cache {
     qualified: String,
     inner: RwLock<Inner>,
@@ -159,13 +172,10 @@ impl Cache {
         };
         inner.ring_bytes += entry.bytes.len();
         let frames = [const { OnceLock::new() }; 3];
-        inner.ring.push_back(Arc::new(Event { revision, deleted: new.is_none(), entry, before, frames }));
+        let at = Instant::now();
+        inner.ring.push_back(Arc::new(Event { revision, deleted: new.is_none(), entry, before, at, frames }));
         inner.revision = revision;
-        while inner.ring.len() > RING_EVENTS || inner.ring_bytes > RING_BYTES {
-            let Some(oldest) = inner.ring.pop_front() else { break };
-            inner.ring_bytes -= oldest.entry.bytes.len();
-            inner.complete_since = oldest.revision;
-        }
+        inner.forget(at);
     }
 
     /// Tells watchers that everything up to `revision` is in.
@@ -174,6 +184,7 @@ impl Cache {
             let mut inner = self.write();
             let changed = inner.ring.back().is_some_and(|e| e.revision > *self.revision.borrow());
             inner.revision = inner.revision.max(revision);
+            inner.forget(Instant::now());
             changed
         };
         if changed {
