@@ -51,6 +51,13 @@ pub(crate) fn release(resource: Gvr, object: &Meta, owner_uids: &[&str]) -> Acti
     object.locked_patch(resource, json!({"metadata": {"ownerReferences": owners}}))
 }
 
+/// Lets the owners of `object` go before it does.
+pub(crate) fn unblock(resource: Gvr, object: &Meta) -> Action {
+    let mut owners = object.owner_references.clone();
+    owners.iter_mut().for_each(|owner| owner.block_owner_deletion = Some(false));
+    object.locked_patch(resource, json!({"metadata": {"ownerReferences": to_value(&owners)}}))
+}
+
 /// Takes a finalizer from `object`.
 pub(crate) fn drop_finalizer(resource: Gvr, object: &Meta, finalizer: &str) -> Action {
     let kept: Vec<&str> = object.finalizers.iter().map(String::as_str).filter(|f| *f != finalizer).collect();

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::{
     action::{Action, Gvr, ObjectRef, Propagation, Step},
-    claim::{drop_finalizer, release},
+    claim::{drop_finalizer, release, unblock},
     meta::{Meta, OwnerReference},
 };
 
@@ -226,8 +226,18 @@ impl Graph {
             }
         } else if of(Standing::Unknown).is_empty() {
             let waiting = !of(Standing::Waiting).is_empty();
-            actions.push(delete(node, self.propagation(node, waiting)));
+            actions.push(match waiting && self.closes_circle(node) {
+                true => unblock(node.resource.clone(), &node.meta),
+                false => delete(node, self.propagation(node, waiting)),
+            });
         }
+    }
+
+    /// Owners that wait for one another would wait for ever: one whose dependents wait already holds up nobody.
+    fn closes_circle(&self, node: &Node) -> bool {
+        let blocks = node.meta.owner_references.iter().any(|owner| owner.block_owner_deletion == Some(true));
+        let waits = |dependent: &Node| dependent.meta.deleting() && dependent.meta.has_finalizer(FOREGROUND);
+        blocks && self.dependents_of(&node.meta.uid).any(waits)
     }
 
     /// A dependent of an owner that waits, and with dependents of its own, waits for these in turn.
@@ -375,6 +385,22 @@ mod tests {
         let mut graph = check(graph, &["patch d finalizers"]);
         graph.gone("d");
         check(graph, &["patch o finalizers"]);
+    }
+
+    #[test]
+    fn a_circle_of_owners_ends() {
+        let waiting = |uid: &str, owner: &str| meta(uid, &[owner], &[FOREGROUND], true);
+        let all = [waiting("a", "c"), waiting("b", "a"), meta("c", &["b"], &[], false)];
+        let mut graph = check(graph(&all), &["patch c owners 1"]);
+        let mut unblocked = meta("c", &["b"], &[], false);
+        unblocked.owner_references[0].block_owner_deletion = Some(false);
+        graph.observe(&PODS, &unblocked);
+        let mut graph = check(graph, &["delete c Foreground"]);
+        unblocked = waiting("c", "b");
+        unblocked.owner_references[0].block_owner_deletion = Some(false);
+        graph.observe(&PODS, &unblocked);
+        graph.touch("b");
+        check(graph, &["patch b finalizers"]);
     }
 
     #[test]
