@@ -7,6 +7,7 @@ mod certificates;
 mod expressions;
 mod limits;
 mod matching;
+mod pod_security;
 mod pods;
 mod policies;
 pub(crate) mod quota;
@@ -194,6 +195,9 @@ pub(crate) async fn validate(
     attributes: &Attributes<'_>,
     object: Option<&Value>,
 ) -> Result<(), Status> {
+    if let (Operation::Create | Operation::Update, Some(object)) = (attributes.operation, object) {
+        pod_security::check(server, context, attributes, object)?;
+    }
     match (attributes.operation, object) {
         (Operation::Create, Some(object)) => created(server, context, attributes, object)?,
         (Operation::Update, Some(object)) => updated(server, context, attributes, object)?,
