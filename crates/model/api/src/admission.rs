@@ -146,11 +146,14 @@ pub fn compile(env: &Env, source: &str, wanted: &[Type]) -> Result<Program, Stri
     }
 }
 
+/// Named conditions, compiled.
+pub type Conditions = Vec<(String, Arc<Program>)>;
+
 /// The match conditions of a webhook or policy, by name.
 ///
 /// # Errors
 /// Which one is wrong, and how.
-pub fn conditions(list: &Value, env: &Env) -> Result<Vec<(String, Arc<Program>)>, (usize, String)> {
+pub fn conditions(list: &Value, env: &Env) -> Result<Conditions, (usize, String)> {
     let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
     let each = list.iter().enumerate().map(|(at, condition)| {
         let text = |name: &str| condition[name].as_str().unwrap_or_default();

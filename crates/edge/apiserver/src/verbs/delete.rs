@@ -113,6 +113,11 @@ impl DeleteOptions {
         }
     }
 
+    /// Nothing is to happen.
+    pub(super) fn dry_run(&self) -> bool {
+        self.dry_run
+    }
+
     fn check(&self, qualified: &str, entry: &Entry, object: &Value) -> Result<(), Status> {
         let uid = meta::text(object, "uid");
         if let Some(wanted) = self.uid.as_deref().filter(|wanted| *wanted != uid) {
@@ -243,6 +248,8 @@ fn mark(server: &ApiServer, resource: &Resource, object: &mut Value, options: &D
     if let Some(policy) = &options.propagation {
         set(&mut finalizers, FOREGROUND, policy == "Foreground");
         set(&mut finalizers, ORPHAN, policy == "Orphan");
+    } else if !deleting && orphans(resource) && !finalizers.iter().any(|f| f == FOREGROUND) {
+        set(&mut finalizers, ORPHAN, true);
     }
     if !deleting && resource.plural == "customresourcedefinitions" {
         // Its objects go first; the controller that deletes them then takes this away.
@@ -265,6 +272,14 @@ fn mark(server: &ApiServer, resource: &Resource, object: &mut Value, options: &D
     if resource.plural == "namespaces" && resource.gvk.group.is_empty() {
         meta::member_mut(object, "status").insert("phase".into(), "Terminating".into());
     }
+}
+
+/// Kinds older than garbage collection leave their dependents alone, unless a client says otherwise.
+fn orphans(resource: &Resource) -> bool {
+    matches!(
+        (resource.gvk.group.as_str(), resource.plural.as_str()),
+        ("", "replicationcontrollers") | ("batch", "jobs")
+    )
 }
 
 /// Seconds an object is given. Only pods on a node need any: their containers stop first.

@@ -8,14 +8,12 @@ use wharf_api::{
     crd, meta,
     resource::Resource,
     schema::{Gvk, builtin},
-    selector::{LabelSelector, Labels},
     status::Status,
 };
 use wharf_http::Body;
 
 use super::{
-    BodyKind, Change, WriteOptions, decode_body, decode_other,
-    delete::{DeleteOptions, delete_object},
+    BodyKind, Change, WriteOptions, decode_body, decode_other, eviction,
     patch::patch_with,
     read,
     update::{check_name, write_change},
@@ -49,7 +47,7 @@ pub(crate) async fn subresource(
         ("scale", _) => scale(server, context, resource, request).await,
         ("finalize", "update") => finalize(server, context, resource, request).await,
         ("binding", "create") => bind(server, context, resource, request).await,
-        ("eviction", "create") => evict(server, context, resource, request).await,
+        ("eviction", "create") => eviction::evict(server, context, resource, request).await,
         ("token", "create") => token(server, context, resource, request).await,
         ("log", "get") => streams::log(server, context, request).await,
         ("exec" | "attach", "get" | "create") => streams::exec(server, context, resource, request).await,
@@ -265,46 +263,6 @@ fn set_condition(object: &mut Value, condition: Value) {
         list.retain(|c| c["type"] != condition["type"]);
         list.push(condition);
     }
-}
-
-async fn evict(
-    server: &Arc<ApiServer>,
-    context: &mut Context,
-    resource: &Arc<Resource>,
-    request: Request<Body>,
-) -> Result<Response<Body>, Status> {
-    let accept = Accept::of(request.headers(), None)?;
-    let gvk = Gvk::new("policy", "v1", "Eviction");
-    let ty = builtin().of_kind(&gvk).ok_or_else(|| Status::internal("no Eviction"))?;
-    let kind = BodyKind::of(request.headers())?;
-    let eviction = decode_other(kind, &read_body(request).await?, &ty)?;
-    let key = ApiServer::key(resource, &context.info);
-    let pod =
-        server.storage.get("pods", &key).ok_or_else(|| Status::not_found("pods", &context.info.name))?;
-    if let Some(budget) = exhausted_budget(server, &context.info.namespace, &pod.labels) {
-        let mut status = Status::new(
-            429,
-            "TooManyRequests",
-            "Cannot evict pod as it would violate the pod's disruption budget.",
-        );
-        status.details = json!({"causes": [{"reason": "DisruptionBudget", "message": format!("The disruption budget {budget} does not allow the eviction now")}]});
-        return Err(status);
-    }
-    let options = DeleteOptions::from_object(&eviction["deleteOptions"]);
-    delete_object(server, context, resource, &key, &options).await?;
-    let success =
-        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-    Ok(respond::plain(201, accept.format, &success))
-}
-
-/// The name of a budget that covers these labels and allows no disruption now.
-fn exhausted_budget(server: &ApiServer, namespace: &str, labels: &Labels) -> Option<String> {
-    let budgets = server.storage.cache("poddisruptionbudgets.policy").snapshot();
-    let blocks = |budget: &Value| {
-        LabelSelector::from_object(budget["spec"].get("selector")).matches(labels)
-            && budget["status"]["disruptionsAllowed"].as_i64().unwrap_or(0) <= 0
-    };
-    budgets.range(namespace, None).find(|e| blocks(&e.object())).map(|e| e.name().to_owned())
 }
 
 async fn token(

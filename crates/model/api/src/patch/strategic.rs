@@ -144,10 +144,12 @@ fn list_merge(
     ty: Option<&Type>,
 ) -> Result<Vec<Value>, PatchError> {
     if key.is_empty() {
+        let original = items.clone();
         let missing: Vec<Value> = patch.iter().filter(|p| !items.contains(p)).cloned().collect();
         items.extend(missing);
-        return Ok(items);
+        return Ok(in_order(items, patch, &original, |item| item));
     }
+    let original = items.clone();
     if patch.iter().any(|p| p["$patch"] == "replace") {
         let rest: Vec<Value> = patch.iter().filter(|p| p["$patch"] != "replace").cloned().collect();
         return Ok(strip_items(&rest));
@@ -174,7 +176,35 @@ fn list_merge(
             _ => items.push(Value::Object(strip(item))),
         }
     }
-    Ok(items)
+    Ok(in_order(items, patch, &original, |item| &item[key]))
+}
+
+/// Items the patch names stand as it has them, others as they stood; where the two say nothing of one another, what
+/// the patch names goes first.
+fn in_order(
+    items: Vec<Value>,
+    patch: &[Value],
+    original: &[Value],
+    id: impl Fn(&Value) -> &Value,
+) -> Vec<Value> {
+    let place = |list: &[Value], item: &Value| list.iter().position(|other| id(other) == id(item));
+    let (mut named, others): (Vec<Value>, Vec<Value>) =
+        items.into_iter().partition(|item| place(patch, item).is_some());
+    named.sort_by_key(|item| place(patch, item));
+    let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
+    let mut all = Vec::new();
+    loop {
+        let other_first = match (named.peek(), others.peek()) {
+            (None, None) => return all,
+            (None, Some(_)) => true,
+            (Some(_), None) => false,
+            (Some(new), Some(old)) => match (place(original, new), place(original, old)) {
+                (Some(new), Some(old)) => old < new,
+                _ => false,
+            },
+        };
+        all.extend(if other_first { others.next() } else { named.next() });
+    }
 }
 
 fn delete_items(object: &mut Map<String, Value>, list: &str, gone: &Value) {
@@ -284,7 +314,7 @@ mod tests {
         check(
             json!({"metadata": {"finalizers": ["a", "b"]}}),
             json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"], "finalizers": ["c"]}}),
-            json!({"metadata": {"finalizers": ["b", "c"]}}),
+            json!({"metadata": {"finalizers": ["c", "b"]}}),
         );
     }
 
@@ -300,6 +330,16 @@ mod tests {
             json!({"metadata": {"labels": {"$patch": "replace", "c": "3"}}}),
             json!({"metadata": {"labels": {"c": "3"}}}),
         );
+    }
+
+    #[test]
+    fn what_a_patch_adds_stands_before_what_it_does_not_name() {
+        let containers = |names: &[&str]| {
+            let list: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
+            json!({"spec": {"containers": list}})
+        };
+        check(containers(&["a", "b"]), containers(&["new"]), containers(&["new", "a", "b"]));
+        check(containers(&["a", "b"]), containers(&["b", "new"]), containers(&["a", "b", "new"]));
     }
 
     #[test]
