@@ -541,7 +541,8 @@ jobs:
     let shown = platform.push(&[(WORKFLOW, wrong)]).await;
     for line in [
         "ci.yml:8:9: there is no action 'actions/setup-node' here",
-        "ci.yml:9:9: actions/checkout has no input 'depth'",
+        "ci.yml:10:16: actions/checkout has no input 'depth'",
+        "hint: known are: repository, ref, path",
     ] {
         assert!(shown.contains(line), "{line}\n{shown}");
     }
@@ -703,7 +704,7 @@ async fn what_is_wrong_is_told_with_its_place() {
     let inner =
         "runs:\n  using: composite\n  steps:\n    - run: echo ${{ fromJSON('{') }}\n      shell: sh\n";
     let deploy = "      - uses: wharf/deploy@v1\n        with: {manifests: deploy}\n";
-    let cases: [(&str, String, &[&str]); 13] = [
+    let cases: [(&str, String, &[&str]); 17] = [
         // Told before anything runs.
         (
             "labels",
@@ -773,6 +774,36 @@ async fn what_is_wrong_is_told_with_its_place() {
             ],
         ),
         (
+            "a folder of manifests that is like no other",
+            workflow(&deploy.replace("deploy}", "nope}")),
+            &[
+                "cannot read the folder nope",
+                "hint: there is no 'nope' in the workspace, only actions, case, deploy",
+            ],
+        ),
+        (
+            "an artifact that is not there",
+            workflow(
+                "      - run: touch wheel\n      - uses: actions/upload-artifact@v4\n        with: {name: wheels, path: wheel}\n      - uses: actions/download-artifact@v4\n        with: {name: dist}\n",
+            ),
+            &["the run has no artifact 'dist'", "hint: the run has: wheels"],
+        ),
+        (
+            "an artifact without files",
+            workflow(
+                "      - uses: actions/upload-artifact@v4\n        with: {path: dist/*.whl, if-no-files-found: error}\n",
+            ),
+            &[
+                "no files were found at dist/*.whl",
+                "hint: there is no 'dist' in the workspace, only actions, case, deploy",
+            ],
+        ),
+        (
+            "an artifact that has no name",
+            workflow("      - uses: actions/upload-artifact@v4\n        with: {name: a/b, path: case}\n"),
+            &["'a/b' cannot be the name of an artifact", "hint: begin with a letter"],
+        ),
+        (
             "a manifest that is no YAML",
             workflow(deploy),
             &[
@@ -795,7 +826,7 @@ async fn what_is_wrong_is_told_with_its_place() {
             workflow(deploy),
             &[
                 "deploy/b.yaml:4:12: cannot apply ConfigMap b: ",
-                "unknown field \"metadata.lables\"",
+                "metadata.lables",
                 "hint: 'kubectl explain configmaps.metadata'",
             ],
         ),

@@ -70,8 +70,12 @@ fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
             applied.push((kind, stored));
         }
         if call.inputs.flag("wait")? {
-            let minutes: f64 =
-                call.inputs.get("timeout-minutes").parse().context("'timeout-minutes' is not a number")?;
+            let minutes: f64 = call
+                .inputs
+                .get("timeout-minutes")
+                .parse()
+                .context("'timeout-minutes' is not a number")
+                .hint(|| "write a number of minutes, such as 10".into())?;
             let limit = Duration::from_secs_f64((minutes * 60.0).clamp(1.0, 1e6));
             let waiting = rollout::wait(&client, &applied, |line| call.say(line));
             match tokio::time::timeout(limit, waiting).await {
@@ -95,8 +99,9 @@ fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
 fn read(call: &Call<'_>) -> anyhow::Result<Vec<Manifest>> {
     let workspace = &call.runner.workspace;
     let text = call.inputs.get("manifests");
-    let folder =
-        inside_workspace(text).with_context(|| format!("'manifests: {text}' leads out of the workspace"))?;
+    let folder = inside_workspace(text)
+        .with_context(|| format!("'manifests: {text}' leads out of the workspace"))
+        .hint(|| "name a folder as seen from the root of the repository, without '..'".into())?;
     let files = workspace
         .walk(&folder, 1000)
         .with_context(|| format!("cannot read the folder {text}"))
