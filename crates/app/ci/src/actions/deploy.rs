@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use wharf_base::{HintExt as _, Hinted};
@@ -77,11 +77,7 @@ fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
                 .context("'timeout-minutes' is not a number")
                 .hint(|| "write a number of minutes, such as 10".into())?;
             let limit = Duration::from_secs_f64((minutes * 60.0).clamp(1.0, 1e6));
-            let waiting = rollout::wait(&client, &applied, |line| call.say(line));
-            match tokio::time::timeout(limit, waiting).await {
-                Ok(done) => done?,
-                Err(_) => bail!("it was not rolled out within {minutes} minutes"),
-            }
+            rollout::wait(&client, &applied, limit, |line| call.say(line)).await?;
         }
         let ingress = call.runner.context.shared.config.services.ingress.clone();
         let host = applied.iter().find_map(|(kind, object)| {

@@ -5,6 +5,7 @@ mod build;
 mod checkout;
 mod deploy;
 mod manifests;
+mod pods;
 mod rollout;
 mod scan;
 

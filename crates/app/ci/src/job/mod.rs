@@ -454,6 +454,6 @@ mod tests {
         ] {
             assert_eq!(absent("nope", Path::new(folder), &names), expected);
         }
-        assert!(absent("nope", Path::new(""), &names(11)).ends_with("f9, …"));
+        assert!(absent("nope", Path::new(""), &names(11)).ends_with("f8, …"));
     }
 }
