@@ -13,7 +13,7 @@ use wharf_workflow::{
 };
 
 use crate::{
-    actions::{Registry, missing_input},
+    actions::{Refused, Registry, missing_input},
     beneath::inside_workspace,
     job::{DEFAULT_IMAGE, check_label, no_image},
     sandbox::Sandboxes,
@@ -90,7 +90,7 @@ impl Checker<'_> {
     fn step_list(&mut self, file: &str, steps: &[Step]) -> Vec<Use> {
         let mut uses = Vec::new();
         for step in steps {
-            let Work::Uses { action, with } = &step.work else { continue };
+            let Work::Uses { action, with, places } = &step.work else { continue };
             match action {
                 ActionRef::Local(path) => {
                     if let Some(folder) = inside_workspace(path) {
@@ -105,10 +105,13 @@ impl Checker<'_> {
                 ActionRef::Named { name, .. } => {
                     // Values are known only when the step runs.
                     let given: Vec<_> = with.iter().map(|(name, _)| (name.clone(), "x".to_owned())).collect();
-                    let checked =
-                        self.actions.get(name).and_then(|action| action.inputs(&given, |_| {}).map(drop));
-                    if let Err(wrong) = checked {
-                        self.problems.push(wrong.at(file, step.at));
+                    let refused = match self.actions.get(name) {
+                        Ok(action) => action.inputs(&given, |_| {}).err(),
+                        Err(wrong) => Some(Refused { given: None, wrong }),
+                    };
+                    if let Some(Refused { given, wrong }) = refused {
+                        let at = given.and_then(|index| places.get(index)).copied().unwrap_or(step.at);
+                        self.problems.push(wrong.at(file, at));
                     }
                 }
             }

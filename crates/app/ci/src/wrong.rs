@@ -18,7 +18,7 @@ impl Wrong {
 
     /// It happened while this was evaluated.
     pub(crate) fn eval(what: &str, error: &EvalError) -> Self {
-        format!("{what}: {error}").into()
+        Self { message: format!("{what}: {error}"), hint: error.hint.clone() }
     }
 
     /// With words before it that say of what it is.

@@ -541,7 +541,8 @@ jobs:
     let shown = platform.push(&[(WORKFLOW, wrong)]).await;
     for line in [
         "ci.yml:8:9: there is no action 'actions/setup-node' here",
-        "ci.yml:9:9: actions/checkout has no input 'depth'",
+        "ci.yml:10:16: actions/checkout has no input 'depth'",
+        "hint: known are: ref, path, fetch-depth",
     ] {
         assert!(shown.contains(line), "{line}\n{shown}");
     }
@@ -669,17 +670,53 @@ jobs:
     let shown = platform.push(&[("deploy/20-deployment.yaml", &two.replace("apps/v1", "apps/v9"))]).await;
     assert!(shown.contains("Deployment shop: the cluster does not serve apps/v9"), "{shown}");
 
+    // Pods that do not come up say why: soon where waiting cannot mend it, else at the end.
+    let sick = |reason: &str, message: &str| {
+        json!({"phase": "Pending", "containerStatuses": [{"name": "shop", "image": "x", "imageID": "", "ready": false,
+            "restartCount": 0, "state": {"waiting": {"reason": reason, "message": message}}}]})
+    };
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    platform.client.create(&Gvr::fixed("", "v1", "serviceaccounts"), "shop-staging", &account).await.unwrap();
+    let pods = wharf_client::action::PODS;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "shop-1", "labels": {"app": "shop"}},
+        "spec": {"containers": [{"name": "shop", "image": "shop:new"}]}});
+    platform.client.create(&pods, "shop-staging", &pod).await.unwrap();
+    for (reason, message, minutes, three, expected) in [
+        (
+            "ErrImagePull",
+            "no such image",
+            "0.05",
+            "3",
+            "Deployment shop was not rolled out within 0.05 minutes: the change has not been taken up yet: the pod \
+             shop-1, container shop: ErrImagePull: no such image",
+        ),
+        (
+            "InvalidImageName",
+            "it is none",
+            "9",
+            "4",
+            "wharf/deploy: Deployment shop: the pod shop-1, container shop: InvalidImageName: it is none",
+        ),
+    ] {
+        let status = sick(reason, message);
+        platform.client.patch_status(&pods, "shop-staging", "shop-1", &status).await.unwrap();
+        let waits = workflow.replace("WAIT", &format!("true, timeout-minutes: {minutes}"));
+        let more = two.replace("replicas: 2", &format!("replicas: {three}"));
+        let shown = platform.push(&[("deploy/20-deployment.yaml", &more), (WORKFLOW, &waits)]).await;
+        let pushed: String = shown.replace('\n', " ");
+        assert!(pushed.contains(expected), "{expected}\n{shown}");
+        assert!(shown.contains("  hint: "), "{shown}");
+    }
+
     // A slip of the pen is named with its file; what is kept and not acted on is told of.
     let balanced = config.replace("spec: {selector", "spec: {type: LoadBalancer, selector");
     let slip = two.replace("replicas: 2", "replicaz: 3");
     let shown = platform
         .push(&[("deploy/10-config.yaml", balanced.as_str()), ("deploy/20-deployment.yaml", &slip)])
         .await;
-    for line in [
-        "warning: deploy/10-config.yaml: Service shop: ",
-        "cannot apply Deployment shop: ",
-        "unknown field \"spec.replicaz\"",
-    ] {
+    for line in
+        ["warning: deploy/10-config.yaml: Service shop: ", "cannot apply Deployment shop: ", "spec.replicaz"]
+    {
         assert!(shown.contains(line), "{line}\n{shown}");
     }
     platform.end().await;
@@ -703,7 +740,7 @@ async fn what_is_wrong_is_told_with_its_place() {
     let inner =
         "runs:\n  using: composite\n  steps:\n    - run: echo ${{ fromJSON('{') }}\n      shell: sh\n";
     let deploy = "      - uses: wharf/deploy@v1\n        with: {manifests: deploy}\n";
-    let cases: [(&str, String, &[&str]); 13] = [
+    let cases: [(&str, String, &[&str]); 17] = [
         // Told before anything runs.
         (
             "labels",
@@ -773,6 +810,36 @@ async fn what_is_wrong_is_told_with_its_place() {
             ],
         ),
         (
+            "a folder of manifests that is like no other",
+            workflow(&deploy.replace("deploy}", "nope}")),
+            &[
+                "cannot read the folder nope",
+                "hint: there is no 'nope' in the workspace, only actions, case, deploy",
+            ],
+        ),
+        (
+            "an artifact that is not there",
+            workflow(
+                "      - run: touch wheel\n      - uses: actions/upload-artifact@v4\n        with: {name: wheels, path: wheel}\n      - uses: actions/download-artifact@v4\n        with: {name: dist}\n",
+            ),
+            &["the run has no artifact 'dist'", "hint: the run has: wheels"],
+        ),
+        (
+            "an artifact without files",
+            workflow(
+                "      - uses: actions/upload-artifact@v4\n        with: {path: dist/*.whl, if-no-files-found: error}\n",
+            ),
+            &[
+                "no files were found at dist/*.whl",
+                "hint: there is no 'dist' in the workspace, only actions, case, deploy",
+            ],
+        ),
+        (
+            "an artifact that has no name",
+            workflow("      - uses: actions/upload-artifact@v4\n        with: {name: a/b, path: case}\n"),
+            &["'a/b' cannot be the name of an artifact", "hint: begin with a letter"],
+        ),
+        (
             "a manifest that is no YAML",
             workflow(deploy),
             &[
@@ -795,7 +862,7 @@ async fn what_is_wrong_is_told_with_its_place() {
             workflow(deploy),
             &[
                 "deploy/b.yaml:4:12: cannot apply ConfigMap b: ",
-                "unknown field \"metadata.lables\"",
+                "metadata.lables",
                 "hint: 'kubectl explain configmaps.metadata'",
             ],
         ),

@@ -68,7 +68,7 @@ impl Error {
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(plain(&hint.into()).into_owned());
         self
     }
 
@@ -112,8 +112,26 @@ impl fmt::Display for Error {
             (Some(file), None) => write!(f, "{file}: ")?,
             (None, None) => {}
         }
-        f.write_str(&self.what)
+        f.write_str(&plain(&self.what))
     }
+}
+
+/// A text of a Dockerfile as it may be shown: control characters, which could tell a terminal what to do, by their
+/// numbers.
+pub fn plain(text: &str) -> std::borrow::Cow<'_, str> {
+    let is_bad = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(is_bad) {
+        return text.into();
+    }
+    text.chars()
+        .fold(String::with_capacity(text.len()), |mut shown, c| {
+            match is_bad(c) {
+                true => shown.extend(c.escape_default()),
+                false => shown.push(c),
+            }
+            shown
+        })
+        .into()
 }
 
 impl StdError for Error {
@@ -141,7 +159,19 @@ impl Error {
 
 impl From<wharf_runtime::Error> for Error {
     fn from(error: wharf_runtime::Error) -> Self {
-        Self::host(error.to_string())
+        let hint = match error.kind {
+            wharf_runtime::ErrorKind::NoProgram => {
+                "install it in a RUN step before, write its whole path, or choose another base image"
+            }
+            wharf_runtime::ErrorKind::NotExecutable => {
+                "make it executable (COPY --chmod=755, or RUN chmod +x), and build it for this platform"
+            }
+            _ if error.step.starts_with("find the user") || error.step.starts_with("find the group") => {
+                "make it in a RUN step before (RUN adduser -D NAME), or give USER a number"
+            }
+            _ => return Self::host(error.to_string()),
+        };
+        Self::host(error.to_string()).hint(hint)
     }
 }
 

@@ -26,7 +26,7 @@ pub use build::{
     Context, DockerfileSource, Image, NamedContext, Pull, Secret, StepNetwork, StepReport, parse_platform,
 };
 pub use cdi::{SPEC_DIRS, registered_devices};
-pub use error::{Error, ErrorKind, Place, Result};
+pub use error::{Error, ErrorKind, Place, Result, plain};
 pub use ignore::Ignore;
 pub use pack::{PackReport, PackRequest, pack};
 pub use progress::{Cancel, CancelOnDrop, Progress, StepId};

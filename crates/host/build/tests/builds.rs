@@ -203,7 +203,11 @@ fn mistakes_are_told_with_their_line() {
     let lab = Lab::new();
     for (dockerfile, expect, hint) in [
         ("FROM base/busybos", "Dockerfile:1: no image '", "base/busybox"),
-        ("FROM base/busybox\nCOPY nothing /", "Dockerfile:2: 'nothing' is not in the build context", ""),
+        (
+            "FROM base/busybox\nCOPY nothing /",
+            "Dockerfile:2: 'nothing' is not in the build context",
+            ": it has .dockerignore, Dockerfile, file",
+        ),
         (
             "FROM base/busybox\nCOPY fiel /",
             "Dockerfile:2: 'fiel' is not in the build context",
@@ -242,7 +246,58 @@ fn mistakes_are_told_with_their_line() {
             "",
         ),
         ("ARG B\nFROM ${B}", "Dockerfile:2: FROM has no image", "--build-arg"),
-        ("FROM base/busybox\nRUN [\"nothing\"]", "Dockerfile:2: ", ""),
+        ("FROM base/busybox\nRUN [\"nothing\"]", "Dockerfile:2: ", "install it in a RUN step before"),
+        (
+            "FROM base/busybox AS build\nFROM build AS other\nCOPY --from=nope /a /b",
+            "Dockerfile:3: 'nope' is no stage before this one, and as an image: ",
+            "name a stage before it by 'FROM … AS nope', or pull the image; the stages before this one are: build",
+        ),
+        (
+            "FROM base/busybox\nCOPY --from=nope /a /b",
+            "Dockerfile:2: 'nope' is no stage before this one",
+            "no stage before this one has a name",
+        ),
+        (
+            "FROM base/busybox AS build\nFROM base/busybox\nCOPY --from=biuld /a /b",
+            "Dockerfile:3: 'biuld' is no stage",
+            "did you mean 'build'?",
+        ),
+        (
+            "FROM base/busybox AS build\nFROM scratch\nCOPY --from=base/bsuybox /a /b",
+            "Dockerfile:3: 'base/bsuybox' is no stage",
+            "did you mean 'base/busybox",
+        ),
+        (
+            "FROM base/busybox AS build\nFROM biuld",
+            "Dockerfile:2: no image",
+            "did you mean the stage 'build'?",
+        ),
+        (
+            "FROM base/busybox AS build\nFROM base/busybox\nFROM scratch\nCOPY --from=3 /a /b",
+            "Dockerfile:4: there is no stage 3 before this one",
+            "stages count from 0; before this one there are: 0 ('build'), 1 (FROM base/busybox)",
+        ),
+        (
+            "FROM base/busybox AS a\nCOPY --from=a /a /b",
+            "Dockerfile:2: the stage 'a' cannot take files from itself",
+            "name a stage before it",
+        ),
+        (
+            "FROM base/busybox AS a\nFROM scratch\nCOPY --from=a /nothing /b",
+            "Dockerfile:3: '/nothing' is not in the stage 'a'",
+            "choose what is there: '/' has bin",
+        ),
+        (
+            "FROM base/busybox\nUSER who\nRUN true",
+            "Dockerfile:3: cannot find the user",
+            "make it in a RUN step",
+        ),
+        ("FROM base/busybox\nRUN exit 7", "Dockerfile:2: ", "it says why in its output above"),
+        (
+            "FROM base/busybox\nRUN nope",
+            "Dockerfile:2: ",
+            "install it in a RUN step before, or correct its name",
+        ),
         ("FROM base/busybox\nARG S=NOPE\nSTOPSIGNAL $S", "Dockerfile:3: 'NOPE' is not a signal", "15"),
         ("FROM base/busybox\n\nENV a=\"${b?is needed}\"", "Dockerfile:3: b: is needed", ""),
     ] {

@@ -17,4 +17,4 @@ mod yaml;
 pub use mask::Masker;
 pub use places::Places;
 pub use problem::{Position, Problem, Problems};
-pub use read::{read_action, read_workflow};
+pub use read::{SHELL_HINT, is_shell, read_action, read_workflow};

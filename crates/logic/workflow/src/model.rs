@@ -210,6 +210,8 @@ pub enum Work {
         action: ActionRef,
         /// `with`.
         with: Settings,
+        /// Where the key of each of these stands.
+        places: Vec<Position>,
     },
 }
 

@@ -81,15 +81,13 @@ impl Node {
 
 /// The one document of a file.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Node, Problems> {
-    let fail = |at, message: String, hint: Option<&str>| {
-        Problems(vec![Problem { file: file.to_owned(), at, message, hint: hint.map(str::to_owned) }])
+    let fail = |Refusal { at, message, hint }| {
+        Problems(vec![Problem { file: file.to_owned(), at, message, hint: Some(hint.to_owned()) }])
     };
     if text.len() > MAX_FILE {
-        return Err(fail(
-            Position { line: 1, column: 1 },
-            format!("the file is larger than {MAX_FILE} bytes"),
-            None,
-        ));
+        let message = format!("the file is larger than {MAX_FILE} bytes");
+        let hint = "move scripts into files of their own, and run those";
+        return Err(fail(Refusal::new(Position { line: 1, column: 1 }, message, hint)));
     }
     let mut events = Vec::new();
     for event in Parser::new_from_str(text) {
@@ -99,22 +97,48 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Node, Problems> {
         }
     }
     let mut composer = Composer { events: events.into_iter(), anchors: HashMap::new(), nodes: 0 };
-    composer.document().map_err(|(at, message)| fail(at, message, None))
+    composer.document().map_err(fail)
 }
 
 /// Where and why a text stops being YAML.
 pub(crate) fn syntax(file: &str, text: &str, error: &ScanError) -> Problem {
     let at = Position { line: error.marker().line(), column: error.marker().col() + 1 };
     let line = text.lines().nth(at.line.saturating_sub(1)).unwrap_or_default();
-    let hint = if line.contains('\t') || error.info().contains(" tab") {
-        Some("indent with spaces: YAML allows no tabs there")
-    } else if error.info().contains("mapping values") {
-        Some("put a text that holds ': ' into quotes, and begin keys of one mapping in the same column")
+    let info = error.info();
+    let says = |words: &[&str]| words.iter().any(|word| info.contains(word));
+    let hint = if line.contains('\t') || says(&[" tab"]) {
+        "indent with spaces: YAML allows no tabs there"
+    } else if says(&["mapping values"]) {
+        "put a text that holds ': ' into quotes, and begin keys of one mapping in the same column"
+    } else if says(&["quoted scalar", "unexpected end of stream", "unclosed quote"]) {
+        "close the quote; a quote within '…' is written twice"
+    } else if says(&["flow", "bracket", "placement of ':'", "',' or"]) {
+        "close '[' with ']' and '{' with '}' before the next key; put a text that begins with one of them into quotes"
+    } else if says(&["anchor", "alias"]) {
+        "put a text that begins with '*' or '&' into quotes"
+    } else if says(&["tag"]) {
+        "put a text that begins with '!' into quotes"
+    } else if says(&["any token", "unexpected character", "reserved", "directive"]) {
+        "put a text that begins with '@', '%' or '`' into quotes"
     } else {
-        None
+        "begin the keys of one mapping in the same column, write 'KEY: VALUE' with a space, and put texts that begin \
+         with a special character into quotes"
     };
-    let message = format!("this is not YAML: {}", error.info());
-    Problem { file: file.to_owned(), at, message, hint: hint.map(str::to_owned) }
+    let message = format!("this is not YAML: {info}");
+    Problem { file: file.to_owned(), at, message, hint: Some(hint.to_owned()) }
+}
+
+/// Why a document is not taken.
+struct Refusal {
+    at: Position,
+    message: String,
+    hint: &'static str,
+}
+
+impl Refusal {
+    fn new(at: Position, message: impl Into<String>, hint: &'static str) -> Self {
+        Self { at, message: message.into(), hint }
+    }
 }
 
 struct Composer<'a, I: Iterator<Item = (Event<'a>, Span)>> {
@@ -123,7 +147,7 @@ struct Composer<'a, I: Iterator<Item = (Event<'a>, Span)>> {
     nodes: usize,
 }
 
-type Composed<T> = Result<T, (Position, String)>;
+type Composed<T> = Result<T, Refusal>;
 
 impl<'a, I: Iterator<Item = (Event<'a>, Span)>> Composer<'a, I> {
     fn next(&mut self) -> Option<(Event<'a>, Position)> {
@@ -140,19 +164,22 @@ impl<'a, I: Iterator<Item = (Event<'a>, Span)>> Composer<'a, I> {
         while let Some((event, at)) = self.next() {
             match event {
                 Event::DocumentStart(..) if root.is_some() => {
-                    return Err((at, "the file holds more than one document".into()));
+                    let hint = "take out the line '---', and write one file for each";
+                    return Err(Refusal::new(at, "the file holds more than one document", hint));
                 }
                 Event::StreamStart | Event::StreamEnd | Event::DocumentStart(..) | Event::DocumentEnd => {}
                 event => root = Some(self.node(event, at, 0)?),
             }
         }
-        root.ok_or((Position { line: 1, column: 1 }, "the file is empty".into()))
+        let hint = "write what the file is for, or remove it from the repository";
+        root.ok_or_else(|| Refusal::new(Position { line: 1, column: 1 }, "the file is empty", hint))
     }
 
     fn node(&mut self, event: Event<'a>, at: Position, depth: usize) -> Composed<Node> {
         self.count(1, at)?;
         if depth > MAX_DEPTH {
-            return Err((at, format!("values are nested deeper than {MAX_DEPTH} levels")));
+            let message = format!("values are nested deeper than {MAX_DEPTH} levels");
+            return Err(Refusal::new(at, message, "look for a '[' or '{' that is not closed"));
         }
         let (anchor, tag) = (
             event.anchor_id(),
@@ -163,15 +190,17 @@ impl<'a, I: Iterator<Item = (Event<'a>, Span)>> Composer<'a, I> {
             Event::SequenceStart(..) => self.list(at, depth)?,
             Event::MappingStart(..) => self.map(at, depth)?,
             Event::Alias(id) => {
-                let node = self
-                    .anchors
-                    .get(&id)
-                    .cloned()
-                    .ok_or((at, "the alias stands inside what it names".to_owned()))?;
+                let node = self.anchors.get(&id).cloned().ok_or_else(|| {
+                    let hint = "write the value itself in place of the alias ('*NAME')";
+                    Refusal::new(at, "the alias stands inside what it names", hint)
+                })?;
                 self.count(size(&node), at)?;
                 return Ok(node);
             }
-            other => return Err((at, format!("unexpected YAML: {other:?}"))),
+            other => {
+                let hint = "write 'KEY: VALUE' there, or '- ITEM' in a list";
+                return Err(Refusal::new(at, format!("unexpected YAML: {other:?}"), hint));
+            }
         };
         if let Some(id) = anchor {
             self.anchors.insert(id, node.clone());
@@ -182,7 +211,8 @@ impl<'a, I: Iterator<Item = (Event<'a>, Span)>> Composer<'a, I> {
     fn count(&mut self, more: usize, at: Position) -> Composed<()> {
         self.nodes += more;
         if self.nodes > MAX_NODES {
-            return Err((at, format!("the file holds more than {MAX_NODES} values")));
+            let message = format!("the file holds more than {MAX_NODES} values");
+            return Err(Refusal::new(at, message, "use fewer aliases ('*NAME'), or split the file"));
         }
         Ok(())
     }
@@ -206,13 +236,18 @@ impl<'a, I: Iterator<Item = (Event<'a>, Span)>> Composer<'a, I> {
             }
             let key = match event {
                 Event::Scalar(text, ..) => Key { text: text.into_owned(), at: place },
-                _ => return Err((place, "a key must be a text".into())),
+                _ => {
+                    let hint = "put '{{ … }}' and '[ … ]' into quotes where they are a text";
+                    return Err(Refusal::new(place, "a key must be a text", hint));
+                }
             };
             if key.text == "<<" {
-                return Err((place, "merge keys ('<<') are not supported".into()));
+                let hint = "write the keys out, or give the whole mapping by an alias: 'KEY: *NAME'";
+                return Err(Refusal::new(place, "merge keys ('<<') are not supported", hint));
             }
             if entries.iter().any(|(known, _)| known.text == key.text) {
-                return Err((place, format!("the key '{}' stands here twice", key.text)));
+                let message = format!("the key '{}' stands here twice", key.text);
+                return Err(Refusal::new(place, message, "keep one of them, with the contents of both"));
             }
             let Some((event, place)) = self.next() else { break };
             entries.push((key, self.node(event, place, depth + 1)?));
@@ -238,7 +273,10 @@ fn scalar(
     let data = match tag {
         Some((Some(core), _)) if core == "str" => Data::Text(text.to_owned()),
         Some((Some(core), _)) if matches!(core.as_str(), "int" | "float" | "bool" | "null") => plain(text),
-        Some((_, name)) => return Err((at, format!("the tag '{name}' is not supported"))),
+        Some((_, name)) => {
+            let hint = "leave the tag out, or put a text that begins with '!' into quotes";
+            return Err(Refusal::new(at, format!("the tag '{name}' is not supported"), hint));
+        }
         None if style == ScalarStyle::Plain => plain(text),
         None => Data::Text(text.to_owned()),
     };

@@ -274,13 +274,46 @@ fn unname(entries: &mut Vec<Descriptor>, name: &Reference, now: &str) -> Option<
 fn no_image(reference: &Reference, entries: &[RefEntry]) -> Error {
     let name = reference.familiar();
     let known: Vec<_> = entries.iter().map(|e| e.reference.familiar()).collect();
-    let similar = closest(&name, known.iter().map(String::as_str)).map(str::to_owned);
+    let similar = similar(&name, &known);
     Error::NoImage { name, similar }
+}
+
+/// The name nearest to one that is not there. Tags that both have do not make them alike.
+fn similar(wanted: &str, known: &[String]) -> Option<String> {
+    let (repository, tag) = parts(wanted);
+    let of = |repository: &str| {
+        let tags = known.iter().filter(|name| parts(name).0 == repository);
+        tags.clone().find(|name| parts(name).1 == tag).or_else(|| tags.clone().next()).cloned()
+    };
+    of(repository).or_else(|| of(closest(repository, known.iter().map(|name| parts(name).0))?))
+}
+
+/// The repository of a name, and the rest.
+fn parts(name: &str) -> (&str, &str) {
+    let path = name.rfind('/').map_or(0, |slash| slash + 1);
+    let end = name[path..].find([':', '@']).map_or(name.len(), |at| path + at);
+    name.split_at(end)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_near_names_are_meant() {
+        let known = ["shop:latest", "shop:2", "base/python:3", "localhost:5000/web:latest"].map(String::from);
+        for (wanted, expected) in [
+            ("nope:latest", None),
+            ("shpo:latest", Some("shop:latest")),
+            ("shop:3", Some("shop:latest")),
+            ("shpo:2", Some("shop:2")),
+            ("base/pyhton:latest", Some("base/python:3")),
+            ("localhost:5000/wbe:latest", Some("localhost:5000/web:latest")),
+            ("other:2", None),
+        ] {
+            assert_eq!(similar(wanted, &known).as_deref(), expected, "{wanted}");
+        }
+    }
     use crate::manifest::media_type;
 
     #[test]

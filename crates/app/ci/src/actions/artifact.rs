@@ -6,8 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use futures_util::future::BoxFuture;
+use wharf_base::Hinted;
 use wharf_workflow::filter::Patterns;
 
 use super::{BuiltIn, Call, Outputs, idle, input};
@@ -49,7 +50,8 @@ pub(super) const DOWNLOAD: BuiltIn = BuiltIn {
 fn check_name(name: &str) -> anyhow::Result<()> {
     let bad = |c: char| c.is_control() || "\\/\":<>|*?".contains(c);
     if name.is_empty() || name.len() > 200 || name.starts_with('.') || name.contains(bad) {
-        bail!("'{name}' cannot be the name of an artifact");
+        let hint = "begin with a letter, and leave out quotes, slashes and the signs : < > | * ?";
+        return Err(Hinted::new(format!("'{name}' cannot be the name of an artifact"), hint).into());
     }
     Ok(())
 }
@@ -65,7 +67,8 @@ fn upload(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
         check_name(&name)?;
         let missing = call.inputs.get("if-no-files-found").to_owned();
         if !matches!(missing.as_str(), "warn" | "error" | "ignore") {
-            bail!("'if-no-files-found' must be warn, error or ignore, not '{missing}'");
+            let hint = "write warn, error or ignore, or leave it out";
+            return Err(Hinted::new(format!("'{missing}' is no value of 'if-no-files-found'"), hint).into());
         }
         let (overwrite, hidden) = (call.inputs.flag("overwrite")?, call.inputs.flag("include-hidden-files")?);
         let patterns = call.inputs.lines("path");
@@ -83,7 +86,15 @@ fn upload(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
         if count == 0 {
             let text = format!("no files were found at {}", call.inputs.lines("path").join(", "));
             match missing.as_str() {
-                "error" => bail!(text),
+                "error" => {
+                    let path =
+                        PathBuf::from(call.inputs.lines("path").into_iter().next().unwrap_or_default());
+                    let path: PathBuf = path
+                        .components()
+                        .take_while(|part| !is_pattern(&part.as_os_str().to_string_lossy()))
+                        .collect();
+                    return Err(Hinted::new(text, call.runner.path_hint(&path)).into());
+                }
                 "warn" => call.say(&format!("Warning: {text}; no artifact is kept")),
                 _ => {}
             }
@@ -162,7 +173,8 @@ fn store(
 ) -> anyhow::Result<(usize, u64)> {
     let place = target.join(name);
     if place.exists() && !overwrite {
-        bail!("the run has an artifact '{name}' already: choose another name, or set 'overwrite: true'");
+        let hint = "choose another name, or set 'overwrite: true'";
+        return Err(Hinted::new(format!("the run has an artifact '{name}' already"), hint).into());
     }
     let draft = target.join(format!(".{}", wharf_base::random_hex(8)));
     let stored = (|| {
@@ -212,8 +224,9 @@ fn download(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
         let merge = !name.is_empty() || call.inputs.flag("merge-multiple")?;
         if !name.is_empty() {
             if !names.contains(&name) {
-                let known = if names.is_empty() { "there is none yet".into() } else { names.join(", ") };
-                bail!("the run has no artifact '{name}': {known}");
+                return Err(
+                    Hinted::new(format!("the run has no artifact '{name}'"), other(&name, &names)).into()
+                );
             }
             names = vec![name];
         } else if !call.inputs.get("pattern").is_empty() {
@@ -240,6 +253,17 @@ fn download(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
             Path::new(crate::sandbox::WORKSPACE).join(path).display().to_string(),
         )])
     })
+}
+
+/// What to download instead of an artifact that is not there.
+fn other(name: &str, names: &[String]) -> String {
+    match wharf_base::closest(name, names.iter().map(String::as_str)) {
+        Some(meant) => format!("did you mean '{meant}'?"),
+        None if names.is_empty() => {
+            "there is none yet: upload it by actions/upload-artifact in a job that this one 'needs'".into()
+        }
+        None => format!("the run has: {}", names.join(", ")),
+    }
 }
 
 /// Copies an artifact, in which nobody else writes, into the workspace.

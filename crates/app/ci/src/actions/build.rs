@@ -37,7 +37,9 @@ fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
         let build = runner.context.shared.config.services.build.clone();
         let build = build.context("images cannot be built: this platform runs without its builder")?;
         let place = |name: &str, text: &str| {
-            inside_workspace(text).with_context(|| format!("'{name}: {text}' leads out of the workspace"))
+            inside_workspace(text)
+                .with_context(|| format!("'{name}: {text}' leads out of the workspace"))
+                .hint(|| "write it as seen from the root of the repository, without '..'".into())
         };
         let context = place("context", call.inputs.get("context"))?;
         let file = match call.inputs.get("file") {
@@ -66,7 +68,9 @@ fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
                 .flat_map(|line| line.split(','))
                 .map(|t| t.trim().to_owned())
                 .collect(),
-            args: args.collect::<Option<_>>().context("'build-args' must be lines of NAME=VALUE")?,
+            args: args.collect::<Option<_>>().context("'build-args' must be lines of NAME=VALUE").hint(
+                || "write 'build-args: |' and below it for example 'VERSION=${{ github.sha }}'".into(),
+            )?,
             target: call.inputs.get("target").to_owned(),
             push: call.inputs.flag("push")?,
         };

@@ -4,6 +4,7 @@ use std::{os::fd::AsRawFd as _, path::PathBuf};
 
 use anyhow::Context as _;
 use futures_util::future::BoxFuture;
+use wharf_base::HintExt as _;
 use wharf_gitserver::Checkout;
 
 use super::{BuiltIn, Call, Outputs, idle, input};
@@ -56,7 +57,10 @@ fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
             }
         };
         let depth = inputs.get("fetch-depth");
-        let depth = depth.parse().with_context(|| format!("'fetch-depth: {depth}' is not a number"))?;
+        let depth = depth
+            .parse()
+            .with_context(|| format!("'fetch-depth: {depth}' is not a number"))
+            .hint(|| "write how many commits to fetch, 0 for all".into())?;
         let path = inside_workspace(inputs.get("path")).context("'path' leads out of the workspace")?;
         // Git works where no program of the job can reach; only then is the result moved into the workspace.
         let draft = call.runner.folder.join("checkout");

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use wharf_base::{HintExt as _, Hinted};
@@ -70,14 +70,14 @@ fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
             applied.push((kind, stored));
         }
         if call.inputs.flag("wait")? {
-            let minutes: f64 =
-                call.inputs.get("timeout-minutes").parse().context("'timeout-minutes' is not a number")?;
+            let minutes: f64 = call
+                .inputs
+                .get("timeout-minutes")
+                .parse()
+                .context("'timeout-minutes' is not a number")
+                .hint(|| "write a number of minutes, such as 10".into())?;
             let limit = Duration::from_secs_f64((minutes * 60.0).clamp(1.0, 1e6));
-            let waiting = rollout::wait(&client, &applied, |line| call.say(line));
-            match tokio::time::timeout(limit, waiting).await {
-                Ok(done) => done?,
-                Err(_) => bail!("it was not rolled out within {minutes} minutes"),
-            }
+            rollout::wait(&client, &applied, limit, |line| call.say(line)).await?;
         }
         let ingress = call.runner.context.shared.config.services.ingress.clone();
         let host = applied.iter().find_map(|(kind, object)| {
@@ -95,8 +95,9 @@ fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
 fn read(call: &Call<'_>) -> anyhow::Result<Vec<Manifest>> {
     let workspace = &call.runner.workspace;
     let text = call.inputs.get("manifests");
-    let folder =
-        inside_workspace(text).with_context(|| format!("'manifests: {text}' leads out of the workspace"))?;
+    let folder = inside_workspace(text)
+        .with_context(|| format!("'manifests: {text}' leads out of the workspace"))
+        .hint(|| "name a folder as seen from the root of the repository, without '..'".into())?;
     let files = workspace
         .walk(&folder, 1000)
         .with_context(|| format!("cannot read the folder {text}"))

@@ -54,6 +54,10 @@ impl Manifest {
     pub(super) fn refused(&self, resource: &str, error: &wharf_client::Error) -> Problem {
         let message = format!("cannot apply {}: {error}", self.title());
         match field_of(&error.to_string()) {
+            None if error.is_wrong() => {
+                let hint = format!("'kubectl explain {resource}' tells what such an object holds");
+                self.problem("", Wrong::hinted(message, hint))
+            }
             None => self.problem("", message.into()),
             Some(field) => {
                 let hint =
@@ -67,8 +71,11 @@ impl Manifest {
 /// The objects of a manifest file, in order.
 pub(super) fn read(file: &str, text: &str) -> Result<Vec<Manifest>, Problem> {
     let places = Arc::new(Places::read(file, text)?);
-    let documents = wharf_api::codec::yaml_to_values(text)
-        .map_err(|error| Wrong::from(error.to_string()).at(file, places.find(0, "")))?;
+    let documents = wharf_api::codec::yaml_to_values(text).map_err(|error| {
+        let hint =
+            "write one object of 'apiVersion', 'kind' and 'metadata' in each document, with '---' between";
+        Wrong::hinted(error.to_string(), hint).at(file, places.find(0, ""))
+    })?;
     let mut manifests = Vec::new();
     for (index, object) in documents.into_iter().enumerate() {
         let manifest = Manifest { object, file: file.to_owned(), places: Arc::clone(&places), index };

@@ -5,13 +5,14 @@ mod build;
 mod checkout;
 mod deploy;
 mod manifests;
+mod pods;
 mod rollout;
 mod scan;
 
 use std::collections::BTreeMap;
 
 use futures_util::future::BoxFuture;
-use wharf_base::closest;
+use wharf_base::{Hinted, closest};
 
 use crate::{job::Runner, wrong::Wrong};
 
@@ -56,7 +57,10 @@ impl Inputs {
         match self.get(name).to_ascii_lowercase().as_str() {
             "true" => Ok(true),
             "" | "false" => Ok(false),
-            other => anyhow::bail!("'{name}' must be true or false, not '{other}'"),
+            other => {
+                let message = format!("'{name}' must be true or false, not '{other}'");
+                Err(Hinted::new(message, format!("write '{name}: true', or leave it out")).into())
+            }
         }
     }
 }
@@ -98,8 +102,8 @@ impl BuiltIn {
     ///
     /// # Errors
     /// When an input is unknown, or a required one is missing.
-    pub(crate) fn inputs(&self, given: &[(String, String)], warn: impl Fn(&str)) -> Result<Inputs, Wrong> {
-        for (name, _) in given {
+    pub(crate) fn inputs(&self, given: &[(String, String)], warn: impl Fn(&str)) -> Result<Inputs, Refused> {
+        for (index, (name, _)) in given.iter().enumerate() {
             match self.inputs.iter().find(|input| input.name.eq_ignore_ascii_case(name)) {
                 Some(input) if input.idle => warn(&format!("Warning: the input '{name}' has no effect here")),
                 Some(_) => {}
@@ -112,7 +116,8 @@ impl BuiltIn {
                             format!("known are: {}", known.join(", "))
                         }
                     };
-                    return Err(Wrong::hinted(format!("{} has no input '{name}'", self.name), hint));
+                    let wrong = Wrong::hinted(format!("{} has no input '{name}'", self.name), hint);
+                    return Err(Refused { given: Some(index), wrong });
                 }
             }
         }
@@ -122,12 +127,19 @@ impl BuiltIn {
                 given.iter().find(|(name, _)| name.eq_ignore_ascii_case(input.name)).map(|(_, v)| v.clone());
             let value = value.filter(|value| !value.trim().is_empty() || !input.required);
             if value.is_none() && input.required {
-                return Err(missing_input(self.name, input.name));
+                return Err(Refused { given: None, wrong: missing_input(self.name, input.name) });
             }
             inputs.insert(input.name, value.unwrap_or_else(|| input.default.to_owned()));
         }
         Ok(Inputs(inputs))
     }
+}
+
+/// Why inputs are not taken.
+pub(crate) struct Refused {
+    /// Which of those given it is about; nothing when one is missing.
+    pub(crate) given: Option<usize>,
+    pub(crate) wrong: Wrong,
 }
 
 /// An input that must be given is not.

@@ -1,12 +1,18 @@
 //! Waiting for workloads to be rolled out.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use anyhow::bail;
 use serde_json::Value;
+use tokio::time::Instant;
+use wharf_base::Hinted;
 use wharf_client::{Client, Informer, ListParams};
+use wharf_control::action::{EVENTS, PODS};
 
-use super::manifests::{Kind, title};
+use super::{
+    manifests::{Kind, title},
+    pods::{self, Trouble},
+};
 
 /// How a workload is.
 #[derive(Debug, PartialEq)]
@@ -20,7 +26,7 @@ fn number(object: &Value, pointer: &str) -> i64 {
     object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0)
 }
 
-fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
@@ -101,44 +107,138 @@ fn rollout(object: &Value) -> Progress {
 }
 
 /// Waits until all workloads are rolled out.
+///
+/// # Errors
+/// When one cannot be any more, or is not within `limit`: then with what its worst pod says.
 pub(super) async fn wait(
     client: &Client,
     applied: &[(Kind, Value)],
+    limit: Duration,
     say: impl Fn(&str),
 ) -> anyhow::Result<()> {
-    let mut said: HashMap<String, String> = HashMap::new();
+    let deadline = Instant::now() + limit;
     for (kind, object) in applied {
-        if progress(&kind.gvr.resource, object).is_none() {
-            continue;
-        }
-        let (namespace, name) = (text(object, "/metadata/namespace"), text(object, "/metadata/name"));
-        let params =
-            ListParams { fields: format!("metadata.name={name}"), ..ListParams::namespace(namespace) };
-        let informer = Informer::start(client.clone(), kind.gvr.clone(), params);
-        let revision: u64 = text(object, "/metadata/resourceVersion").parse().unwrap_or(0);
-        informer.seen(revision).await;
-        let mut changes = informer.subscribe();
-        let key = format!("{namespace}/{name}");
-        loop {
-            let Some(now) = informer.get(&key) else { bail!("{} was deleted", title(object)) };
-            match progress(&kind.gvr.resource, &now) {
-                Some(Progress::Failed(message)) => bail!("{}: {message}", title(object)),
-                Some(Progress::Waiting(message)) => {
-                    if said.get(&key) != Some(&message) {
-                        say(&format!("{}: {message}", title(object)));
-                        said.insert(key.clone(), message);
-                    }
-                }
-                Some(Progress::Done) | None => {
-                    say(&format!("{}: rolled out", title(object)));
-                    break;
-                }
-            }
-            // Whatever the watch may miss, a look now and then does not.
-            let _ = tokio::time::timeout(Duration::from_secs(30), changes.recv()).await;
+        if progress(&kind.gvr.resource, object).is_some() {
+            Watched::start(client, kind, object).await.until(deadline, limit, &say).await?;
         }
     }
     Ok(())
+}
+
+/// A workload that is waited for, and its pods.
+struct Watched<'a> {
+    client: &'a Client,
+    resource: &'a str,
+    title: String,
+    key: String,
+    workload: Informer,
+    pods: Option<Informer>,
+}
+
+impl<'a> Watched<'a> {
+    async fn start(client: &'a Client, kind: &'a Kind, object: &Value) -> Self {
+        let (namespace, name) = (text(object, "/metadata/namespace"), text(object, "/metadata/name"));
+        let fields = format!("metadata.name={name}");
+        let params = ListParams { fields, ..ListParams::namespace(namespace) };
+        let workload = Informer::start(client.clone(), kind.gvr.clone(), params);
+        let pods = selector(object).map(|labels| {
+            let params = ListParams { labels, ..ListParams::namespace(namespace) };
+            Informer::start(client.clone(), PODS, params)
+        });
+        workload.seen(text(object, "/metadata/resourceVersion").parse().unwrap_or(0)).await;
+        let key = format!("{namespace}/{name}");
+        Self { client, resource: &kind.gvr.resource, title: title(object), key, workload, pods }
+    }
+
+    async fn until(self, deadline: Instant, limit: Duration, say: &impl Fn(&str)) -> anyhow::Result<()> {
+        let title = &self.title;
+        let mut changes = self.workload.subscribe();
+        let mut pods = self.pods.as_ref().map(Informer::subscribe);
+        let (mut said, mut said_of_pods) = (String::new(), String::new());
+        loop {
+            let Some(now) = self.workload.get(&self.key) else { bail!("{title} was deleted") };
+            let waiting = match progress(self.resource, &now) {
+                Some(Progress::Failed(message)) => {
+                    return Err(self.failed(format!("{title}: {message}")).await);
+                }
+                Some(Progress::Waiting(message)) => message,
+                Some(Progress::Done) | None => {
+                    say(&format!("{title}: rolled out"));
+                    return Ok(());
+                }
+            };
+            if said != waiting {
+                say(&format!("{title}: {waiting}"));
+                said = waiting;
+            }
+            if let Some(trouble) = self.trouble().await {
+                if trouble.lasting {
+                    return Err(Hinted::new(format!("{title}: {}", trouble.message), trouble.hint).into());
+                }
+                if said_of_pods != trouble.message {
+                    say(&format!("{title}: {}", trouble.message));
+                    said_of_pods = trouble.message;
+                }
+            }
+            if Instant::now() >= deadline {
+                let minutes = limit.as_secs_f64() / 60.0;
+                let message = format!("{title} was not rolled out within {minutes} minutes: {said}");
+                return Err(self.failed(message).await);
+            }
+            // Whatever the watches may miss, a look now and then does not.
+            let look = deadline.min(Instant::now() + Duration::from_secs(30));
+            let pod = async {
+                match &mut pods {
+                    Some(pods) => drop(pods.recv().await),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = changes.recv() => {}
+                () = pod => {}
+                () = tokio::time::sleep_until(look) => {}
+            }
+        }
+    }
+
+    /// With what its worst pod says.
+    async fn failed(&self, message: String) -> anyhow::Error {
+        match self.trouble().await {
+            Some(trouble) => Hinted::new(format!("{message}: {}", trouble.message), trouble.hint).into(),
+            None => {
+                let (namespace, name) = self.key.split_once('/').unwrap_or_default();
+                let hint = format!("'kubectl -n {namespace} describe {} {name}' tells more", self.resource);
+                Hinted::new(message, hint).into()
+            }
+        }
+    }
+
+    /// What is wrong with its pods, or why there are none.
+    async fn trouble(&self) -> Option<Trouble> {
+        let pods = self.pods.as_ref().map(Informer::list).unwrap_or_default();
+        let namespace = self.key.split('/').next().unwrap_or_default();
+        let params =
+            ListParams { fields: "involvedObject.kind=Pod".into(), ..ListParams::namespace(namespace) };
+        let events = match pods.is_empty() {
+            true => Vec::new(),
+            // What they would add is not worth an end of its own.
+            false => self.client.list(&EVENTS, &params).await.map(|list| list.items).unwrap_or_default(),
+        };
+        let workload = self.workload.get(&self.key)?;
+        pods::worst_of(&workload, &pods.iter().map(|pod| &**pod).collect::<Vec<_>>(), &events).or_else(|| {
+            let refused = condition(&workload, "ReplicaFailure").filter(|c| text(c, "/status") == "True")?;
+            let hint = format!("'kubectl -n {namespace} get events' tells more");
+            Some(Trouble { message: text(refused, "/message").to_owned(), hint, lasting: false })
+        })
+    }
+}
+
+/// The labels of a workload's pods, as a selector.
+fn selector(object: &Value) -> Option<String> {
+    let labels = object.pointer("/spec/selector/matchLabels")?.as_object()?;
+    let labels: Vec<String> =
+        labels.iter().filter_map(|(name, value)| Some(format!("{name}={}", value.as_str()?))).collect();
+    (!labels.is_empty()).then(|| labels.join(","))
 }
 
 #[cfg(test)]

@@ -241,12 +241,9 @@ impl Runner {
             let part = part.as_os_str().to_string_lossy().into_owned();
             let Ok(names) = self.workspace.names(&known) else { break };
             if !names.contains(&part) {
-                let folder = format!("/{}", known.display());
                 return match wharf_base::closest(&part, names.iter().map(String::as_str)) {
                     Some(meant) => format!("did you mean '{}'?", known.join(meant).display()),
-                    None => {
-                        format!("there is no '{part}' in {} of the workspace", folder.trim_end_matches('/'))
-                    }
+                    None => absent(&part, &known, &names),
                 };
             }
             known.push(part);
@@ -422,4 +419,41 @@ async fn pull(context: &RunContext, image: &str, log: &JobLog, cancel: &mut Canc
         _ = cancel.stopped() => anyhow::bail!("the job was stopped"),
     };
     pulled.map_err(|error| Hinted::new(format!("{missing}, and it cannot be pulled: {error:#}"), hint).into())
+}
+
+/// What to say about a name that is not in a folder of the workspace.
+fn absent(part: &str, folder: &Path, names: &[String]) -> String {
+    /// Names told at the most.
+    const MOST: usize = 10;
+    let place = match folder.as_os_str().is_empty() {
+        true => "the workspace".to_owned(),
+        false => format!("{} of the workspace", folder.display()),
+    };
+    let mut names: Vec<&str> =
+        names.iter().map(String::as_str).filter(|name| !name.starts_with('.')).collect();
+    names.sort_unstable();
+    let more = if names.len() > MOST { ", …" } else { "" };
+    names.truncate(MOST);
+    match names.as_slice() {
+        [] => format!("there is no '{part}' in {place}, which is empty"),
+        names => format!("there is no '{part}' in {place}, only {}{more}", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_not_there_are_told_with_those_that_are() {
+        let names = |count: usize| (0..count).map(|n| format!("f{n}")).collect::<Vec<_>>();
+        for (folder, names, expected) in [
+            ("", names(2), "there is no 'nope' in the workspace, only f0, f1"),
+            ("a/b", vec!["x".into(), ".git".into()], "there is no 'nope' in a/b of the workspace, only x"),
+            ("a", Vec::new(), "there is no 'nope' in a of the workspace, which is empty"),
+        ] {
+            assert_eq!(absent("nope", Path::new(folder), &names), expected);
+        }
+        assert!(absent("nope", Path::new(""), &names(11)).ends_with("f8, …"));
+    }
 }

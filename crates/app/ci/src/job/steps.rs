@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use wharf_workflow::{
+    SHELL_HINT,
     expr::{EvalError, Object, Template},
     model::{Action, ActionRef, Settings, Step, Work},
     read_action,
@@ -114,7 +115,7 @@ impl Runner {
 
     fn forgives(&self, frame: &Frame, step: &Step, contexts: &Object) -> bool {
         let flag = self.with_env(contexts, self.status(frame), |env| {
-            flag(step.continue_on_error.as_ref(), false, env).map_err(EvalError)
+            flag(step.continue_on_error.as_ref(), false, env).map_err(EvalError::from)
         });
         flag.unwrap_or_else(|error| {
             let wrong = Wrong::eval("'continue-on-error'", &error);
@@ -154,13 +155,17 @@ impl Runner {
             self.context.board.step(&self.key, frame.number, |status| status.name = shown);
         }
         let minutes = self
-            .with_env(&contexts, status, |env| number(step.timeout_minutes.as_ref(), env).map_err(EvalError))
+            .with_env(&contexts, status, |env| {
+                number(step.timeout_minutes.as_ref(), env).map_err(EvalError::from)
+            })
             .map_err(failure("'timeout-minutes'"))?;
         let (cancel, _guard) =
             self.step_cancel(minutes.map(|m| Duration::from_secs_f64((m * 60.0).min(1e8))));
         let result = match &step.work {
             Work::Run { .. } => self.run_script(frame, step, &own, &contexts, cancel.clone()).await,
-            Work::Uses { action, with } => self.use_action(frame, action, with, &own, cancel.clone()).await,
+            Work::Uses { action, with, .. } => {
+                self.use_action(frame, action, with, &own, cancel.clone()).await
+            }
         };
         match (cancel.reason(), result) {
             (Some(StopReason::TimedOut), _) if self.cancel.reason().is_none() => {
@@ -352,7 +357,8 @@ impl Runner {
             ActionRef::Named { name, .. } => {
                 let shared = std::sync::Arc::clone(&self.context.shared);
                 let built_in = shared.actions.get(name)?;
-                let inputs = built_in.inputs(&given, |line| self.log.say(frame.number, line))?;
+                let inputs = built_in.inputs(&given, |line| self.log.say(frame.number, line));
+                let inputs = inputs.map_err(|refused| refused.wrong)?;
                 let call = Call { runner: self, step: frame.number, inputs };
                 let mut stop = cancel;
                 tokio::select! {
@@ -426,8 +432,12 @@ impl Runner {
         for (name, _) in &given {
             if !action.inputs.iter().any(|input| input.name.eq_ignore_ascii_case(name)) {
                 let known: Vec<&str> = action.inputs.iter().map(|input| input.name.as_str()).collect();
-                let hint = wharf_base::closest(name, known).map(|n| format!("; did you mean '{n}'?"));
-                let message = format!("Warning: ./{path} has no input '{name}'{}", hint.unwrap_or_default());
+                let hint = match wharf_base::closest(name, known.iter().copied()) {
+                    Some(meant) => format!("did you mean '{meant}'?"),
+                    None if known.is_empty() => "it has none".to_owned(),
+                    None => format!("known are: {}", known.join(", ")),
+                };
+                let message = format!("Warning: ./{path} has no input '{name}': {hint}");
                 self.log.say(frame.number, &message);
             }
         }
@@ -497,10 +507,7 @@ fn arguments(shell: Option<&str>, path: &str) -> Result<Vec<String>, Wrong> {
             custom.split_whitespace().map(|word| word.replace("{0}", path)).collect()
         }
         Some(other) => {
-            return Err(Wrong::hinted(
-                format!("the shell '{other}' is not supported"),
-                "use sh, bash, python, or a command with {0}",
-            ));
+            return Err(Wrong::hinted(format!("the shell '{other}' is not supported"), SHELL_HINT));
         }
     })
 }

@@ -8,7 +8,7 @@ use wharf_image::Platform;
 use super::{contexts::named, platform::parse_platform, request::NamedContext, state::State};
 use crate::{
     dockerfile::{Dockerfile, Expander, Instruction, Kind, parse_mount},
-    error::{Error, Place, Result},
+    error::{Error, Place, Result, plain},
     progress::StepId,
 };
 
@@ -216,7 +216,13 @@ impl Planner<'_> {
             triggers = self.triggers_of_stage(base);
             (Base::Stage(base), name)
         } else {
-            let mut state = (self.wishes.image)(&name, &platform).map_err(at)?;
+            let mut state = (self.wishes.image)(&name, &platform).map_err(|error| {
+                // A stage of this file is nearer than an image of the store.
+                let stages = self.file.stages.iter().take(number);
+                let names = stages.filter_map(|stage| stage.from.name.as_deref());
+                let near = closest(&name, names).map(|near| format!("did you mean the stage '{near}'?"));
+                at(error.maybe_hint(near))
+            })?;
             triggers.append(&mut state.config.on_build);
             (Base::Start(Box::new(state)), name)
         };
@@ -262,7 +268,10 @@ impl Planner<'_> {
                 return Err(Error::invalid(format!("'{name}': from cannot hold a variable")).hint(hint));
             }
             if self.file.stages.get(number).is_some_and(|s| s.from.name.as_deref() == Some(name.as_str())) {
-                return Err(Error::invalid(format!("the stage '{name}' cannot take files from itself")));
+                let hint = "name a stage before it; what is in the stage already, RUN cp copies";
+                return Err(
+                    Error::invalid(format!("the stage '{name}' cannot take files from itself")).hint(hint)
+                );
             }
             match self.file.stage(&name, number) {
                 Some(stage) => stages.push(stage),
@@ -281,9 +290,40 @@ impl Planner<'_> {
             return Err(Error::invalid(format!("the stage '{name}' begins only at line {line}"))
                 .hint("move it before the stage that takes files from it"));
         }
-        let hint = self.stages_before(number, name).or_else(|| error.hint.clone());
+        if name.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(Error::invalid(format!("there is no stage {name} before this one"))
+                .hint(self.numbers_before(number)));
+        }
+        let stages = self.file.stages.iter().take(number);
+        let names: Vec<&str> = stages.filter_map(|stage| stage.from.name.as_deref()).collect();
+        let near_image = error.hint.take().filter(|hint| hint.starts_with("did you mean"));
+        let hint = match closest(name, names.iter().copied()) {
+            Some(near) => format!("did you mean '{near}'?"),
+            None => near_image.unwrap_or_else(|| {
+                let there = match names.as_slice() {
+                    [] => "no stage before this one has a name".to_owned(),
+                    names => format!("the stages before this one are: {}", names.join(", ")),
+                };
+                format!("name a stage before it by 'FROM … AS {name}', or pull the image; {there}")
+            }),
+        };
         error.what = format!("'{name}' is no stage before this one, and as an image: {}", error.what);
-        Err(error.maybe_hint(hint))
+        Err(error.hint(hint))
+    }
+
+    /// Which stages there are among the first `before`, by number.
+    fn numbers_before(&self, before: usize) -> String {
+        let stages = self.file.stages.iter().take(before).enumerate();
+        let all: Vec<String> = stages
+            .map(|(number, stage)| match &stage.from.name {
+                Some(name) => format!("{number} ('{name}')"),
+                None => format!("{number} (FROM {})", stage.from.base),
+            })
+            .collect();
+        match all.as_slice() {
+            [] => "this is the first stage: begin one before it with FROM".into(),
+            all => format!("stages count from 0; before this one there are: {}", all.join(", ")),
+        }
     }
 }
 
@@ -306,7 +346,7 @@ impl Plan {
         let mut step = |text: &str| {
             self.steps += 1;
             nth += 1;
-            Step { id: self.steps, name: format!("[{prefix}{nth}/{total}] {text}") }
+            Step { id: self.steps, name: plain(&format!("[{prefix}{nth}/{total}] {text}")).into_owned() }
         };
         let from_step = step(&format!("FROM {}", draft.shown));
         let steps =

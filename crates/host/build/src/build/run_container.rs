@@ -96,8 +96,7 @@ impl Container<'_> {
                 let folder = self.temp.path().display();
                 error.hint(format!("no space is left on the disk of '{folder}'; {FREE_SPACE}"))
             }
-            false if exit.code == 127 => error.hint("the program is not in the image"),
-            false => error,
+            false => error.hint(hint_of(exit.code)),
         })
     }
 
@@ -254,5 +253,17 @@ impl Stream {
     fn flush(&mut self, tell: &mut dyn FnMut(String)) {
         tell(String::from_utf8_lossy(&self.pending).into_owned());
         self.pending.clear();
+    }
+}
+
+/// What to do about a program that ended with this code.
+fn hint_of(code: i32) -> String {
+    match code {
+        126 => "a program of it cannot be executed: make it executable (chmod +x), and build it for this platform".into(),
+        127 => "a program of it is not in the image: install it in a RUN step before, or correct its name".into(),
+        129..=159 => format!("it was killed by signal {}: look at what it printed above", code - 128),
+        _ => "it says why in its output above; to try it by hand, build the file up to the line before, and open a shell \
+              in that image with 'wharf run -it IMAGE sh'"
+            .into(),
     }
 }

@@ -193,7 +193,10 @@ fn kind_of(line: Line, escape: char) -> Result<Kind> {
     };
     let mut flags = Flags { keyword, given: line.flags.clone() };
     if line.rest.is_empty() && !(matches!(*keyword, "RUN" | "CMD" | "ENTRYPOINT")) {
-        return Err(Error::invalid(format!("{keyword} requires an argument")));
+        let example = example_of(keyword);
+        return Err(
+            Error::invalid(format!("{keyword} requires an argument")).hint(format!("write {example}"))
+        );
     }
     let kind = match *keyword {
         "FROM" => from(&line, &mut flags)?,
@@ -216,6 +219,28 @@ fn kind_of(line: Line, escape: char) -> Result<Kind> {
     };
     flags.finish()?;
     Ok(kind)
+}
+
+/// How an instruction is written.
+fn example_of(keyword: &str) -> &'static str {
+    match keyword {
+        "FROM" => "FROM IMAGE, or FROM IMAGE AS NAME",
+        "ARG" => "ARG NAME, or ARG NAME=default",
+        "ENV" => "ENV NAME=value",
+        "LABEL" => "LABEL NAME=value",
+        "RUN" => "RUN COMMAND, such as RUN make",
+        "COPY" => "COPY SOURCE… TARGET",
+        "ADD" => "ADD SOURCE… TARGET",
+        "WORKDIR" => "WORKDIR /path",
+        "USER" => "USER NAME, or USER NUMBER:NUMBER",
+        "EXPOSE" => "EXPOSE PORT, such as EXPOSE 8080",
+        "VOLUME" => "VOLUME /data",
+        "SHELL" => r#"SHELL ["/bin/sh", "-c"]"#,
+        "STOPSIGNAL" => "STOPSIGNAL SIGTERM",
+        "HEALTHCHECK" => "HEALTHCHECK CMD COMMAND, or HEALTHCHECK NONE",
+        "ONBUILD" => "ONBUILD and another instruction, such as ONBUILD COPY . /app",
+        _ => "LABEL org.opencontainers.image.authors=NAME",
+    }
 }
 
 fn unknown(keyword: &str) -> Error {
@@ -259,7 +284,9 @@ impl Flags<'_> {
     fn one(&mut self, name: &str) -> Result<Option<String>> {
         let mut all = self.all(name)?;
         if all.len() > 1 {
-            return Err(Error::invalid(format!("{} --{name} is given twice", self.keyword)));
+            return Err(
+                Error::invalid(format!("{} --{name} is given twice", self.keyword)).hint("keep one of them")
+            );
         }
         Ok(all.pop())
     }
@@ -276,7 +303,8 @@ impl Flags<'_> {
             Some("true") => Ok(Some(true)),
             Some("false") => Ok(Some(false)),
             Some(other) => {
-                Err(Error::invalid(format!("{} --{name} is true or false, not '{other}'", self.keyword)))
+                Err(Error::invalid(format!("{} --{name} is true or false, not '{other}'", self.keyword))
+                    .hint(format!("write --{name}, or leave it out")))
             }
         }
     }
@@ -309,7 +337,12 @@ fn from(line: &Line, flags: &mut Flags<'_>) -> Result<Kind> {
     let (base, name) = match words.as_slice() {
         [base] => (base, None),
         [base, word, name] if word.eq_ignore_ascii_case("as") => (base, Some(name.to_ascii_lowercase())),
-        _ => return Err(Error::invalid("FROM takes an image, or an image, AS and a name")),
+        [] => return Err(Error::invalid("FROM requires an image").hint("write FROM IMAGE")),
+        [base, rest @ ..] => {
+            let name = rest.last().map_or("NAME", String::as_str);
+            return Err(Error::invalid("FROM takes an image, or an image, AS and a name")
+                .hint(format!("write FROM {base} AS {name}, or FROM {base}")));
+        }
     };
     if let Some(name) = &name {
         let mut bytes = name.bytes();
@@ -326,7 +359,7 @@ fn from(line: &Line, flags: &mut Flags<'_>) -> Result<Kind> {
 fn arg(line: &Line, escape: char) -> Result<Vec<(String, Option<String>)>> {
     let words = words::quoted_words(&line.rest, escape);
     let pair = |word: &String| match word.split_once('=') {
-        Some(("", _)) => Err(Error::invalid("ARG needs a name before '='")),
+        Some(("", _)) => Err(Error::invalid("ARG needs a name before '='").hint("write ARG NAME=default")),
         Some((name, value)) => Ok((name.to_owned(), Some(value.to_owned()))),
         None => Ok((word.clone(), None)),
     };
@@ -345,7 +378,8 @@ fn pairs(line: &Line, escape: char) -> Result<Vec<(String, String)>> {
         return Ok(vec![(name.to_owned(), value.trim_start().to_owned())]);
     }
     let pair = |word: &String| match word.split_once('=') {
-        Some(("", _)) => Err(Error::invalid(format!("{keyword} needs a name before '='"))),
+        Some(("", _)) => Err(Error::invalid(format!("{keyword} needs a name before '='"))
+            .hint(format!("write {keyword} NAME=value, without a blank before '='"))),
         Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
         None => Err(Error::invalid(format!("{keyword} cannot read '{word}'"))
             .hint("write NAME=value, with quotes around a value that has blanks")),
@@ -398,7 +432,7 @@ fn run(line: &Line, flags: &mut Flags<'_>) -> Result<Kind> {
     };
     let command = command(line)?;
     if command.args.is_empty() {
-        return Err(Error::invalid("RUN requires a command"));
+        return Err(Error::invalid("RUN requires a command").hint(format!("write {}", example_of("RUN"))));
     }
     Ok(Kind::Run(Run { command, mounts, devices, network, insecure }))
 }
@@ -432,7 +466,8 @@ fn copy(line: &Line, flags: &mut Flags<'_>) -> Result<Kind> {
             .hint(format!("write {keyword} SOURCE… TARGET")));
     }
     if lines::heredoc_word(&copy.target)?.is_some() {
-        return Err(Error::invalid(format!("{keyword} cannot have a heredoc as target")));
+        return Err(Error::invalid(format!("{keyword} cannot have a heredoc as target"))
+            .hint(format!("write the target after it: {keyword} <<EOF /path")));
     }
     let mut heredocs = line.heredocs.iter();
     for word in words {
@@ -442,7 +477,8 @@ fn copy(line: &Line, flags: &mut Flags<'_>) -> Result<Kind> {
         }
     }
     if !copy.heredocs.is_empty() && copy.from.is_some() {
-        return Err(Error::invalid("COPY --from cannot have a heredoc as source"));
+        return Err(Error::invalid("COPY --from cannot have a heredoc as source")
+            .hint("leave --from out, or copy the heredoc in a line of its own"));
     }
     Ok(Kind::Copy(copy))
 }
@@ -453,7 +489,7 @@ fn volumes(line: &Line) -> Result<Vec<String>> {
         None => words::plain_words(&line.rest),
     };
     if found.is_empty() || found.iter().any(|volume| volume.trim().is_empty()) {
-        return Err(Error::invalid("VOLUME requires the path of a folder"));
+        return Err(Error::invalid("VOLUME requires the path of a folder").hint("write VOLUME /data"));
     }
     Ok(found.iter().map(|volume| volume.trim().to_owned()).collect())
 }
@@ -468,7 +504,12 @@ fn shell(line: &Line) -> Result<Kind> {
 fn on_build(line: &Line, escape: char) -> Result<String> {
     let (keyword, _, _) = words::split_command(&line.rest, escape);
     if matches!(keyword.as_str(), "ONBUILD" | "FROM" | "MAINTAINER") {
-        return Err(Error::invalid(format!("ONBUILD {keyword} is not allowed")));
+        let hint = match keyword.as_str() {
+            "ONBUILD" => "write the instruction once, after one ONBUILD",
+            "FROM" => "write FROM in the Dockerfile that builds on this image",
+            _ => "use ONBUILD LABEL org.opencontainers.image.authors=…",
+        };
+        return Err(Error::invalid(format!("ONBUILD {keyword} is not allowed")).hint(hint));
     }
     if !KEYWORDS.contains(&keyword.as_str()) {
         return Err(unknown(&keyword));
@@ -487,12 +528,19 @@ fn healthcheck(line: &Line, flags: &mut Flags<'_>) -> Result<Healthcheck> {
     let mut check = Healthcheck::default();
     match kind.to_ascii_uppercase().as_str() {
         "NONE" if rest.is_empty() => check.test = vec!["NONE".into()],
-        "NONE" => return Err(Error::invalid("HEALTHCHECK NONE takes no arguments")),
+        "NONE" => {
+            return Err(
+                Error::invalid("HEALTHCHECK NONE takes no arguments").hint("write only HEALTHCHECK NONE")
+            );
+        }
         "CMD" => {
             check.test = match json(rest)? {
                 Some(words) if !words.is_empty() => [vec!["CMD".into()], words].concat(),
                 None if !rest.is_empty() => vec!["CMD-SHELL".into(), rest.into()],
-                _ => return Err(Error::invalid("HEALTHCHECK CMD requires a command")),
+                _ => {
+                    return Err(Error::invalid("HEALTHCHECK CMD requires a command")
+                        .hint(format!("write {}", example_of("HEALTHCHECK"))));
+                }
             };
             check.interval = interval(flags, "interval")?;
             check.timeout = interval(flags, "timeout")?;
@@ -501,6 +549,7 @@ fn healthcheck(line: &Line, flags: &mut Flags<'_>) -> Result<Healthcheck> {
             if let Some(text) = flags.one("retries")? {
                 check.retries = text.parse::<u16>().map(i64::from).map_err(|_| {
                     Error::invalid(format!("HEALTHCHECK --retries={text} is not a number of retries"))
+                        .hint("write for example --retries=3")
                 })?;
             }
         }
@@ -516,7 +565,8 @@ fn interval(flags: &mut Flags<'_>, name: &str) -> Result<i64> {
     let Some(text) = flags.one(name)? else { return Ok(0) };
     match duration(&text) {
         Some(nanos) if nanos == 0 || nanos >= 1_000_000 => Ok(nanos),
-        Some(_) => Err(Error::invalid(format!("HEALTHCHECK --{name} is shorter than 1ms"))),
+        Some(_) => Err(Error::invalid(format!("HEALTHCHECK --{name} is shorter than 1ms"))
+            .hint("write it as 30s, 1m30s or 500ms")),
         None => Err(Error::invalid(format!("HEALTHCHECK --{name}={text} is not a duration"))
             .hint("write it as 30s, 1m30s or 500ms")),
     }

@@ -56,9 +56,16 @@ pub(super) struct Lines {
 
 pub(super) fn split(text: &str) -> Result<Lines> {
     if text.len() > MAX_FILE {
-        return Err(Error::invalid(format!("the Dockerfile is larger than {MAX_FILE} bytes")));
+        return Err(Error::invalid(format!("the Dockerfile is larger than {MAX_FILE} bytes"))
+            .hint("move scripts and data into files of their own and COPY them"));
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if let Some(at) = text.find('\0') {
+        let line = 1 + text[..at].matches('\n').count();
+        return Err(Error::invalid("there is a NUL byte in this line")
+            .hint("save the Dockerfile as UTF-8 text: this is another encoding, or no text")
+            .at(Place { line, end: line }));
+    }
     let mut cutter = Cutter {
         source: text.split_inclusive('\n').collect(),
         at: 0,
@@ -67,9 +74,9 @@ pub(super) fn split(text: &str) -> Result<Lines> {
     cutter.directives()?;
     while let Some(line) = cutter.next_line()? {
         if cutter.out.lines.len() == MAX_INSTRUCTIONS {
-            return Err(
-                Error::invalid(format!("there are more than {MAX_INSTRUCTIONS} instructions")).at(line.place)
-            );
+            return Err(Error::invalid(format!("there are more than {MAX_INSTRUCTIONS} instructions"))
+                .hint("join commands in one RUN, or split the file into images that build on one another")
+                .at(line.place));
         }
         cutter.out.lines.push(line);
     }
@@ -94,7 +101,9 @@ impl Cutter<'_> {
             let place = Place { line: at + 1, end: at + 1 };
             let Some((name, value)) = directive(line) else { break };
             if seen.contains(&name) {
-                return Err(Error::invalid(format!("the directive '{name}' is given twice")).at(place));
+                return Err(Error::invalid(format!("the directive '{name}' is given twice"))
+                    .hint("keep one of them")
+                    .at(place));
             }
             match (name.as_str(), value.as_str()) {
                 ("escape", "\\" | "`") => self.out.escape = value.chars().next().unwrap_or('\\'),

@@ -65,7 +65,8 @@ pub type Expand<'a> = &'a dyn Fn(&str) -> Result<String>;
 /// Reads a `RUN --mount` value. Without `expand`, only what holds no variable is checked.
 pub fn parse_mount(text: &str, expand: Option<Expand<'_>>) -> Result<Mount> {
     let bad = |what: String| Error::invalid(format!("RUN --mount: {what}"));
-    let fields = words::csv(text).map_err(|problem| bad(problem.to_owned()))?;
+    let fields = words::csv(text)
+        .map_err(|problem| bad(problem.to_owned()).hint("write KEY=VALUE, separated by commas"))?;
     let mut mount = Mount {
         kind: MountKind::Bind,
         target: None,
@@ -94,7 +95,15 @@ pub fn parse_mount(text: &str, expand: Option<Expand<'_>>) -> Result<Mount> {
             None if value.contains('$') => continue,
             _ => value.to_owned(),
         };
-        let wrong = || bad(format!("'{field}' cannot be read"));
+        let wrong = || {
+            let hint = match key.as_str() {
+                "size" => "write a size such as 64m or 1g",
+                "mode" => "write the mode in octal, such as 0755",
+                "uid" | "gid" => "write a number, such as 1000",
+                _ => "write true or false",
+            };
+            bad(format!("'{field}' cannot be read")).hint(hint)
+        };
         let number = |radix| u32::from_str_radix(&value, radix).map_err(|_| wrong());
         match key.as_str() {
             "type" => mount.kind = mount_kind(&value)?,
@@ -137,7 +146,8 @@ pub fn parse_mount(text: &str, expand: Option<Expand<'_>>) -> Result<Mount> {
                     "env",
                 ];
                 let hint = closest(other, known).map(|near| format!("did you mean {near}?"));
-                return Err(bad(format!("the key '{other}' is not known")).maybe_hint(hint));
+                let hint = hint.unwrap_or_else(|| format!("the keys are: {}", known.join(", ")));
+                return Err(bad(format!("the key '{other}' is not known")).hint(hint));
             }
         }
     }
@@ -154,11 +164,13 @@ pub fn parse_mount(text: &str, expand: Option<Expand<'_>>) -> Result<Mount> {
     // Without variables put in, the type may still be another.
     if expand.is_some() || !text.contains('$') {
         if let Some((_, key)) = misplaced.iter().find(|(wrong, _)| *wrong) {
-            return Err(bad(format!("{key} does not go with type={}", kind.name())));
+            let hint = format!("leave {key} out, or choose another type");
+            return Err(bad(format!("{key} does not go with type={}", kind.name())).hint(hint));
         }
         match kind {
             MountKind::Secret if mount.id.is_none() && mount.source.is_empty() && mount.target.is_none() => {
-                return Err(bad("a secret needs an id".into()));
+                return Err(bad("a secret needs an id".into())
+                    .hint("add id=NAME, and build with --secret id=NAME,src=FILE"));
             }
             MountKind::Cache if mount.from.is_none() && !mount.source.is_empty() => {
                 return Err(bad("source of a cache needs from".into())

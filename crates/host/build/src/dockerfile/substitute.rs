@@ -122,7 +122,8 @@ impl Lexer<'_> {
     fn until(&mut self, stop: Option<char>, raw_escapes: bool) -> Result<Expanded> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err(Error::invalid(format!("substitutions are nested more than {MAX_DEPTH} deep")));
+            return Err(Error::invalid(format!("substitutions are nested more than {MAX_DEPTH} deep"))
+                .hint("give the inner ones to ARG first, and use that"));
         }
         let mut text = String::new();
         let mut words = Words::default();
@@ -173,7 +174,7 @@ impl Lexer<'_> {
         self.depth -= 1;
         match stop {
             None => Ok(Expanded { text, words: words.finish() }),
-            Some(stop) => Err(Error::invalid(format!("'{stop}' is missing"))),
+            Some(stop) => Err(missing(stop)),
         }
     }
 
@@ -183,7 +184,10 @@ impl Lexer<'_> {
         text.extend(raw.then_some(quote));
         loop {
             let Some(c) = self.next() else {
-                return Err(Error::invalid(format!("the quote {quote} is not closed")));
+                return Err(Error::invalid(format!("the quote {quote} is not closed")).hint(format!(
+                    "add the closing {quote}, or write {}{quote} where the sign itself is meant",
+                    self.rules.escape
+                )));
             };
             match c {
                 c if c == quote => {
@@ -213,7 +217,8 @@ impl Lexer<'_> {
         let value = (self.variables)(name);
         self.spent += value.as_ref().map_or(0, String::len);
         if self.spent > MAX_VALUE {
-            return Err(Error::invalid(format!("the values make more than {MAX_VALUE} bytes")));
+            return Err(Error::invalid(format!("the values make more than {MAX_VALUE} bytes"))
+                .hint("put the text into a file and COPY it"));
         }
         Ok(value)
     }
@@ -256,10 +261,10 @@ impl Lexer<'_> {
         }
         self.at += 1;
         if matches!(self.peek(), Some('{' | '}' | ':')) {
-            return Err(Error::invalid("bad substitution"));
+            return Err(Error::invalid("bad substitution").hint("write a name within the braces: ${NAME}"));
         }
         let name = self.name();
-        let missing = || Error::invalid("'}' is missing");
+        let missing = || missing('}');
         let operator = self.next().ok_or_else(missing)?;
         match operator {
             '}' => Ok(match self.value(&name)? {
@@ -294,8 +299,14 @@ impl Lexer<'_> {
             ('-' | '?', Some(value)) => Ok(value),
             ('+', None) => Ok(String::new()),
             ('+', Some(_)) => Ok(word),
-            _ if word.is_empty() => Err(Error::invalid(format!("the variable {name} must be set"))),
-            _ => Err(Error::invalid(format!("{name}: {word}"))),
+            _ => {
+                let what = match word.as_str() {
+                    "" => format!("the variable {name} must be set"),
+                    word => format!("{name}: {word}"),
+                };
+                let hint = format!("give it a value: ENV {name}=…, or ARG {name} and --build-arg {name}=…");
+                Err(Error::invalid(what).hint(hint))
+            }
         }
     }
 
@@ -351,11 +362,21 @@ impl Lexer<'_> {
                 }
             }
             if text.len() > MAX_VALUE {
-                return Err(Error::invalid(format!("the values make more than {MAX_VALUE} bytes")));
+                return Err(Error::invalid(format!("the values make more than {MAX_VALUE} bytes"))
+                    .hint("put the text into a file and COPY it"));
             }
         }
         Ok(text)
     }
+}
+
+/// The sign that ends a substitution is not there.
+fn missing(sign: char) -> Error {
+    let hint = match sign {
+        '}' => "close it: ${NAME}, or write \\$ where a dollar sign is meant",
+        _ => "write ${NAME/FROM/TO}",
+    };
+    Error::invalid(format!("'{sign}' is missing")).hint(hint)
 }
 
 fn unsupported(operator: &str) -> Error {
@@ -379,7 +400,10 @@ fn pattern_of(text: &str) -> Result<Vec<Part>> {
             '?' => Part::Any,
             '\\' => match chars.next() {
                 Some(c @ ('}' | '/' | '*' | '?' | '\\')) => Part::Char(c),
-                _ => return Err(Error::invalid(format!("the pattern '{text}' has a bad escape"))),
+                _ => {
+                    return Err(Error::invalid(format!("the pattern '{text}' has a bad escape"))
+                        .hint("'\\' stands only before } / * ? and itself"));
+                }
             },
             c => Part::Char(c),
         });

@@ -161,14 +161,33 @@ fn one_error_with_place_and_hint() {
         ("# c\n", 0, "no instructions", "FROM"),
         ("FROM a\nCOPY x", 2, "requires a source and a target", "SOURCE"),
         ("FROM a\nCOPY --form=b x y", 2, "does not know the flag '--form'", "did you mean --from?"),
-        ("FROM a b", 1, "FROM takes", ""),
+        ("FROM a b", 1, "FROM takes", "write FROM a AS b, or FROM a"),
+        ("FROM a\nWORKDIR", 2, "WORKDIR requires an argument", "write WORKDIR /path"),
+        ("FROM a\nUSER", 2, "USER requires an argument", "write USER NAME, or USER NUMBER:NUMBER"),
+        ("FROM a\nRUN", 2, "RUN requires a command", "RUN make"),
+        ("FROM a\nARG =x", 2, "ARG needs a name", "ARG NAME=default"),
+        ("FROM a\nENV =x", 2, "ENV needs a name", "ENV NAME=value"),
+        ("FROM a\nVOLUME []", 2, "VOLUME requires", "VOLUME /data"),
+        ("FROM a\nCOPY --link=maybe x y", 2, "is true or false", "write --link"),
+        ("FROM a\nCOPY --from=a --from=b x y", 2, "is given twice", "keep one"),
+        ("FROM a\nONBUILD ONBUILD RUN x", 2, "ONBUILD ONBUILD is not allowed", "write the instruction once"),
+        ("FROM a\nHEALTHCHECK NONE x", 2, "takes no arguments", "only HEALTHCHECK NONE"),
+        ("FROM a\nHEALTHCHECK CMD", 2, "requires a command", "HEALTHCHECK CMD COMMAND"),
+        ("FROM a\nRUN --mount=type=secret b", 2, "a secret needs an id", "--secret id=NAME"),
+        ("FROM a\nRUN --mount=type=cache,target=/a,size=1 b", 2, "size does not go with", "leave size out"),
+        ("FROM a\nRUN \0 x", 2, "NUL byte", "save the Dockerfile as UTF-8"),
         ("FROM a AS 1b", 1, "cannot be the name of a stage", "begin with a letter"),
         ("FROM a\nRUN <<EOF\nx", 2, "does not end", "only 'EOF'"),
         ("FROM a\nENV x", 2, "has no value", "NAME=value"),
         ("FROM a\nENV x=1 y", 2, "cannot read 'y'", ""),
         ("FROM a\nSHELL sh", 2, "SHELL requires a JSON array", ""),
         ("FROM a\nCMD [\"a\", 1]", 2, "texts only", ""),
-        ("FROM a\nONBUILD FROM b", 2, "ONBUILD FROM is not allowed", ""),
+        (
+            "FROM a\nONBUILD FROM b",
+            2,
+            "ONBUILD FROM is not allowed",
+            "write FROM in the Dockerfile that builds on this image",
+        ),
         ("FROM a\nHEALTHCHECK --interval=5 CMD x", 2, "not a duration", "30s"),
         ("FROM a\nRUN --mount=type=bnid,target=/a b", 2, "the type 'bnid'", "did you mean bind?"),
         (
@@ -184,7 +203,7 @@ fn one_error_with_place_and_hint() {
         let error = error(text);
         assert_eq!(error.place.map_or(0, |place| place.line), line, "{text}: {error}");
         assert!(error.what.contains(what), "{text}: {error}");
-        assert!(error.hint.as_deref().unwrap_or("").contains(hint), "{text}: {:?}", error.hint);
+        assert!(error.hint.as_deref().is_some_and(|given| given.contains(hint)), "{text}: {:?}", error.hint);
     }
 }
 
@@ -220,17 +239,19 @@ fn substitutes_variables() {
         let got = Expander::new('\\').text(text, &variables);
         assert_eq!(got.as_deref().ok(), Some(expect), "{text}");
     }
-    for (text, what) in [
-        ("${a", "'}' is missing"),
-        ("${}", "bad substitution"),
-        ("${a:x}", "is no operator"),
-        ("${a~}", "is no operator"),
-        ("${no:?is wrong}", "no: is wrong"),
-        ("'a", "is not closed"),
-        ("${a%\\x}", "bad escape"),
+    for (text, what, hint) in [
+        ("${a", "'}' is missing", "close it: ${NAME}"),
+        ("${a/b", "'/' is missing", "write ${NAME/FROM/TO}"),
+        ("${}", "bad substitution", "write a name"),
+        ("${a:x}", "is no operator", "use :-"),
+        ("${a~}", "is no operator", "use :-"),
+        ("${no:?is wrong}", "no: is wrong", "--build-arg no=…"),
+        ("'a", "is not closed", "add the closing '"),
+        ("${a%\\x}", "bad escape", "stands only before"),
     ] {
         let error = Expander::new('\\').text(text, &variables).unwrap_err();
         assert!(error.what.contains(what), "{text}: {error}");
+        assert!(error.hint.as_ref().is_some_and(|given| given.contains(hint)), "{text}: {:?}", error.hint);
     }
     let words = Expander::new('\\').words("a $two \"$two\" b\\ c '' d", &variables).unwrap();
     assert_eq!(words, ["a", "one", "two", "one two", "b c", "d"]);
@@ -238,6 +259,14 @@ fn substitutes_variables() {
     assert_eq!(heredoc, "'foobar' \"$a\" it's");
     let raw = Expander { quotes: Quotes::Raw, raw_escapes: true, keep_unset: true, escape: '\\' };
     assert_eq!(raw.text("'x' \"$no\" \\a ${no:-b}", &variables).unwrap(), "'x' \"$no\" \\a ${no:-b}");
+}
+
+#[test]
+fn control_characters_are_told_by_their_numbers() {
+    let error = error("FROM a\n\u{1b}[2Jx b");
+    assert_eq!(error.to_string(), "line 2: unknown instruction '\\u{1b}[2JX'");
+    let hint = Error::invalid("x").hint("a\u{7}b").hint;
+    assert_eq!(hint.as_deref(), Some("a\\u{7}b"));
 }
 
 #[test]

@@ -31,8 +31,39 @@ pub struct Env<'a> {
 
 /// Why an expression has no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct EvalError(pub String);
+#[error("{message}")]
+pub struct EvalError {
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl EvalError {
+    pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: Some(hint.into()) }
+    }
+
+    /// With the hint on a line of its own.
+    pub(crate) fn full(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{}\n  hint: {hint}", self.message),
+            None => self.message.clone(),
+        }
+    }
+}
+
+impl From<String> for EvalError {
+    fn from(message: String) -> Self {
+        Self { message, hint: None }
+    }
+}
+
+/// A text grew too large.
+pub(super) fn too_much() -> EvalError {
+    let message = format!("the expression makes more than {MAX_MEMORY} bytes of text");
+    EvalError::new(message, "keep large values in files, and pass them between jobs as artifacts")
+}
 
 pub(super) type Evaluated<T = Value> = Result<T, EvalError>;
 
@@ -54,7 +85,7 @@ impl Evaluator<'_> {
     pub(super) fn made(&mut self, text: String) -> Evaluated {
         self.memory += 26 + 2 * text.len();
         if self.memory > MAX_MEMORY {
-            return Err(EvalError(format!("the expression makes more than {MAX_MEMORY} bytes of text")));
+            return Err(too_much());
         }
         Ok(text.into())
     }

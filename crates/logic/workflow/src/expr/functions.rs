@@ -2,7 +2,7 @@
 
 use super::{
     Value,
-    eval::{EvalError, Evaluated, Evaluator, equal},
+    eval::{EvalError, Evaluated, Evaluator, equal, too_much},
     value::upper,
 };
 
@@ -40,9 +40,9 @@ pub(super) fn call(evaluator: &mut Evaluator<'_>, call: Call<'_>) -> Evaluated {
         ("fromjson", [text]) => from_json(&text.to_text()),
         ("hashfiles", args) => {
             let patterns: Vec<String> = args.iter().map(Value::to_text).collect();
-            (evaluator.env.hash_files)(&patterns).map(Value::from).map_err(EvalError)
+            (evaluator.env.hash_files)(&patterns).map(Value::from).map_err(EvalError::from)
         }
-        (other, args) => Err(EvalError(format!("'{other}' cannot be called with {} arguments", args.len()))),
+        (other, args) => Err(format!("'{other}' cannot be called with {} arguments", args.len()).into()),
     }
 }
 
@@ -54,7 +54,8 @@ fn case(args: &[Value]) -> Evaluated {
             [Value::Bool(false), _] => {}
             [other, ..] => {
                 let kind = other.kind();
-                return Err(EvalError(format!("a condition of 'case' must be true or false, not a {kind}")));
+                let message = format!("a condition of 'case' must be true or false, not a {kind}");
+                return Err(EvalError::new(message, "compare the value with something, as in VALUE == 'x'"));
             }
             [] => {}
         }
@@ -89,15 +90,25 @@ fn join(list: &Value, separator: Option<&Value>) -> String {
 
 fn from_json(text: &str) -> Evaluated {
     if text.trim().is_empty() {
-        return Err(EvalError("fromJSON was given an empty text".into()));
+        let hint =
+            "the output or variable it reads may be unset: give a default, as in fromJSON(VALUE || '[]')";
+        return Err(EvalError::new("fromJSON was given an empty text", hint));
     }
-    serde_json::from_str(text)
-        .map_err(|error| EvalError(format!("fromJSON was given no valid JSON: {error}")))
+    serde_json::from_str(text).map_err(|error| {
+        let message = format!("fromJSON was given no valid JSON: {error}: '{}'", shorten(text));
+        EvalError::new(
+            message,
+            "JSON has double quotes around keys and texts, and no comma at the end of a list",
+        )
+    })
 }
 
 /// `{0}` is replaced by the first value, `{{` and `}}` are braces.
 fn format_text(format: &str, values: &[Value]) -> Result<String, EvalError> {
-    let invalid = || EvalError(format!("the format '{}' is not valid", shorten(format)));
+    let invalid = || {
+        let message = format!("the format '{}' is not valid", shorten(format));
+        EvalError::new(message, "name the values '{0}', '{1}', …, and write braces twice: '{{' and '}}'")
+    };
     let mut out = String::with_capacity(format.len());
     let mut rest = format;
     while let Some(at) = rest.find(['{', '}']) {
@@ -115,14 +126,16 @@ fn format_text(format: &str, values: &[Value]) -> Result<String, EvalError> {
         let (inner, after) = rest.split_once('}').ok_or_else(invalid)?;
         let digits = inner.len() - inner.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let index: usize = inner[..digits].parse().map_err(|_| invalid())?;
-        let missing =
-            || EvalError(format!("the format '{}' names more values than are given", shorten(format)));
+        let missing = || {
+            let message = format!("the format '{}' names more values than are given", shorten(format));
+            EvalError::new(
+                message,
+                format!("values are counted from '{{0}}', and {} are given", values.len()),
+            )
+        };
         out.push_str(&values.get(index).ok_or_else(missing)?.to_text());
         if out.len() > super::MAX_MEMORY {
-            return Err(EvalError(format!(
-                "the expression makes more than {} bytes of text",
-                super::MAX_MEMORY
-            )));
+            return Err(too_much());
         }
         rest = after;
     }

@@ -4,6 +4,10 @@ use std::sync::Arc;
 
 use super::{MAX_LENGTH, SyntaxError, value::text_number};
 
+/// Said where people try to compute.
+pub(super) const NO_ARITHMETIC: &str =
+    "expressions have no arithmetic: compute in a 'run' step and give the result as an output";
+
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Symbol {
     LeftParen,
@@ -56,8 +60,9 @@ struct Lexer<'a> {
 pub(super) fn lex(source: &str) -> Result<Vec<Token>, SyntaxError> {
     let characters: Vec<char> = source.chars().collect();
     if characters.len() > MAX_LENGTH {
-        let message = format!("the expression is longer than {MAX_LENGTH} characters; it ends");
-        return Err(SyntaxError { lexical: true, ..error(source, MAX_LENGTH, message) });
+        let message = format!("there are more than {MAX_LENGTH} characters");
+        let hint = Some("compute the value in a step and give it as an output".to_owned());
+        return Err(SyntaxError { lexical: true, hint, ..error(source, MAX_LENGTH, message) });
     }
     let mut lexer = Lexer { source, characters, at: 0, tokens: Vec::new() };
     while lexer.at < lexer.characters.len() {
@@ -153,9 +158,20 @@ impl Lexer<'_> {
 
     fn unexpected(&self, start: usize) -> SyntaxError {
         let word: String = self.characters.get(start..self.at).unwrap_or_default().iter().collect();
-        let hint = word.contains('"').then(|| "texts stand between single quotes".to_owned());
+        let hint = match word.as_str() {
+            "=" => "compare with '=='",
+            "&" => "write '&&'",
+            "|" => "write '||'",
+            _ if word.starts_with('\'') => "add the closing quote (a quote within a text is written twice)",
+            _ if word.contains('"') => "texts stand between single quotes",
+            _ if word.contains(['{', '}', '$']) => {
+                "'${{' and '}}' cannot stand inside an expression: leave them out"
+            }
+            _ if word.contains(['+', '-', '*', '/', '%', '^']) => NO_ARITHMETIC,
+            _ => "names are made of letters, digits, '_' and '-'; texts stand between single quotes",
+        };
         let message = format!("'{word}' is not understood");
-        SyntaxError { lexical: true, hint, ..error(self.source, start, message) }
+        SyntaxError { lexical: true, hint: Some(hint.into()), ..error(self.source, start, message) }
     }
 
     fn number(&mut self, start: usize) -> Result<(), SyntaxError> {
@@ -178,9 +194,7 @@ impl Lexer<'_> {
         loop {
             match (self.peek(0), self.peek(1)) {
                 (None, _) => {
-                    let mut error = self.unexpected(start);
-                    error.hint = Some("the text has no closing quote".into());
-                    return Err(error);
+                    return Err(self.unexpected(start));
                 }
                 (Some('\''), Some('\'')) => {
                     text.push('\'');

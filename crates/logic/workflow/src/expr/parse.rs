@@ -6,7 +6,7 @@ use wharf_base::closest;
 
 use super::{
     MAX_DEPTH, SyntaxError, Value,
-    lexer::{Symbol, Token, error, lex},
+    lexer::{NO_ARITHMETIC, Symbol, Token, error, lex},
 };
 
 /// An expression.
@@ -67,20 +67,23 @@ pub struct Scope {
     pub files: bool,
 }
 
-/// Functions everywhere: name, fewest and most arguments.
-const FUNCTIONS: [(&str, usize, usize); 8] = [
-    ("case", 3, usize::MAX),
-    ("contains", 2, 2),
-    ("endsWith", 2, 2),
-    ("format", 1, 255),
-    ("fromJSON", 1, 1),
-    ("join", 1, 2),
-    ("startsWith", 2, 2),
-    ("toJSON", 1, 1),
+/// A function: its name, what it takes, and how many of them at least and at most.
+type Function = (&'static str, &'static str, usize, usize);
+
+/// Functions everywhere.
+const FUNCTIONS: [Function; 8] = [
+    ("case", "CONDITION, VALUE, …, OTHERWISE", 3, usize::MAX),
+    ("contains", "LIST OR TEXT, ITEM", 2, 2),
+    ("endsWith", "TEXT, END", 2, 2),
+    ("format", "TEXT, VALUE, …", 1, 255),
+    ("fromJSON", "TEXT", 1, 1),
+    ("join", "LIST, SEPARATOR", 1, 2),
+    ("startsWith", "TEXT, START", 2, 2),
+    ("toJSON", "VALUE", 1, 1),
 ];
-const STATUS: [(&str, usize, usize); 4] =
-    [("always", 0, 0), ("cancelled", 0, 0), ("failure", 0, 255), ("success", 0, 255)];
-const FILES: (&str, usize, usize) = ("hashFiles", 1, 255);
+const STATUS: [Function; 4] =
+    [("always", "", 0, 0), ("cancelled", "", 0, 0), ("failure", "", 0, 255), ("success", "", 0, 255)];
+const FILES: Function = ("hashFiles", "PATTERN, …", 1, 255);
 
 impl Expr {
     /// Reads an expression. An empty one is nothing.
@@ -118,6 +121,12 @@ impl Expr {
     }
 }
 
+/// Whether a symbol begins a value.
+fn is_value(symbol: &Symbol) -> bool {
+    use Symbol::{False, Name, Null, Number, Text, True};
+    matches!(symbol, Name(_) | Number(_) | Text(_) | True | False | Null)
+}
+
 struct Parser<'a> {
     source: &'a str,
     tokens: Vec<Token>,
@@ -152,23 +161,67 @@ impl Parser<'_> {
     }
 
     fn expect(&mut self, symbol: &Symbol) -> Parsed<()> {
-        if self.accept(symbol) { Ok(()) } else { Err(self.unexpected()) }
+        if self.accept(symbol) {
+            return Ok(());
+        }
+        let (sign, opening) = match symbol {
+            Symbol::RightBracket => ("]", "["),
+            _ => (")", "("),
+        };
+        match self.peek().symbol {
+            Symbol::End => {
+                let hint = Some(format!("close '{opening}' with '{sign}'"));
+                let message = format!("'{sign}' is missing");
+                Err(SyntaxError { hint, ..error(self.source, self.peek().position, message) })
+            }
+            _ => Err(self.unexpected()),
+        }
     }
 
+    /// A symbol that cannot stand where it does.
     fn unexpected(&self) -> SyntaxError {
         let token = self.peek();
+        let before = self.at.checked_sub(1).and_then(|at| self.tokens.get(at)).map(|token| &token.text);
         let message = match token.symbol {
-            Symbol::End => "the expression ends too early".to_owned(),
+            Symbol::End => "something is missing at the end".to_owned(),
             _ => format!("'{}' is not expected", token.text),
         };
-        error(self.source, token.position, message)
+        let hint = match (&token.symbol, before) {
+            (Symbol::End, Some(before)) => format!("write a value after '{before}'"),
+            (Symbol::LeftParen, _) => format!("only functions are called: {}", self.functions()),
+            (Symbol::RightParen | Symbol::RightBracket, _) => {
+                format!("leave '{}' out, or write what it closes before it", token.text)
+            }
+            (Symbol::Star, _) => NO_ARITHMETIC.into(),
+            (Symbol::Comma, _) => "',' stands only between the arguments of a function".into(),
+            (symbol, _) if is_value(symbol) => {
+                "put an operator between two values: ==, !=, <, <=, >, >=, && or ||".into()
+            }
+            (_, Some(before)) => format!("write a value between '{before}' and '{}'", token.text),
+            (_, None) => format!("write a value before '{}'", token.text),
+        };
+        SyntaxError { hint: Some(hint), ..error(self.source, token.position, message) }
+    }
+
+    /// The functions that can be called here.
+    fn known(&self) -> impl Iterator<Item = &'static Function> + use<> {
+        FUNCTIONS
+            .iter()
+            .chain(self.scope.status.then_some(&STATUS).into_iter().flatten())
+            .chain(self.scope.files.then_some(&FILES))
+    }
+
+    /// Their names.
+    fn functions(&self) -> String {
+        self.known().map(|(name, ..)| *name).collect::<Vec<_>>().join(", ")
     }
 
     fn deeper(&mut self) -> Parsed<()> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            let message = format!("the expression is nested deeper than {MAX_DEPTH} levels");
-            return Err(error(self.source, self.peek().position, message));
+            let message = format!("more than {MAX_DEPTH} levels are nested");
+            let hint = Some("compute the value in a step and give it as an output".to_owned());
+            return Err(SyntaxError { hint, ..error(self.source, self.peek().position, message) });
         }
         Ok(())
     }
@@ -324,27 +377,26 @@ impl Parser<'_> {
     }
 
     fn check_call(&self, name: &Token, count: usize) -> Parsed<()> {
-        let failed = |message, hint| Err(SyntaxError { hint, ..error(self.source, name.position, message) });
-        let known = || {
-            FUNCTIONS
-                .iter()
-                .chain(self.scope.status.then_some(&STATUS).into_iter().flatten())
-                .chain(self.scope.files.then_some(&FILES))
+        let failed = |message, hint| {
+            Err(SyntaxError { hint: Some(hint), ..error(self.source, name.position, message) })
         };
-        let Some((_, fewest, most)) = known().find(|(known, ..)| known.eq_ignore_ascii_case(&name.text))
-        else {
-            let hint = closest(&name.text, known().map(|(known, ..)| *known))
-                .map(|meant| format!("did you mean '{meant}'?"));
+        let known = self.known().find(|(known, ..)| known.eq_ignore_ascii_case(&name.text));
+        let Some((known, takes, fewest, most)) = known else {
+            let hint = match closest(&name.text, self.known().map(|(known, ..)| *known)) {
+                Some(meant) => format!("did you mean '{meant}'?"),
+                None => format!("the functions are: {}", self.functions()),
+            };
             return failed(format!("there is no function '{}' here", name.text), hint);
         };
+        let usage = format!("write {known}({takes})");
         if count < *fewest {
-            return failed(format!("'{}' takes at least {fewest} arguments, not {count}", name.text), None);
+            return failed(format!("'{known}' takes at least {fewest} arguments, not {count}"), usage);
         }
         if count > *most {
-            return failed(format!("'{}' takes at most {most} arguments, not {count}", name.text), None);
+            return failed(format!("'{known}' takes at most {most} arguments, not {count}"), usage);
         }
-        if name.text.eq_ignore_ascii_case("case") && count.is_multiple_of(2) {
-            return failed("'case' takes pairs of condition and value, then one more value".into(), None);
+        if *known == "case" && count.is_multiple_of(2) {
+            return failed("'case' takes pairs of condition and value, then one more value".into(), usage);
         }
         Ok(())
     }

@@ -42,7 +42,7 @@ impl Template {
                 return Err(SyntaxError {
                     position: before,
                     hint: Some("write an expression between '${{' and '}}'".into()),
-                    ..super::lexer::error(source, 0, "the expression is empty".into())
+                    ..super::lexer::error(source, 0, "'${{ }}' is empty".into())
                 });
             }
             let lead = source.len() - source.trim_start().len();
@@ -95,7 +95,10 @@ impl Template {
                 Part::Expr(expression) => out.push_str(&evaluate(expression, env)?.to_text()),
             }
             if out.len() > 10 * super::MAX_MEMORY {
-                return Err(EvalError("the text grows beyond the limit".into()));
+                return Err(EvalError::new(
+                    "the text grows beyond the limit",
+                    "write it to a file in a step instead",
+                ));
             }
         }
         Ok(out)

@@ -50,7 +50,7 @@ fn values_and_operators() {
 fn wrong_expressions_say_what_and_where() {
     check(
         "github.ref ==",
-        "syntax: the expression ends too early at character 14 of the expression 'github.ref =='",
+        "syntax: something is missing at the end at character 14 of the expression 'github.ref =='",
     );
     check("gihub.ref", "syntax: there is no 'gihub' here at character 1 of the expression 'gihub.ref'");
     check("\"a\"", "syntax: '\"a\"' is not understood at character 1 of the expression '\"a\"'");
@@ -59,8 +59,44 @@ fn wrong_expressions_say_what_and_where() {
         "syntax: 'contains' takes at least 2 arguments, not 1 at character 1 of the expression 'contains('a')'",
     );
     check("format('{1}', 1)", "error: the format '{1}' names more values than are given");
-    let error = Expr::parse("containz('a', 'b')", &SCOPE).unwrap_err();
-    assert_eq!(error.hint.as_deref(), Some("did you mean 'contains'?"));
+}
+
+#[test]
+fn every_wrong_expression_has_a_hint() {
+    let functions = "case, contains, endsWith, format, fromJSON, join, startsWith, toJSON, always, cancelled, \
+                     failure, success, hashFiles";
+    for (expression, hint) in [
+        ("containz('a', 'b')", "did you mean 'contains'?".to_owned()),
+        ("size(github)", format!("the functions are: {functions}")),
+        ("github.foo('a')", format!("only functions are called: {functions}")),
+        ("contains('a')", "write contains(LIST OR TEXT, ITEM)".into()),
+        ("always(1)", "write always()".into()),
+        ("github.ref ==", "write a value after '=='".into()),
+        ("(github.ref", "close '(' with ')'".into()),
+        ("github.event[0", "close '[' with ']'".into()),
+        ("github.ref)", "leave ')' out, or write what it closes before it".into()),
+        ("github.ref env.x", "put an operator between two values: ==, !=, <, <=, >, >=, && or ||".into()),
+        ("github.ref == && 1", "write a value between '==' and '&&'".into()),
+        ("== 1", "write a value before '=='".into()),
+        ("1 + 1", super::lexer::NO_ARITHMETIC.into()),
+        ("2 * 3", super::lexer::NO_ARITHMETIC.into()),
+        ("github.ref = 'a'", "compare with '=='".into()),
+        ("github.ref & env.x", "write '&&'".into()),
+        ("'a", "add the closing quote (a quote within a text is written twice)".into()),
+        ("\"a\"", "texts stand between single quotes".into()),
+        ("${{ 1", "'${{' and '}}' cannot stand inside an expression: leave them out".into()),
+    ] {
+        let error = Expr::parse(expression, &SCOPE).unwrap_err();
+        assert_eq!(error.hint, Some(hint), "{expression}");
+    }
+    let hint = |expression: &str| {
+        let parsed = Expr::parse(expression, &SCOPE).unwrap();
+        with_env(Status::default(), |env| evaluate(&parsed, env)).unwrap_err().hint.unwrap_or_default()
+    };
+    assert!(hint("fromJSON('[1,]')").starts_with("JSON has double quotes around keys and texts"));
+    assert!(hint("fromJSON(env.EMPTY)").contains("fromJSON(VALUE || '[]')"));
+    assert!(hint("format('{1}', 1)").ends_with("and 1 are given"));
+    assert!(hint("format('{', 1)").contains("write braces twice"));
 }
 
 #[test]

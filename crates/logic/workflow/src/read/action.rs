@@ -7,6 +7,9 @@ use crate::{
     yaml::{self, Data, Node},
 };
 
+/// What an action consists of.
+const RUNS_HINT: &str = "write 'runs:', below it 'using: composite' and 'steps:', and its steps below that";
+
 /// Reads the description of a composite action.
 ///
 /// # Errors
@@ -35,13 +38,20 @@ impl Reader {
                         let value = self.template(value, "'value'", &scopes::ACTION_STEP);
                         action.outputs.push((key.text.clone(), value));
                     }
-                    None => self.error(key.at, format!("{what} has no 'value'")),
+                    None => {
+                        let hint = "add for example 'value: ${{ steps.ID.outputs.NAME }}'";
+                        self.error(key.at, format!("{what} has no 'value'"), hint);
+                    }
                 }
             }
         }
         match fields.get("runs") {
             Some(runs) => action.steps = self.runs(runs),
-            None => self.error(root.at, "the action has no 'runs'"),
+            None => {
+                if matches!(root.data, Data::Map(_)) {
+                    self.error(root.at, "the action has no 'runs'", RUNS_HINT);
+                }
+            }
         }
         action
     }
@@ -52,12 +62,12 @@ impl Reader {
             _ => None,
         };
         let Some(using) = using else {
-            self.error(node.at, "'runs' has no 'using'");
+            self.error(node.at, "'runs' has no 'using'", RUNS_HINT);
             return Vec::new();
         };
         let kind = self.text(using, "'using'");
         if kind != "composite" {
-            self.error_hint(
+            self.error(
                 using.at,
                 format!("actions that run by '{kind}' are not supported"),
                 "use a composite action, or a script in a 'run' step",
@@ -68,7 +78,7 @@ impl Reader {
         match fields.get("steps") {
             Some(steps) => self.steps(steps, StepKind::Action),
             None => {
-                self.error(node.at, "'runs' has no 'steps'");
+                self.error(node.at, "'runs' has no 'steps'", RUNS_HINT);
                 Vec::new()
             }
         }

@@ -39,29 +39,32 @@ const MAX_JOBS: usize = 256;
 pub(super) fn read_jobs(reader: &mut Reader, node: &Node) -> Vec<Job> {
     let entries = reader.mapping(node, "'jobs'");
     if entries.is_empty() && matches!(node.data, Data::Map(_)) {
-        reader.error(node.at, "the workflow has no jobs");
+        let hint = "write the name of a job below it, and below that 'runs-on: wharf' and 'steps:'";
+        reader.error(node.at, "the workflow has no jobs", hint);
     }
     if entries.len() > MAX_JOBS {
-        reader.error(node.at, format!("the workflow has more than {MAX_JOBS} jobs"));
+        let hint = "use a matrix, or split the workflow into several files";
+        reader.error(node.at, format!("the workflow has more than {MAX_JOBS} jobs"), hint);
     }
     let ids: Vec<&str> = entries.iter().map(|(key, _)| key.text.as_str()).collect();
     let mut jobs = Vec::new();
     for (key, node) in entries {
         if !is_id(&key.text) || key.text.starts_with("__") {
-            reader.error_hint(
+            reader.error(
                 key.at,
                 format!("'{}' cannot be the id of a job", key.text),
                 "begin with a letter or '_', then use letters, digits, '-' and '_'",
             );
         }
         if let Some(other) = ids.iter().find(|id| id.eq_ignore_ascii_case(&key.text) && **id != key.text) {
-            reader.error(key.at, format!("the jobs '{other}' and '{}' differ only in case", key.text));
+            let message = format!("the jobs '{other}' and '{}' differ only in case", key.text);
+            reader.error(key.at, message, "give one of them another name");
         }
         jobs.push(reader.job(key, node, &ids));
     }
     if let Some(id) = circle(&jobs) {
         let at = entries.iter().find(|(key, _)| key.text == id).map_or(node.at, |(key, _)| key.at);
-        reader.error_hint(
+        reader.error(
             at,
             format!("the job '{id}' needs itself, by way of others"),
             "break the circle of 'needs'",
@@ -93,11 +96,12 @@ impl Reader {
         let what = format!("the job '{id}'");
         let fields = self.fields(node, &what, &KEYS);
         if let Some(node) = fields.get("snapshot") {
-            self.error(node.at, "'snapshot' of a job is not supported: images are built by wharf/build-push");
+            let hint = "build images by a step with 'uses: wharf/build-push@v1'";
+            self.error(node.at, "'snapshot' of a job is not supported", hint);
         }
         for name in ["uses", "with", "secrets"] {
             if let Some(node) = fields.get(name) {
-                self.error_hint(
+                self.error(
                     node.at,
                     format!("'{name}' of a job is not supported: workflows cannot call other workflows"),
                     "write the steps into this job, or into a composite action",
@@ -117,9 +121,12 @@ impl Reader {
             self.warn(node.at, "'cancel-timeout-minutes' has no effect: a cancelled job ends at once");
         }
         if matches!(node.data, Data::Map(_)) && fields.get("uses").is_none() {
-            for required in ["runs-on", "steps"] {
+            for (required, hint) in [
+                ("runs-on", "add 'runs-on: wharf'"),
+                ("steps", "add 'steps:' and below it for example '- run: make'"),
+            ] {
                 if fields.get(required).is_none() {
-                    self.error(node.at, format!("{what} has no '{required}'"));
+                    self.error(node.at, format!("{what} has no '{required}'"), hint);
                 }
             }
         }
@@ -156,7 +163,7 @@ impl Reader {
         let mut needs = Vec::new();
         for (at, text) in self.texts(node, "'needs'") {
             if text == own {
-                self.error(at, format!("the job '{own}' needs itself"));
+                self.error(at, format!("the job '{own}' needs itself"), "take it out of its own 'needs'");
             } else if ids.contains(&text.as_str()) {
                 needs.push(text);
             } else {
@@ -164,7 +171,7 @@ impl Reader {
                     || format!("the jobs are: {}", ids.join(", ")),
                     |id| format!("did you mean '{id}'?"),
                 );
-                self.error_hint(at, format!("'needs' names the job '{text}', which is not there"), hint);
+                self.error(at, format!("'needs' names the job '{text}', which is not there"), hint);
             }
         }
         needs
@@ -177,7 +184,7 @@ impl Reader {
             Data::Map(_) => {
                 let fields = self.fields(node, "'runs-on'", &["group", "labels"]);
                 if let Some(group) = fields.get("group") {
-                    self.error(group.at, "runner groups are not supported: name the runner by label");
+                    self.error(group.at, "runner groups are not supported", "write 'runs-on: wharf'");
                 }
                 fields.get("labels").map(|labels| self.runs_on(labels)).unwrap_or_default()
             }
@@ -190,7 +197,7 @@ impl Reader {
         for (key, service) in self.mapping(node, "'services'") {
             self.fields(service, &format!("the service '{}'", key.text), &KEYS);
         }
-        self.error_hint(
+        self.error(
             node.at,
             "'services' are not started for jobs yet",
             "start the service in a step, or use one that runs in the cluster",
@@ -206,11 +213,16 @@ impl Reader {
         let fields = self.fields(node, "'container'", &KEYS);
         for name in ["credentials", "ports", "volumes", "options"] {
             if let Some(node) = fields.get(name) {
-                self.error(node.at, format!("'{name}' of a container is not supported"));
+                let hint = "leave it out: 'image' and 'env' are what a job's container can have";
+                self.error(node.at, format!("'{name}' of a container is not supported"), hint);
             }
         }
         let Some(image) = fields.get("image") else {
-            self.error(node.at, "'container' has no 'image'");
+            self.error(
+                node.at,
+                "'container' has no 'image'",
+                "add 'image: NAME', such as 'image: shop:latest'",
+            );
             return Container::default();
         };
         Container {
@@ -230,7 +242,11 @@ impl Reader {
         }
         let fields = self.fields(node, "'environment'", &["name", "url", "deployment"]);
         let Some(name) = fields.get("name") else {
-            self.error(node.at, "'environment' has no 'name'");
+            self.error(
+                node.at,
+                "'environment' has no 'name'",
+                "add 'name: NAME', such as 'name: production'",
+            );
             return Environment::default();
         };
         Environment {
@@ -254,7 +270,8 @@ impl Reader {
         let Data::Map(entries) = &node.data else {
             let template = self.template(node, "'matrix'", scope);
             if template.as_literal().is_some() {
-                self.error(node.at, "'matrix' must be a mapping or one expression");
+                let hint = "write 'NAME: [A, B]' below it, or '${{ fromJSON(…) }}'";
+                self.error(node.at, "'matrix' must be a mapping or one expression", hint);
             }
             return Matrix::Whole(template);
         };
@@ -263,10 +280,15 @@ impl Reader {
             let tree = self.tree(node, scope);
             match &tree {
                 Tree::List(items) if items.is_empty() => {
-                    self.error(node.at, format!("'{}' of the matrix is empty", key.text));
+                    let hint = "give it at least one value, or leave the key out";
+                    self.error(node.at, format!("'{}' of the matrix is empty", key.text), hint);
                 }
                 Tree::List(_) | Tree::Template(_) => {}
-                _ => self.error(node.at, format!("'{}' of the matrix must be a list", key.text)),
+                _ => {
+                    let message = format!("'{}' of the matrix must be a list, not {}", key.text, node.kind());
+                    let value = node.scalar().filter(|text| !text.is_empty()).unwrap_or("A, B".into());
+                    self.error(node.at, message, format!("write '{}: [{value}]'", key.text));
+                }
             }
             match key.text.as_str() {
                 "include" => include = Some(tree),

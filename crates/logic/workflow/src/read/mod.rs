@@ -48,12 +48,8 @@ impl Reader {
         Problem { file: self.file.clone(), at, message: message.into(), hint }
     }
 
-    pub(crate) fn error(&mut self, at: Position, message: impl Into<String>) {
-        let problem = self.problem(at, message, None);
-        self.problems.push(problem);
-    }
-
-    pub(crate) fn error_hint(&mut self, at: Position, message: impl Into<String>, hint: impl Into<String>) {
+    /// Notes what is wrong, and what to do about it.
+    pub(crate) fn error(&mut self, at: Position, message: impl Into<String>, hint: impl Into<String>) {
         let problem = self.problem(at, message, Some(hint.into()));
         self.problems.push(problem);
     }
@@ -76,7 +72,8 @@ impl Reader {
         match &node.data {
             Data::Map(entries) => entries,
             _ => {
-                self.error(node.at, format!("{what} must be a mapping, not {}", node.kind()));
+                let message = format!("{what} must be a mapping, not {}", node.kind());
+                self.error(node.at, message, "write 'KEY: VALUE' on lines of their own below it, indented");
                 &[]
             }
         }
@@ -97,7 +94,7 @@ impl Reader {
                 Some(meant) => format!("did you mean '{meant}'?"),
                 None => format!("known are: {}", known.join(", ")),
             };
-            self.error_hint(key.at, format!("unknown key '{}' in {what}", key.text), hint);
+            self.error(key.at, format!("unknown key '{}' in {what}", key.text), hint);
         }
     }
 
@@ -106,7 +103,8 @@ impl Reader {
         match &node.data {
             Data::List(items) => items,
             _ => {
-                self.error(node.at, format!("{what} must be a list, not {}", node.kind()));
+                let message = format!("{what} must be a list, not {}", node.kind());
+                self.error(node.at, message, "write '- ITEM' on lines of their own below it");
                 &[]
             }
         }
@@ -117,7 +115,8 @@ impl Reader {
         match node.scalar() {
             Some(text) => text,
             None => {
-                self.error(node.at, format!("{what} must be a text, not {}", node.kind()));
+                let hint = "write one value; put it into quotes when it begins with '[' or '{'";
+                self.error(node.at, format!("{what} must be a text, not {}", node.kind()), hint);
                 String::new()
             }
         }
@@ -139,7 +138,10 @@ impl Reader {
             (false, 0) => Position { column: node.at.column + error.position, ..node.at },
             (false, _) => node.at,
         };
-        let message = format!("{} in the expression '{}'", error.message, error.expression);
+        let message = match error.expression.trim() {
+            "" => error.message,
+            expression => format!("{} in the expression '{expression}'", error.message),
+        };
         let problem = self.problem(at, message, error.hint);
         self.problems.push(problem);
     }
@@ -181,11 +183,28 @@ impl Reader {
             .collect()
     }
 
+    /// How a script is run; one that is not known is told here, not when the step runs.
+    pub(crate) fn shell(&mut self, node: &Node, scope: &Scope) -> Template {
+        let template = self.template(node, "'shell'", scope);
+        if let Some(text) = template.as_literal()
+            && node.scalar().is_some()
+            && !is_shell(text)
+        {
+            let hint = match closest(text, SHELLS) {
+                Some(meant) => format!("did you mean '{meant}'?"),
+                None => SHELL_HINT.to_owned(),
+            };
+            self.error(node.at, format!("the shell '{text}' is not supported"), hint);
+        }
+        template
+    }
+
     /// True or false, or one expression.
     pub(crate) fn flag(&mut self, node: &Node, what: &str, scope: &Scope) -> Template {
         let template = self.template(node, what, scope);
         if template.as_literal().is_some() && !matches!(node.data, Data::Bool(_)) {
-            self.error(node.at, format!("{what} must be true or false, not {}", node.kind()));
+            let hint = "write true or false without quotes, or an expression: '${{ … }}'";
+            self.error(node.at, format!("{what} must be true or false, not {}", node.kind()), hint);
         }
         template
     }
@@ -195,10 +214,25 @@ impl Reader {
         let template = self.template(node, what, scope);
         let good = matches!(node.data, Data::Number(value) if value > 0.0 && value.is_finite());
         if template.as_literal().is_some() && !good {
-            self.error(node.at, format!("{what} must be a number above 0"));
+            let given = match node.scalar() {
+                Some(text) if !text.is_empty() => format!("'{text}'"),
+                _ => node.kind().to_owned(),
+            };
+            let hint = "write a number without quotes, such as 10, or an expression: '${{ … }}'";
+            self.error(node.at, format!("{what} must be a number above 0, not {given}"), hint);
         }
         template
     }
+}
+
+/// The shells known by name.
+const SHELLS: [&str; 3] = ["sh", "bash", "python"];
+/// What to write for `shell`.
+pub const SHELL_HINT: &str = "use sh, bash, python, or a command with {0} where the script's file belongs";
+
+/// Whether scripts can be run by this `shell`.
+pub fn is_shell(text: &str) -> bool {
+    SHELLS.contains(&text) || text.contains("{0}")
 }
 
 /// Whether a text can be the id of a job or a step.

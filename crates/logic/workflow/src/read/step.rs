@@ -32,10 +32,11 @@ impl Reader {
     pub(super) fn steps(&mut self, node: &Node, kind: StepKind) -> Vec<Step> {
         let items = self.list(node, "'steps'");
         if items.is_empty() && matches!(node.data, Data::List(_)) {
-            self.error(node.at, "there are no steps");
+            self.error(node.at, "there are no steps", "write for example '- run: make' below it");
         }
         if items.len() > MAX_STEPS {
-            self.error(node.at, format!("there are more than {MAX_STEPS} steps"));
+            let hint = "move some into another job, or into a script";
+            self.error(node.at, format!("there are more than {MAX_STEPS} steps"), hint);
         }
         let mut steps: Vec<Step> = Vec::new();
         for node in items {
@@ -43,7 +44,8 @@ impl Reader {
             if step.id.is_empty() {
                 step.id = generated_id(&step, &steps);
             } else if steps.iter().any(|other| other.id.eq_ignore_ascii_case(&step.id)) {
-                self.error(node.at, format!("two steps have the id '{}'", step.id));
+                let hint = "give this one another 'id'";
+                self.error(node.at, format!("two steps have the id '{}'", step.id), hint);
             }
             steps.push(step);
         }
@@ -60,7 +62,7 @@ impl Reader {
         if let Some((at, id)) = &id
             && (!is_id(id) || id.starts_with("__"))
         {
-            self.error_hint(
+            self.error(
                 *at,
                 format!("'{id}' cannot be the id of a step"),
                 "begin with a letter or '_', then use letters, digits, '-' and '_'",
@@ -69,11 +71,11 @@ impl Reader {
         let work = match (fields.get("run"), fields.get("uses")) {
             (Some(run), None) => {
                 if let Some(with) = fields.get("with") {
-                    self.error_hint(with.at, "'with' belongs to 'uses'", "give values to a script by 'env'");
+                    self.error(with.at, "'with' belongs to 'uses'", "give values to a script by 'env'");
                 }
-                let shell = fields.get("shell").map(|n| self.template(n, "'shell'", scope));
+                let shell = fields.get("shell").map(|n| self.shell(n, scope));
                 if shell.is_none() && kind == StepKind::Action {
-                    self.error_hint(
+                    self.error(
                         node.at,
                         "a 'run' step of an action has no 'shell'",
                         "add 'shell: sh' or 'shell: bash'",
@@ -90,21 +92,30 @@ impl Reader {
             (None, Some(uses)) => {
                 for name in ["shell", "working-directory"] {
                     if let Some(node) = fields.get(name) {
-                        self.error(node.at, format!("'{name}' belongs to 'run'"));
+                        let hint = "leave it out: an action decides that itself";
+                        self.error(node.at, format!("'{name}' belongs to 'run'"), hint);
                     }
                 }
+                let with = fields.get("with");
+                let entries = match with.map(|node| &node.data) {
+                    Some(Data::Map(entries)) => entries.as_slice(),
+                    _ => &[],
+                };
                 Work::Uses {
                     action: self.action_ref(uses),
-                    with: fields.get("with").map(|n| self.settings(n, "'with'", scope)).unwrap_or_default(),
+                    with: with.map(|n| self.settings(n, "'with'", scope)).unwrap_or_default(),
+                    places: entries.iter().map(|(key, _)| key.at).collect(),
                 }
             }
             (Some(_), Some(uses)) => {
-                self.error(uses.at, "a step has either 'run' or 'uses', not both");
+                let hint = "make two steps of it, each with its own '- '";
+                self.error(uses.at, "a step has either 'run' or 'uses', not both", hint);
                 Work::default()
             }
             (None, None) => {
                 if matches!(node.data, Data::Map(_)) {
-                    self.error(node.at, "the step has neither 'run' nor 'uses'");
+                    let hint = "add 'run: COMMAND' for a script, or 'uses: ACTION' for an action";
+                    self.error(node.at, "the step has neither 'run' nor 'uses'", hint);
                 }
                 Work::default()
             }
@@ -130,12 +141,13 @@ impl Reader {
         if let Some(path) = text.strip_prefix("./") {
             let path = path.trim_end_matches('/');
             if path.split('/').any(|part| part == "..") {
-                self.error(node.at, format!("the action '{text}' lies outside the repository"));
+                let hint = "write the folder as seen from the root of the repository, without '..'";
+                self.error(node.at, format!("the action '{text}' lies outside the repository"), hint);
             }
             return ActionRef::Local(path.to_owned());
         }
         if text.starts_with("docker://") {
-            self.error_hint(
+            self.error(
                 node.at,
                 "'docker://' actions are not supported",
                 "run the job in that image by 'container'",
@@ -146,7 +158,7 @@ impl Reader {
         {
             return ActionRef::Named { name: name.to_ascii_lowercase(), version: version.to_owned() };
         } else {
-            self.error_hint(
+            self.error(
                 node.at,
                 format!("'{text}' names no action"),
                 "write OWNER/NAME@VERSION, or ./FOLDER for one of this repository",

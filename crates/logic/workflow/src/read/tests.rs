@@ -36,8 +36,14 @@ fn job(lines: &str) -> String {
 
 #[test]
 fn says_what_is_wrong_and_where() {
-    check("", "w.yml:1:1: the file is empty");
-    check("on: [push\njobs: {}", "w.yml:2:5: this is not YAML: illegal placement of ':' indicator");
+    check(
+        "",
+        "w.yml:1:1: the file is empty\n  hint: write what the file is for, or remove it from the repository",
+    );
+    check(
+        "on: [push\njobs: {}",
+        "w.yml:2:5: this is not YAML: illegal placement of ':' indicator\n  hint: close '[' with ']' and '{' with '}' before the next key; put a text that begins with one of them into quotes",
+    );
     check(
         "on: psuh\njobs: {a: {runs-on: wharf, steps: [{run: x}]}}",
         "w.yml:1:5: unknown event 'psuh'\n  hint: did you mean 'push'?",
@@ -52,7 +58,7 @@ fn says_what_is_wrong_and_where() {
     );
     check(
         &job("    steps:\n      - run: |\n          one\n          two ${{ 1 + }}\n"),
-        "w.yml:8:1: '+' is not understood in the expression '1 +'",
+        "w.yml:8:1: '+' is not understood in the expression '1 +'\n  hint: expressions have no arithmetic: compute in a 'run' step and give the result as an output",
     );
     check(
         &job(
@@ -69,8 +75,8 @@ fn says_what_is_wrong_and_where() {
     check(
         &job("    if: ${{ secrets.x }}\n    steps: [{run: x, uses: a/b@v1}, {}]\n"),
         "w.yml:5:13: there is no 'secrets' here in the expression 'secrets.x'\n  hint: here are known: github, needs, vars, inputs\n\
-         w.yml:6:28: a step has either 'run' or 'uses', not both\n\
-         w.yml:6:37: the step has neither 'run' nor 'uses'",
+         w.yml:6:28: a step has either 'run' or 'uses', not both\n  hint: make two steps of it, each with its own '- '\n\
+         w.yml:6:37: the step has neither 'run' nor 'uses'\n  hint: add 'run: COMMAND' for a script, or 'uses: ACTION' for an action",
     );
     check(
         &job("    services: {db: {image: x}}\n    steps: [{run: x}]\n"),
@@ -84,6 +90,98 @@ fn says_what_is_wrong_and_where() {
         "on: [push, schedule]\njobs: {a: {runs-on: wharf, steps: [{run: x}]}}",
         "warning: w.yml:1:12: the event 'schedule' never happens here; it is left out",
     );
+}
+
+/// Everything that can be wrong comes with what to do, each on a line of its own.
+#[test]
+fn every_problem_has_a_hint() {
+    let steps = |lines: &str| job(&format!("    steps:\n{lines}"));
+    for (text, at, what, hint) in [
+        ("on: push\n".to_owned(), "1:1", "the workflow has no 'jobs'", "write 'jobs:'"),
+        ("on: push\njobs: {}\n".into(), "2:7", "the workflow has no jobs", "write the name of a job"),
+        ("jobs: {a: {runs-on: wharf, steps: [{run: x}]}}\n".into(), "1:1", "no 'on'", "on: push"),
+        (job(""), "4:5", "the job 'a' has no 'steps'", "add 'steps:'"),
+        (job("    steps: []\n"), "5:12", "there are no steps", "- run: make"),
+        (job("    env: [x]\n    steps: [{run: x}]\n"), "5:10", "'env' must be a mapping", "KEY: VALUE"),
+        (job("    steps: {run: x}\n"), "5:12", "'steps' must be a list", "- ITEM"),
+        (
+            job("    timeout-minutes: soon\n    steps: [{run: x}]\n"),
+            "5:22",
+            "'timeout-minutes' must be a number above 0, not 'soon'",
+            "such as 10",
+        ),
+        (
+            job("    strategy: {matrix: {os: linux}}\n    steps: [{run: x}]\n"),
+            "5:29",
+            "'os' of the matrix must be a list, not a text",
+            "write 'os: [linux]'",
+        ),
+        (
+            job("    runs-on: x\n    steps: [{run: x}]\n"),
+            "5:5",
+            "the key 'runs-on' stands here twice",
+            "keep one of them",
+        ),
+        (
+            steps("      - run: x\n        shell: pwsh\n"),
+            "7:16",
+            "the shell 'pwsh' is not supported",
+            "use sh, bash, python, or a command with {0}",
+        ),
+        (
+            steps("      - run: x\n        shell: bsh\n"),
+            "7:16",
+            "the shell 'bsh' is not supported",
+            "did you mean 'bash'?",
+        ),
+        (
+            job("    defaults: {run: {shell: cmd}}\n    steps: [{run: x}]\n"),
+            "5:29",
+            "the shell 'cmd' is not supported",
+            "use sh, bash, python",
+        ),
+        ("on: push\n\tjobs: {}\n".into(), "1:5", "this is not YAML", "indent with spaces"),
+        ("on: 'push\njobs: {}\n".into(), "1:5", "this is not YAML", "close the quote"),
+        ("on: push\n  jobs:\n".into(), "2:7", "this is not YAML", "put a text that holds ': ' into quotes"),
+        (
+            "on: *push\n".into(),
+            "1:5",
+            "this is not YAML",
+            "put a text that begins with '*' or '&' into quotes",
+        ),
+        ("on: @push\n".into(), "1:5", "this is not YAML", "put a text that begins with '@'"),
+        ("on: push\njobs\nx: 1\n".into(), "", "this is not YAML", "write 'KEY: VALUE' with a space"),
+        ("a: 1\n---\nb: 1\n".into(), "2:1", "more than one document", "take out the line '---'"),
+    ] {
+        let problems = read_workflow("w.yml", &text).unwrap_err();
+        let found = problems.0.iter().any(|problem| {
+            let shown = problem.to_string();
+            shown.starts_with(&format!("w.yml:{at}"))
+                && problem.message.contains(what)
+                && problem.hint.as_ref().is_some_and(|given| given.contains(hint))
+        });
+        assert!(found, "{text}\n{problems}");
+        assert!(problems.0.iter().all(|problem| problem.hint.is_some()), "{problems}");
+    }
+    for (shell, good) in [("bash", true), ("perl {0}", true), ("${{ matrix.shell }}", true), ("zsh", false)] {
+        let read = read_workflow("w.yml", &steps(&format!("      - run: x\n        shell: '{shell}'\n")));
+        assert_eq!(read.is_ok(), good, "{shell}");
+    }
+    let problems = read_action("action.yml", "name: x\n").unwrap_err().to_string();
+    assert!(
+        problems.starts_with("action.yml:1:1: the action has no 'runs'\n  hint: write 'runs:'"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn the_place_of_each_input_is_known() {
+    let text = job("    steps:\n      - uses: a/b@v1\n        with:\n          x: 1\n          y: 2\n");
+    let workflow = read_workflow("w.yml", &text).unwrap();
+    let Work::Uses { with, places, .. } = &workflow.jobs[0].steps[0].work else { panic!() };
+    let seen: Vec<_> =
+        with.iter().zip(places).map(|((name, _), at)| (name.as_str(), at.line, at.column)).collect();
+    assert_eq!(seen, [("x", 8, 11), ("y", 9, 11)]);
 }
 
 #[test]

@@ -62,7 +62,7 @@ pub(super) fn read(reader: &mut Reader, node: &Node) -> Triggers {
                 event(reader, &mut triggers, &Key { text, at }, None);
             }
         }
-        _ => reader.error_hint(node.at, "'on' names no event", "write for example 'on: push'"),
+        _ => reader.error(node.at, "'on' names no event", "write for example 'on: push'"),
     }
     triggers
 }
@@ -91,12 +91,12 @@ fn event(reader: &mut Reader, triggers: &mut Triggers, key: &Key, node: Option<&
         _ => {
             let known: Vec<&str> = ["push", "workflow_dispatch"].into_iter().chain(ELSEWHERE).collect();
             match wharf_base::closest(&key.text, known) {
-                Some(meant) => reader.error_hint(
+                Some(meant) => reader.error(
                     key.at,
                     format!("unknown event '{}'", key.text),
                     format!("did you mean '{meant}'?"),
                 ),
-                None => reader.error_hint(
+                None => reader.error(
                     key.at,
                     format!("unknown event '{}'", key.text),
                     "here happen: push, workflow_dispatch",
@@ -120,7 +120,7 @@ fn patterns(reader: &mut Reader, fields: &super::Fields<'_>, name: &str) -> Opti
     let ignored = format!("{name}-ignore");
     let (node, ignore) = match (fields.get(name), fields.get(&ignored)) {
         (Some(_), Some(both)) => {
-            reader.error_hint(
+            reader.error(
                 both.at,
                 format!("'{name}' and '{ignored}' cannot stand together"),
                 format!("use '!' patterns in '{name}'"),
@@ -137,7 +137,8 @@ fn patterns(reader: &mut Reader, fields: &super::Fields<'_>, name: &str) -> Opti
     match Patterns::new(&texts, ignore) {
         Ok(patterns) => Some(patterns),
         Err((index, message)) => {
-            reader.error(places.get(index).copied().unwrap_or(node.at), message);
+            let hint = "in patterns, '*' stands for a part, '**' for any path, '!' at the start takes away; '\\' keeps a sign";
+            reader.error(places.get(index).copied().unwrap_or(node.at), message, hint);
             None
         }
     }
@@ -157,7 +158,7 @@ fn dispatch_inputs(reader: &mut Reader, node: &Node) -> Vec<Input> {
                 input.kind = reader.text(kind, "'type'");
                 if !TYPES.contains(&input.kind.as_str()) {
                     let message = format!("'{}' is no type of an input", input.kind);
-                    reader.error_hint(kind.at, message, format!("use one of {}", TYPES.join(", ")));
+                    reader.error(kind.at, message, format!("use one of {}", TYPES.join(", ")));
                 }
             }
             let options = fields.get("options").map(|n| reader.texts(n, "'options'")).unwrap_or_default();

@@ -27,9 +27,15 @@ pub fn read_workflow(file: &str, text: &str) -> Result<Workflow, Problems> {
 impl Reader {
     fn workflow(&mut self, root: &Node) -> Workflow {
         let fields = self.fields(root, "the workflow", &KEYS);
-        for required in ["on", "jobs"] {
+        for (required, hint) in [
+            ("on", "write for example 'on: push' at its top"),
+            (
+                "jobs",
+                "write 'jobs:', below it the name of a job, and below that 'runs-on: wharf' and 'steps:'",
+            ),
+        ] {
             if fields.get(required).is_none() && matches!(root.data, Data::Map(_)) {
-                self.error(root.at, format!("the workflow has no '{required}'"));
+                self.error(root.at, format!("the workflow has no '{required}'"), hint);
             }
         }
         let name = fields.get("name").map(|node| self.text(node, "'name'")).filter(|name| !name.is_empty());
@@ -59,7 +65,7 @@ impl Reader {
         };
         let fields = self.fields(run, "'defaults.run'", &["shell", "working-directory"]);
         RunDefaults {
-            shell: fields.get("shell").map(|n| self.template(n, "'shell'", scope)),
+            shell: fields.get("shell").map(|n| self.shell(n, scope)),
             working_directory: fields
                 .get("working-directory")
                 .map(|n| self.template(n, "'working-directory'", scope)),
@@ -73,7 +79,8 @@ impl Reader {
         }
         let fields = self.fields(node, "'concurrency'", &["group", "cancel-in-progress"]);
         let Some(group) = fields.get("group") else {
-            self.error(node.at, "'concurrency' has no 'group'");
+            let hint = "add 'group: NAME': runs of the same group do not overlap";
+            self.error(node.at, "'concurrency' has no 'group'", hint);
             return Concurrency::default();
         };
         Concurrency {
@@ -93,12 +100,12 @@ impl Reader {
                     let level = self.text(value, "a permission");
                     if !matches!(level.as_str(), "read" | "write" | "none") {
                         let hint = "use read, write or none";
-                        self.error_hint(value.at, format!("'{level}' is no level of '{}'", key.text), hint);
+                        self.error(value.at, format!("'{level}' is no level of '{}'", key.text), hint);
                     }
                 }
             }
             Data::Text(text) if matches!(text.as_str(), "read-all" | "write-all") => {}
-            _ => self.error_hint(
+            _ => self.error(
                 node.at,
                 "'permissions' must be a mapping, 'read-all' or 'write-all'",
                 "write for example 'contents: read' below it",

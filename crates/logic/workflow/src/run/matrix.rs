@@ -12,9 +12,11 @@ pub(super) fn expand(matrix: &Matrix, env: &Env<'_>) -> Result<Vec<Object>, Stri
     let (mut dimensions, mut include, mut exclude) = (Vec::new(), Vec::new(), Vec::new());
     match matrix {
         Matrix::Whole(template) => {
-            let value = template.value(env).map_err(|e| e.to_string())?;
-            let object =
-                value.as_object().ok_or_else(|| format!("the expression gives a {}", value.kind()))?;
+            let value = template.value(env).map_err(|e| e.full())?;
+            let object = value.as_object().ok_or_else(|| {
+                let hint = "give a mapping of lists, such as {\"os\": [\"a\", \"b\"]}";
+                format!("the expression gives a {}\n  hint: {hint}", value.kind())
+            })?;
             for (name, values) in object.iter() {
                 match name {
                     "include" => include = entries(values, name)?,
@@ -41,7 +43,7 @@ pub(super) fn expand(matrix: &Matrix, env: &Env<'_>) -> Result<Vec<Object>, Stri
 fn evaluate(tree: &Tree, env: &Env<'_>) -> Result<Value, String> {
     Ok(match tree {
         Tree::Value(value) => value.clone(),
-        Tree::Template(template) => template.value(env).map_err(|e| e.to_string())?,
+        Tree::Template(template) => template.value(env).map_err(|e| e.full())?,
         Tree::List(items) => Value::array(items.iter().map(|i| evaluate(i, env)).collect::<Result<_, _>>()?),
         Tree::Map(entries) => entries
             .iter()
@@ -54,7 +56,10 @@ fn evaluate(tree: &Tree, env: &Env<'_>) -> Result<Value, String> {
 fn list(value: &Value, name: &str) -> Result<Vec<Value>, String> {
     match value {
         Value::Array { items, .. } => Ok(items.to_vec()),
-        other => Err(format!("'{name}' is no list but a {}", other.kind())),
+        other => {
+            let hint = "give a list of values, such as [\"a\", \"b\"]";
+            Err(format!("'{name}' is no list but a {}\n  hint: {hint}", other.kind()))
+        }
     }
 }
 

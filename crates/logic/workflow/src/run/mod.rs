@@ -362,7 +362,7 @@ fn plan_job(
     let no_files = |_: &[String]| Err("hashFiles cannot be used here".to_owned());
     let env = Env { contexts: &contexts, status, hash_files: &no_files };
     let wrong = |what: &str, error: String| format!("{what} of the job '{}': {error}", job.id);
-    if !job.condition.holds(&env).map_err(|e| wrong("'if'", e.to_string()))? {
+    if !job.condition.holds(&env).map_err(|e| wrong("'if'", e.full()))? {
         return Ok(None);
     }
     let combinations = match &job.strategy.matrix {
@@ -370,10 +370,16 @@ fn plan_job(
         None => vec![Object::new()],
     };
     if combinations.is_empty() {
-        return Err(wrong("'matrix'", "it has no combination".into()));
+        return Err(wrong(
+            "'matrix'",
+            "it has no combination\n  hint: give a value to each of its lists, or exclude less".into(),
+        ));
     }
     if combinations.len() > room {
-        return Err(wrong("'matrix'", format!("the run would have more than {MAX_INSTANCES} jobs")));
+        return Err(wrong(
+            "'matrix'",
+            format!("the run would have more than {MAX_INSTANCES} jobs\n  hint: make the matrix smaller"),
+        ));
     }
     let total = combinations.len();
     let fail_fast = flag(job.strategy.fail_fast.as_ref(), true, &env).map_err(|e| wrong("'fail-fast'", e))?;
@@ -392,7 +398,7 @@ fn plan_job(
         let minutes =
             number(job.timeout_minutes.as_ref(), &env).map_err(|e| wrong("'timeout-minutes'", e))?;
         let named = job.name.as_ref().map(|name| name.text(&env)).transpose();
-        let name = named.map_err(|e| wrong("'name'", e.to_string()))?;
+        let name = named.map_err(|e| wrong("'name'", e.full()))?;
         instances.push(Instance {
             key: if total > 1 { format!("{}.{index}", job.id) } else { job.id.clone() },
             job: job.id.clone(),
@@ -454,7 +460,7 @@ fn default_name(job: &Job, matrix: &Value) -> String {
 /// A flag, read from what its template gives.
 pub fn flag(template: Option<&Template>, default: bool, env: &Env<'_>) -> Result<bool, String> {
     let Some(template) = template else { return Ok(default) };
-    match template.value(env).map_err(|e| e.to_string())? {
+    match template.value(env).map_err(|e| e.full())? {
         Value::Bool(value) => Ok(value),
         Value::Null => Ok(default),
         other => match other.to_text().as_str() {
@@ -469,7 +475,7 @@ pub fn flag(template: Option<&Template>, default: bool, env: &Env<'_>) -> Result
 /// A number above nothing, read from what its template gives.
 pub fn number(template: Option<&Template>, env: &Env<'_>) -> Result<Option<f64>, String> {
     let Some(template) = template else { return Ok(None) };
-    let value = template.value(env).map_err(|e| e.to_string())?;
+    let value = template.value(env).map_err(|e| e.full())?;
     let number = value.to_number();
     if number > 0.0 && number.is_finite() {
         Ok(Some(number))

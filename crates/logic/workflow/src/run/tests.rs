@@ -152,8 +152,14 @@ fn matrices_combine_include_and_exclude() {
     );
     assert_eq!(names("{include: [{a: 1}, {a: 2}]}"), r#"{"a":1} {"a":2}"#);
     assert_eq!(names(r#"'${{ fromJSON(''{"v": [1]}'') }}'"#), r#"{"v":1}"#);
-    assert_eq!(names("'${{ 1 }}'"), "'matrix' of the job 'a': the expression gives a Number");
-    assert_eq!(names("{a: [1], exclude: [{a: 1}]}"), "'matrix' of the job 'a': it has no combination");
+    assert_eq!(
+        names("'${{ 1 }}'"),
+        "'matrix' of the job 'a': the expression gives a Number\n  hint: give a mapping of lists, such as {\"os\": [\"a\", \"b\"]}"
+    );
+    assert_eq!(
+        names("{a: [1], exclude: [{a: 1}]}"),
+        "'matrix' of the job 'a': it has no combination\n  hint: give a value to each of its lists, or exclude less"
+    );
 }
 
 #[test]

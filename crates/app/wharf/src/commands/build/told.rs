@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use wharf_base::Hinted;
-use wharf_build::{BuildRequest, Builder, Error, ErrorKind, Place};
+use wharf_build::{BuildRequest, Builder, Error, ErrorKind, Place, plain};
 
 use super::Args;
 use crate::commands::containers::complain;
@@ -35,7 +35,11 @@ pub(super) fn check(args: &Args, builder: &Builder, request: BuildRequest) -> Ex
     };
     for warning in &report.warnings {
         let rule = warning.rule.map_or(String::new(), |rule| format!(" {rule}"));
-        println!("WARNING:{rule}\n{}\n{}", warning.what, excerpt(&report.file, &report.text, warning.place));
+        println!(
+            "WARNING:{rule}\n{}\n{}",
+            plain(&warning.what),
+            excerpt(&report.file, &report.text, warning.place)
+        );
     }
     match report.warnings.len() {
         0 => {
@@ -56,7 +60,18 @@ fn excerpt(name: &str, text: &str, place: Place) -> String {
     let mut excerpt = format!("{name}:{}\n{}\n", place.line, "-".repeat(20));
     for (number, line) in lines.filter(|(number, _)| shown(*number)).take(40) {
         let mark = if (place.line..=place.end).contains(&number) { ">>>" } else { "   " };
-        excerpt.push_str(&format!("{number:4} | {mark} {line}\n"));
+        excerpt.push_str(&format!("{number:4} | {mark} {}\n", plain(line)));
     }
     format!("{excerpt}{}\n", "-".repeat(20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_tells_the_terminal_nothing() {
+        let shown = excerpt("Dockerfile", "FROM a\nRUN \u{1b}]0;x\u{7}\t#\n", Place { line: 2, end: 2 });
+        assert!(shown.contains("   2 | >>> RUN \\u{1b}]0;x\\u{7}\t#\n"), "{shown}");
+    }
 }
