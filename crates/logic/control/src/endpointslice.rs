@@ -70,10 +70,13 @@ pub struct Endpoint {
 #[serde(rename_all = "camelCase", default)]
 pub struct EndpointConditions {
     /// May receive new traffic.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ready: Option<bool>,
     /// Answers, even when on its way out.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub serving: Option<bool>,
     /// On its way out.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub terminating: Option<bool>,
 }
 

@@ -5,8 +5,13 @@
 //! then loses its finalizer, then moves from the note into the counts. Each is a write that the next
 //! step sees, so a crash between any two loses and doubles nothing.
 //!
+//! Where each index has failures of its own, the last failed pod of an index is not counted before the
+//! next one is made, which has to know how often the index has failed.
+//!
 //! The view must be consistent: it shows this controller's own earlier writes.
 
+mod backoff;
+mod failures;
 mod index;
 mod pods;
 pub mod policy;
@@ -54,6 +59,10 @@ pub struct JobSpec {
     pub completions: Option<i64>,
     /// Failures allowed; 6 when absent.
     pub backoff_limit: Option<i64>,
+    /// Failures allowed of each index; those of all indexes count together when absent.
+    pub backoff_limit_per_index: Option<i64>,
+    /// Indexes that may fail before all others are stopped; any number when absent.
+    pub max_failed_indexes: Option<i64>,
     /// Seconds it may be active.
     pub active_deadline_seconds: Option<i64>,
     /// Seconds after its end when it is deleted; never when absent.
@@ -111,6 +120,9 @@ pub struct JobStatus {
     /// Indexes that succeeded, as `0-2,5`.
     #[serde(deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
     pub completed_indexes: String,
+    /// Indexes that failed for good, as `0-2,5`; absent unless indexes fail on their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_indexes: Option<String>,
     /// Ended pods on their way into the counts; absent when there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uncounted_terminated_pods: Option<Uncounted>,
@@ -145,6 +157,28 @@ impl Job {
 
     fn indexed(&self) -> bool {
         self.spec.completion_mode == "Indexed"
+    }
+
+    /// Whether each index has failures of its own.
+    fn per_index(&self) -> bool {
+        self.indexed() && self.spec.backoff_limit_per_index.is_some()
+    }
+
+    /// Whether a pod is replaced only once it has ended: a policy about failures needs to see them.
+    fn waits_for_the_end(&self) -> bool {
+        self.spec.pod_replacement_policy == "Failed" || self.spec.pod_failure_policy.is_some()
+    }
+
+    /// What is to be made of a failed pod.
+    fn verdict(&self, pod: &Pod) -> policy::Verdict {
+        let policy = self.spec.pod_failure_policy.as_ref();
+        policy.map_or(policy::Verdict::Count, |policy| policy.judge(pod))
+    }
+
+    /// Whether an index is one of its own; one that counts no indexes has all.
+    fn has_index(&self, index: Option<i64>) -> bool {
+        let known = |index: i64| (0..self.spec.completions.unwrap_or(0)).contains(&index);
+        !self.indexed() || index.is_some_and(known)
     }
 
     /// Whether it is over, and since when.

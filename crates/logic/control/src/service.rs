@@ -86,12 +86,16 @@ pub struct EndpointPort {
 #[serde(rename_all = "camelCase", default)]
 pub struct TargetRef {
     /// `Pod`.
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
     pub kind: String,
     /// Its namespace.
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
     pub namespace: String,
     /// Its name.
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Its uid.
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
     pub uid: String,
 }
 

@@ -181,16 +181,22 @@ impl World {
         wrote
     }
 
-    /// Binds and starts at most `starts` pods, ends at most `stops` pods under deletion.
+    /// Binds and starts at most `starts` pods, ends at most `stops` pods under deletion: one with a
+    /// finalizer has failed, any other is gone.
     pub(crate) fn run_node(&mut self, mut starts: usize, mut stops: usize) -> bool {
         let mut changed = false;
         for pod in self.all::<Pod>(&PODS) {
             let name = pod.metadata.name.as_str();
             if pod.metadata.deleting() {
-                if stops > 0 {
+                let held = !pod.metadata.finalizers.is_empty();
+                if stops > 0 && !(held && pod.ended()) {
                     stops -= 1;
                     changed = true;
-                    self.objects.remove(&("pods".to_owned(), name.to_owned()));
+                    if held {
+                        self.patch(&PODS, name, json!({"status": {"phase": "Failed"}}));
+                    } else {
+                        self.objects.remove(&("pods".to_owned(), name.to_owned()));
+                    }
                 }
             } else if !pod.ended() && !pod.ready() && starts > 0 && !self.broken(name) {
                 starts -= 1;

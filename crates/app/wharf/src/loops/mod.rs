@@ -13,6 +13,7 @@ mod discovery;
 mod disruption;
 mod endpoints;
 mod endpointslice;
+mod endpointslicemirroring;
 mod events;
 mod evidence;
 mod garbage;
@@ -84,6 +85,7 @@ pub(crate) fn start(
     loops.controller(&shared, FEW, disruption::Targets::new);
     loops.controller(&shared, MANY, endpointslice::EndpointSlices::new);
     loops.controller(&shared, MANY, endpoints::EndpointsLoop::new);
+    loops.controller(&shared, FEW, endpointslicemirroring::Mirrors::new);
     loops.controller(&shared, FEW, namespace::Namespaces::new);
     // One at a time: the first to ask gets a name.
     loops.controller(&shared, 1, definition::Definitions::new);

@@ -17,7 +17,7 @@ pub(super) fn parse(text: &str, total: i64) -> BTreeSet<i64> {
     indexes
 }
 
-/// Writes a set: two or more in a row become a range.
+/// Writes a set: three or more in a row become a range.
 pub(super) fn format(indexes: &BTreeSet<i64>) -> String {
     let mut ranges: Vec<(i64, i64)> = Vec::new();
     for index in indexes {
@@ -26,8 +26,10 @@ pub(super) fn format(indexes: &BTreeSet<i64>) -> String {
             _ => ranges.push((*index, *index)),
         }
     }
-    let text = |(first, last): &(i64, i64)| {
-        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    let text = |(first, last): &(i64, i64)| match last - first {
+        0 => first.to_string(),
+        1 => format!("{first},{last}"),
+        _ => format!("{first}-{last}"),
     };
     ranges.iter().map(text).collect::<Vec<_>>().join(",")
 }
@@ -44,8 +46,9 @@ mod tests {
     fn ranges_are_read_and_written() {
         check("", 5, "");
         check("0-2,4", 5, "0-2,4");
-        check("0,1,3", 5, "0-1,3");
-        check("3-9", 5, "3-4");
+        check("0,1,3", 5, "0,1,3");
+        check("0,1,2,3", 5, "0-3");
+        check("3-9", 5, "3,4");
         check("x,1-,2", 5, "2");
         check("5-1", 9, "");
     }

@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{INDEX, Job, TRACKING, View};
+use super::{
+    INDEX, Job, TRACKING, View,
+    failures::{COUNTED, Failures, IGNORED},
+};
 use crate::{
     action::{Action, Event, PODS},
     claim::{Claim, adopt, claim, pod_from_template, release},
@@ -33,8 +36,8 @@ pub(super) fn index_of(pod: &Pod) -> Option<i64> {
     pod.metadata.annotations.get(INDEX)?.parse().ok()
 }
 
-/// Makes a pod, for an index when the Job is indexed.
-pub(super) fn create(job: &Job, index: Option<i64>) -> Action {
+/// Makes a pod, for an index when the Job is indexed; `failures` are those of that index so far.
+pub(super) fn create(job: &Job, index: Option<i64>, failures: Option<Failures>) -> Action {
     let owner = job.metadata.controller_ref("batch/v1", "Job");
     let prefix = match index {
         Some(index) => format!("{}-{index}-", job.metadata.name),
@@ -54,6 +57,9 @@ pub(super) fn create(job: &Job, index: Option<i64>) -> Action {
                 }
             }
         }
+        if let Some(failures) = failures {
+            annotate(metadata, failures);
+        }
     }
     if let (Some(index), Some(spec)) = (index, pod.get_mut("spec")) {
         tell_index(job, index, spec);
@@ -64,6 +70,17 @@ pub(super) fn create(job: &Job, index: Option<i64>) -> Action {
         namespace: job.metadata.namespace.clone(),
         object: pod,
         announce: Some(Box::new(Event::normal(involved, "SuccessfulCreate", "Created pod: {name}"))),
+    }
+}
+
+/// Says how often the index of a pod has failed.
+fn annotate(metadata: &mut Map<String, Value>, failures: Failures) {
+    let annotations = metadata.entry("annotations").or_insert_with(|| Value::Object(Map::new()));
+    if let Some(annotations) = annotations.as_object_mut() {
+        annotations.insert(COUNTED.to_owned(), json!(failures.counted.to_string()));
+        if failures.ignored > 0 {
+            annotations.insert(IGNORED.to_owned(), json!(failures.ignored.to_string()));
+        }
     }
 }
 

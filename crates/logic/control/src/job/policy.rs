@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::{Pod, index};
-use crate::{condition, meta::null_default, pod::ContainerStatus};
+use crate::{condition::Condition, meta::null_default, pod::ContainerStatus};
 
 /// `batch/v1.PodFailurePolicy`: the first rule that fits a failed pod decides.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -61,6 +61,8 @@ pub(super) enum Verdict {
     Count,
     /// As if it had never been.
     Ignore,
+    /// One more failure, and the last of its index.
+    FailIndex,
     /// The Job fails, for this reason.
     FailJob(String),
 }
@@ -71,6 +73,7 @@ impl PodFailurePolicy {
             let Some(what) = rule.fits(pod) else { continue };
             return match rule.action.as_str() {
                 "Ignore" => Verdict::Ignore,
+                "FailIndex" => Verdict::FailIndex,
                 "FailJob" => Verdict::FailJob(format!("{what} matching FailJob rule at index {number}")),
                 _ => Verdict::Count,
             };
@@ -93,12 +96,16 @@ impl FailureRule {
                 "Container {container} for pod {namespace}/{name} failed with exit code {code}"
             ));
         }
-        let holds = |wanted: &&OnPodCondition| {
-            let status = if wanted.status.is_empty() { "True" } else { &wanted.status };
-            condition::find(&pod.status.conditions, &wanted.kind).is_some_and(|c| c.status == status)
-        };
-        let kind = &self.on_pod_conditions.iter().find(holds)?.kind;
+        let wanted = |condition: &&Condition| self.on_pod_conditions.iter().any(|c| c.fits(condition));
+        let kind = &pod.status.conditions.iter().find(wanted)?.kind;
         Some(format!("Pod {namespace}/{name} has condition {kind}"))
+    }
+}
+
+impl OnPodCondition {
+    fn fits(&self, condition: &Condition) -> bool {
+        let status = if self.status.is_empty() { "True" } else { &self.status };
+        condition.kind == self.kind && condition.status == status
     }
 }
 
@@ -107,7 +114,12 @@ impl OnExitCodes {
         // A container that ended well is no failure.
         let Some(code) = container.exit_code().filter(|code| *code != 0) else { return false };
         let named = self.container_name.as_ref().is_none_or(|name| *name == container.name);
-        named && (self.values.contains(&code) == (self.operator == "In"))
+        named
+            && match self.operator.as_str() {
+                "In" => self.values.contains(&code),
+                "NotIn" => !self.values.contains(&code),
+                _ => false,
+            }
     }
 }
 
@@ -137,7 +149,7 @@ impl SuccessPolicy {
             let wanted = rule.succeeded_indexes.as_deref().map(|text| index::parse(text, completions));
             let have = wanted.as_ref().map_or(done.len(), |wanted| wanted.intersection(done).count());
             let all = wanted.map_or(completions, |wanted| wanted.len() as i64);
-            all > 0 && have as i64 >= rule.succeeded_count.unwrap_or(all)
+            all > 0 && !done.is_empty() && have as i64 >= rule.succeeded_count.unwrap_or(all)
         })
     }
 }

@@ -1,21 +1,23 @@
 //! Where a Job stands, and what follows: pods to make or delete, its end, its status.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use wharf_base::Timestamp;
 
 use super::{
-    Action, Condition, Event, JOBS, Job, JobStatus, PODS, Pod, Step, TRACKING, Uncounted, condition,
-    drop_finalizer, index, pods, policy::Verdict,
+    Action, Condition, Event, JOBS, Job, JobStatus, PODS, Pod, Step, TRACKING, Uncounted, backoff, condition,
+    drop_finalizer,
+    failures::{Failures, fails_index},
+    index, pods,
+    policy::Verdict,
 };
 use crate::pod::sort_for_deletion;
 
 /// Most pods one step creates or deletes.
 const BURST: usize = 500;
-/// Wait after the first failure in a row; doubled with each further one.
-const FIRST_BACKOFF: Duration = Duration::from_secs(10);
-/// The longest wait.
-const LAST_BACKOFF: Duration = Duration::from_secs(360);
 
 /// A decision about a Job that is not over.
 pub(super) struct Progress<'a> {
@@ -25,6 +27,10 @@ pub(super) struct Progress<'a> {
     active: Vec<&'a Pod>,
     /// Indexes that succeeded, ended pods that are not counted yet included.
     done: BTreeSet<i64>,
+    /// Indexes that failed for good, where each has failures of its own.
+    lost: BTreeSet<i64>,
+    /// The last failed pods of indexes that will have another: they are counted only then.
+    held: BTreeMap<i64, &'a Pod>,
     status: JobStatus,
     /// Writes after the status.
     writes: Vec<Action>,
@@ -40,6 +46,8 @@ impl<'a> Progress<'a> {
             owned,
             active,
             done: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            held: BTreeMap::new(),
             status: job.status.clone(),
             writes: Vec::new(),
             step: Step::idle(),
@@ -80,18 +88,20 @@ impl<'a> Progress<'a> {
         if !self.job.indexed() {
             self.status.succeeded += succeeded.len() as i64;
         }
-        let tracked: Vec<&Pod> =
-            self.owned.iter().copied().filter(|pod| pod.metadata.has_finalizer(TRACKING)).collect();
+        let tracked: Vec<&Pod> = self.tracked().collect();
+        let mut failed = Vec::new();
         for pod in tracked {
             let uid = &pod.metadata.uid;
             if uncounted.succeeded.contains(uid) || uncounted.failed.contains(uid) {
-                self.writes.push(drop_finalizer(PODS, &pod.metadata, TRACKING));
+                self.let_go(pod);
             } else if pod.status.phase == "Succeeded" {
                 self.note_success(pod, &mut indexes, &mut uncounted);
-            } else if pod.status.phase == "Failed"
-                || (pod.metadata.deleting() && pod.spec.node_name.is_empty())
+            } else if self.counts_as_failed(pod) {
+                failed.push(pod);
+            } else if pod.metadata.deleting()
+                && condition::holds(&self.status.conditions, "SuccessCriteriaMet")
             {
-                self.note_failure(pod, &mut uncounted);
+                self.let_go(pod);
             }
         }
         if self.job.indexed() {
@@ -99,30 +109,84 @@ impl<'a> Progress<'a> {
             self.status.completed_indexes = index::format(&indexes);
         }
         self.done = indexes;
+        self.note_failed_indexes(&failed);
+        for pod in failed {
+            self.note_failure(pod, &mut uncounted);
+        }
         self.status.uncounted_terminated_pods = Some(uncounted).filter(|u| !u.is_empty());
+    }
+
+    /// The pods that are not counted yet.
+    fn tracked(&self) -> impl Iterator<Item = &'a Pod> {
+        self.owned.iter().copied().filter(|pod| pod.metadata.has_finalizer(TRACKING))
+    }
+
+    fn let_go(&mut self, pod: &Pod) {
+        self.writes.push(drop_finalizer(PODS, &pod.metadata, TRACKING));
+    }
+
+    /// Whether a pod that did not succeed has failed. One that is being deleted has, unless its end is
+    /// waited for; the end of one without a node never comes.
+    fn counts_as_failed(&self, pod: &Pod) -> bool {
+        let failing = condition::holds(&self.job.status.conditions, "FailureTarget");
+        let waits = self.job.waits_for_the_end() && !pod.spec.node_name.is_empty() && !failing;
+        pod.status.phase == "Failed" || (pod.metadata.deleting() && !waits)
+    }
+
+    /// Finds the indexes that failed for good, and the pods the others must keep for now.
+    fn note_failed_indexes(&mut self, failed: &[&'a Pod]) {
+        if !self.job.per_index() {
+            self.status.failed_indexes = None;
+            return;
+        }
+        let total = self.job.spec.completions.unwrap_or(0);
+        self.lost = index::parse(self.status.failed_indexes.as_deref().unwrap_or(""), total);
+        let of_index = |pod: &&'a Pod| Some((pods::index_of(pod)?, *pod));
+        let in_range = |(index, _): &(i64, &Pod)| (0..total).contains(index);
+        let failed: Vec<_> = failed.iter().filter_map(of_index).filter(in_range).collect();
+        self.lost
+            .extend(failed.iter().filter(|(_, pod)| fails_index(self.job, pod)).map(|(index, _)| *index));
+        self.status.failed_indexes = Some(index::format(&self.lost));
+        let active: BTreeSet<i64> = self.active.iter().filter_map(|pod| pods::index_of(pod)).collect();
+        let rank = |pod: &Pod| (Failures::before(pod).total(), backoff::failed_at(pod));
+        for (index, pod) in failed {
+            let over = self.done.contains(&index) || self.lost.contains(&index) || active.contains(&index);
+            if !over && self.held.get(&index).is_none_or(|held| rank(held) <= rank(pod)) {
+                self.held.insert(index, pod);
+            }
+        }
+    }
+
+    /// Whether a failed pod has to stay for the next one of its index.
+    fn is_held(&self, pod: &Pod) -> bool {
+        let held = pods::index_of(pod).and_then(|index| self.held.get(&index));
+        held.is_some_and(|held| held.metadata.uid == pod.metadata.uid) && !self.ending()
     }
 
     /// Notes a success; an index that succeeded twice counts once.
     fn note_success(&self, pod: &Pod, indexes: &mut BTreeSet<i64>, uncounted: &mut Uncounted) {
         uncounted.succeeded.push(pod.metadata.uid.clone());
-        let in_range = |index: &i64| *index >= 0 && *index < self.job.spec.completions.unwrap_or(0);
-        if self.job.indexed() {
-            indexes.extend(pods::index_of(pod).filter(in_range));
+        let index = pods::index_of(pod);
+        if self.job.indexed() && self.job.has_index(index) {
+            indexes.extend(index);
         }
     }
 
     /// Notes a failure, unless the Job's policy says otherwise.
     fn note_failure(&mut self, pod: &Pod, uncounted: &mut Uncounted) {
-        let policy = self.job.spec.pod_failure_policy.as_ref();
-        match policy.map_or(Verdict::Count, |policy| policy.judge(pod)) {
-            Verdict::Count => uncounted.failed.push(pod.metadata.uid.clone()),
-            Verdict::Ignore => self.writes.push(drop_finalizer(PODS, &pod.metadata, TRACKING)),
-            Verdict::FailJob(why) => {
-                uncounted.failed.push(pod.metadata.uid.clone());
-                if !self.ending() {
-                    self.add_condition("FailureTarget", "True", "PodFailurePolicy", &why);
-                }
-            }
+        let verdict = self.job.verdict(pod);
+        if let Verdict::FailJob(why) = &verdict
+            && !self.ending()
+        {
+            self.add_condition("FailureTarget", "True", "PodFailurePolicy", why);
+        }
+        if self.is_held(pod) {
+            return;
+        }
+        if verdict == Verdict::Ignore || !self.job.has_index(pods::index_of(pod)) {
+            self.let_go(pod);
+        } else {
+            uncounted.failed.push(pod.metadata.uid.clone());
         }
     }
 
@@ -140,7 +204,8 @@ impl<'a> Progress<'a> {
 
     /// Failures, those not counted yet included.
     fn failed(&self) -> i64 {
-        self.status.failed + self.uncounted().failed.len() as i64
+        let held = self.held.values().filter(|pod| self.job.verdict(pod) != Verdict::Ignore).count();
+        self.status.failed + (self.uncounted().failed.len() + held) as i64
     }
 
     fn note_suspension(&mut self) {
@@ -168,6 +233,11 @@ impl<'a> Progress<'a> {
         } else if self.past_deadline() {
             let message = "Job was active longer than specified deadline";
             self.add_condition("FailureTarget", "True", "DeadlineExceeded", message);
+        } else if self.too_many_indexes_failed() {
+            let message = "Job has exceeded the specified maximal number of failed indexes";
+            self.add_condition("FailureTarget", "True", "MaxFailedIndexesExceeded", message);
+        } else if self.no_index_is_left() {
+            self.add_condition("FailureTarget", "True", "FailedIndexes", "Job has failed indexes");
         } else if let Some(rule) = self.success_rule() {
             let message = format!("Matched rules at index {rule}");
             self.add_condition("SuccessCriteriaMet", "True", "SuccessPolicy", &message);
@@ -175,6 +245,16 @@ impl<'a> Progress<'a> {
             let message = "Reached expected number of succeeded pods";
             self.add_condition("SuccessCriteriaMet", "True", "CompletionsReached", message);
         }
+    }
+
+    fn too_many_indexes_failed(&self) -> bool {
+        self.job.spec.max_failed_indexes.is_some_and(|most| self.lost.len() as i64 > most)
+    }
+
+    /// Whether every index is over, and not all well.
+    fn no_index_is_left(&self) -> bool {
+        let over = (self.lost.len() + self.done.len()) as i64;
+        !self.lost.is_empty() && over >= self.job.spec.completions.unwrap_or(0)
     }
 
     /// The rule of the Job's success policy that is met.
@@ -220,7 +300,9 @@ impl<'a> Progress<'a> {
 
     /// Ends it once no pod runs and every ended one is counted.
     fn end_when_quiet(&mut self) {
-        let quiet = self.owned.iter().all(|pod| pod.ended()) && self.uncounted().is_empty();
+        let quiet = self.owned.iter().all(|pod| pod.ended())
+            && self.tracked().next().is_none()
+            && self.uncounted().is_empty();
         if !quiet {
             return;
         }
@@ -231,6 +313,8 @@ impl<'a> Progress<'a> {
             let reason = match failure.reason.as_str() {
                 "DeadlineExceeded" => "DeadlineExceeded",
                 "PodFailurePolicy" => "PodFailurePolicy",
+                "MaxFailedIndexesExceeded" => "MaxFailedIndexesExceeded",
+                "FailedIndexes" => "FailedIndexes",
                 _ => "BackoffLimitExceeded",
             };
             self.add_condition("Failed", "True", reason, &failure.message);
@@ -254,16 +338,16 @@ impl<'a> Progress<'a> {
         if self.active.len() > wanted {
             return self.delete_active(self.active.len() - wanted, false);
         }
-        let occupied = if self.job.spec.pod_replacement_policy == "Failed" {
+        let occupied = if self.job.waits_for_the_end() {
             self.active.len() + self.owned.iter().filter(|pod| pod.terminating()).count()
         } else {
             self.active.len()
         };
         let missing = wanted.saturating_sub(occupied).min(BURST);
-        let wait = self.backoff();
         if missing == 0 {
             return;
         }
+        let wait = if self.job.per_index() { Duration::ZERO } else { self.backoff() };
         if !wait.is_zero() {
             return self.step.requeue(wait);
         }
@@ -281,19 +365,36 @@ impl<'a> Progress<'a> {
 
     fn create(&mut self, missing: usize) {
         if !self.job.indexed() {
-            let create = pods::create(self.job, None);
+            let create = pods::create(self.job, None, None);
             self.writes.extend(std::iter::repeat_n(create, missing));
             return;
         }
-        let waits = self.job.spec.pod_replacement_policy == "Failed";
+        let waits = self.job.waits_for_the_end();
         let counted = |pod: &&&Pod| pod.active() || (waits && pod.terminating());
         let taken: BTreeSet<i64> =
             self.owned.iter().filter(counted).filter_map(|pod| pods::index_of(pod)).collect();
         let all = 0..self.job.spec.completions.unwrap_or(0);
-        let free = all.filter(|index| !taken.contains(index) && !self.done.contains(index));
-        let creates: Vec<Action> =
-            free.take(missing).map(|index| pods::create(self.job, Some(index))).collect();
-        self.writes.extend(creates);
+        let over =
+            |index: &i64| taken.contains(index) || self.done.contains(index) || self.lost.contains(index);
+        let free: Vec<i64> = all.filter(|index| !over(index)).take(missing).collect();
+        for index in free {
+            self.create_index(index);
+        }
+    }
+
+    /// Makes the pod of an index, or asks to look again when the index has waited long enough.
+    fn create_index(&mut self, index: i64) {
+        let held = self.held.get(&index).copied();
+        let failures = held.map(|pod| Failures::after(self.job, pod)).unwrap_or_default();
+        let wait = held
+            .and_then(backoff::failed_at)
+            .map_or(Duration::ZERO, |last| backoff::remaining(failures.total(), last, self.now));
+        if wait.is_zero() {
+            let failures = self.job.per_index().then_some(failures);
+            self.writes.push(pods::create(self.job, Some(index), failures));
+        } else {
+            self.step.requeue(wait);
+        }
     }
 
     /// Deletes pods without an index, with one that is done or out of range, and second ones of the
@@ -324,23 +425,21 @@ impl<'a> Progress<'a> {
 
     fn delete(&mut self, pod: &Pod, counted: bool) {
         if !counted && pod.metadata.has_finalizer(TRACKING) {
-            self.writes.push(drop_finalizer(PODS, &pod.metadata, TRACKING));
+            self.let_go(pod);
         }
         self.writes.push(pods::delete(self.job, pod));
     }
 
-    /// How long to wait before pods are made again: after failures in a row, 10 s doubled up to 6 min.
+    /// How long to wait before pods are made again, after failures in a row.
     fn backoff(&self) -> Duration {
         let ended = |phase: &'static str| self.owned.iter().filter(move |pod| pod.status.phase == phase);
         let last_success = ended("Succeeded").filter_map(|pod| pod.finished_at()).max();
         let failures: Vec<Timestamp> = ended("Failed")
-            .filter_map(|pod| pod.finished_at())
+            .filter_map(|pod| backoff::failed_at(pod))
             .filter(|at| last_success.is_none_or(|success| *at > success))
             .collect();
         let Some(last) = failures.iter().max() else { return Duration::ZERO };
-        let doublings = u32::try_from(failures.len() - 1).unwrap_or(u32::MAX).min(10);
-        let wait = (FIRST_BACKOFF * 2u32.pow(doublings)).min(LAST_BACKOFF);
-        last.plus(wait).since(self.now)
+        backoff::remaining(failures.len() as i64, *last, self.now)
     }
 
     fn add_condition(&mut self, kind: &str, status: &str, reason: &str, message: &str) {

@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use super::*;
+use super::{failures::Failures, policy::Verdict, *};
 use crate::{meta::read, world::World};
 
 fn at(seconds: i64) -> Timestamp {
@@ -30,6 +30,11 @@ impl Jobs {
 
     /// Steps until nothing is written; returns the wait asked for.
     fn settle(&mut self) -> Option<Duration> {
+        self.settle_stopping(usize::MAX)
+    }
+
+    /// The same with a node that ends at most so many pods each time.
+    fn settle_stopping(&mut self, stops: usize) -> Option<Duration> {
         for _ in 0..30 {
             self.world.object(&JOBS, "j")?;
             let (job, pods) = (self.job(), self.world.all::<Pod>(&PODS));
@@ -37,7 +42,7 @@ impl Jobs {
             let step = step(&View { job: &job, pods: &pods }, at(self.now));
             let wait = step.requeue_after;
             let wrote = self.world.apply(step);
-            if !(self.world.run_node(usize::MAX, usize::MAX) | wrote) {
+            if !(self.world.run_node(usize::MAX, stops) | wrote) {
                 return wait;
             }
         }
@@ -62,6 +67,25 @@ impl Jobs {
             let state = json!([{"name": "c", "state": {"terminated": {"exitCode": code, "finishedAt": at(self.now)}}}]);
             let status = json!({"status": {"phase": "Failed", "containerStatuses": state, "conditions": []}});
             self.world.patch(&PODS, &pod.metadata.name, status);
+        }
+    }
+
+    /// Ends every active pod with the exit code for its index and what its annotations say of it.
+    fn end_by(&mut self, code: fn(i64, Failures) -> i64) {
+        for pod in self.world.all::<Pod>(&PODS).iter().filter(|pod| pod.active()) {
+            let code = code(pods::index_of(pod).unwrap(), Failures::before(pod));
+            let phase = if code == 0 { "Succeeded" } else { "Failed" };
+            let state = json!([{"name": "c", "state": {"terminated": {"exitCode": code, "finishedAt": at(self.now)}}}]);
+            let status = json!({"status": {"phase": phase, "containerStatuses": state, "conditions": []}});
+            self.world.patch(&PODS, &pod.metadata.name, status);
+        }
+    }
+
+    /// Asks for the deletion of every active pod.
+    fn delete_pods(&mut self) {
+        for pod in self.world.all::<Pod>(&PODS).iter().filter(|pod| pod.active()) {
+            let deletion = json!({"metadata": {"deletionTimestamp": at(self.now)}});
+            self.world.patch(&PODS, &pod.metadata.name, deletion);
         }
     }
 
@@ -198,4 +222,257 @@ fn a_success_policy_ends_an_indexed_job_early() {
     jobs.settle();
     jobs.check((0, 2, 0), &["SuccessCriteriaMet", "Complete"]);
     assert_eq!(jobs.job().status.conditions.pop().unwrap().message, "Matched rules at index 1");
+}
+
+fn indexed(completions: i64, parallelism: i64, more: Value) -> Value {
+    let mut spec = json!({"completions": completions, "parallelism": parallelism, "completionMode": "Indexed", "backoffLimit": i32::MAX});
+    for (key, value) in more.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    spec
+}
+
+/// Runs a Job to its end; (completed indexes, failed indexes, succeeded, failed) and why it ended.
+fn check_end(
+    spec: Value,
+    code: fn(i64, Failures) -> i64,
+    expect: (&str, Option<&str>, i64, i64),
+    reason: &str,
+) {
+    let mut jobs = Jobs::new(spec);
+    for _ in 0..20 {
+        jobs.settle();
+        jobs.now += 600;
+        jobs.end_by(code);
+    }
+    let status = jobs.job().status;
+    let told = (
+        status.completed_indexes.as_str(),
+        status.failed_indexes.as_deref(),
+        status.succeeded,
+        status.failed,
+    );
+    assert_eq!(told, expect);
+    let end = status.conditions.last().unwrap();
+    let kind = if matches!(reason, "SuccessPolicy" | "CompletionsReached") { "Complete" } else { "Failed" };
+    assert_eq!((end.kind.as_str(), end.reason.as_str()), (kind, reason));
+    assert_eq!((status.active, status.terminating), (0, Some(0)));
+    assert!(jobs.world.all::<Pod>(&PODS).iter().all(|pod| pod.metadata.finalizers.is_empty()));
+}
+
+#[test]
+fn indexes_fail_on_their_own() {
+    let odd = |index, _| index % 2;
+    let on = |action: &str, code: i64| json!({"rules": [{"action": action, "onExitCodes": {"operator": "In", "values": [code]}}]});
+    let limit = |limit: i64| json!({"backoffLimitPerIndex": limit});
+    check_end(indexed(4, 2, limit(1)), odd, ("0,2", Some("1,3"), 2, 4), "FailedIndexes");
+    check_end(indexed(4, 2, limit(0)), odd, ("0,2", Some("1,3"), 2, 2), "FailedIndexes");
+    check_end(indexed(4, 4, limit(2)), |_, _| 0, ("0-3", Some(""), 4, 0), "CompletionsReached");
+    check_end(
+        indexed(3, 3, limit(2)),
+        |_, failures| i64::from(failures.counted < 2),
+        ("0-2", Some(""), 3, 6),
+        "CompletionsReached",
+    );
+    check_end(
+        indexed(4, 1, json!({"backoffLimitPerIndex": 0, "maxFailedIndexes": 0})),
+        |_, _| 1,
+        ("", Some("0"), 0, 1),
+        "MaxFailedIndexesExceeded",
+    );
+    check_end(
+        indexed(2, 2, json!({"backoffLimitPerIndex": 1, "podFailurePolicy": on("FailIndex", 1)})),
+        odd,
+        ("0", Some("1"), 1, 1),
+        "FailedIndexes",
+    );
+    check_end(
+        indexed(2, 2, json!({"backoffLimitPerIndex": 0, "podFailurePolicy": on("Ignore", 42)})),
+        |_, failures| if failures.ignored < 3 { 42 } else { 0 },
+        ("0,1", Some(""), 2, 0),
+        "CompletionsReached",
+    );
+    check_end(
+        indexed(3, 1, json!({"backoffLimitPerIndex": 5, "podFailurePolicy": on("FailJob", 7)})),
+        |index, _| index * 7,
+        ("0", Some(""), 1, 1),
+        "PodFailurePolicy",
+    );
+    check_end(
+        indexed(2, 1, json!({"backoffLimitPerIndex": 9, "backoffLimit": 2})),
+        |_, _| 1,
+        ("", Some(""), 0, 3),
+        "BackoffLimitExceeded",
+    );
+    check_end(
+        indexed(
+            3,
+            3,
+            json!({"backoffLimitPerIndex": 0, "successPolicy": {"rules": [{"succeededCount": 2}]}}),
+        ),
+        |index, _| i64::from(index == 1),
+        ("0,2", Some("1"), 2, 1),
+        "FailedIndexes",
+    );
+    check_end(
+        indexed(
+            4,
+            3,
+            json!({"backoffLimitPerIndex": 0, "successPolicy": {"rules": [{"succeededIndexes": "0"}]}}),
+        ),
+        |index, _| i64::from(index == 1),
+        ("0,2", Some("1"), 2, 1),
+        "SuccessPolicy",
+    );
+    check_end(indexed(2, 2, json!({"backoffLimit": 0})), odd, ("0", None, 1, 1), "BackoffLimitExceeded");
+}
+
+/// What the pods of the Job say of the failures of their indexes: (index, counted, ignored).
+fn told_failures(jobs: &Jobs) -> Vec<(i64, Option<String>, Option<String>)> {
+    let text = |pod: &Pod, key: &str| pod.metadata.annotations.get(key).cloned();
+    let tell = |pod: &Pod| {
+        (pods::index_of(pod).unwrap(), text(pod, failures::COUNTED), text(pod, failures::IGNORED))
+    };
+    jobs.world.all::<Pod>(&PODS).iter().filter(|pod| pod.active()).map(tell).collect()
+}
+
+#[test]
+fn pods_tell_how_often_their_index_failed() {
+    let ignore = json!({"rules": [{"action": "Ignore", "onExitCodes": {"operator": "In", "values": [42]}}]});
+    let mut jobs = Jobs::new(indexed(2, 2, json!({"backoffLimitPerIndex": 5, "podFailurePolicy": ignore})));
+    let text = |number: &str| Some(number.to_owned());
+    jobs.settle();
+    assert_eq!(told_failures(&jobs), [(0, text("0"), None), (1, text("0"), None)]);
+    jobs.end_by(|index, _| if index == 0 { 1 } else { 42 });
+    // Each waits by itself, and what failed is counted only when it is replaced.
+    assert_eq!(jobs.settle(), Some(Duration::from_secs(10)));
+    jobs.check((0, 0, 0), &[]);
+    jobs.now += 10;
+    jobs.settle();
+    assert_eq!(told_failures(&jobs), [(0, text("1"), None), (1, text("0"), text("1"))]);
+    jobs.check((2, 0, 1), &[]);
+    jobs.end_by(|_, _| 1);
+    assert_eq!(jobs.settle(), Some(Duration::from_secs(20)));
+    jobs.now += 20;
+    jobs.settle();
+    assert_eq!(told_failures(&jobs), [(0, text("2"), None), (1, text("1"), text("1"))]);
+    jobs.check((2, 0, 3), &[]);
+    // Without failures of their own nothing is said.
+    let mut jobs = Jobs::new(indexed(1, 1, json!({})));
+    jobs.settle();
+    assert_eq!(told_failures(&jobs), [(0, None, None)]);
+}
+
+#[test]
+fn another_index_does_not_wait() {
+    let mut jobs = Jobs::new(indexed(3, 1, json!({"backoffLimitPerIndex": 0})));
+    jobs.settle();
+    jobs.end_by(|_, _| 1);
+    jobs.settle();
+    assert_eq!(told_failures(&jobs), [(1, Some("0".to_owned()), None)]);
+    assert_eq!(jobs.job().status.failed_indexes.as_deref(), Some("0"));
+}
+
+/// Pods are deleted: (active, terminating, failed) while they are on their way, and afterwards.
+fn check_replaced(more: Value, meanwhile: (i64, i64, i64), afterwards: (i64, i64, i64)) {
+    let mut spec = json!({"completions": 1, "parallelism": 1});
+    for (key, value) in more.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    let mut jobs = Jobs::new(spec);
+    jobs.settle();
+    jobs.delete_pods();
+    for (stops, expect) in [(0, meanwhile), (1, afterwards)] {
+        jobs.settle_stopping(stops);
+        jobs.now += 600;
+        jobs.settle_stopping(stops);
+        let status = jobs.job().status;
+        assert_eq!((status.active, status.terminating.unwrap(), status.failed), expect, "{more}");
+    }
+}
+
+#[test]
+fn deleted_pods_are_replaced_at_once_or_when_they_have_ended() {
+    let policy = json!({"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]});
+    check_replaced(json!({}), (1, 1, 1), (1, 0, 1));
+    check_replaced(json!({"podReplacementPolicy": "TerminatingOrFailed"}), (1, 1, 1), (1, 0, 1));
+    check_replaced(json!({"podReplacementPolicy": "Failed"}), (0, 1, 0), (1, 0, 1));
+    check_replaced(json!({"podFailurePolicy": policy}), (0, 1, 0), (1, 0, 1));
+    check_replaced(indexed(1, 1, json!({"podReplacementPolicy": "Failed"})), (0, 1, 0), (1, 0, 1));
+    check_replaced(indexed(1, 1, json!({"backoffLimitPerIndex": 3})), (1, 1, 1), (1, 0, 1));
+}
+
+#[test]
+fn what_is_stopped_with_a_failing_job_has_failed() {
+    let policy = json!({"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1]}}]});
+    for more in [json!({"backoffLimit": 0}), json!({"podFailurePolicy": policy})] {
+        let mut spec = json!({"completions": 3, "parallelism": 3});
+        for (key, value) in more.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+        let mut jobs = Jobs::new(spec);
+        jobs.settle();
+        let first = jobs.world.all::<Pod>(&PODS).remove(0).metadata.name;
+        let state = json!([{"name": "c", "state": {"terminated": {"exitCode": 1, "finishedAt": at(0)}}}]);
+        jobs.world.patch(&PODS, &first, json!({"status": {"phase": "Failed", "containerStatuses": state}}));
+        // It has not failed before the last pod is gone.
+        jobs.settle_stopping(0);
+        jobs.check((0, 0, 3), &["FailureTarget"]);
+        jobs.settle();
+        jobs.check((0, 0, 3), &["FailureTarget", "Failed"]);
+    }
+}
+
+#[test]
+fn jobs_of_other_managers_are_left_alone() {
+    for (manager, active) in [("example.com/queue", 0), ("kubernetes.io/job-controller", 1)] {
+        let mut jobs = Jobs::new(json!({"completions": 1, "managedBy": manager}));
+        jobs.settle();
+        assert_eq!(jobs.job().status.active, active, "{manager}");
+    }
+}
+
+/// What a rule makes of a pod whose containers ended so, and which has a condition.
+fn check_verdict(rule: Value, expect: Option<&str>) {
+    let ended = |name: &str, code: i64| json!({"name": name, "state": {"terminated": {"exitCode": code}}});
+    let pod: Pod = read(&json!({"metadata": {"name": "p", "namespace": "n"}, "status": {"phase": "Failed",
+        "containerStatuses": [ended("good", 0), ended("bad", 3), {"name": "runs", "state": {"running": {}}}],
+        "initContainerStatuses": [ended("init", 5)],
+        "conditions": [{"type": "Odd", "status": "Unknown"}, {"type": "DisruptionTarget", "status": "True"}]}}))
+    .unwrap();
+    let mut rule = rule;
+    rule["action"] = json!("FailJob");
+    let policy: policy::PodFailurePolicy = read(&json!({"rules": [{"action": "Count"}, rule]})).unwrap();
+    let told = match policy.judge(&pod) {
+        Verdict::FailJob(why) => Some(why),
+        _ => None,
+    };
+    let expect = expect.map(|what| format!("{what} matching FailJob rule at index 1"));
+    assert_eq!(told, expect, "{rule}");
+}
+
+#[test]
+fn rules_fit_exit_codes_and_conditions() {
+    let codes = |name: Option<&str>, operator: &str, values: &[i64]| json!({"onExitCodes": {"containerName": name, "operator": operator, "values": values}});
+    let condition =
+        |kind: &str, status: Value| json!({"onPodConditions": [{"type": kind, "status": status}]});
+    let bad = Some("Container bad for pod n/p failed with exit code 3");
+    check_verdict(codes(None, "In", &[1, 3]), bad);
+    check_verdict(codes(None, "In", &[0, 1]), None);
+    check_verdict(codes(None, "NotIn", &[1]), bad);
+    check_verdict(codes(None, "NotIn", &[3, 5]), None);
+    check_verdict(codes(Some("bad"), "In", &[3]), bad);
+    check_verdict(codes(Some("good"), "In", &[3]), None);
+    check_verdict(codes(Some("good"), "NotIn", &[3]), None);
+    check_verdict(codes(Some("runs"), "NotIn", &[3]), None);
+    check_verdict(codes(None, "In", &[5]), Some("Container init for pod n/p failed with exit code 5"));
+    check_verdict(codes(None, "", &[5]), None);
+    check_verdict(
+        condition("DisruptionTarget", json!("True")),
+        Some("Pod n/p has condition DisruptionTarget"),
+    );
+    check_verdict(condition("DisruptionTarget", Value::Null), Some("Pod n/p has condition DisruptionTarget"));
+    check_verdict(condition("DisruptionTarget", json!("False")), None);
+    check_verdict(condition("Odd", json!("Unknown")), Some("Pod n/p has condition Odd"));
+    check_verdict(json!({}), None);
 }
