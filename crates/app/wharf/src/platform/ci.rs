@@ -219,7 +219,7 @@ mod tests {
         std::fs::write(advisories.join("bad.json"), "{").unwrap();
         let good = r#"{"id": "A-1", "affected": [{"package": {"ecosystem": "npm", "name": "x"}, "versions": ["1"]}]}"#;
         std::fs::write(advisories.join("good.json"), good).unwrap();
-        let images = Store::open(&folder.path().join("images")).unwrap();
+        let images = Store::open(folder.path().join("images")).unwrap();
         let image = images.put_image(wharf_image::ImageConfig::for_host(), &[]).unwrap();
         images.tag(&["shop:1".parse().unwrap()], &image).unwrap();
         let said = Arc::new(std::sync::Mutex::new(Vec::new()));
