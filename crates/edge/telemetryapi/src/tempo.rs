@@ -120,7 +120,7 @@ impl Tempo {
         };
         search.min_duration = length("minDuration")?;
         search.max_duration = length("maxDuration")?;
-        for (name, value) in params.get("tags").map(tags).unwrap_or_default() {
+        for (name, value) in params.get("tags").map(tags).transpose().map_err(bad)?.unwrap_or_default() {
             condition(&mut search, name, value);
         }
         if let Some(query) = params.get("q") {
@@ -154,45 +154,132 @@ fn condition(search: &mut Search, name: String, value: String) {
 }
 
 /// `a=b c="d e"`, as logfmt.
-fn tags(text: &str) -> Vec<(String, String)> {
+fn tags(text: &str) -> Result<Vec<(String, String)>, String> {
     let mut tags = Vec::new();
     let mut rest = text.trim_start();
-    while let Some((name, after)) = rest.split_once('=') {
+    while !rest.is_empty() {
+        let word = rest.split(' ').next().unwrap_or(rest);
+        let wrong =
+            |what: &str| format!("tags: {what} at {word:?}: write NAME=VALUE, with quotes around blanks");
+        let name = word.split('=').next().unwrap_or_default();
+        let after = rest.get(name.len()..).and_then(|rest| rest.strip_prefix('='));
+        let after = after.ok_or_else(|| wrong("'=' is missing"))?;
         let (value, following) = match after.strip_prefix('"') {
-            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
+            Some(quoted) => quoted.split_once('"').ok_or_else(|| wrong("a quote is not closed"))?,
             None => after.split_once(' ').unwrap_or((after, "")),
         };
-        tags.push((name.trim().to_owned(), value.to_owned()));
+        if name.is_empty() || value.is_empty() {
+            return Err(wrong(if name.is_empty() { "a name is missing" } else { "a value is missing" }));
+        }
+        tags.push((name.to_owned(), value.to_owned()));
         rest = following.trim_start();
     }
-    tags
+    Ok(tags)
 }
+
+/// What may be asked of spans besides attributes.
+const INTRINSICS: [&str; 2] = ["name", "status"];
 
 /// The part of TraceQL that is conditions joined by `&&` in one pair of braces, each an equality.
 fn traceql(text: &str) -> Result<Vec<(String, String)>, String> {
-    let refuse = || {
-        format!(
-            "{text:?}: only conditions such as {{ resource.service.name = \"shop\" && status = error }} are supported"
-        )
-    };
-    let inner = text.trim().strip_prefix('{').and_then(|t| t.strip_suffix('}')).ok_or_else(refuse)?.trim();
-    if inner.is_empty() {
-        return Ok(Vec::new());
-    }
+    let mut reader = Reader { text, at: 0 };
+    reader.sign("{", "begin with '{', as in { resource.service.name = \"shop\" && status = error }")?;
     let mut conditions = Vec::new();
-    for part in inner.split("&&") {
-        let (name, value) = part.split_once('=').ok_or_else(refuse)?;
-        let (name, value) = (name.trim(), value.trim().trim_matches(['"', '`']));
-        if name.is_empty()
-            || name.ends_with(['!', '<', '>'])
-            || value.starts_with('~')
-            || value.contains("||")
-        {
-            return Err(refuse());
+    if !reader.accept("}") {
+        loop {
+            conditions.push(reader.condition()?);
+            if !reader.accept("&&") {
+                break;
+            }
         }
-        conditions.push((name.to_owned(), value.to_owned()));
+        reader.sign("}", "only '&&' joins conditions, and '}' ends them")?;
     }
-    Ok(conditions)
+    match reader.rest() {
+        "" => Ok(conditions),
+        _ => Err(reader.wrong("nothing may follow '}' here")),
+    }
+}
+
+/// Reads a query from its beginning.
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn rest(&mut self) -> &'a str {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let trimmed = rest.trim_start();
+        self.at += rest.len() - trimmed.len();
+        trimmed.trim_end()
+    }
+
+    fn accept(&mut self, sign: &str) -> bool {
+        let found = self.rest().starts_with(sign);
+        self.at += if found { sign.len() } else { 0 };
+        found
+    }
+
+    fn sign(&mut self, sign: &str, hint: &str) -> Result<(), String> {
+        if self.accept(sign) { Ok(()) } else { Err(self.wrong(hint)) }
+    }
+
+    /// What is wrong where it is now.
+    fn wrong(&mut self, why: &str) -> String {
+        let found = match self.rest().chars().next() {
+            Some(_) => format!("at {:?}", self.rest().chars().take(20).collect::<String>()),
+            None => "at its end".to_owned(),
+        };
+        let place = 1 + self.text.get(..self.at).map_or(0, |before| before.chars().count());
+        format!("{:?}: character {place}, {found}: {why}", self.text)
+    }
+
+    /// `NAME = VALUE`.
+    fn condition(&mut self) -> Result<(String, String), String> {
+        let rest = self.rest();
+        let end = rest.find(|c: char| c.is_whitespace() || "=!<>&|(){}\"`".contains(c)).unwrap_or(rest.len());
+        let name = rest.get(..end).unwrap_or_default();
+        if name.is_empty() {
+            return Err(self.wrong("a name is missing: write for example span.http.route = \"/x\""));
+        }
+        let scoped = ["span.", "resource.", "."].iter().find_map(|scope| name.strip_prefix(scope));
+        if scoped == Some("") || (scoped.is_none() && !INTRINSICS.contains(&name)) {
+            let known = INTRINSICS.join(" and ");
+            return Err(self.wrong(&format!(
+                "there is no '{name}' of spans: known are {known}; attributes are written .NAME, span.NAME or resource.NAME"
+            )));
+        }
+        self.at += name.len();
+        if !self.rest().starts_with('=') || self.rest().starts_with("=~") {
+            return Err(self.wrong("only '=' compares here"));
+        }
+        self.at += 1;
+        let value = self.value()?;
+        if name == "status" && value != "error" {
+            return Err(format!("{:?}: status = {value}: only 'status = error' is supported", self.text));
+        }
+        Ok((name.to_owned(), value))
+    }
+
+    fn value(&mut self) -> Result<String, String> {
+        const MISSING: &str = "a value is missing: write a text in quotes, such as \"shop\", or a number";
+        let rest = self.rest();
+        if let Some(quote) = rest.chars().next().filter(|c| matches!(c, '"' | '`')) {
+            let Some((value, _)) = rest.get(1..).and_then(|inner| inner.split_once(quote)) else {
+                return Err(self.wrong("the quote is not closed"));
+            };
+            self.at += value.len() + 2;
+            return Ok(value.to_owned());
+        }
+        let end = rest.find(|c: char| c.is_whitespace() || "=!<>&|(){}\"`".contains(c)).unwrap_or(rest.len());
+        match rest.get(..end) {
+            None | Some("") => Err(self.wrong(MISSING)),
+            Some(value) => {
+                self.at += value.len();
+                Ok(value.to_owned())
+            }
+        }
+    }
 }
 
 /// Spans in OTLP's JSON, one batch per resource.
@@ -317,5 +404,55 @@ mod tests {
         }
         let (status, why) = call(&tempo, "/api/search?q=%7Ba%3E1%7D").await;
         assert_eq!(status, 400, "{why}");
+        for (query, expect) in [
+            ("q=%7B%20.a%20=%20%7D", "character 8, at \"}\": a value is missing"),
+            (
+                "q=%7B%20foo=%22bar%22%20%7D",
+                "character 3, at \"foo=\\\"bar\\\" }\": there is no 'foo' of spans: known are name and status",
+            ),
+            ("tags=foo", "'=' is missing at \"foo\""),
+        ] {
+            let (status, why) = call(&tempo, &format!("/api/search?{query}")).await;
+            assert_eq!(status, 400, "{query}: {why}");
+            assert!(why.as_str().is_some_and(|why| why.contains(expect)), "{query}: {why}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_query_is_told_with_its_place() {
+        let good = |text: &str| traceql(text).unwrap();
+        assert_eq!(good("{}"), []);
+        assert_eq!(
+            good("{ resource.service.name = \"a && b}\" && .x=1 && name=`y` && status=error }"),
+            [("resource.service.name", "a && b}"), (".x", "1"), ("name", "y"), ("status", "error")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
+        for (text, expect) in [
+            ("", "character 1, at its end: begin with '{'"),
+            ("{ .a = }", "character 8, at \"}\": a value is missing"),
+            ("{ .a = \"x }", "the quote is not closed"),
+            ("{ = 1 }", "a name is missing"),
+            ("{ . = 1 }", "there is no '.' of spans"),
+            ("{ .a != 1 }", "character 6, at \"!= 1 }\": only '=' compares here"),
+            ("{ .a =~ 1 }", "only '=' compares here"),
+            ("{ .a = 1 || .b = 2 }", "only '&&' joins conditions"),
+            ("{ .a = 1", "at its end: only '&&' joins conditions, and '}' ends them"),
+            ("{ .a = 1 } | count() > 1", "nothing may follow '}' here"),
+            ("{ status = ok }", "only 'status = error' is supported"),
+            ("{ duration = 1s }", "there is no 'duration' of spans"),
+        ] {
+            let why = traceql(text).unwrap_err();
+            assert!(why.contains(expect), "{text}: {why}");
+        }
+        for (text, expect) in [
+            ("a", "'=' is missing"),
+            ("=b", "a name is missing"),
+            ("a=\"b", "a quote is not closed"),
+            ("a=1 b", "at \"b\""),
+            ("a=", "a value is missing"),
+        ] {
+            let why = tags(text).unwrap_err();
+            assert!(why.contains(expect), "{text}: {why}");
+        }
     }
 }

@@ -397,6 +397,48 @@ fn a_cancelled_build_ends_and_leaves_nothing() {
     assert_eq!(left, 0);
 }
 
+/// Whether a process has this word in its command line.
+fn runs(word: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|process| std::fs::read(process.path().join("cmdline")).ok())
+        .any(|line| line.split(|byte| *byte == 0).any(|part| part == word.as_bytes()))
+}
+
+fn until(what: &str, test: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !test() {
+        assert!(std::time::Instant::now() < deadline, "{what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_killed_build_takes_its_steps_with_it() {
+    /// How long the step of the child sleeps; known to nobody else.
+    const CHILD: &str = "WHARF_TEST_BUILD_SLEEP";
+    if let Ok(seconds) = std::env::var(CHILD) {
+        let lab = Lab::new();
+        let dockerfile =
+            format!("FROM base/busybox\nRUN trap '' TERM HUP; sleep {seconds} & sleep {seconds}; true");
+        let _ = lab.build(&lab.context(&[("Dockerfile", &dockerfile)]));
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let seconds = format!("7{:07}", std::process::id());
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_killed_build_takes_its_steps_with_it"])
+        .env(CHILD, &seconds)
+        .env("TMPDIR", folder.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the step runs", || runs(&seconds));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    until("the step has ended with its build", || !runs(&seconds));
+}
+
 #[test]
 fn what_a_killed_build_left_is_swept() {
     let lab = Lab::new();

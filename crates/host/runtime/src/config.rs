@@ -89,7 +89,7 @@ pub enum Share {
     Host,
 }
 
-/// What the shim does once every container of its pod has ended and nobody is connected to it.
+/// What the shim does once nobody is connected to it and, but for `WithCaller`, every container of its pod has ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WhenIdle {
@@ -100,6 +100,9 @@ pub enum WhenIdle {
     Exit,
     /// Ends, and removes the pod's folder with everything in it.
     Remove,
+    /// Ends what still runs, and itself: the pod is the work of one process, which takes it along however it ends. The folder
+    /// stays.
+    WithCaller,
 }
 
 /// One container.

@@ -374,6 +374,18 @@ fn an_idle_shim_leaves_when_told_to() {
 }
 
 #[test]
+fn a_pod_of_one_process_ends_when_nobody_is_connected() {
+    let mut pod = Pod::with(|config| config.when_idle = WhenIdle::WithCaller);
+    pod.container("main", "sleep 1000").start().unwrap();
+    let (dir, pid) = (pod.dir(), pod.sandbox.status("main").unwrap().pid.unwrap());
+    let next = tempfile::tempdir().unwrap();
+    leave_alone(&mut pod, &next.path().join("next"));
+    until("its program has ended", || !Path::new(&format!("/proc/{pid}")).exists());
+    until("its shim has ended", || !dir.join("shim.sock").exists());
+    assert!(dir.exists(), "what it has written stays");
+}
+
+#[test]
 fn what_is_to_run_at_the_end_runs_outside() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("network");

@@ -37,6 +37,7 @@ const TREND: usize = 24;
 
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        asks(&self.promql)?;
         ask(globals, async |console| {
             let data = self.ask(&console).await.map_err(|error| pointed(error, &self.promql))?;
             print_one(self.output, &data, || render(&data, self.output == Some(Form::Wide)))?;
@@ -77,6 +78,17 @@ impl Args {
             texts.for_each(|text| eprintln!("warning: {text}"));
         }
         Ok(answer["data"].clone())
+    }
+}
+
+/// A query asks for something.
+fn asks(promql: &str) -> Result<(), Hinted> {
+    match promql.trim().is_empty() {
+        true => Err(Hinted::new(
+            "the query is empty",
+            "write PromQL, such as 'up' or 'sum by (service) (rate(wharf_http_requests_total[1m]))'",
+        )),
+        false => Ok(()),
     }
 }
 
@@ -244,6 +256,12 @@ fn points(series: &[Value]) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn an_empty_query_is_refused_with_an_example() {
+        assert!(asks("up").is_ok());
+        assert!(asks(" ").unwrap_err().hint().contains("such as 'up'"));
+    }
 
     fn check(data: Value, wide: bool, wanted: &str) {
         let shown = render(&data, wide);

@@ -45,6 +45,19 @@ enum Command {
     },
 }
 
+/// A name a repository can have; else one like it.
+fn check_name(name: &str) -> Result<(), Hinted> {
+    wharf_gitserver::check_name(name).hint(|| {
+        let sign = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c.to_ascii_lowercase() } else { '-' };
+        let like: String = name.chars().map(sign).collect();
+        let like = like.trim_matches(['-', '.']);
+        match wharf_gitserver::check_name(like) {
+            Ok(()) => format!("write 'wharf repo create {like}'"),
+            Err(_) => "write for example 'wharf repo create shop'".into(),
+        }
+    })
+}
+
 impl Args {
     pub(crate) fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         connect(globals, async |client| {
@@ -65,7 +78,7 @@ impl Args {
                     })
                 }
                 Command::Create { name, description } => {
-                    wharf_gitserver::check_name(&name)?;
+                    check_name(&name)?;
                     let made =
                         client.create(&REPOSITORIES, NAMESPACE, &new_repository(&name, &description)).await;
                     let made = made.with_context(|| format!("cannot create the repository {name}"))?;
@@ -123,5 +136,22 @@ impl Form {
             _ => print!("{}", wharf_api::codec::value_to_yaml(&json!(objects))),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_like_the_one_refused_is_offered() {
+        assert!(check_name("shop").is_ok());
+        for (name, hint) in [
+            ("Bad/Name", "write 'wharf repo create bad-name'"),
+            ("-shop_x", "write 'wharf repo create shop-x'"),
+            ("/", "write for example 'wharf repo create shop'"),
+        ] {
+            assert_eq!(check_name(name).unwrap_err().hint(), hint, "{name}");
+        }
     }
 }

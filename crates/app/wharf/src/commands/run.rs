@@ -294,9 +294,7 @@ impl Args {
             ..Resources::default()
         };
         if let Some(cpus) = self.cpus {
-            if !(0.01..=4096.0).contains(&cpus) {
-                bail!("--cpus {cpus} is not between 0.01 and 4096");
-            }
+            check_cpus(cpus)?;
             (resources.cpu_quota, resources.cpu_period) = (Some((cpus * 100_000.0) as i64), Some(100_000));
         }
         Ok(resources)
@@ -422,9 +420,26 @@ impl Remote for Program<'_> {
     }
 }
 
+/// A share of processors the kernel can keep to.
+fn check_cpus(cpus: f64) -> Result<(), Hinted> {
+    let hint = "write how many processors it may use, such as 0.5 or 2, or leave it out for all";
+    match (0.01..=4096.0).contains(&cpus) {
+        true => Ok(()),
+        false => Err(Hinted::new(format!("--cpus {cpus} is not between 0.01 and 4096"), hint)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processors_are_some_of_those_there_are() {
+        assert!(check_cpus(0.5).is_ok());
+        for cpus in [-1.0, 0.0, f64::NAN, 1e6] {
+            assert!(check_cpus(cpus).unwrap_err().hint().contains("such as 0.5 or 2"), "{cpus}");
+        }
+    }
 
     #[test]
     fn memory_is_read_as_dockers() {

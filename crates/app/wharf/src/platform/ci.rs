@@ -143,7 +143,7 @@ fn scan(images: &Store, folder: &Path, image: &str, severity: &str, say: &Say) -
     let report = scanner.scan(images, &resolved)?;
     let (packages, findings, secrets) = (&report.packages, &report.findings, &report.secrets);
     say(&format!("{} packages, {} findings, {} secrets", packages.len(), findings.len(), secrets.len()));
-    secret_lines(secrets).iter().for_each(|line| say(line));
+    note_lines(&report.notes).chain(secret_lines(secrets)).for_each(|line| say(&line));
     let bad = report.at_least(threshold);
     Ok(bad
         .into_iter()
@@ -155,6 +155,11 @@ fn scan(images: &Store, folder: &Path, image: &str, severity: &str, say: &Say) -
             fixed: finding.fixed_in.clone().unwrap_or_default(),
         })
         .collect())
+}
+
+/// What limits the report, such as advisories that cannot be read, as `wharf image scan` tells it.
+fn note_lines(notes: &[String]) -> impl Iterator<Item = String> {
+    notes.iter().map(|note| format!("note: {note}"))
 }
 
 /// Where the credentials of an image are, and that they do not fail the step, as with `wharf image scan`.
@@ -205,6 +210,28 @@ impl JobNetwork for Jobs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_limits_a_report_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let advisories = folder.path().join("osv");
+        std::fs::create_dir(&advisories).unwrap();
+        std::fs::write(advisories.join("bad.json"), "{").unwrap();
+        let good = r#"{"id": "A-1", "affected": [{"package": {"ecosystem": "npm", "name": "x"}, "versions": ["1"]}]}"#;
+        std::fs::write(advisories.join("good.json"), good).unwrap();
+        let images = Store::open(folder.path().join("images")).unwrap();
+        let image = images.put_image(wharf_image::ImageConfig::for_host(), &[]).unwrap();
+        images.tag(&["shop:1".parse().unwrap()], &image).unwrap();
+        let said = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let heard = Arc::clone(&said);
+        let say: Say = Arc::new(move |line: &str| heard.lock().unwrap().push(line.to_owned()));
+        scan(&images, &advisories, "shop:1", "high", &say).unwrap();
+        let said = said.lock().unwrap().join("\n");
+        assert!(
+            said.contains("note: some advisories cannot be read, such as ") && said.contains("bad.json"),
+            "{said}"
+        );
+    }
 
     #[test]
     fn secrets_are_listed_with_a_word_on_their_weight() {

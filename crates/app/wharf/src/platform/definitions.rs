@@ -63,6 +63,16 @@ mod tests {
     }
 
     #[test]
+    fn the_kind_a_scaled_object_scales_is_shown_when_left_out() {
+        let all = all();
+        let found = all.iter().find(|d| d["spec"]["names"]["kind"] == "ScaledObject").expect("it is there");
+        let version = &found["spec"]["versions"][0];
+        assert_eq!(version["additionalPrinterColumns"][0]["jsonPath"], ".spec.scaleTargetRef.kind");
+        let spec = &version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+        assert_eq!(spec["scaleTargetRef"]["properties"]["kind"]["default"], "Deployment");
+    }
+
+    #[test]
     fn they_are_valid() {
         for mut definition in all() {
             wharf_api::defaults::apply(

@@ -132,7 +132,8 @@ impl Container<'_> {
             users: None,
             cgroup: None,
             sysctls: BTreeMap::new(),
-            when_idle: WhenIdle::Exit,
+            // A build that is killed can end nothing itself.
+            when_idle: WhenIdle::WithCaller,
             at_end: Vec::new(),
             labels: BTreeMap::new(),
         }

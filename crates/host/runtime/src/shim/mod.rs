@@ -246,6 +246,10 @@ impl Shim {
                 self.act(source, ready);
             }
             self.look_where_due();
+            let left_alone = self.connections.is_empty() && !self.stopping;
+            if left_alone && self.config.when_idle == WhenIdle::WithCaller {
+                self.end_everything();
+            }
         }
         self.leave();
     }

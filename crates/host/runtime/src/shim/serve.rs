@@ -139,14 +139,17 @@ impl Shim {
                 }
             }
             Request::Delete { name } => self.delete(&name)?,
-            Request::Shutdown => {
-                self.end_execs();
-                self.containers.values_mut().for_each(Container::destroy);
-                self.containers.values_mut().for_each(Container::run_last_hooks);
-                self.stopping = true;
-            }
+            Request::Shutdown => self.end_everything(),
         }
         Ok(Response::Done.into())
+    }
+
+    /// Ends all containers, and then this process.
+    pub(super) fn end_everything(&mut self) {
+        self.end_execs();
+        self.containers.values_mut().for_each(Container::destroy);
+        self.containers.values_mut().for_each(Container::run_last_hooks);
+        self.stopping = true;
     }
 
     /// Ends what runs beside the containers' own programs. A container's first process is not gone before every process

@@ -18,6 +18,17 @@ fn status(fields: Value) -> Writes {
     Writes { status: Some(json!({"status": fields})), spec: None }
 }
 
+/// An aborted rollout stays where it is, whatever it is told but to try again.
+pub(super) fn check_promotable(name: &str, rollout: &Rollout) -> Result<(), Hinted> {
+    match rollout.status.abort {
+        true => Err(Hinted::new(
+            format!("the rollout '{name}' is aborted and cannot be promoted"),
+            format!("try it again with 'wharf rollout retry {name}', or change its template"),
+        )),
+        false => Ok(()),
+    }
+}
+
 /// Out of its pause, or past the step it is at.
 pub(super) fn promote(rollout: &Rollout) -> Writes {
     let steps = rollout.spec.strategy.canary.as_ref().map_or(0, |canary| canary.steps.len() as i64);

@@ -100,6 +100,7 @@ impl Args {
                 Command::Get { name, output, .. } => get::once(&on, &name, output).await?,
                 Command::Promote { name, full } => {
                     let (_, rollout) = on.get(&name).await?;
+                    change::check_promotable(&name, &rollout)?;
                     let (writes, what) = match full {
                         true => (change::promote_fully(&rollout), "fully promoted"),
                         false => (change::promote(&rollout), "promoted"),

@@ -79,6 +79,16 @@ fn promote_ends_a_pause_or_skips_a_step() {
 }
 
 #[test]
+fn an_aborted_rollout_is_not_promoted() {
+    assert!(change::check_promotable("shop", &rollout(paused_status(), false)).is_ok());
+    let mut status = paused_status();
+    status["abort"] = true.into();
+    let refused = change::check_promotable("shop", &rollout(status, false)).unwrap_err();
+    assert_eq!(refused.to_string(), "the rollout 'shop' is aborted and cannot be promoted");
+    assert!(refused.hint().contains("wharf rollout retry shop"), "{}", refused.hint());
+}
+
+#[test]
 fn undo_brings_an_earlier_template_back() {
     let rollout = rollout(paused_status(), false);
     let owned: Vec<ReplicaSet> = show::owned(&sets(), &rollout);
