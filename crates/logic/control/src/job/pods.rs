@@ -54,6 +54,12 @@ pub(super) fn index_of(pod: &Pod) -> Option<i64> {
     pod.metadata.annotations.get(INDEX)?.parse().ok()
 }
 
+/// Whether a pod under deletion will not run any more: it has no node, or its node has let it go.
+pub(super) fn never_ran(pod: &Pod) -> bool {
+    let let_go = pod.metadata.deletion_grace_period_seconds == Some(0);
+    pod.spec.node_name.is_empty() || (let_go && matches!(pod.status.phase.as_str(), "" | "Pending"))
+}
+
 /// Makes a pod, for an index when the Job is indexed; `failures` are those of that index so far.
 pub(super) fn create(job: &Job, index: Option<i64>, failures: Option<Failures>) -> Action {
     let owner = job.metadata.controller_ref("batch/v1", "Job");

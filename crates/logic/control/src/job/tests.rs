@@ -520,3 +520,23 @@ fn orphans_are_let_go_unless_they_are_adopted() {
     let managed = json!({"metadata": {"name": "p", "finalizers": [TRACKING], "ownerReferences": owner}});
     check_orphan(job("other", json!({}), Value::Null), managed, false);
 }
+
+/// A pod is being deleted before it ran, of a Job that waits for the end of its pods: whether it counts.
+fn check_never_ran(node: &str, grace: i64, expect: bool) {
+    let mut jobs = Jobs::new(json!({"completions": 1, "podReplacementPolicy": "Failed"}));
+    let labels = json!({"job": "j"});
+    let owner = jobs.job().metadata.controller_ref("batch/v1", "Job");
+    let pod = json!({"metadata": {"name": "p", "labels": labels, "finalizers": [TRACKING], "ownerReferences": [owner],
+        "deletionTimestamp": at(0), "deletionGracePeriodSeconds": grace},
+        "spec": {"nodeName": node}, "status": {"phase": "Pending"}});
+    jobs.world.create(&PODS, pod);
+    jobs.settle_stopping(0);
+    assert_eq!(jobs.job().status.failed, i64::from(expect), "{node:?} {grace}");
+}
+
+#[test]
+fn pods_that_never_ran_are_not_waited_for() {
+    check_never_ran("", 30, true);
+    check_never_ran("n", 0, true);
+    check_never_ran("n", 30, false);
+}
