@@ -227,6 +227,19 @@ pub fn release(pods: &[&Pod]) -> Step {
     Step::of(held.map(|pod| drop_finalizer(PODS, &pod.metadata, TRACKING)).collect())
 }
 
+/// Decides about a pod nobody manages: unless one of these Jobs, those of its namespace, is about to
+/// adopt it, nobody will count it.
+pub fn orphaned(pod: &Pod, jobs: &[&Job]) -> Step {
+    let adopts = |job: &&Job| {
+        let selects = job.spec.selector.as_ref().is_some_and(|s| s.matches(&pod.metadata.labels));
+        selects && pod.active() && !job.metadata.deleting() && job.finished_at().is_none()
+    };
+    if pod.metadata.controller().is_some() || jobs.iter().any(adopts) {
+        return Step::idle();
+    }
+    release(&[pod])
+}
+
 /// A Job that is over holds no pods, and goes itself when its time to live has passed.
 fn after_the_end(job: &Job, owned: &[&Pod], finished: Timestamp, now: Timestamp) -> Step {
     let mut step = release(owned);

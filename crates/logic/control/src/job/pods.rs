@@ -21,19 +21,43 @@ pub(super) fn claim_pods<'a>(view: &View<'a>) -> (Vec<&'a Pod>, Vec<Action>) {
         match claim(owner, selector, &pod.metadata) {
             Claim::Owned => owned.push(*pod),
             Claim::Adopt if pod.active() => {
-                actions.push(adopt(PODS, &pod.metadata, owner.controller_ref("batch/v1", "Job")));
+                let adopt = adopt(PODS, &pod.metadata, owner.controller_ref("batch/v1", "Job"));
+                actions.push(tracked(adopt, pod, true));
                 owned.push(*pod);
             }
-            Claim::Release => actions.push(release(PODS, &pod.metadata, &[&owner.uid])),
+            Claim::Release => {
+                let release = release(PODS, &pod.metadata, &[&owner.uid]);
+                actions.push(tracked(release, pod, false));
+            }
             _ => {}
         }
     }
     (owned, actions)
 }
 
+/// The patch of a pod, which also says whether the pod has to be counted before it goes.
+fn tracked(mut patch: Action, pod: &Pod, tracked: bool) -> Action {
+    let mut finalizers = pod.metadata.finalizers.clone();
+    finalizers.retain(|finalizer| finalizer != TRACKING);
+    finalizers.extend(tracked.then(|| TRACKING.to_owned()));
+    if let Action::Patch { body, .. } = &mut patch
+        && let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut)
+    {
+        let finalizers = if finalizers.is_empty() { Value::Null } else { json!(finalizers) };
+        metadata.insert("finalizers".to_owned(), finalizers);
+    }
+    patch
+}
+
 /// The index of a pod, where it has one.
 pub(super) fn index_of(pod: &Pod) -> Option<i64> {
     pod.metadata.annotations.get(INDEX)?.parse().ok()
+}
+
+/// Whether a pod under deletion will not run any more: it has no node, or its node has let it go.
+pub(super) fn never_ran(pod: &Pod) -> bool {
+    let let_go = pod.metadata.deletion_grace_period_seconds == Some(0);
+    pod.spec.node_name.is_empty() || (let_go && matches!(pod.status.phase.as_str(), "" | "Pending"))
 }
 
 /// Makes a pod, for an index when the Job is indexed; `failures` are those of that index so far.

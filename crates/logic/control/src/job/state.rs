@@ -126,10 +126,10 @@ impl<'a> Progress<'a> {
     }
 
     /// Whether a pod that did not succeed has failed. One that is being deleted has, unless its end is
-    /// waited for; the end of one without a node never comes.
+    /// waited for; the end of one that never ran does not come.
     fn counts_as_failed(&self, pod: &Pod) -> bool {
         let failing = condition::holds(&self.job.status.conditions, "FailureTarget");
-        let waits = self.job.waits_for_the_end() && !pod.spec.node_name.is_empty() && !failing;
+        let waits = self.job.waits_for_the_end() && !pods::never_ran(pod) && !failing;
         pod.status.phase == "Failed" || (pod.metadata.deleting() && !waits)
     }
 

@@ -476,3 +476,67 @@ fn rules_fit_exit_codes_and_conditions() {
     check_verdict(condition("Odd", json!("Unknown")), Some("Pod n/p has condition Odd"));
     check_verdict(json!({}), None);
 }
+
+#[test]
+fn adopted_pods_are_counted_and_released_ones_are_free() {
+    let mut jobs = Jobs::new(json!({"completions": 1, "parallelism": 1}));
+    let stray = json!({"metadata": {"name": "stray", "labels": {"job": "j"}}, "spec": {}});
+    jobs.world.create(&PODS, stray);
+    jobs.settle();
+    jobs.check((1, 0, 0), &[]);
+    let pod = |jobs: &Jobs| read::<Pod>(jobs.world.object(&PODS, "stray").unwrap()).unwrap();
+    assert!(pod(&jobs).metadata.has_finalizer(TRACKING) && pod(&jobs).metadata.controller().is_some());
+    jobs.world.patch(&PODS, "stray", json!({"metadata": {"labels": {"job": null}}}));
+    jobs.settle();
+    assert!(!pod(&jobs).metadata.has_finalizer(TRACKING) && pod(&jobs).metadata.controller().is_none());
+    jobs.end("Succeeded", 2);
+    jobs.settle();
+    jobs.check((0, 1, 0), &["SuccessCriteriaMet", "Complete"]);
+}
+
+/// Whether an orphan is let go when there is such a Job.
+fn check_orphan(job: Value, pod: Value, expect: bool) {
+    let mut orphan = json!({"metadata": {"name": "p", "labels": {"job": "j"}, "finalizers": [TRACKING]}});
+    for (key, value) in pod.as_object().unwrap() {
+        orphan[key] = value.clone();
+    }
+    let (job, orphan): (Job, Pod) = (read(&job).unwrap(), read(&orphan).unwrap());
+    assert_eq!(!orphaned(&orphan, &[&job]).actions.is_empty(), expect, "{job:?} {orphan:?}");
+}
+
+#[test]
+fn orphans_are_let_go_unless_they_are_adopted() {
+    let job = |label: &str, status: Value, deleted: Value| {
+        json!({"metadata": {"name": "j", "deletionTimestamp": deleted},
+            "spec": {"selector": {"matchLabels": {"job": label}}}, "status": status})
+    };
+    let over = json!({"conditions": [{"type": "Complete", "status": "True", "lastTransitionTime": at(0)}]});
+    let owner = json!([{"kind": "ReplicaSet", "uid": "u", "controller": true}]);
+    check_orphan(job("j", json!({}), Value::Null), json!({}), false);
+    check_orphan(job("other", json!({}), Value::Null), json!({}), true);
+    check_orphan(job("j", over, Value::Null), json!({}), true);
+    check_orphan(job("j", json!({}), json!(at(0))), json!({}), true);
+    check_orphan(job("j", json!({}), Value::Null), json!({"status": {"phase": "Failed"}}), true);
+    let managed = json!({"metadata": {"name": "p", "finalizers": [TRACKING], "ownerReferences": owner}});
+    check_orphan(job("other", json!({}), Value::Null), managed, false);
+}
+
+/// A pod is being deleted before it ran, of a Job that waits for the end of its pods: whether it counts.
+fn check_never_ran(node: &str, grace: i64, expect: bool) {
+    let mut jobs = Jobs::new(json!({"completions": 1, "podReplacementPolicy": "Failed"}));
+    let labels = json!({"job": "j"});
+    let owner = jobs.job().metadata.controller_ref("batch/v1", "Job");
+    let pod = json!({"metadata": {"name": "p", "labels": labels, "finalizers": [TRACKING], "ownerReferences": [owner],
+        "deletionTimestamp": at(0), "deletionGracePeriodSeconds": grace},
+        "spec": {"nodeName": node}, "status": {"phase": "Pending"}});
+    jobs.world.create(&PODS, pod);
+    jobs.settle_stopping(0);
+    assert_eq!(jobs.job().status.failed, i64::from(expect), "{node:?} {grace}");
+}
+
+#[test]
+fn pods_that_never_ran_are_not_waited_for() {
+    check_never_ran("", 30, true);
+    check_never_ran("n", 0, true);
+    check_never_ran("n", 30, false);
+}

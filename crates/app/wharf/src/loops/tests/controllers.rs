@@ -9,9 +9,9 @@ use wharf_base::SystemClock;
 use wharf_client::{
     Client, Gvr, PatchKind,
     action::{
-        CLUSTER_ROLES, CONFIG_MAPS, CONTROLLER_REVISIONS, CUSTOM_RESOURCE_DEFINITIONS, DAEMON_SETS, NODES,
-        PERSISTENT_VOLUME_CLAIMS, POD_DISRUPTION_BUDGETS, PODS, REPLICATION_CONTROLLERS, RESOURCE_QUOTAS,
-        STATEFUL_SETS,
+        CLUSTER_ROLES, CONFIG_MAPS, CONTROLLER_REVISIONS, CUSTOM_RESOURCE_DEFINITIONS, DAEMON_SETS,
+        ENDPOINT_SLICES, ENDPOINTS, JOBS, NODES, PERSISTENT_VOLUME_CLAIMS, POD_DISRUPTION_BUDGETS, PODS,
+        REPLICATION_CONTROLLERS, RESOURCE_QUOTAS, SERVICES, STATEFUL_SETS,
     },
 };
 use wharf_control::replicaset::ReplicationController;
@@ -22,7 +22,9 @@ use crate::loops::{
     daemonset::DaemonSets,
     definition::Definitions,
     disruption::Disruptions,
+    endpointslicemirroring::Mirrors,
     garbage,
+    job::Jobs,
     namespace_defaults::NamespaceDefaults,
     replicaset::ReplicaSets,
     resource_quota::ResourceQuotas,
@@ -90,6 +92,24 @@ impl Cluster {
     async fn pods(&self) -> Vec<Value> {
         let params = wharf_client::ListParams::namespace("default");
         self.client().list(&PODS, &params).await.unwrap().items
+    }
+
+    /// Waits until the slices are mirrors of these addresses.
+    async fn mirrored(&self, addresses: Value) {
+        let params = wharf_client::ListParams::namespace("default");
+        let wait = async {
+            loop {
+                let slices = self.client().list(&ENDPOINT_SLICES, &params).await.unwrap().items;
+                let mirrors = slices.iter().filter(|s| s["metadata"]["name"] != "kubernetes");
+                let found: Vec<Value> =
+                    mirrors.map(|slice| slice["endpoints"][0]["addresses"][0].clone()).collect();
+                if json!(found) == addresses {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("not mirrored: {addresses}"));
     }
 
     /// What a node would say of a pod that runs.
@@ -314,4 +334,48 @@ async fn a_cluster_role_becomes_the_sum_of_others() {
     let metadata = json!({"name": "part", "labels": {"to": "sum"}});
     cluster.create(&CLUSTER_ROLES, role("part", json!({"metadata": metadata, "rules": rules}))).await;
     cluster.until(&CLUSTER_ROLES, "sum", |role| role.is_some_and(|role| role["rules"] == rules)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endpoints_made_by_hand_are_mirrored() {
+    let mut cluster = Cluster::new().await;
+    cluster.start(Mirrors::new);
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "db"},
+        "spec": {"ports": [{"name": "sql", "port": 80}]}});
+    cluster.create(&SERVICES, service).await;
+    let subsets = |ip: &str| json!([{"addresses": [{"ip": ip}], "ports": [{"port": 80}]}]);
+    let endpoints = json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "db"}, "subsets": subsets("10.1.2.3")});
+    cluster.create(&ENDPOINTS, endpoints).await;
+    cluster.mirrored(json!(["10.1.2.3"])).await;
+    let merge = PatchKind::Merge;
+    let change = json!({"subsets": subsets("10.2.3.4")});
+    cluster.client().patch(&ENDPOINTS, "default", "db", None, merge, &change).await.unwrap();
+    cluster.mirrored(json!(["10.2.3.4"])).await;
+    cluster.client().delete(&ENDPOINTS, "default", "db", &json!({})).await.unwrap();
+    cluster.mirrored(json!([])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_counts_the_failures_of_its_indexes() {
+    let mut cluster = Cluster::new().await;
+    cluster.start(Jobs::new);
+    let mut template = template();
+    template["spec"]["restartPolicy"] = json!("Never");
+    let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a"}, "spec": {"template": template,
+        "completions": 2, "parallelism": 2, "completionMode": "Indexed", "backoffLimitPerIndex": 0}});
+    cluster.create(&JOBS, job).await;
+    cluster.status(&JOBS, "a", "active", json!(2)).await;
+    for pod in cluster.pods().await {
+        let index = &pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"];
+        assert_eq!(pod["metadata"]["annotations"]["batch.kubernetes.io/job-index-failure-count"], "0");
+        let status = json!({"status": {"phase": if index == "0" { "Succeeded" } else { "Failed" }}});
+        let (name, merge) = (pod["metadata"]["name"].as_str().unwrap(), PatchKind::Merge);
+        cluster.client().patch(&PODS, "default", name, Some("status"), merge, &status).await.unwrap();
+    }
+    let over =
+        |job: Option<&Value>| job.is_some_and(|job| job["status"]["conditions"][1]["type"] == "Failed");
+    let status = cluster.until(&JOBS, "a", over).await["status"].clone();
+    assert_eq!((&status["failedIndexes"], &status["completedIndexes"]), (&json!("1"), &json!("0")));
+    assert_eq!((&status["failed"], &status["succeeded"]), (&json!(1), &json!(1)));
+    assert_eq!(status["conditions"][1]["reason"], "FailedIndexes");
 }
