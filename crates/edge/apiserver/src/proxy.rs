@@ -264,7 +264,8 @@ fn service(server: &ApiServer, namespace: &str, address: &Address<'_>) -> Result
         ([only], "") => Some(*only),
         (all, "") => all.iter().copied().find(|p| p["name"].as_str().unwrap_or_default().is_empty()),
         (all, port) => {
-            let fits = |p: &&&Value| p["name"].as_str() == Some(port) || p["port"].to_string() == port;
+            let fits =
+                |p: &&&Value| p["name"].as_str() == Some(port) || p["port"].as_u64() == port.parse().ok();
             all.iter().find(fits).copied()
         }
     };

@@ -125,24 +125,6 @@ const SERVICE: &[Row] = &[
     ("spec.loadBalancerSourceRanges", Set, "traffic is not filtered"),
 ];
 
-const JOB: &[Row] = &[
-    ("spec.backoffLimitPerIndex", Set, "failures of all indexes count together, by backoffLimit"),
-    ("spec.maxFailedIndexes", Set, "failures of all indexes count together, by backoffLimit"),
-];
-
-const CRON_JOB: &[Row] = &[
-    (
-        "spec.jobTemplate.spec.backoffLimitPerIndex",
-        Set,
-        "failures of all indexes count together, by backoffLimit",
-    ),
-    (
-        "spec.jobTemplate.spec.maxFailedIndexes",
-        Set,
-        "failures of all indexes count together, by backoffLimit",
-    ),
-];
-
 /// Fields of a pod without the host's network; with it containers have the host's ports as it is.
 const OWN_NETWORK: &[Row] = &[(
     "containers[].ports[].hostPort",
@@ -165,8 +147,6 @@ fn pod_spec(group: &str, plural: &str) -> Option<&'static str> {
 fn rows(group: &str, plural: &str) -> &'static [Row] {
     match (group, plural) {
         ("", "services") => SERVICE,
-        ("batch", "jobs") => JOB,
-        ("batch", "cronjobs") => CRON_JOB,
         ("argoproj.io", "rollouts") => ROLLOUT,
         ("argoproj.io", "analysistemplates" | "clusteranalysistemplates" | "analysisruns") => ANALYSIS,
         ("keda.sh", "scaledobjects") => SCALED_OBJECT,

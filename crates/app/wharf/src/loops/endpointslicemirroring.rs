@@ -37,7 +37,7 @@ impl Mirrors {
 
     /// The names a slice is or was the mirror of.
     fn of_slice(&self, change: &Change) -> Vec<String> {
-        if !keys::both(change).any(|slice| managed(slice)) {
+        if !keys::both(change).any(managed) {
             return Vec::new();
         }
         let names = keys::both(change).filter_map(|slice| keys::labels(slice).remove(SERVICE_LABEL));

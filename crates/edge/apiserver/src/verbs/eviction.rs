@@ -51,6 +51,7 @@ pub(super) async fn evict(
         charge(server, &pod, dry_run).await?;
     }
     if !dry_run {
+        mark(server, &key).await?;
         delete_object(server, context, resource, &key, &options).await?;
     }
     let success =
@@ -62,6 +63,40 @@ pub(super) async fn evict(
 fn is_guarded(pod: &Value) -> bool {
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
     !meta::is_deleting(pod) && !matches!(phase, "Succeeded" | "Failed" | "Pending")
+}
+
+/// The pod says by what it ends, for policies of Jobs; one that is gone by now needs no mark.
+async fn mark(server: &ApiServer, key: &str) -> Result<(), Status> {
+    for _ in 0..TRIES {
+        let Some(entry) = server.storage.get("pods", key) else { return Ok(()) };
+        let mut pod = entry.object();
+        let now = server.now().to_string();
+        let condition = json!({"type": "DisruptionTarget", "status": "True", "lastTransitionTime": now,
+            "reason": "EvictionByEvictionAPI", "message": "evicted through the API"});
+        if !pod["status"].is_object() {
+            pod["status"] = json!({});
+        }
+        let conditions = &mut pod["status"]["conditions"];
+        match conditions.as_array_mut() {
+            Some(all) => {
+                all.retain(|c| c["type"] != "DisruptionTarget");
+                all.push(condition);
+            }
+            None => *conditions = json!([condition]),
+        }
+        let put = Put {
+            qualified: "pods".into(),
+            key: entry.key.to_string(),
+            object: Some(pod),
+            expect: Expect::At(entry.revision),
+        };
+        match server.storage.commit(vec![put]).await {
+            Ok(_) => return Ok(()),
+            Err(Error::Conflict { .. }) => {}
+            Err(other) => return Err(storage_failure(&other)),
+        }
+    }
+    Err(Status::conflict("pods", key, "the pod changes too often"))
 }
 
 /// Takes one disruption from the budget that covers the pod.

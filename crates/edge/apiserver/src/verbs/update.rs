@@ -167,7 +167,7 @@ pub(crate) async fn write_change(
                 allocated.release();
                 context.warnings.truncate(warnings);
                 // A quota that others changed meanwhile is no reason to trouble the client.
-                if !asked.is_empty() && !(charged && write > 0) {
+                if !asked.is_empty() && (!charged || write == 0) {
                     return Err(modified(&qualified, &name));
                 }
             }

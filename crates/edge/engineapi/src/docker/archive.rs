@@ -1,7 +1,7 @@
 //! Files in and out of containers as tar streams: `archive`, `export`, `changes`.
 
 use std::{
-    io::{self, Write as _},
+    io::{self, Read, Write as _},
     os::unix::fs::{FileTypeExt as _, MetadataExt as _},
 };
 
@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use serde_json::json;
 use tokio::sync::mpsc;
 use wharf_engine::{
-    Container, MAIN, Record,
+    Container, Engine, MAIN, Record,
     archive::{Folder, Kind, Source, There, owner_of},
 };
 use wharf_http::Body;
@@ -28,6 +28,31 @@ use super::{
 const MOUNTED: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
 /// Bytes that are passed on at once.
 const CHUNK: usize = 64 << 10;
+/// Bytes of an archive that are read on when it is refused.
+const DRAINED: u64 = 256 << 10;
+
+/// Unpacks an archive below `path`; with `owners`, what is in it becomes the container's user's.
+fn put(engine: &Engine, container: &Container, path: &str, owners: bool, input: &mut dyn Read) -> Reply {
+    let spec = &container.record.spec;
+    let below = |target: &str| std::path::Path::new(path).starts_with(target);
+    if spec.read_only && !spec.mounts.iter().any(|mount| below(&mount.target)) {
+        return Err(Failure::bad("container rootfs is marked read-only"));
+    }
+    let found = Folder::at(engine, container, path).and_then(|(folder, path)| folder.look(&path));
+    let found = found.map_err(Failure::from).map_err(|failure| not_there(failure, path, container));
+    let (folder, there) = found?;
+    match there {
+        There::Folder => {}
+        There::Nothing => return Err(not_there(Failure::not_found(""), path, container)),
+        There::Other => {
+            return Err(Failure::bad(format!("extraction point is not a directory: {path}")));
+        }
+    }
+    let owner = if owners { owner_of(engine, container)? } else { None };
+    let options = UnpackOptions { whiteouts: false, owner, ..UnpackOptions::default() };
+    unpack_into(input, &folder.path(), &options)?;
+    Ok(answer::status(StatusCode::OK))
+}
 
 impl Docker {
     pub(super) async fn archive(&self, method: &Method, id: &str, call: Call) -> Reply {
@@ -35,32 +60,14 @@ impl Docker {
         let (engine, container) = self.found(id).await?;
         if method == Method::PUT {
             let owners = call.query.flag("copyUIDGID");
-            let input = reader_of(call.body);
+            let mut input = reader_of(call.body);
             return blocking(move || {
-                let spec = &container.record.spec;
-                let below = |target: &str| std::path::Path::new(&path).starts_with(target);
-                if spec.read_only && !spec.mounts.iter().any(|mount| below(&mount.target)) {
-                    return Err(Failure::bad("container rootfs is marked read-only"));
+                let put = put(&engine, &container, &path, owners, &mut input);
+                if put.is_err() {
+                    // A client that still writes reads no answer once the connection is closed.
+                    let _ = io::copy(&mut input.take(DRAINED), &mut io::sink());
                 }
-                let found =
-                    Folder::at(&engine, &container, &path).and_then(|(folder, path)| folder.look(&path));
-                let found =
-                    found.map_err(Failure::from).map_err(|failure| not_there(failure, &path, &container));
-                let (folder, there) = found?;
-                match there {
-                    There::Folder => {}
-                    There::Nothing => {
-                        return Err(not_there(Failure::not_found(""), &path, &container));
-                    }
-                    There::Other => {
-                        return Err(Failure::bad(format!("extraction point is not a directory: {path}")));
-                    }
-                }
-                // Owners are the archive's, unless all is to be the container's user's.
-                let owner = if owners { owner_of(&engine, &container)? } else { None };
-                let options = UnpackOptions { whiteouts: false, owner, ..UnpackOptions::default() };
-                unpack_into(input, &folder.path(), &options)?;
-                Ok(answer::status(StatusCode::OK))
+                put
             })
             .await;
         }
@@ -337,7 +344,7 @@ impl io::Write for Chunks {
 }
 
 /// A request's body for those who read blockingly.
-pub(super) fn reader_of(mut body: Body) -> impl io::Read + Send + 'static {
+pub(super) fn reader_of(mut body: Body) -> impl Read + Send + 'static {
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(4);
     tokio::spawn(async move {
         while let Some(frame) = body.frame().await {
@@ -361,7 +368,7 @@ struct Received {
     rest: Bytes,
 }
 
-impl io::Read for Received {
+impl Read for Received {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.rest.is_empty() {
             match self.receiver.blocking_recv() {
