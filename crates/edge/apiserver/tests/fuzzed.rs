@@ -6,6 +6,8 @@
 #[allow(dead_code, reason = "shared with the other tests of the server")]
 mod support;
 
+#![allow(clippy::unwrap_used)] // a test
+
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt as _;

@@ -1,5 +1,7 @@
 //! An API server in this process, asked as clients ask it; and servers it may call.
 
+#![allow(clippy::unwrap_used)] // a test
+
 use std::sync::Arc;
 
 use bytes::Bytes;
