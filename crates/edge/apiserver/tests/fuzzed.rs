@@ -3,10 +3,10 @@
 //!
 //! `WHARF_FUZZ_REQUESTS` says how many; `WHARF_FUZZ_SEED` which.
 
+#![allow(clippy::unwrap_used)] // a test
+
 #[allow(dead_code, reason = "shared with the other tests of the server")]
 mod support;
-
-#![allow(clippy::unwrap_used)] // a test
 
 use std::panic::AssertUnwindSafe;
 
