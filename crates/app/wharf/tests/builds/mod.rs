@@ -197,8 +197,8 @@ impl Builds<'_> {
         entries.map(|entry| entry.unwrap().path()).collect()
     }
 
-    /// Starts a build and kills it once `moment` has come.
-    fn kill_when(&self, what: &str, moment: impl Fn(&str) -> bool) {
+    /// Starts a build and kills it once `moment` has come; what its steps had then.
+    fn kill_when(&self, what: &str, moment: impl Fn(&str) -> bool) -> (Vec<PathBuf>, Vec<PathBuf>) {
         let mut command = self.platform.wharf();
         command.args(["build", "--progress", "plain", "-t", "slow"]).arg(&self.context).stdin(Stdio::null());
         let log = File::create(self.context.join("log")).unwrap();
@@ -208,8 +208,10 @@ impl Builds<'_> {
             (_, Some(status)) => panic!("{what}: the build ended: {status}: {}", self.log()),
             (false, None) => Err(self.log()),
         });
+        let steps = self.steps();
         child.kill().unwrap();
         child.wait().unwrap();
+        steps
     }
 
     /// Cgroups and network namespaces of the steps that run.
@@ -233,14 +235,19 @@ impl Builds<'_> {
         for folder in ["build-cache/tmp", "images/blobs/ingest", "images/layers/tmp"] {
             assert_eq!(self.names(folder), [""; 0].map(PathBuf::from), "left in {folder}");
         }
-        assert!(!groups.is_empty() && groups.iter().all(|group| !group.exists()), "{groups:?}");
-        let processes = fs::read_dir("/proc").unwrap().flatten();
-        let used: Vec<PathBuf> =
-            processes.filter_map(|entry| fs::read_link(entry.path().join("ns/net")).ok()).collect();
-        assert!(
-            !networks.is_empty() && networks.iter().all(|network| !used.contains(network)),
-            "{networks:?}"
-        );
+        assert!(!groups.is_empty() && !networks.is_empty(), "{groups:?} {networks:?}");
+        until("the steps have ended", || {
+            let processes = fs::read_dir("/proc").unwrap().flatten();
+            let used: Vec<PathBuf> =
+                processes.filter_map(|entry| fs::read_link(entry.path().join("ns/net")).ok()).collect();
+            let groups: Vec<_> = groups.iter().filter(|group| group.exists()).collect();
+            let networks: Vec<_> = networks.iter().filter(|network| used.contains(network)).collect();
+            if groups.is_empty() && networks.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{groups:?} {networks:?}"))
+            }
+        });
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let cache = self.platform.data().join("build-cache");
         assert!(!mounts.contains(cache.to_str().unwrap()), "{mounts}");
@@ -256,9 +263,8 @@ pub(super) fn killed_builds_leave_nothing(platform: &mut Platform) {
     let is_kept = || !builds.names("images/blobs/ingest").is_empty();
     builds.kill_when("a COPY is kept", |log| log.contains("COPY big") && is_kept());
     builds.kill_when("a RUN is kept", |log| log.contains(" is-made") && is_kept());
-    builds.kill_when("a RUN runs", |log| log.contains(" waits\n"));
-    // The next build ends what the last one ran.
-    let left = builds.steps();
+    let left = builds.kill_when("a RUN runs", |log| log.contains(" waits\n"));
+    // The steps end with their build, and the next one sweeps what they left.
     fs::write(context.join("Dockerfile"), SLOW.replace("sleep 1000", "true")).unwrap();
     let (code, _, told) =
         wharf(platform, &["build", "--progress", "plain", "-t", "slow", context.to_str().unwrap()]);
@@ -267,12 +273,10 @@ pub(super) fn killed_builds_leave_nothing(platform: &mut Platform) {
     assert_eq!(said(platform, &["run", "--rm", "slow", "cat", "/first"]), "first");
     // So does a command on containers, and the platform when it starts.
     fs::write(context.join("Dockerfile"), SLOW).unwrap();
-    builds.kill_when("a RUN runs", |log| log.contains(" waits\n"));
-    let left = builds.steps();
+    let left = builds.kill_when("a RUN runs", |log| log.contains(" waits\n"));
     said(platform, &["ps"]);
     builds.check_nothing_is_left(&left);
-    builds.kill_when("a RUN runs", |log| log.contains(" waits\n"));
-    let left = builds.steps();
+    let left = builds.kill_when("a RUN runs", |log| log.contains(" waits\n"));
     platform.kill();
     platform.restart();
     let builds = Builds { platform, context };
