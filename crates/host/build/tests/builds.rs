@@ -299,6 +299,9 @@ fn mistakes_are_told_with_their_line() {
             "install it in a RUN step before, or correct its name",
         ),
         ("FROM base/busybox\nARG S=NOPE\nSTOPSIGNAL $S", "Dockerfile:3: 'NOPE' is not a signal", "15"),
+        ("FROM base/busybox\nWORKDIR $D", "Dockerfile:2: WORKDIR has no path", "--build-arg"),
+        ("FROM base/busybox\nVOLUME $D", "Dockerfile:2: VOLUME has an empty path", "--build-arg"),
+        ("FROM base/busybox\nCOPY file $D", "Dockerfile:2: COPY has no target", "--build-arg"),
         ("FROM base/busybox\n\nENV a=\"${b?is needed}\"", "Dockerfile:3: b: is needed", ""),
     ] {
         let context =

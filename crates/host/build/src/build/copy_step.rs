@@ -6,7 +6,7 @@ use rustix::fs::FileType;
 use wharf_base::Digest;
 use wharf_image::{UnpackOptions, View, unpack_into};
 
-use super::{executor::joined, remote_step::Fetched, stage::StageRun};
+use super::{UNSET, executor::joined, remote_step::Fetched, stage::StageRun};
 use crate::{
     attest::Op,
     copy::{Changes, Item, Mode, Placer, Tree},
@@ -124,7 +124,9 @@ impl StageRun<'_> {
         let exclude = Ignore::of(exclude.iter().map(String::as_str))?;
         let given = self.expand(&copy.target)?;
         if given.is_empty() {
-            return Err(Error::invalid(format!("{name} has no target once its variables are put in")));
+            return Err(
+                Error::invalid(format!("{name} has no target once its variables are put in")).hint(UNSET)
+            );
         }
         let mut ends_as_folder =
             given.ends_with('/') || given == "." || given.ends_with("/.") || copy.parents;

@@ -35,3 +35,6 @@ pub use request::{
     NamedContext, Pull, Secret, StepNetwork, StepReport,
 };
 pub use transfer::{CachePlace, CacheTarget};
+
+/// What helps when variables leave nothing of a word.
+const UNSET: &str = "give its variable a value by ARG, ENV or --build-arg, or a default: ${NAME:-value}";

@@ -2,7 +2,7 @@
 
 use wharf_image::{Empty, signal_number};
 
-use super::{stage::StageRun, state::State};
+use super::{UNSET, stage::StageRun, state::State};
 use crate::{
     dockerfile::{Command, Expander, Kind},
     error::{Error, Result},
@@ -116,7 +116,8 @@ impl StageRun<'_> {
         let pairs = self.expand_pairs(pairs)?;
         for (name, value) in &pairs {
             if name.is_empty() || value.contains('\0') || name.contains('\0') {
-                return Err(Error::invalid(format!("ENV cannot set '{name}'")));
+                return Err(Error::invalid(format!("ENV cannot set '{name}'"))
+                    .hint("a name is not empty, and neither it nor its value has a NUL"));
             }
             self.state.set_variable(name, value);
         }
@@ -153,7 +154,7 @@ impl StageRun<'_> {
             words.push(self.expand(volume)?);
         }
         if words.iter().any(String::is_empty) {
-            return Err(Error::invalid("VOLUME has an empty path once its variables are put in"));
+            return Err(Error::invalid("VOLUME has an empty path once its variables are put in").hint(UNSET));
         }
         self.state.note(format!("VOLUME {}", json(&words)));
         self.state.config.volumes.extend(words.into_iter().map(|path| (path, Empty {})));

@@ -9,6 +9,7 @@ use wharf_base::Digest;
 use wharf_image::{Compression, Layer, Platform, Scratch, View};
 
 use super::{
+    UNSET,
     contexts::Prepared,
     executor::Build,
     image::image_state,
@@ -205,7 +206,7 @@ impl<'a> StageRun<'a> {
     fn workdir(&mut self, path: &str) -> Result<bool> {
         let path = self.expand(path)?;
         if path.is_empty() {
-            return Err(Error::invalid("WORKDIR has no path once its variables are put in"));
+            return Err(Error::invalid("WORKDIR has no path once its variables are put in").hint(UNSET));
         }
         let path = self.absolute(&path);
         self.state.config.working_dir = path.clone();

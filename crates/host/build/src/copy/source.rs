@@ -121,7 +121,8 @@ impl Tree {
     /// A folder and all below it.
     fn folders_below(&self, base: &Path, depth: usize, out: &mut Vec<PathBuf>) -> Result<()> {
         if depth > MAX_DEPTH || out.len() > MAX_ENTRIES {
-            return Err(Error::invalid(format!("'**' means too many folders of {}", self.name)));
+            return Err(Error::invalid(format!("'**' means too many folders of {}", self.name))
+                .hint("name the folders"));
         }
         let found = self.view.find(base, false)?;
         let Some(Node { dir: Some(dir), .. }) = found.node else { return Ok(()) };
@@ -240,7 +241,7 @@ impl Walk<'_, '_> {
         if depth > MAX_DEPTH {
             let what =
                 format!("{} has folders more than {MAX_DEPTH} deep: {}", self.tree.name, in_tree.display());
-            return Err(Error::invalid(what));
+            return Err(Error::invalid(what).hint("leave it out with a .dockerignore"));
         }
         for name in self.tree.view.list(dir)? {
             let (path, relative) = (in_tree.join(&name), below.join(&name));
@@ -287,7 +288,8 @@ impl Walk<'_, '_> {
                 "'{}' in {} cannot be copied: a name that begins with '.wh.' removes files in an image",
                 path.display(),
                 self.tree.name
-            )));
+            ))
+            .hint("rename it, or leave it out with a .dockerignore"));
         }
         match node.kind() {
             // A socket lives with its program only.
