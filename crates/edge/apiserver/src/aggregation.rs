@@ -10,15 +10,16 @@ mod watch;
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
 use serde_json::Value;
 use wharf_api::status::Status;
-use wharf_http::{Body, Issued, upgrade, upgraded};
+use wharf_http::{Body, Issued};
 
 use crate::{
     ApiServer, Context, Identity,
     callout::{self, Callout},
     derived::Derived,
+    proxy::{drop_claims, pass_on},
     storage::Snapshot,
 };
 
@@ -57,7 +58,7 @@ pub(crate) struct Service {
     insecure: bool,
 }
 
-/// APIServices compiled.
+/// APIServices compiled, the most important groups and versions first.
 pub(crate) struct Services(Derived<Vec<Service>>);
 
 impl Services {
@@ -76,7 +77,10 @@ impl Services {
 }
 
 fn compile(objects: &Snapshot) -> Vec<Service> {
-    objects.entries.values().filter_map(|entry| Service::read(&entry.object())).collect()
+    let mut all: Vec<Service> =
+        objects.entries.values().filter_map(|entry| Service::read(&entry.object())).collect();
+    all.sort_by_key(|service| std::cmp::Reverse((service.group_priority, service.version_priority)));
+    all
 }
 
 impl Service {
@@ -125,12 +129,7 @@ const EXTRA: &str = "x-remote-extra-";
 
 /// Who asks, for a server that believes it; what the client itself says of that is dropped.
 fn speak_for(who: &Identity, headers: &mut HeaderMap) {
-    let claimed = |name: &&HeaderName| {
-        name.as_str().starts_with("x-remote-") || name.as_str().starts_with("impersonate-")
-    };
-    let mut dropped: Vec<HeaderName> = headers.keys().filter(claimed).cloned().collect();
-    dropped.push(header::AUTHORIZATION);
-    dropped.iter().for_each(|name| while headers.remove(name).is_some() {});
+    drop_claims(headers, &["x-remote-", "impersonate-"]);
     let mut add = |name: HeaderName, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.append(name, value);
@@ -155,40 +154,14 @@ pub(crate) async fn answer(
     server: &Arc<ApiServer>,
     context: &Context,
     service: &Service,
-    mut request: Request<Body>,
+    request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     if !service.available {
         return Err(Status::new(503, "ServiceUnavailable", "service unavailable"));
     }
     let path = request.uri().path_and_query().map_or("/", |p| p.as_str()).to_owned();
     let uri: Uri = path.parse().map_err(|_| Status::bad_request("the path is not usable"))?;
-    let mine = request.headers().contains_key(header::UPGRADE).then(|| upgrade(&mut request));
-    let (mut parts, body) = request.into_parts();
-    parts.uri = uri;
-    parts.version = http::Version::HTTP_11;
-    parts.extensions = http::Extensions::new();
-    if mine.is_none() {
-        for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::TE] {
-            parts.headers.remove(name);
-        }
-    }
-    let sent = service.send(server, &context.identity, Request::from_parts(parts, body)).await;
-    let mut response = sent.map_err(|why| {
-        Status::new(503, "ServiceUnavailable", format!("error trying to reach service: {why}"))
-    })?;
-    if let Some(mine) = mine.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
-        let theirs = upgraded(&mut response);
-        tokio::spawn(async move {
-            if let (Ok(mut mine), Ok(mut theirs)) = (mine.await, theirs.await) {
-                drop(tokio::io::copy_bidirectional(&mut mine, &mut theirs).await);
-            }
-        });
-        return Ok(response);
-    }
-    for name in [header::CONNECTION, header::TRANSFER_ENCODING] {
-        response.headers_mut().remove(name);
-    }
-    Ok(response)
+    pass_on(request, uri, |request| service.send(server, &context.identity, request)).await
 }
 
 /// Gets JSON from an extension server as the platform itself.

@@ -27,7 +27,7 @@ struct Used {
     ports: HashSet<u16>,
 }
 
-/// What one write took and gave back; exactly one of the methods is called.
+/// What a write takes and gives back. Dropped, it returns what it took.
 #[must_use]
 pub(crate) struct Allocation {
     used: Arc<Mutex<Used>>,
@@ -36,20 +36,42 @@ pub(crate) struct Allocation {
 }
 
 impl Allocation {
-    /// The write went through.
-    pub(crate) fn keep(self) {
-        remove(&mut lock(&self.used), &self.freed);
+    /// From here on only the outcome of the write decides: one that nobody waits for any more may still go through.
+    pub(crate) fn writing(mut self) -> Writing {
+        let (taken, freed) = (std::mem::take(&mut self.taken), std::mem::take(&mut self.freed));
+        Writing { used: Arc::clone(&self.used), taken, freed }
     }
+}
 
-    /// The write did not happen.
-    pub(crate) fn release(self) {
+impl Drop for Allocation {
+    fn drop(&mut self) {
         remove(&mut lock(&self.used), &self.taken);
     }
 }
 
+/// What a write that is under way takes and gives back.
+#[must_use]
+pub(crate) struct Writing {
+    used: Arc<Mutex<Used>>,
+    taken: Used,
+    freed: Used,
+}
+
+impl Writing {
+    /// What the write came to.
+    pub(crate) fn end(self, written: bool) {
+        let gone = if written { &self.freed } else { &self.taken };
+        remove(&mut lock(&self.used), gone);
+    }
+}
+
 fn remove(used: &mut Used, gone: &Used) {
-    used.addresses.retain(|a| !gone.addresses.contains(a));
-    used.ports.retain(|p| !gone.ports.contains(p));
+    for address in &gone.addresses {
+        used.addresses.remove(address);
+    }
+    for port in &gone.ports {
+        used.ports.remove(port);
+    }
 }
 
 fn lock(used: &Mutex<Used>) -> MutexGuard<'_, Used> {
@@ -99,12 +121,8 @@ impl Ranges {
             return Ok(allocation);
         }
         let held = old.map(|o| (addresses(o), node_ports(o))).unwrap_or_default();
-        let result = self.assign_address(new, &held.0, &mut allocation);
-        let result = result.and_then(|()| self.assign_ports(new, &held.1, &mut allocation));
-        if let Err(status) = result {
-            allocation.release();
-            return Err(status);
-        }
+        self.assign_address(new, &held.0, &mut allocation)?;
+        self.assign_ports(new, &held.1, &mut allocation)?;
         let (kept, ports) = (addresses(new), node_ports(new));
         allocation.freed.addresses = held.0.into_iter().filter(|a| !kept.contains(a)).collect();
         allocation.freed.ports = held.1.into_iter().filter(|p| !ports.contains(p)).collect();
@@ -265,15 +283,15 @@ mod tests {
     fn addresses_and_ports_are_given_once_and_returned() {
         let ranges = Ranges::new(Ipv4Addr::new(10, 96, 0, 0), 16, 30000..=30001);
         let (mut a, mut b, mut c) = (service("NodePort"), service("NodePort"), service("NodePort"));
-        ranges.assign(services(), None, &mut a).unwrap().keep();
-        ranges.assign(services(), None, &mut b).unwrap().keep();
+        ranges.assign(services(), None, &mut a).unwrap().writing().end(true);
+        ranges.assign(services(), None, &mut b).unwrap().writing().end(true);
         assert_ne!(a["spec"]["clusterIP"], b["spec"]["clusterIP"]);
         assert_ne!(a["spec"]["ports"][0]["nodePort"], b["spec"]["ports"][0]["nodePort"]);
         assert!(ranges.assign(services(), None, &mut c).is_err(), "both ports are taken");
         ranges.freed(services(), &a);
         let mut again = service("NodePort");
         again["spec"]["clusterIP"] = a["spec"]["clusterIP"].clone();
-        ranges.assign(services(), None, &mut again).unwrap().keep();
+        ranges.assign(services(), None, &mut again).unwrap().writing().end(true);
         assert_eq!(again["spec"]["ports"][0]["nodePort"], a["spec"]["ports"][0]["nodePort"]);
     }
 
@@ -281,13 +299,14 @@ mod tests {
     fn a_taken_address_is_refused_and_a_failed_write_returns_it() {
         let ranges = Ranges::new(Ipv4Addr::new(10, 96, 0, 0), 16, 30000..=30001);
         let mut a = service("ClusterIP");
-        ranges.assign(services(), None, &mut a).unwrap().keep();
+        ranges.assign(services(), None, &mut a).unwrap().writing().end(true);
         let mut b = service("ClusterIP");
         b["spec"]["clusterIP"] = a["spec"]["clusterIP"].clone();
         let status = ranges.assign(services(), None, &mut b.clone()).err().unwrap();
         assert!(status.message.contains("provided IP is already allocated"), "{status}");
         ranges.freed(services(), &a);
-        ranges.assign(services(), None, &mut b.clone()).unwrap().release();
-        ranges.assign(services(), None, &mut b).unwrap().keep();
+        ranges.assign(services(), None, &mut b.clone()).unwrap().writing().end(false);
+        drop(ranges.assign(services(), None, &mut b.clone()).unwrap());
+        ranges.assign(services(), None, &mut b).unwrap().writing().end(true);
     }
 }

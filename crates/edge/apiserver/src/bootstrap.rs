@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use wharf_api::status::Status;
 
 use crate::{
-    ApiServer, Context, FrontProxy, Identity,
+    ApiServer, Context, FrontProxy,
     request::RequestInfo,
     verbs::{Change, Creation, WriteOptions, create_object, write_change},
 };
@@ -61,21 +61,14 @@ async fn ensure_data(server: &Arc<ApiServer>, map: Value) -> Result<(), Status> 
     if server.storage.get("configmaps", &format!("{namespace}/{name}")).is_none() {
         return ensure(server, map).await;
     }
-    let index = server.registry.index(&server.storage);
-    let resource = index.find("", "v1", "configmaps").cloned().ok_or_else(Status::no_such_path)?;
     let info = RequestInfo {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         verb: "update",
         ..RequestInfo::default()
     };
-    let mut context = Context {
-        info,
-        identity: Identity::system(),
-        index,
-        warnings: Vec::new(),
-        default_manager: "wharf".into(),
-    };
+    let mut context = Context::own(server, info, "wharf");
+    let resource = context.index.find("", "v1", "configmaps").cloned().ok_or_else(Status::no_such_path)?;
     let change = |old: &Value| {
         let mut new = old.clone();
         new["data"] = map["data"].clone();
@@ -98,13 +91,8 @@ async fn ensure(server: &Arc<ApiServer>, object: Value) -> Result<(), Status> {
     if server.storage.get(&resource.storage_key(), &key).is_some() {
         return Ok(());
     }
-    let mut context = Context {
-        info: RequestInfo { namespace, verb: "create", ..RequestInfo::default() },
-        identity: Identity::system(),
-        index,
-        warnings: Vec::new(),
-        default_manager: "wharf".to_owned(),
-    };
+    let info = RequestInfo { namespace, verb: "create", ..RequestInfo::default() };
+    let mut context = Context::own(server, info, "wharf");
     create_object(server, &mut context, &resource, object, Creation::default()).await.map(drop)
 }
 

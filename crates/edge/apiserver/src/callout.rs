@@ -11,7 +11,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http::{Method, Request, header};
+use http::{Request, header};
 use serde_json::Value;
 use wharf_http::{
     Body, Issued,
@@ -26,57 +26,43 @@ const MAX_ANSWER: usize = 3 << 20;
 /// Authorities whose clients are kept.
 const MAX_CLIENTS: usize = 256;
 
-/// The clients, by the authority they trust.
+/// Whom a client believes, and whether it shows the front proxy's certificate.
+type Manner = (Option<String>, bool);
+
+/// The clients for servers of others.
 pub(crate) struct Clients {
-    by_authority: Mutex<HashMap<String, Client>>,
-    anybody: Client,
-    /// Those that show the front proxy's certificate, by the authority they trust; none trusts anybody.
-    speaking: Mutex<HashMap<Option<String>, Client>>,
+    known: Mutex<HashMap<Manner, Client>>,
     front_proxy: Option<Issued>,
 }
 
 impl Clients {
     pub(crate) fn new(front_proxy: Option<Issued>) -> Self {
-        let anybody = Client::new(ClientConfig { trust: Trust::Anything, ..ClientConfig::default() });
-        Self { by_authority: Mutex::default(), anybody, speaking: Mutex::default(), front_proxy }
+        Self { known: Mutex::default(), front_proxy }
     }
 
-    /// A client whose servers may believe what it says of others.
-    fn speaking(&self, authority: Option<&str>) -> Client {
-        let mut all = self.speaking.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = authority.map(str::to_owned);
-        if all.len() >= MAX_CLIENTS && !all.contains_key(&key) {
-            all.clear();
+    /// Trusts everybody, for what clients reach through the proxy and judge themselves.
+    pub(crate) fn anybody(&self) -> Client {
+        self.get(None, false)
+    }
+
+    /// Trusts an authority, that of the system where it is empty, or anybody; where it `speaks`, its servers may believe
+    /// what it says of others.
+    fn get(&self, authority: Option<&str>, speaks: bool) -> Client {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let manner = (authority.map(str::to_owned), speaks);
+        if known.len() >= MAX_CLIENTS && !known.contains_key(&manner) {
+            known.clear();
         }
         let make = || {
-            let trust = authority.map_or(Trust::Anything, trust);
-            let identity = self.front_proxy.clone();
-            Client::new(ClientConfig { trust, identity, http1_only: true, ..ClientConfig::default() })
+            let trust = match authority {
+                None => Trust::Anything,
+                Some("") => Trust::System,
+                Some(pem) => Trust::Authority(pem.to_owned()),
+            };
+            let identity = self.front_proxy.clone().filter(|_| speaks);
+            Client::new(ClientConfig { trust, identity, http1_only: speaks, ..ClientConfig::default() })
         };
-        all.entry(key).or_insert_with(make).clone()
-    }
-}
-
-impl Clients {
-    /// Trusts everybody, for what clients reach through the proxy and judge themselves.
-    pub(crate) fn anybody(&self) -> &Client {
-        &self.anybody
-    }
-
-    pub(crate) fn get(&self, authority: &str) -> Client {
-        let mut all = self.by_authority.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= MAX_CLIENTS && !all.contains_key(authority) {
-            all.clear();
-        }
-        let make = || Client::new(ClientConfig { trust: trust(authority), ..ClientConfig::default() });
-        all.entry(authority.to_owned()).or_insert_with(make).clone()
-    }
-}
-
-fn trust(authority: &str) -> Trust {
-    match authority {
-        "" => Trust::System,
-        pem => Trust::Authority(pem.to_owned()),
+        known.entry(manner).or_insert_with(make).clone()
     }
 }
 
@@ -135,20 +121,6 @@ impl Callout {
         Ok(Self { target: Some(target), url, authority })
     }
 
-    /// Sends a request whose path and query are `request`'s, and gives the response as it comes.
-    pub(crate) async fn forward(
-        &self,
-        server: &ApiServer,
-        request: Request<Body>,
-    ) -> Result<http::Response<Body>, String> {
-        let client = server.clients.get(&self.authority);
-        let sent = match &self.target {
-            Some(target) => Box::pin(client.send(target, request)).await,
-            None => Box::pin(client.fetch(request)).await,
-        };
-        sent.map_err(|error| error.to_string())
-    }
-
     /// Sends a request for somebody else, who is named in it; with `insecure` to whoever answers.
     pub(crate) async fn forward_for(
         &self,
@@ -156,7 +128,7 @@ impl Callout {
         request: Request<Body>,
         insecure: bool,
     ) -> Result<http::Response<Body>, String> {
-        let client = server.clients.speaking((!insecure).then_some(self.authority.as_str()));
+        let client = server.clients.get((!insecure).then_some(self.authority.as_str()), true);
         let sent = match &self.target {
             Some(target) => Box::pin(client.send(target, request)).await,
             None => Box::pin(client.fetch(absolute(request, &self.url)?)).await,
@@ -164,28 +136,25 @@ impl Callout {
         sent.map_err(|error| error.to_string())
     }
 
-    /// Sends JSON and reads JSON.
+    /// Posts JSON and reads JSON.
     ///
     /// # Errors
     /// A sentence about what went wrong, as upstream writes it where clients read it.
-    pub(crate) async fn send(
-        &self,
-        server: &ApiServer,
-        method: Method,
-        body: &Value,
-        timeout: u64,
-    ) -> Result<Value, String> {
+    pub(crate) async fn post(&self, server: &ApiServer, body: &Value, timeout: u64) -> Result<Value, String> {
         let url = format!("{}{}timeout={timeout}s", self.url, if self.url.contains('?') { "&" } else { "?" });
-        let request = Request::builder()
-            .method(method)
-            .uri(&url)
+        let request = Request::post(&url)
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "application/json, */*")
             .header(header::USER_AGENT, "wharf-apiserver")
             .body(full(body.to_string()))
             .map_err(|error| error.to_string())?;
         let exchange = async {
-            let response = self.forward(server, request).await?;
+            let client = server.clients.get(Some(&self.authority), false);
+            let response = match &self.target {
+                Some(target) => Box::pin(client.send(target, request)).await,
+                None => Box::pin(client.fetch(request)).await,
+            };
+            let response = response.map_err(|error| error.to_string())?;
             let status = response.status();
             let bytes = collect(response.into_body(), MAX_ANSWER).await.map_err(|e| e.to_string())?;
             if !status.is_success() {

@@ -9,7 +9,7 @@ use wharf_http::Body;
 
 use crate::{
     ApiServer, Context,
-    aggregation::{Remote, Service, remotes},
+    aggregation::{Remote, remotes},
     registry::Index,
     respond::{json_response, response},
 };
@@ -76,13 +76,11 @@ fn all_groups(server: &ApiServer, index: &Index) -> Vec<Value> {
     for (name, versions) in index.groups.iter().filter(|(name, _)| !name.is_empty()) {
         groups.push((name.clone(), versions.iter().map(|(v, _)| v.clone()).collect()));
     }
-    let mut others: Vec<Service> = server.services.all(server).iter().cloned().collect();
-    others.sort_by_key(|s| std::cmp::Reverse((s.group_priority, s.version_priority)));
-    for other in others {
+    for other in server.services.all(server).iter() {
         match groups.iter_mut().find(|(name, _)| *name == other.group) {
             Some((_, versions)) if versions.contains(&other.version) => {}
-            Some((_, versions)) => versions.push(other.version),
-            None => groups.push((other.group, vec![other.version])),
+            Some((_, versions)) => versions.push(other.version.clone()),
+            None => groups.push((other.group.clone(), vec![other.version.clone()])),
         }
     }
     groups.iter().map(|(name, versions)| group(name, versions)).collect()
@@ -152,7 +150,8 @@ fn subresource(resource: &Resource, name: &str) -> Subresource {
 
 const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
 
-fn proxy_options(kind: &str) -> &'static str {
+/// What the options of a proxied request to this kind are.
+pub(crate) fn proxy_options(kind: &str) -> &'static str {
     match kind {
         "Pod" => "PodProxyOptions",
         "Service" => "ServiceProxyOptions",

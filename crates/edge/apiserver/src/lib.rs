@@ -96,6 +96,17 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// Of what the server does by itself, under this name of a manager.
+    pub(crate) fn own(server: &ApiServer, info: RequestInfo, manager: &str) -> Self {
+        Self {
+            info,
+            identity: Identity::system(),
+            index: server.registry.index(&server.storage),
+            warnings: Vec::new(),
+            default_manager: manager.to_owned(),
+        }
+    }
+
     /// Of the same request, with warnings of its own.
     pub(crate) fn asking(other: &Self) -> Self {
         Self {

@@ -18,7 +18,7 @@ use wharf_http::{
     collect, full, upgrade, upgraded,
 };
 
-use crate::{ApiServer, Context, admission, respond, storage::Snapshot};
+use crate::{ApiServer, Context, admission, discovery::proxy_options, respond, storage::Snapshot};
 
 /// Headers that concern one connection only (RFC 9110 §7.6.1).
 const HOP_BY_HOP: [HeaderName; 6] = [
@@ -66,7 +66,7 @@ pub(crate) async fn answer(
     server: &Arc<ApiServer>,
     context: &mut Context,
     resource: &Arc<Resource>,
-    mut request: Request<Body>,
+    request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     let path = after_proxy(request.uri().path());
     if path.is_none() && matches!(*request.method(), http::Method::GET | http::Method::HEAD) {
@@ -75,35 +75,57 @@ pub(crate) async fn answer(
     let path = path.unwrap_or_default().to_owned();
     let named = context.info.name.clone();
     let address = Address::of(&named)?;
-    let kind = match resource.gvk.kind.as_str() {
-        "Pod" => "PodProxyOptions",
-        "Service" => "ServiceProxyOptions",
-        _ => "NodeProxyOptions",
-    };
     let target = match resource.gvk.kind.as_str() {
         "Pod" => pod(server, &context.info.namespace, &address)?,
         "Service" => service(server, &context.info.namespace, &address)?,
         _ => node(server, &address)?,
     };
     context.info.name = address.name.to_owned();
+    let kind = proxy_options(&resource.gvk.kind);
     admission::connect(server, context, resource, kind, json!({"path": format!("/{path}")})).await?;
 
     let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
     let uri: Uri =
         format!("/{path}{query}").parse().map_err(|_| Status::bad_request("the path is not usable"))?;
-    let upgrading = request.headers().contains_key(header::UPGRADE);
-    let mine = upgrading.then(|| upgrade(&mut request));
     let prefix =
         request.uri().path().strip_suffix(path.as_str()).unwrap_or_default().trim_end_matches('/').to_owned();
-    let forwarded = forwarded(request, uri, &target, upgrading);
-    let sent = server.clients.anybody().send(&target, forwarded).await;
-    let mut response = sent.map_err(|error| {
-        let message = format!("error trying to reach service: {error}");
-        Status::new(503, "ServiceUnavailable", message)
+    let client = server.clients.anybody();
+    let send = |request| async move {
+        client.send(&target, addressed(request, &target)).await.map_err(|error| error.to_string())
+    };
+    let mut response = pass_on(request, uri, send).await?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(response);
+    }
+    moved(response.headers_mut(), &prefix);
+    links(response, &prefix).await
+}
+
+/// Passes a request on as one for `uri`, and gives back the response; a connection that changes its protocol goes on as
+/// the client's.
+pub(crate) async fn pass_on<F>(
+    mut request: Request<Body>,
+    uri: Uri,
+    send: impl FnOnce(Request<Body>) -> F,
+) -> Result<Response<Body>, Status>
+where
+    F: Future<Output = Result<Response<Body>, String>>,
+{
+    let mine = request.headers().contains_key(header::UPGRADE).then(|| upgrade(&mut request));
+    let (mut parts, body) = request.into_parts();
+    parts.uri = uri;
+    parts.version = http::Version::HTTP_11;
+    parts.extensions = http::Extensions::new();
+    if mine.is_none() {
+        clean(&mut parts.headers);
+    }
+    // Who the client is to the API is no business of what runs behind it.
+    drop_claims(&mut parts.headers, &["impersonate-"]);
+    let sent = send(Request::from_parts(parts, body)).await;
+    let mut response = sent.map_err(|why| {
+        Status::new(503, "ServiceUnavailable", format!("error trying to reach service: {why}"))
     })?;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let Some(mine) = mine
-    {
+    if let Some(mine) = mine.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
         let theirs = upgraded(&mut response);
         tokio::spawn(async move {
             if let (Ok(mut mine), Ok(mut theirs)) = (mine.await, theirs.await) {
@@ -113,8 +135,7 @@ pub(crate) async fn answer(
         return Ok(response);
     }
     clean(response.headers_mut());
-    moved(response.headers_mut(), &prefix);
-    links(response, &prefix).await
+    Ok(response)
 }
 
 /// Links of a page that lead to the root of its server lead there through the proxy.
@@ -193,28 +214,27 @@ fn with_slash(uri: &Uri) -> Response<Body> {
     response
 }
 
-fn forwarded(request: Request<Body>, uri: Uri, target: &Target, upgrading: bool) -> Request<Body> {
-    let (mut parts, body) = request.into_parts();
-    parts.uri = uri;
-    parts.version = http::Version::HTTP_11;
-    parts.extensions = http::Extensions::new();
-    if !upgrading {
-        clean(&mut parts.headers);
+/// A request to a server that learns how it was reached.
+fn addressed(mut request: Request<Body>, target: &Target) -> Request<Body> {
+    let uri = header_of(&request.uri().to_string());
+    let headers = request.headers_mut();
+    if let Some(host) = headers.remove(header::HOST) {
+        headers.insert("x-forwarded-host", host);
     }
-    // Who the client is to the API is no business of what runs behind it.
-    for name in [
-        header::AUTHORIZATION,
-        HeaderName::from_static("impersonate-user"),
-        HeaderName::from_static("impersonate-group"),
-    ] {
-        parts.headers.remove(name);
+    headers.insert("x-forwarded-uri", uri);
+    headers.insert(header::HOST, header_of(&target.address.to_string()));
+    request
+}
+
+/// Drops what a client says of who it is: in `Authorization` and headers that begin so.
+pub(crate) fn drop_claims(headers: &mut HeaderMap, prefixes: &[&str]) {
+    let claimed = |name: &&HeaderName| {
+        **name == header::AUTHORIZATION || prefixes.iter().any(|prefix| name.as_str().starts_with(prefix))
+    };
+    let claimed: Vec<HeaderName> = headers.keys().filter(claimed).cloned().collect();
+    for name in claimed {
+        headers.remove(name);
     }
-    if let Some(host) = parts.headers.remove(header::HOST) {
-        parts.headers.insert("x-forwarded-host", host);
-    }
-    parts.headers.insert("x-forwarded-uri", header_of(&parts.uri.to_string()));
-    parts.headers.insert(header::HOST, header_of(&target.address.to_string()));
-    Request::from_parts(parts, body)
 }
 
 fn header_of(text: &str) -> HeaderValue {
@@ -264,8 +284,8 @@ fn service(server: &ApiServer, namespace: &str, address: &Address<'_>) -> Result
         ([only], "") => Some(*only),
         (all, "") => all.iter().copied().find(|p| p["name"].as_str().unwrap_or_default().is_empty()),
         (all, port) => {
-            let fits =
-                |p: &&&Value| p["name"].as_str() == Some(port) || p["port"].as_u64() == port.parse().ok();
+            let number: Option<u64> = port.parse().ok();
+            let fits = |p: &&&Value| p["name"] == port || number.is_some_and(|number| p["port"] == number);
             all.iter().find(fits).copied()
         }
     };

@@ -132,15 +132,12 @@ const OWN_NETWORK: &[Row] = &[(
     "the port is not opened on the node; use a Service of type NodePort",
 )];
 
-/// Where a kind has the spec of its pods.
-fn pod_spec(group: &str, plural: &str) -> Option<&'static str> {
-    match (group, plural) {
-        ("", "pods") => Some("spec"),
-        ("apps", _) | ("batch", "jobs") | ("argoproj.io", "rollouts") | ("", "replicationcontrollers") => {
-            Some("spec.template.spec")
-        }
-        ("batch", "cronjobs") => Some("spec.jobTemplate.spec.template.spec"),
-        _ => None,
+/// Where a kind has the spec of its pods, as a JSON pointer.
+fn pod_spec(resource: &Resource) -> Option<&'static str> {
+    let gvk = &resource.gvk;
+    match (gvk.group.as_str(), gvk.kind.as_str()) {
+        ("argoproj.io", "Rollout") => Some("/spec/template/spec"),
+        _ => wharf_api::defaults::pod_spec(&gvk.group, &gvk.version, &gvk.kind),
     }
 }
 
@@ -160,12 +157,11 @@ pub(crate) fn sentences(resource: &Resource, object: &Value) -> Vec<String> {
     let (group, plural) = (&resource.gvk.group, &resource.plural);
     let mut found = Vec::new();
     note(rows(group, plural), object, "", &mut found);
-    if let Some(at) = pod_spec(group, plural) {
-        let pointer = format!("/{}", at.replace('.', "/"));
-        found.extend(wharf_api::validate::pod_warnings(object, &pointer));
-        let spec = object.pointer(&pointer).unwrap_or(&Value::Null);
+    if let Some(pointer) = pod_spec(resource) {
+        found.extend(wharf_api::validate::pod_warnings(object, pointer));
+        let spec = object.pointer(pointer).unwrap_or(&Value::Null);
         if spec["hostNetwork"] != true {
-            note(OWN_NETWORK, spec, at, &mut found);
+            note(OWN_NETWORK, spec, &pointer[1..].replace('/', "."), &mut found);
         }
     }
     found
@@ -219,12 +215,18 @@ fn each(value: &Value, path: &str, at: String, found: &mut impl FnMut(&str, &Val
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use wharf_api::schema::Gvk;
 
     use super::*;
 
     fn check(group: &str, plural: &str, object: Value, expect: &[&str]) {
-        let mut resource = wharf_api::resource::builtin_resource("", "pods").unwrap().clone();
-        (resource.gvk.group, resource.plural) = (group.into(), plural.into());
+        let known = wharf_api::resource::builtin_resource(group, plural);
+        let resource = known.cloned().unwrap_or_else(|| {
+            let mut custom = wharf_api::resource::builtin_resource("", "pods").unwrap().clone();
+            let kind = if plural == "rollouts" { "Rollout" } else { "" };
+            (custom.gvk, custom.plural) = (Gvk::new(group, "v1alpha1", kind), plural.into());
+            custom
+        });
         assert_eq!(sentences(&resource, &object), expect, "{object}");
     }
 

@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use http::Method;
 use serde_json::{Value, json};
 use wharf_api::{codec::decode_value, convert, crd, meta, resource::Resource, schema::Gvk, status::Status};
 
@@ -133,7 +132,7 @@ impl ApiServer {
         let review = json!({"kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1",
             "request": {"uid": uid, "desiredAPIVersion": wanted, "objects": objects}});
         let callout = Callout::of(self, &webhook["clientConfig"]).map_err(&failed)?;
-        let answer = callout.send(self, Method::POST, &review, TIMEOUT).await.map_err(&failed)?;
+        let answer = callout.post(self, &review, TIMEOUT).await.map_err(&failed)?;
         let response = &answer["response"];
         if response["uid"] != uid {
             return Err(failed("the response has another uid than the request".into()));

@@ -66,6 +66,54 @@ async fn policies_judge_by_parameters_and_say_why() {
 }
 
 #[tokio::test]
+async fn subresources_are_judged_as_what_they_are() {
+    let api = Api::start().await;
+    let group = "/apis/admissionregistration.k8s.io/v1";
+    let policy = json!({"metadata": {"name": "parts"}, "spec": {
+        "matchConstraints": {"resourceRules": [{"operations": ["*"], "apiGroups": ["", "apps"], "apiVersions": ["v1"],
+            "resources": ["pods/binding", "pods/eviction", "serviceaccounts/token", "deployments/scale"]}]},
+        "validations": [{"expression": "false",
+            "messageExpression": "request.operation + ' ' + request.kind.kind + ' ' + object.kind"}]}});
+    api.made(&format!("{group}/validatingadmissionpolicies"), policy).await;
+    let binding = json!({"metadata": {"name": "parts"}, "spec": {"policyName": "parts", "validationActions": ["Deny"]}});
+    api.made(&format!("{group}/validatingadmissionpolicybindings"), binding).await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    api.made("/api/v1/namespaces/default/pods", pod).await;
+    let labels = json!({"app": "d"});
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": labels}, "template":
+        {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    api.made("/apis/apps/v1/namespaces/default/deployments", deployment).await;
+    let core = "/api/v1/namespaces/default";
+    let scale = "/apis/apps/v1/namespaces/default/deployments/d/scale";
+    for (verb, path, body, said) in [
+        (
+            "POST",
+            format!("{core}/pods/p/binding"),
+            json!({"target": {"name": "n"}}),
+            "CREATE Binding Binding",
+        ),
+        (
+            "POST",
+            format!("{core}/pods/p/eviction"),
+            json!({"metadata": {"name": "p"}}),
+            "CREATE Eviction Eviction",
+        ),
+        (
+            "POST",
+            format!("{core}/serviceaccounts/default/token"),
+            json!({}),
+            "CREATE TokenRequest TokenRequest",
+        ),
+        ("PATCH", scale.to_owned(), json!({"spec": {"replicas": 3}}), "UPDATE Scale Scale"),
+    ] {
+        let answer = api.send(verb, &path, body).await;
+        assert_eq!(answer.code, 422, "{path}: {answer:?}");
+        assert!(answer.message().ends_with(said), "{path}: {}", answer.message());
+    }
+    assert_eq!(api.get(&format!("{core}/pods/p")).await.body["spec"].get("nodeName"), None);
+}
+
+#[tokio::test]
 async fn policies_change_objects() {
     let api = Api::start().await;
     let policy = |name: &str, mutation: Value| {

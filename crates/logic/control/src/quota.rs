@@ -143,6 +143,11 @@ pub fn usage(resource: Resource<'_>, object: &Value, now: Timestamp) -> Amounts 
     }
 }
 
+/// What the containers of a pod, or it as a whole, ask for, and what they may use.
+pub fn asked(pod: &Value) -> (Amounts, Amounts) {
+    read::<Pod>(pod).map(|pod| pod.asked()).unwrap_or_default()
+}
+
 /// One object of a resource, where only their number counts.
 fn counted(resource: Resource<'_>) -> Amounts {
     let mut amounts = Amounts::from([(resource.count_name(), ONE)]);

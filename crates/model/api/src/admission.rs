@@ -79,6 +79,30 @@ pub fn environment(scope: Scope, object: Option<&Decl>, params: Option<&Decl>, v
     if scope.mutation { env.mutation() } else { env }
 }
 
+/// The environments of a policy's expressions.
+pub struct PolicyEnvs {
+    /// Of match conditions, which cannot look at variables: those are only for what matches.
+    pub conditions: Env,
+    /// Of variables and validations.
+    pub judging: Env,
+    /// Of mutations.
+    pub changing: Env,
+}
+
+/// What expressions of this policy's `spec` see, for objects and parameters of these declarations.
+pub fn policy_envs(spec: &Value, object: Option<&Decl>, params: Option<&Decl>) -> PolicyEnvs {
+    let variables = spec["variables"].as_array().into_iter().flatten();
+    let names: Vec<String> =
+        variables.filter_map(|variable| Some(variable["name"].as_str()?.trim().to_owned())).collect();
+    let judging = Scope { params: spec["paramKind"].is_object(), policy: true, mutation: false };
+    let of = |scope| environment(scope, object, params, &names);
+    PolicyEnvs {
+        conditions: of(Scope { policy: false, ..judging }),
+        judging: of(judging),
+        changing: of(Scope { mutation: true, ..judging }),
+    }
+}
+
 fn text() -> Decl {
     Decl::new(DeclKind::String)
 }

@@ -2,13 +2,16 @@
 //! printer columns, scale paths.
 //!
 //! Patterns with Unicode classes are not evaluated;
-//! [`Custom::warnings`] names them so that whoever creates such a definition is told.
+//! [`warnings`] names them so that whoever creates such a definition is told.
 
 mod check;
 mod inline;
 mod rules;
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use serde_json::Value;
 
@@ -44,8 +47,6 @@ pub struct Custom {
     pub converter: Option<Value>,
     /// Differs when stored objects have to be read differently.
     pub form: u64,
-    /// What the definition asks for and this server does not do.
-    pub warnings: Vec<String>,
 }
 
 /// A printer column of a definition.
@@ -141,15 +142,50 @@ fn custom(version: &Value, spec: &Value) -> Custom {
         status: text(&s["statusReplicasPath"]),
         selector: s["labelSelectorPath"].as_str().map(str::to_owned),
     });
-    let mut warnings = Vec::new();
-    unchecked_patterns(&schema, MAX_DEPTH, &mut warnings);
     let webhook = spec.pointer("/conversion/strategy").is_some_and(|s| s == "Webhook");
     let converter = webhook.then(|| spec["conversion"]["webhook"].clone());
     let selectable = version["selectableFields"].as_array().into_iter().flatten();
     let selectable = selectable.map(|field| text(&field["jsonPath"])).collect();
     let form = form_of(&text(&version["name"]), &schema, &spec["conversion"]);
     let (rules, _) = Rules::compile(&schema);
-    Custom { columns, scale, schema, rules, selectable, converter, form, warnings }
+    Custom { columns, scale, schema, rules, selectable, converter, form }
+}
+
+/// What a definition asks for and this server does not do.
+pub fn warnings(definition: &Value) -> BTreeSet<String> {
+    let mut warnings = BTreeSet::new();
+    for version in definition["spec"]["versions"].as_array().into_iter().flatten() {
+        if let Some(schema) = version.pointer("/schema/openAPIV3Schema") {
+            unchecked_patterns(schema, MAX_DEPTH, &mut warnings);
+        }
+    }
+    warnings
+}
+
+/// The items of an older list by their keys, for lists whose items have keys; no others can be told from one another.
+struct Earlier<'a> {
+    keys: Vec<String>,
+    by_key: HashMap<Vec<&'a Value>, &'a Value>,
+}
+
+impl<'a> Earlier<'a> {
+    fn of(merge: &Merge, old: Option<&'a Value>) -> Self {
+        let keys = match merge {
+            Merge::Keys(keys) => keys.clone(),
+            _ => Vec::new(),
+        };
+        let mut by_key = HashMap::new();
+        let items = old.and_then(Value::as_array).filter(|_| !keys.is_empty());
+        for item in items.into_iter().flatten() {
+            by_key.entry(keys.iter().map(|key| &item[key]).collect()).or_insert(item);
+        }
+        Self { keys, by_key }
+    }
+
+    /// What this item was.
+    fn form_of(&self, item: &Value) -> Option<&'a Value> {
+        self.by_key.get(&self.keys.iter().map(|key| &item[key]).collect::<Vec<_>>()).copied()
+    }
 }
 
 fn form_of(version: &str, schema: &Value, conversion: &Value) -> u64 {
@@ -159,14 +195,14 @@ fn form_of(version: &str, schema: &Value, conversion: &Value) -> u64 {
     hasher.finish()
 }
 
-fn unchecked_patterns(value: &Value, depth: usize, warnings: &mut Vec<String>) {
+fn unchecked_patterns(value: &Value, depth: usize, warnings: &mut BTreeSet<String>) {
     let Some(depth) = depth.checked_sub(1) else { return };
     match value {
         Value::Object(map) => {
             if let Some(pattern) = map.get("pattern").and_then(Value::as_str)
                 && let Err(error) = regex_lite::Regex::new(pattern)
             {
-                warnings.push(format!("pattern {pattern:?} is not checked: {error}"));
+                warnings.insert(format!("pattern {pattern:?} is not checked: {error}"));
             }
             map.values().for_each(|inner| unchecked_patterns(inner, depth, warnings));
         }

@@ -2,15 +2,14 @@
 //!
 //! Source: Kubernetes' admission plugin LimitRanger; `v1` LimitRange.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 use wharf_api::{meta, status::Status};
 use wharf_base::Quantity;
+use wharf_control::quota::{self, Amounts};
 
 use crate::ApiServer;
-
-type Amounts = BTreeMap<String, Quantity>;
 
 /// The limits of a namespace, all LimitRanges together.
 fn limits(server: &ApiServer, namespace: &str) -> Vec<Value> {
@@ -91,7 +90,8 @@ pub(super) fn check_pod(server: &ApiServer, pod: &Value) -> Result<(), Status> {
                 }
             }
             Some("Pod") => {
-                check(&limit, "Pod", &whole(pod, "requests"), &whole(pod, "limits"), &mut wrong);
+                let (requests, bounds) = quota::asked(pod);
+                check(&limit, "Pod", &requests, &bounds, &mut wrong);
             }
             _ => {}
         }
@@ -183,28 +183,6 @@ fn ratio(most: &Value, kind: &str, requests: &Amounts, bounds: &Amounts, wrong: 
     }
 }
 
-/// What a pod asks for: all containers together, or the largest init container if that is more.
-fn whole(pod: &Value, field: &str) -> Amounts {
-    let spec = &pod["spec"];
-    let mut sum = Amounts::new();
-    let sidecar = |container: &&Value| container["restartPolicy"] == "Always";
-    let inits: Vec<&Value> = spec["initContainers"].as_array().into_iter().flatten().collect();
-    let running = spec["containers"].as_array().into_iter().flatten();
-    for container in running.chain(inits.iter().copied().filter(sidecar)) {
-        for (name, amount) in amounts(&container["resources"][field]) {
-            let before = sum.get(&name).copied().unwrap_or(Quantity::ZERO);
-            sum.insert(name, before.plus(amount));
-        }
-    }
-    for container in inits.into_iter().filter(|container| !sidecar(container)) {
-        for (name, amount) in amounts(&container["resources"][field]) {
-            let most = sum.entry(name).or_insert(amount);
-            *most = (*most).max(amount);
-        }
-    }
-    sum
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,12 +210,5 @@ mod tests {
             ]
         );
         assert_eq!(wrong(limit, json!({})).len(), 3);
-    }
-
-    #[test]
-    fn a_pod_is_its_containers_or_its_largest_init_container() {
-        let container = |cpu: &str| json!({"resources": {"requests": {"cpu": cpu}}});
-        let pod = json!({"spec": {"containers": [container("1"), container("2")], "initContainers": [container("2500m")]}});
-        assert_eq!(whole(&pod, "requests")["cpu"].to_string(), "3");
     }
 }

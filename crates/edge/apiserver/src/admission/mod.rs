@@ -143,10 +143,10 @@ pub(crate) async fn mutate(
     attributes: &Attributes<'_>,
     object: &mut Value,
 ) -> Result<(), Status> {
-    if attributes.operation == Operation::Create && attributes.resource.namespaced {
-        namespace_accepts(server, attributes.resource, object)?;
-    }
-    if attributes.operation == Operation::Create {
+    if attributes.operation == Operation::Create && attributes.subresource.is_empty() {
+        if attributes.resource.namespaced {
+            namespace_accepts(server, attributes.resource, object)?;
+        }
         fill_in(server, attributes, object)?;
     }
     if !attributes.is_of_admission() {
@@ -199,7 +199,9 @@ pub(crate) async fn validate(
         pod_security::check(server, context, attributes, object)?;
     }
     match (attributes.operation, object) {
-        (Operation::Create, Some(object)) => created(server, context, attributes, object)?,
+        (Operation::Create, Some(object)) if attributes.subresource.is_empty() => {
+            created(server, context, attributes, object)?
+        }
         (Operation::Update, Some(object)) => updated(server, context, attributes, object)?,
         (Operation::Delete, _) => deleted(attributes)?,
         _ => {}
@@ -219,13 +221,27 @@ pub(crate) async fn connect(
     kind: &str,
     mut options: Value,
 ) -> Result<(), Status> {
-    options["kind"] = kind.into();
-    options["apiVersion"] = "v1".into();
+    subresource(server, context, resource, (Operation::Connect, Gvk::new("", "v1", kind)), &mut options, None)
+        .await
+}
+
+/// Asks about a request to a subresource that takes an object of a kind of its own: a binding, an eviction, a scale.
+pub(crate) async fn subresource(
+    server: &ApiServer,
+    context: &mut Context,
+    resource: &Arc<Resource>,
+    (operation, kind): (Operation, Gvk),
+    object: &mut Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
+    object["kind"] = kind.kind.as_str().into();
+    object["apiVersion"] = kind.api_version().into();
     let subresource = context.info.subresource.clone();
-    let mut attributes = Attributes::new(context, Operation::Connect, resource, &subresource);
-    attributes.other_kind = Some(Gvk::new("", "v1", kind));
-    mutate(server, context, &attributes, &mut options).await?;
-    validate(server, context, &attributes, Some(&options)).await
+    let mut attributes = Attributes::new(context, operation, resource, &subresource);
+    attributes.other_kind = Some(kind);
+    attributes.old = old;
+    mutate(server, context, &attributes, object).await?;
+    validate(server, context, &attributes, Some(object)).await
 }
 
 fn created(
@@ -242,7 +258,9 @@ fn created(
     context.warnings.extend(unheeded::sentences(resource, object));
     match (resource.gvk.group.as_str(), plural) {
         ("rbac.authorization.k8s.io", _) => rbac::check(server, context, resource, object)?,
-        ("apiextensions.k8s.io", "customresourcedefinitions") => definition_warnings(context, object),
+        ("apiextensions.k8s.io", "customresourcedefinitions") => {
+            context.warnings.extend(wharf_api::crd::warnings(object));
+        }
         ("", "pods") => limits::check_pod(server, object)?,
         ("", "persistentvolumeclaims") => limits::check_claim(server, object)?,
         _ => {}
@@ -271,7 +289,7 @@ fn updated(
             rbac::check(server, context, resource, new)
         }
         ("apiextensions.k8s.io", "customresourcedefinitions") => {
-            definition_warnings(context, new);
+            context.warnings.extend(wharf_api::crd::warnings(new));
             Ok(())
         }
         _ => Ok(()),
@@ -306,13 +324,4 @@ fn namespace_accepts(server: &ApiServer, resource: &Resource, object: &Value) ->
     status.details["causes"] = json!([{"reason": "NamespaceTerminating", "field": "metadata.namespace",
         "message": format!("namespace {namespace} is being terminated")}]);
     Err(status)
-}
-
-fn definition_warnings(context: &mut Context, definition: &Value) {
-    let resources = wharf_api::crd::resources(definition);
-    for custom in resources.iter().filter_map(|r| r.custom.as_ref()) {
-        context.warnings.extend(custom.warnings.iter().cloned());
-    }
-    context.warnings.sort();
-    context.warnings.dedup();
 }

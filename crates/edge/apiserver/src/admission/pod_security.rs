@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use wharf_api::{meta, selector::Labels, status::Status};
+use wharf_api::{defaults, meta, selector::Labels, status::Status};
 
 use super::{Attributes, Operation};
 use crate::{ApiServer, Context};
@@ -42,31 +42,15 @@ impl Level {
     }
 }
 
-/// Where kinds that make pods keep what they make them of.
-const TEMPLATES: &[(&str, &str, &str)] = &[
-    ("", "podtemplates", "/template/spec"),
-    ("", "replicationcontrollers", "/spec/template/spec"),
-    ("apps", "daemonsets", "/spec/template/spec"),
-    ("apps", "deployments", "/spec/template/spec"),
-    ("apps", "replicasets", "/spec/template/spec"),
-    ("apps", "statefulsets", "/spec/template/spec"),
-    ("batch", "cronjobs", "/spec/jobTemplate/spec/template/spec"),
-    ("batch", "jobs", "/spec/template/spec"),
-];
-
 pub(super) fn check(
     server: &ApiServer,
     context: &mut Context,
     attributes: &Attributes<'_>,
     object: &Value,
 ) -> Result<(), Status> {
-    let is_pod = attributes.is("", "pods");
-    let template = TEMPLATES.iter().find(|(group, plural, _)| attributes.is(group, plural));
-    let pointer = match template {
-        Some((_, _, pointer)) => pointer,
-        None if is_pod => "/spec",
-        None => return Ok(()),
-    };
+    let (is_pod, gvk) = (attributes.is("", "pods"), &attributes.resource.gvk);
+    let place = defaults::pod_spec(&gvk.group, &gvk.version, &gvk.kind);
+    let Some(pointer) = place.filter(|_| attributes.subresource.is_empty()) else { return Ok(()) };
     let Some(namespace) = server.storage.get("namespaces", &format!("/{}", attributes.namespace)) else {
         return Ok(());
     };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use wharf_api::{
-    admission::{Scope, compile, conditions, environment},
+    admission::{compile, conditions, policy_envs},
     codec::decode_value,
     meta, patch,
     resource::Resource,
@@ -91,13 +91,8 @@ impl Policy {
         let constraints = &spec["matchConstraints"];
         let list = |name: &str| spec[name].as_array().map(Vec::as_slice).unwrap_or_default();
         let text = |value: &Value| value.as_str().unwrap_or_default().trim().to_owned();
-        let names: Vec<String> = list("variables").iter().map(|v| text(&v["name"])).collect();
-        let params = spec["paramKind"].is_object();
-        let scope = Scope { params, policy: true, mutation: false };
-        let env = environment(scope, None, None, &names);
-        let changing = environment(Scope { mutation: true, ..scope }, None, None, &names);
-        let before = environment(Scope { policy: false, ..scope }, None, None, &[]);
-        let program = |source: &Value| compile(&env, &text(source), &[]).ok();
+        let envs = policy_envs(spec, None, None);
+        let program = |source: &Value| compile(&envs.judging, &text(source), &[]).ok();
         let validations = list("validations").iter().filter_map(|validation| {
             Some(Validation {
                 program: program(&validation["expression"])?,
@@ -109,7 +104,10 @@ impl Policy {
         let mutations = list("mutations").iter().filter_map(|mutation| {
             let is_patch = mutation["patchType"] == "JSONPatch";
             let place = if is_patch { &mutation["jsonPatch"] } else { &mutation["applyConfiguration"] };
-            Some(Mutation { program: compile(&changing, &text(&place["expression"]), &[]).ok()?, is_patch })
+            Some(Mutation {
+                program: compile(&envs.changing, &text(&place["expression"]), &[]).ok()?,
+                is_patch,
+            })
         });
         let variables =
             list("variables").iter().filter_map(|v| Some((text(&v["name"]), program(&v["expression"])?)));
@@ -117,11 +115,12 @@ impl Policy {
             kind,
             name: meta::name(object).to_owned(),
             matching: Match::of(constraints, &constraints["resourceRules"]),
-            conditions: conditions(&spec["matchConditions"], &before).unwrap_or_default(),
+            conditions: conditions(&spec["matchConditions"], &envs.conditions).unwrap_or_default(),
             variables: variables.collect(),
             validations: validations.collect(),
             mutations: mutations.collect(),
-            params: params
+            params: spec["paramKind"]
+                .is_object()
                 .then(|| (text(&spec["paramKind"]["apiVersion"]), text(&spec["paramKind"]["kind"]))),
             fails_open: spec["failurePolicy"] == "Ignore",
             reinvoked: spec["reinvocationPolicy"] == "IfNeeded",

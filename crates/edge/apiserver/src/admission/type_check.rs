@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use wharf_api::{
-    admission::{Scope, compile, declaration, environment},
+    admission::{compile, declaration, policy_envs},
     crd, meta,
     resource::Resource,
 };
-use wharf_cel::Decl;
+use wharf_cel::{Decl, Env};
 
 use crate::{
-    ApiServer, Context, Identity,
+    ApiServer, Context,
     registry::Index,
     request::RequestInfo,
     verbs::{Change, WriteOptions, write_change},
@@ -49,23 +49,21 @@ fn decl_of(resource: &Resource) -> Decl {
 /// What is wrong with which expression.
 fn warnings(index: &Index, policy: &Value) -> Vec<Value> {
     let spec = &policy["spec"];
-    let list = |name: &str| spec[name].as_array().map(Vec::as_slice).unwrap_or_default();
-    let names: Vec<String> =
-        list("variables").iter().filter_map(|v| v["name"].as_str().map(str::to_owned)).collect();
-    let params = spec["paramKind"].is_object();
-    let scope = Scope { params, policy: true, mutation: false };
     let of_params = index.all().find(|r| {
         spec["paramKind"]["apiVersion"] == r.gvk.api_version()
             && spec["paramKind"]["kind"] == r.gvk.kind.as_str()
     });
     let of_params = of_params.map(|resource| decl_of(resource));
     let kinds = kinds(index, &spec["matchConstraints"]["resourceRules"]);
+    let known = kinds
+        .into_iter()
+        .map(|kind| (kind, policy_envs(spec, Some(&decl_of(kind)), of_params.as_ref()).judging));
+    let known: Vec<(&Arc<Resource>, Env)> = known.collect();
     let mut all = Vec::new();
     for (field, expression) in expressions(spec) {
         let mut said = Vec::new();
-        for kind in &kinds {
-            let env = environment(scope, Some(&decl_of(kind)), of_params.as_ref(), &names);
-            if let Err(why) = compile(&env, expression, &[]) {
+        for (kind, env) in &known {
+            if let Err(why) = compile(env, expression, &[]) {
                 let why = why.trim_start_matches("compilation failed: ");
                 said.push(format!("{}, Kind={}: {why}\n", kind.gvk.api_version(), kind.gvk.kind));
             }
@@ -120,13 +118,7 @@ async fn say(server: &Arc<ApiServer>, index: &Arc<Index>, policy: &Value, warnin
         return;
     };
     let info = RequestInfo { name: meta::name(policy).to_owned(), verb: "update", ..RequestInfo::default() };
-    let mut context = Context {
-        info,
-        identity: Identity::system(),
-        index: Arc::clone(index),
-        warnings: Vec::new(),
-        default_manager: "wharf".to_owned(),
-    };
+    let mut context = Context::own(server, info, "wharf");
     let generation = policy["metadata"]["generation"].clone();
     let mut checked = json!({});
     if !warnings.is_empty() {

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use http::Method;
 use serde_json::{Value, json};
 use wharf_api::{
     admission::{Scope, conditions, environment},
@@ -200,7 +199,7 @@ async fn ask(
     let uid = new_uid();
     let review = review(context, attributes, target, &uid, object, old.as_ref());
     let answer = match Callout::of(server, &hook.client) {
-        Ok(callout) => callout.send(server, Method::POST, &review, hook.timeout).await,
+        Ok(callout) => callout.post(server, &review, hook.timeout).await,
         Err(why) => Err(why),
     };
     match answer.and_then(|answer| checked(answer, &uid)) {
@@ -306,10 +305,7 @@ impl Attributes<'_> {
             None => &self.resource.ty,
         };
         let (name, namespace) = (meta::name(&object).to_owned(), meta::namespace(&object).to_owned());
-        if !self.name.is_empty()
-            && (name != self.name || namespace != self.namespace)
-            && self.resource.namespaced
-        {
+        if !self.name.is_empty() && (name != self.name || namespace != self.namespace) {
             return Err(format!("it moved the object to {namespace}/{name}"));
         }
         decode_value(object, ty).map(|decoded| decoded.object).map_err(|error| error.to_string())

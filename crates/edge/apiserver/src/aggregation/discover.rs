@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::{Service, get};
@@ -28,19 +29,14 @@ pub(crate) struct Remote {
 #[derive(Default)]
 pub(crate) struct Known(Mutex<HashMap<String, (Instant, Value)>>);
 
-/// Every version that other servers serve, the most important groups and versions first.
+/// Every version that other servers serve, in their order.
 pub(crate) async fn remotes(server: &ApiServer) -> Vec<Remote> {
     let services = server.services.all(server);
-    let mut all = Vec::new();
-    for service in services.iter() {
-        let resources = match service.available {
-            true => resources(server, service).await,
-            false => None,
-        };
-        all.push(Remote { service: service.clone(), resources });
-    }
-    all.sort_by_key(|r| std::cmp::Reverse((r.service.group_priority, r.service.version_priority)));
-    all
+    let said = services.iter().map(|service| async move {
+        let resources = if service.available { resources(server, service).await } else { None };
+        Remote { service: service.clone(), resources }
+    });
+    join_all(said).await
 }
 
 async fn resources(server: &ApiServer, service: &Service) -> Option<Value> {

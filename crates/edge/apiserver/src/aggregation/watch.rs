@@ -7,14 +7,15 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use wharf_api::{meta, resource::Resource};
 
 use super::{API_SERVICES, Service, get};
 use crate::{
-    ApiServer, Context, Identity,
+    ApiServer, Context,
     request::RequestInfo,
-    verbs::{self, Change, Creation, WriteOptions, create_object, write_change},
+    verbs::{self, Change, Creation, WriteOptions, create_object, set_condition, write_change},
 };
 
 /// How often servers are asked whether they answer.
@@ -37,21 +38,19 @@ pub(crate) async fn keep_current(server: Weak<ApiServer>) {
         }
         crate::admission::type_check::check(&server).await;
         let services = server.services.all(&server);
-        for service in services.iter() {
-            let condition = condition_of(&server, service).await;
-            say(&server, &service.name, condition).await;
-        }
+        // All at once: one that does not answer keeps none waiting.
+        let server = &server;
+        let looks = services.iter().map(|service| async move {
+            let condition = condition_of(server, service).await;
+            say(server, &service.name, condition).await;
+        });
+        join_all(looks).await;
     }
 }
 
 fn context(server: &ApiServer, verb: &'static str, name: &str) -> Context {
-    Context {
-        info: RequestInfo { name: name.to_owned(), verb, ..RequestInfo::default() },
-        identity: Identity::system(),
-        index: server.registry.index(&server.storage),
-        warnings: Vec::new(),
-        default_manager: "kube-aggregator".to_owned(),
-    }
+    let info = RequestInfo { name: name.to_owned(), verb, ..RequestInfo::default() };
+    Context::own(server, info, "kube-aggregator")
 }
 
 fn resource(context: &Context) -> Option<Arc<Resource>> {
@@ -128,17 +127,12 @@ async fn say(server: &Arc<ApiServer>, name: &str, (status, reason, message): Sai
     let options = WriteOptions { subresource: "status", ..WriteOptions::default() };
     let change = |old: &Value| {
         let mut new = old.clone();
-        let mut conditions = old["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        let at = conditions.iter().position(|c| c["type"] == "Available");
-        let before = at.map(|at| conditions.remove(at)).unwrap_or_default();
-        let since = if before["status"] == status {
-            before["lastTransitionTime"].clone()
-        } else {
-            now.as_str().into()
-        };
-        conditions.push(json!({"type": "Available", "status": status, "reason": reason, "message": message,
-            "lastTransitionTime": since}));
-        new["status"]["conditions"] = conditions.into();
+        let mut conditions = old["status"]["conditions"].as_array().into_iter().flatten();
+        let before = conditions.find(|c| c["type"] == "Available" && c["status"] == status);
+        let since = before.map_or_else(|| now.as_str().into(), |c| c["lastTransitionTime"].clone());
+        let condition = json!({"type": "Available", "status": status, "reason": reason, "message": message,
+            "lastTransitionTime": since});
+        set_condition(&mut new, condition);
         meta::metadata_mut(&mut new).remove("resourceVersion");
         Ok(Change::Updated(new))
     };

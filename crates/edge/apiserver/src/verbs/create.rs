@@ -163,44 +163,23 @@ async fn try_create(
     let name = meta::name(&object).to_owned();
     let key = format!("{}/{name}", if resource.namespaced { meta::namespace(&object) } else { "" });
     // In a dry run, too, what would be too much is refused.
-    let charges = match admission::quota::charge(server, &attributes, &object) {
-        Ok(charges) => charges,
-        Err(status) => {
-            allocated.release();
-            return Err(status);
-        }
-    };
+    let charges = admission::quota::charge(server, &attributes, &object)?;
     if how.dry_run {
-        allocated.release();
         if server.storage.get(&stored_as, &key).is_some() {
             return Err(Status::already_exists(&qualified, &name));
         }
         return entry_of(&stored_as, &key, &object, server.storage.revision());
     }
-    let object = match server.stored_form(resource, object).await {
-        Ok(object) => object,
-        Err(status) => {
-            allocated.release();
-            return Err(status);
-        }
-    };
+    let object = server.stored_form(resource, object).await?;
     let put = Put { qualified: stored_as, key, object: Some(object.clone()), expect: Expect::Absent };
-    match write(server, &attributes, &object, put, charges).await {
-        Ok(entry) => {
-            allocated.keep();
-            server.served_one(resource, entry).await
-        }
-        Err(Failed::Refused(status)) => {
-            allocated.release();
-            Err(status)
-        }
-        Err(Failed::Store(error)) => {
-            allocated.release();
-            Err(match error {
-                Error::Conflict { .. } => Status::already_exists(&qualified, &name),
-                other => storage_failure(&other),
-            })
-        }
+    let allocated = allocated.writing();
+    let written = write(server, &attributes, &object, put, charges).await;
+    allocated.end(written.is_ok());
+    match written {
+        Ok(entry) => server.served_one(resource, entry).await,
+        Err(Failed::Refused(status)) => Err(status),
+        Err(Failed::Store(Error::Conflict { .. })) => Err(Status::already_exists(&qualified, &name)),
+        Err(Failed::Store(error)) => Err(storage_failure(&error)),
     }
 }
 

@@ -20,9 +20,12 @@ use wharf_state::{Error, Expect};
 use super::{
     BodyKind, decode_other,
     delete::{DeleteOptions, delete_object},
+    subresource::set_condition,
 };
 use crate::{
-    ApiServer, Context, read_body,
+    ApiServer, Context,
+    admission::{self, Operation},
+    read_body,
     respond::{self, Accept},
     storage::{Entry, Put, storage_failure},
 };
@@ -38,10 +41,11 @@ pub(super) async fn evict(
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     let accept = Accept::of(request.headers(), None)?;
-    let ty = builtin().of_kind(&Gvk::new("policy", "v1", "Eviction"));
-    let ty = ty.ok_or_else(|| Status::internal("no Eviction"))?;
+    let gvk = Gvk::new("policy", "v1", "Eviction");
+    let ty = builtin().of_kind(&gvk).ok_or_else(|| Status::internal("no Eviction"))?;
     let kind = BodyKind::of(request.headers())?;
-    let eviction = decode_other(kind, &read_body(request).await?, &ty)?;
+    let mut eviction = decode_other(kind, &read_body(request).await?, &ty)?;
+    admission::subresource(server, context, resource, (Operation::Create, gvk), &mut eviction, None).await?;
     let key = ApiServer::key(resource, &context.info);
     let missing = || Status::not_found("pods", &context.info.name);
     let pod = server.storage.get("pods", &key).ok_or_else(missing)?;
@@ -73,17 +77,7 @@ async fn mark(server: &ApiServer, key: &str) -> Result<(), Status> {
         let now = server.now().to_string();
         let condition = json!({"type": "DisruptionTarget", "status": "True", "lastTransitionTime": now,
             "reason": "EvictionByEvictionAPI", "message": "evicted through the API"});
-        if !pod["status"].is_object() {
-            pod["status"] = json!({});
-        }
-        let conditions = &mut pod["status"]["conditions"];
-        match conditions.as_array_mut() {
-            Some(all) => {
-                all.retain(|c| c["type"] != "DisruptionTarget");
-                all.push(condition);
-            }
-            None => *conditions = json!([condition]),
-        }
+        set_condition(&mut pod, condition);
         let put = Put {
             qualified: "pods".into(),
             key: entry.key.to_string(),

@@ -22,7 +22,7 @@ pub(crate) use body::{BodyKind, decode_body, decode_other};
 pub(crate) use create::{Creation, create_object, new_uid};
 use delete::finish_if_finalized;
 pub(crate) use delete::{DeleteOptions, delete_object};
-pub(crate) use subresource::subresource;
+pub(crate) use subresource::{set_condition, subresource};
 pub(crate) use update::{Change, WriteOptions, write_change};
 
 /// Carries out a verb on a resource itself.

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     ApiServer, Context,
+    admission::{self, Operation},
     auth::{ISSUER, TokenSubject},
     proxy, read_body,
     respond::{self, Accept},
@@ -162,7 +163,9 @@ async fn scale(
     if context.info.verb == "get" {
         return Ok(respond::plain(200, accept.format, &scale));
     }
-    let wanted = wanted_scale(context, request, scale).await?;
+    let mut wanted = wanted_scale(context, request, &scale).await?;
+    let asked = (Operation::Update, Gvk::new("autoscaling", "v1", "Scale"));
+    admission::subresource(server, context, resource, asked, &mut wanted, Some(&scale)).await?;
     let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
     if replicas < 0 {
         return Err(Status::new(
@@ -191,7 +194,7 @@ async fn scale(
 }
 
 /// The scale after the request's update or patch.
-async fn wanted_scale(context: &Context, request: Request<Body>, mut scale: Value) -> Result<Value, Status> {
+async fn wanted_scale(context: &Context, request: Request<Body>, scale: &Value) -> Result<Value, Status> {
     let no_type = || Status::internal("the schema has no Scale");
     let ty = builtin().of_kind(&Gvk::new("autoscaling", "v1", "Scale")).ok_or_else(no_type)?;
     if context.info.verb == "update" {
@@ -204,6 +207,7 @@ async fn wanted_scale(context: &Context, request: Request<Body>, mut scale: Valu
     let body = read_body(request).await?;
     let patch: Value = serde_json::from_slice(&body)
         .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
+    let mut scale = scale.clone();
     match is_json_patch {
         true => wharf_api::patch::json(&mut scale, patch).map_err(|e| Status::bad_request(e.to_string()))?,
         false => wharf_api::patch::merge(&mut scale, &patch),
@@ -218,10 +222,11 @@ async fn bind(
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     let accept = Accept::of(request.headers(), None)?;
-    let ty =
-        builtin().of_kind(&Gvk::new("", "v1", "Binding")).ok_or_else(|| Status::internal("no Binding"))?;
+    let gvk = Gvk::new("", "v1", "Binding");
+    let ty = builtin().of_kind(&gvk).ok_or_else(|| Status::internal("no Binding"))?;
     let kind = BodyKind::of(request.headers())?;
-    let binding = decode_other(kind, &read_body(request).await?, &ty)?;
+    let mut binding = decode_other(kind, &read_body(request).await?, &ty)?;
+    admission::subresource(server, context, resource, (Operation::Create, gvk), &mut binding, None).await?;
     let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
     if node.is_empty() {
         return Err(Status::new(422, "Invalid", "Binding \"\" is invalid: target.name: Required value"));
@@ -257,7 +262,7 @@ async fn bind(
 }
 
 /// Puts a condition into `status.conditions`, replacing one of its type.
-fn set_condition(object: &mut Value, condition: Value) {
+pub(crate) fn set_condition(object: &mut Value, condition: Value) {
     let conditions = meta::member_mut(object, "status").entry("conditions").or_insert_with(|| json!([]));
     if let Value::Array(list) = conditions {
         list.retain(|c| c["type"] != condition["type"]);
@@ -276,6 +281,7 @@ async fn token(
     let ty = builtin().of_kind(&gvk).ok_or_else(|| Status::internal("no TokenRequest"))?;
     let kind = BodyKind::of(request.headers())?;
     let mut asked = decode_other(kind, &read_body(request).await?, &ty)?;
+    admission::subresource(server, context, resource, (Operation::Create, gvk), &mut asked, None).await?;
     let key = ApiServer::key(resource, &context.info);
     let account = server
         .storage
@@ -324,8 +330,6 @@ async fn token(
         .signing_key
         .issue(&subject, &audiences, now, expires)
         .ok_or_else(|| Status::internal("the token cannot be signed"))?;
-    asked["kind"] = "TokenRequest".into();
-    asked["apiVersion"] = "authentication.k8s.io/v1".into();
     asked["spec"]["audiences"] = json!(audiences);
     asked["spec"]["expirationSeconds"] = seconds.into();
     asked["status"] = json!({"token": token, "expirationTimestamp": expires.to_string()});

@@ -119,31 +119,17 @@ pub(crate) async fn write_change(
         let allocated = server.ranges.assign(resource, Some(&old), &mut new)?;
         // An object stored in another version than that of now is written even when nothing else changes.
         if new == old && *old_entry.api_version == resource.stored.api_version() {
-            allocated.release();
             return Ok(old_served);
         }
         let attributes = Attributes::new(context, Operation::Update, resource, options.subresource);
         let attributes = attributes.about(&name, Some(&old));
-        let charges = match admission::quota::charge(server, &attributes, &new) {
-            Ok(charges) => charges,
-            Err(status) => {
-                allocated.release();
-                return Err(status);
-            }
-        };
+        let charges = admission::quota::charge(server, &attributes, &new)?;
         if options.dry_run {
-            allocated.release();
             return entry_of(&stored_as, &key, &new, old_entry.revision);
         }
         let finished = finish_if_finalized(&new);
         let gone = finished.then(|| new.clone());
-        let new = match server.stored_form(resource, new).await {
-            Ok(new) => new,
-            Err(status) => {
-                allocated.release();
-                return Err(status);
-            }
-        };
+        let new = server.stored_form(resource, new).await?;
         let put = Put {
             qualified: stored_as.clone(),
             key: key.clone(),
@@ -152,9 +138,11 @@ pub(crate) async fn write_change(
         };
         let charged = !charges.is_empty();
         let puts = std::iter::once(put).chain(charges).collect();
-        match server.storage.commit(puts).await {
+        let allocated = allocated.writing();
+        let written = server.storage.commit(puts).await;
+        allocated.end(written.is_ok());
+        match written {
             Ok(entries) => {
-                allocated.keep();
                 if let Some(gone) = gone {
                     server.ranges.freed(resource, &gone);
                     return entry_of(&stored_as, &key, &gone, server.storage.revision());
@@ -164,17 +152,13 @@ pub(crate) async fn write_change(
                 return server.served_one(resource, entry).await;
             }
             Err(Error::Conflict { write, .. }) => {
-                allocated.release();
                 context.warnings.truncate(warnings);
                 // A quota that others changed meanwhile is no reason to trouble the client.
                 if !asked.is_empty() && (!charged || write == 0) {
                     return Err(modified(&qualified, &name));
                 }
             }
-            Err(other) => {
-                allocated.release();
-                return Err(storage_failure(&other));
-            }
+            Err(other) => return Err(storage_failure(&other)),
         }
     }
     Err(modified(&qualified, &name))
@@ -231,12 +215,13 @@ async fn prepare(
     let has_status = resource.has("status");
     // These change the stored object by themselves, also parts that an update keeps as they are.
     let by_itself = matches!(options.subresource, "binding" | "finalize");
+    // These were asked about as what the request says they are.
+    let asked = matches!(options.subresource, "binding" | "scale");
     // First: what only a default makes equal is no change, and counts as none.
     default(resource, new);
     let attributes = Attributes::new(context, Operation::Update, resource, options.subresource);
     let attributes = attributes.about(meta::name(old), Some(old));
-    // A binding is asked about as what the request says it is.
-    if !by_itself {
+    if !asked {
         admission::mutate(server, context, &attributes, new).await?;
         default(resource, new);
     }
@@ -262,7 +247,7 @@ async fn prepare(
         None => Ok(()),
         Some(custom) => check_custom(resource, custom, new, Some(old)),
     }?;
-    if by_itself { Ok(()) } else { admission::validate(server, context, &attributes, Some(new)).await }
+    if asked { Ok(()) } else { admission::validate(server, context, &attributes, Some(new)).await }
 }
 
 fn record_manager(

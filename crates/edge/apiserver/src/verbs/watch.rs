@@ -127,10 +127,14 @@ impl Watcher {
         Ok(())
     }
 
-    fn selects(&self, entry: &Entry) -> bool {
+    /// Whether it is where the watch looks, in whatever form.
+    fn covers(&self, entry: &Entry) -> bool {
         (self.namespace.is_empty() || entry.namespace() == self.namespace)
             && self.name.as_deref().is_none_or(|name| entry.name() == name)
-            && self.selection.selects(entry)
+    }
+
+    fn selects(&self, entry: &Entry) -> bool {
+        self.covers(entry) && self.selection.selects(entry)
     }
 
     async fn next(&mut self) -> Option<Bytes> {
@@ -178,11 +182,17 @@ impl Watcher {
     }
 
     async fn take(&mut self, event: &Event) -> Result<(), Status> {
-        if !self.encode.native() {
-            return self.take_converted(event).await;
+        if !self.covers(&event.entry) {
+            return Ok(());
         }
-        let was = event.before.as_ref().is_some_and(|before| self.selects(before));
-        let is = !event.deleted && self.selects(&event.entry);
+        let (server, resource) = (&self.encode.server, &self.encode.resource);
+        let before = match &event.before {
+            Some(before) => Some(server.served_one(resource, Arc::clone(before)).await?),
+            None => None,
+        };
+        let entry = server.served_one(resource, Arc::clone(&event.entry)).await?;
+        let was = before.as_ref().is_some_and(|before| self.selects(before));
+        let is = !event.deleted && self.selects(&entry);
         let kind = match (was, is) {
             (false, true) => EventKind::Added,
             (true, true) => EventKind::Modified,
@@ -190,33 +200,10 @@ impl Watcher {
             (false, false) => return Ok(()),
         };
         let chunk = if event.deleted || is {
-            self.encode.event(kind, event)
+            self.encode.event(kind, event, &entry)
         } else {
             // It left the selection: clients get the object as it was, at the new revision.
-            event.before.as_ref().and_then(|b| self.encode.entry(kind, &b.at_revision(event.revision)))
-        };
-        self.pending.extend(chunk);
-        Ok(())
-    }
-
-    /// As [`Self::take`], where objects are not served as they are stored.
-    async fn take_converted(&mut self, event: &Event) -> Result<(), Status> {
-        let (server, resource) = (Arc::clone(&self.encode.server), Arc::clone(&self.encode.resource));
-        let before = match &event.before {
-            Some(before) => Some(server.served_one(&resource, Arc::clone(before)).await?),
-            None => None,
-        };
-        let entry = server.served_one(&resource, Arc::clone(&event.entry)).await?;
-        let was = before.as_ref().is_some_and(|before| self.selects(before));
-        let is = !event.deleted && self.selects(&entry);
-        let chunk = match (was, is) {
-            (false, true) => self.encode.entry(EventKind::Added, &entry),
-            (true, true) => self.encode.entry(EventKind::Modified, &entry),
-            (true, false) if event.deleted => self.encode.entry(EventKind::Deleted, &entry),
-            (true, false) => before.and_then(|before| {
-                self.encode.entry(EventKind::Deleted, &before.at_revision(event.revision))
-            }),
-            (false, false) => None,
+            before.and_then(|before| self.encode.entry(kind, &before.at_revision(event.revision)))
         };
         self.pending.extend(chunk);
         Ok(())
@@ -239,23 +226,15 @@ struct Encoder {
 }
 
 impl Encoder {
-    /// Objects are served as they are stored.
-    fn native(&self) -> bool {
-        self.resource.custom.is_none() && self.resource.serves_stored()
-    }
-
-    fn shares_bytes(&self) -> bool {
-        self.accept.view == View::Object && self.accept.format == Format::Json
-    }
-
-    fn event(&mut self, kind: EventKind, event: &Event) -> Option<Bytes> {
-        if self.shares_bytes() { Some(event.frame(kind)) } else { self.entry(kind, &event.entry) }
+    /// An event whose object is served as `entry`; watchers who get it as it is stored share the bytes.
+    fn event(&mut self, kind: EventKind, event: &Event, entry: &Arc<Entry>) -> Option<Bytes> {
+        let shared = self.accept.view == View::Object
+            && self.accept.format == Format::Json
+            && Arc::ptr_eq(entry, &event.entry);
+        if shared { Some(event.frame(kind)) } else { self.entry(kind, entry) }
     }
 
     fn entry(&mut self, kind: EventKind, entry: &Entry) -> Option<Bytes> {
-        if self.shares_bytes() {
-            return Some(crate::storage::json_frame(kind, &entry.bytes));
-        }
         match (self.accept.view, self.accept.format) {
             (View::Object, Format::Protobuf) => {
                 Some(encode_watch_event(kind.name(), &entry.enveloped(&self.resource)).into())

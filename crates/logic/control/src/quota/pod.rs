@@ -207,8 +207,19 @@ impl Pod {
         })
     }
 
+    /// What its containers, or it as a whole, ask for, and what they may use.
+    pub(super) fn asked(&self) -> (Amounts, Amounts) {
+        (self.own_requests(), self.own_limits())
+    }
+
     /// What it asks for in all.
     fn requests(&self) -> Amounts {
+        let mut requests = self.own_requests();
+        add(&mut requests, &self.spec.overhead);
+        requests
+    }
+
+    fn own_requests(&self) -> Amounts {
         let mut requests = self.total(|container, status| {
             let mut requests = container.resources.requests.clone();
             if let Some((status, has)) = status {
@@ -218,12 +229,21 @@ impl Pod {
             requests
         });
         requests.extend(pod_level(&self.spec.resources.requests));
-        add(&mut requests, &self.spec.overhead);
         requests
     }
 
     /// What it may use in all; what is not limited has no entry.
     fn limits(&self) -> Amounts {
+        let mut limits = self.own_limits();
+        for (name, amount) in &self.spec.overhead {
+            if let Some(limit) = limits.get_mut(name).filter(|limit| **limit > Quantity::ZERO) {
+                *limit = limit.plus(*amount);
+            }
+        }
+        limits
+    }
+
+    fn own_limits(&self) -> Amounts {
         let mut limits = self.total(|container, status| {
             let mut limits = container.resources.limits.clone();
             if let Some((_, has)) = status {
@@ -232,11 +252,6 @@ impl Pod {
             limits
         });
         limits.extend(pod_level(&self.spec.resources.limits));
-        for (name, amount) in &self.spec.overhead {
-            if let Some(limit) = limits.get_mut(name).filter(|limit| **limit > Quantity::ZERO) {
-                *limit = limit.plus(*amount);
-            }
-        }
         limits
     }
 

@@ -53,6 +53,22 @@ fn names_belong_to_resources() {
 }
 
 #[test]
+fn a_pod_asks_for_its_containers_or_its_largest_init_container() {
+    let cpu = |amount: &str| container(json!({"cpu": amount}), json!({"cpu": amount}));
+    let mut sidecar = cpu("1");
+    sidecar["restartPolicy"] = "Always".into();
+    let of = |inits: Value| {
+        let rest = json!({"initContainers": inits, "overhead": {"cpu": "7"}});
+        let (requests, limits) = asked(&pod(json!([cpu("1"), cpu("2")]), rest));
+        assert_eq!(requests, limits);
+        requests["cpu"].to_string()
+    };
+    assert_eq!(of(json!([cpu("2500m")])), "3");
+    assert_eq!(of(json!([cpu("3500m")])), "3500m");
+    assert_eq!(of(json!([sidecar, cpu("3500m")])), "4500m");
+}
+
+#[test]
 fn pods_use_what_they_ask_for() {
     let full = container(
         json!({"cpu": "500m", "memory": "1Gi", "example.com/gpu": "2", "hugepages-2Mi": "4Mi"}),

@@ -1,8 +1,10 @@
 //! Values against the schema of their definition.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
-use super::merge;
+use super::{Earlier, merge};
 use crate::{schema::Merge, status::Cause};
 
 /// Violations kept per object.
@@ -185,28 +187,27 @@ fn check_list(
     causes: &mut Vec<Cause>,
 ) {
     bounds(items.len() as f64, schema, ("minItems", "maxItems"), path, "items", value, causes);
+    let merge = merge(schema);
+    let earlier = Earlier::of(&merge, old);
     for (i, item) in items.iter().enumerate() {
-        check(item, same_item(item, old, schema), &schema["items"], &format!("{path}[{i}]"), causes);
+        check(item, earlier.form_of(item), &schema["items"], &format!("{path}[{i}]"), causes);
     }
-    let key = |item: &Value| match merge(schema) {
+    let key = |item: &Value| match &merge {
         Merge::Set => item.clone(),
         Merge::Keys(names) => {
-            Value::Object(names.into_iter().map(|name| (name.clone(), item[&name].clone())).collect())
+            Value::Object(names.iter().map(|name| (name.clone(), item[name].clone())).collect())
         }
         _ => Value::Null,
     };
-    if matches!(merge(schema), Merge::Set | Merge::Keys(_)) {
-        let keys: Vec<Value> = items.iter().map(key).collect();
-        for (i, key) in keys.iter().enumerate().filter(|(i, key)| keys[..*i].contains(key)) {
-            cause(causes, "FieldValueDuplicate", &format!("{path}[{i}]"), format!("Duplicate value: {key}"));
+    if matches!(merge, Merge::Set | Merge::Keys(_)) {
+        let mut seen = HashSet::new();
+        for (i, key) in items.iter().map(key).enumerate() {
+            if let Some(twice) = seen.replace(key) {
+                let said = format!("Duplicate value: {twice}");
+                cause(causes, "FieldValueDuplicate", &format!("{path}[{i}]"), said);
+            }
         }
     }
-}
-
-/// The item of an older list that this one is a newer form of, where items have keys.
-fn same_item<'a>(item: &Value, old: Option<&'a Value>, schema: &Value) -> Option<&'a Value> {
-    let Merge::Keys(keys) = merge(schema) else { return None };
-    old?.as_array()?.iter().find(|before| keys.iter().all(|key| before[key] == item[key]))
 }
 
 fn check_object(

@@ -12,7 +12,7 @@ use wharf_cel::{
     Value as Cel,
 };
 
-use super::merge;
+use super::{Earlier, merge};
 use crate::{schema::Merge, status::Cause};
 
 /// Nesting of a schema beyond which rules are not looked for.
@@ -62,10 +62,8 @@ impl Rules {
 
     /// Whether there is any rule.
     pub fn is_empty(&self) -> bool {
-        self.here.is_empty()
-            && self.fields.values().all(Self::is_empty)
-            && self.items.as_ref().is_none_or(|r| r.is_empty())
-            && self.values.as_ref().is_none_or(|r| r.is_empty())
+        // What has none is left out below.
+        self.here.is_empty() && self.fields.is_empty() && self.items.is_none() && self.values.is_none()
     }
 
     /// What an object breaks, `old` being what it was before.
@@ -285,16 +283,9 @@ impl Run {
 
     fn items(&mut self, rules: &Rules, items: &[Value], old: Option<&Value>, path: &str) {
         let Some(inner) = &rules.items else { return };
-        let old = old.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let earlier = Earlier::of(&rules.topology, old);
         for (at, item) in items.iter().enumerate() {
-            // Only items of maps can be told from one another.
-            let before = match &rules.topology {
-                Merge::Keys(keys) => {
-                    old.iter().find(|before| keys.iter().all(|key| before[key] == item[key]))
-                }
-                _ => None,
-            };
-            self.visit(inner, item, before, &format!("{path}[{at}]"));
+            self.visit(inner, item, earlier.form_of(item), &format!("{path}[{at}]"));
         }
     }
 

@@ -17,7 +17,7 @@ pub(super) struct Kind {
     /// Where quantities are, to be written in canonical form.
     quantities: &'static [&'static str],
     /// JSON pointer to the pod spec, if the kind has one.
-    pod_spec: Option<&'static str>,
+    pub(super) pod_spec: Option<&'static str>,
     /// What depends on other fields; runs after the rows.
     code: fn(&mut Value),
 }

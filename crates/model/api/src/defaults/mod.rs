@@ -27,6 +27,11 @@ pub use strategy::{
     prepare_custom_for_update, prepare_for_create, prepare_for_status_update, prepare_for_update,
 };
 
+/// Where a built-in kind has the spec of its pods, as a JSON pointer.
+pub fn pod_spec(group: &str, version: &str, kind: &str) -> Option<&'static str> {
+    kinds::of(group, version, kind).find_map(|defaults| defaults.pod_spec)
+}
+
 /// Fills in the defaults of a built-in kind. Other kinds are left as they are.
 pub fn apply(group: &str, version: &str, kind: &str, object: &mut Value) {
     for defaults in kinds::of(group, version, kind) {

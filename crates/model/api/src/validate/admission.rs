@@ -1,11 +1,10 @@
 //! Webhook configurations and admission policies: who is asked, and expressions that must compile.
 
-use serde_json::Value;
 use wharf_cel::{Env, Type};
 
 use super::field::{Errors, Field};
 use super::values;
-use crate::admission::{Scope, compile, conditions, environment};
+use crate::admission::{PolicyEnvs, Scope, compile, conditions, environment, policy_envs};
 
 const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 
@@ -77,30 +76,19 @@ fn match_conditions(list: &Field<'_>, env: &Env, errors: &mut Errors) {
     }
 }
 
-fn names_of(list: &Value) -> Vec<String> {
-    let each = list.as_array().into_iter().flatten();
-    each.filter_map(|variable| variable["name"].as_str().map(str::to_owned)).collect()
-}
-
-fn policy(spec: &Field<'_>, mutation: bool, errors: &mut Errors) -> (Env, Env) {
-    let params = spec.has("/paramKind");
-    let variables = names_of(spec.at("/variables"));
-    let scope = Scope { params, policy: true, mutation: false };
-    let env = environment(scope, None, None, &variables);
-    let own = environment(Scope { mutation, ..scope }, None, None, &variables);
+fn policy(spec: &Field<'_>, errors: &mut Errors) -> PolicyEnvs {
+    let envs = policy_envs(spec.value(), None, None);
     for variable in spec.child("variables").items() {
-        expression(&variable.child("expression"), &env, &[], errors);
+        expression(&variable.child("expression"), &envs.judging, &[], errors);
     }
-    // Conditions cannot look at variables, which are only for those that match.
-    let before = environment(Scope { policy: false, ..scope }, None, None, &[]);
-    match_conditions(&spec.child("matchConditions"), &before, errors);
+    match_conditions(&spec.child("matchConditions"), &envs.conditions, errors);
     let constraints = spec.child("matchConstraints");
     if !constraints.is_set() {
         errors.push(constraints.required(""));
     } else if spec.list_at("/matchConstraints/resourceRules").is_empty() {
         errors.push(constraints.child("resourceRules").required(""));
     }
-    (env, own)
+    envs
 }
 
 fn expression(field: &Field<'_>, env: &Env, wanted: &[Type], errors: &mut Errors) {
@@ -117,7 +105,7 @@ fn expression(field: &Field<'_>, env: &Env, wanted: &[Type], errors: &mut Errors
 /// A ValidatingAdmissionPolicy.
 pub(super) fn validating(root: &Field<'_>, errors: &mut Errors) {
     let spec = root.child("spec");
-    let (env, _) = policy(&spec, false, errors);
+    let env = policy(&spec, errors).judging;
     if spec.list_at("/validations").is_empty() && spec.list_at("/auditAnnotations").is_empty() {
         let why = "validations or auditAnnotations must contain at least one item";
         errors.push(spec.child("validations").required(why));
@@ -137,7 +125,7 @@ pub(super) fn validating(root: &Field<'_>, errors: &mut Errors) {
 /// A MutatingAdmissionPolicy.
 pub(super) fn mutating(root: &Field<'_>, errors: &mut Errors) {
     let spec = root.child("spec");
-    let (_, env) = policy(&spec, true, errors);
+    let env = policy(&spec, errors).changing;
     let mutations = spec.child("mutations");
     if spec.list_at("/mutations").is_empty() {
         errors.push(mutations.required("mutations must contain at least one item"));
