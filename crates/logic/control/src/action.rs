@@ -286,8 +286,8 @@ impl Step {
         self.requeue_after = Some(self.requeue_after.map_or(delay, |present| present.min(delay)));
     }
 
-    /// Groups the actions as the runner shall send them: a run of creates in batches of 1, 2, 4, …, a run of
-    /// deletes in batches of [`DELETES`] (the members of a batch at once), any other action alone. The
+    /// Groups the actions as the runner shall send them: a run of creates of one resource in batches of 1, 2, 4, …, a
+    /// run of deletes in batches of [`DELETES`] (the members of a batch at once), any other action alone. The
     /// runner stops at the first batch with a failure, so that a refused pod costs one request and
     /// not five hundred.
     pub fn batches(actions: Vec<Action>) -> Vec<Vec<Action>> {
@@ -296,16 +296,17 @@ impl Step {
         let mut run = Run::Other;
         for action in actions {
             let kind = Run::of(&action);
-            if kind == run && room > 0 {
+            let same = kind == run;
+            if same && room > 0 {
                 room -= 1;
                 if let Some(batch) = batches.last_mut() {
                     batch.push(action);
                 }
                 continue;
             }
-            creates = if kind == run { creates * 2 } else { 1 };
+            creates = if same { creates * 2 } else { 1 };
             room = match kind {
-                Run::Creates => creates - 1,
+                Run::Creates(_) => creates - 1,
                 Run::Deletes => DELETES - 1,
                 Run::Other => 0,
             };
@@ -320,9 +321,10 @@ impl Step {
 const DELETES: usize = 64;
 
 /// Actions that may be sent together.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 enum Run {
-    Creates,
+    /// Of one resource: a pod waits until all of its claims are there.
+    Creates(Gvr),
     Deletes,
     Other,
 }
@@ -330,7 +332,7 @@ enum Run {
 impl Run {
     fn of(action: &Action) -> Self {
         match action {
-            Action::Create { .. } => Self::Creates,
+            Action::Create { resource, .. } => Self::Creates(resource.clone()),
             Action::Delete { .. } => Self::Deletes,
             _ => Self::Other,
         }
@@ -373,6 +375,20 @@ mod tests {
         let sizes: Vec<usize> =
             Step::batches(vec![create(), create(), other, create()]).iter().map(Vec::len).collect();
         assert_eq!(sizes, [1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn what_is_made_of_another_resource_waits() {
+        let claim = || {
+            let mut create = create();
+            if let Action::Create { resource, .. } = &mut create {
+                *resource = PERSISTENT_VOLUME_CLAIMS;
+            }
+            create
+        };
+        let sizes = |actions| Step::batches(actions).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(sizes(vec![claim(), claim(), create()]), [1, 1, 1]);
+        assert_eq!(sizes(vec![claim(), claim(), claim(), create(), create(), create()]), [1, 2, 1, 2]);
     }
 
     #[test]

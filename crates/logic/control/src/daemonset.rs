@@ -27,6 +27,7 @@ use crate::{
 };
 
 pub use backoff::Backoffs;
+use nodes::Place;
 
 /// Most pods one step creates or deletes.
 pub const BURST: usize = 250;
@@ -189,6 +190,8 @@ struct Plan<'a> {
     set: &'a DaemonSet,
     now: Timestamp,
     versions: Versions<'a>,
+    /// How every node stands to it.
+    places: BTreeMap<&'a str, Place>,
     /// Its pods by the node they are meant for.
     by_node: BTreeMap<&'a str, Vec<&'a Pod>>,
     /// Names of nodes to create a pod for.
@@ -208,6 +211,7 @@ impl<'a> Plan<'a> {
             set: view.daemon_set,
             now,
             versions,
+            places: nodes::places(view.daemon_set, view.nodes),
             by_node: pods::by_node(&owned),
             creates: Vec::new(),
             deletes: Vec::new(),

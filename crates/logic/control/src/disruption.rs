@@ -126,7 +126,11 @@ pub fn step(view: &View<'_>, now: Timestamp) -> Step {
             step.requeue_after = checks.min();
             status(view, expected, desired, disrupted, now)
         }
-        Err(why) => failed(budget, &why, now),
+        Err(why) => {
+            // What could not be asked may answer next time, and nothing else would tell.
+            step.requeue(RETRY);
+            failed(budget, &why, now)
+        }
     };
     let write = budget.metadata.status_update(POD_DISRUPTION_BUDGETS, &budget.status, &status);
     if write.is_some() {
@@ -136,6 +140,7 @@ pub fn step(view: &View<'_>, now: Timestamp) -> Step {
     step
 }
 
+const RETRY: Duration = Duration::from_secs(10);
 const MOMENT: Duration = Duration::from_millis(10);
 
 /// Pods there should be, and pods that must be healthy.

@@ -92,16 +92,7 @@ pub fn orphaned(endpoints: &Endpoints) -> Step {
     if meta.deleting() || meta.labels.get(MANAGED_BY).is_none_or(|manager| manager != CONTROLLER) {
         return Step::idle();
     }
-    Step::of(vec![Action::Delete {
-        resource: ENDPOINTS,
-        namespace: meta.namespace.clone(),
-        name: meta.name.clone(),
-        uid: Some(meta.uid.clone()),
-        resource_version: None,
-        propagation: None,
-        grace: None,
-        announce: None,
-    }])
+    Step::of(vec![meta.delete(ENDPOINTS, None)])
 }
 
 /// The addresses by ports, and whether some were left out.

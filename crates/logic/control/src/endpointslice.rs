@@ -291,16 +291,7 @@ fn free_name(service: &Service, family: &str, ports: &[EndpointPort], names: &[S
 }
 
 fn delete(slice: &EndpointSlice) -> Action {
-    Action::Delete {
-        resource: ENDPOINT_SLICES,
-        namespace: slice.metadata.namespace.clone(),
-        name: slice.metadata.name.clone(),
-        uid: Some(slice.metadata.uid.clone()),
-        resource_version: None,
-        propagation: None,
-        grace: None,
-        announce: None,
-    }
+    slice.metadata.delete(ENDPOINT_SLICES, None)
 }
 
 #[cfg(test)]

@@ -312,16 +312,7 @@ impl<'a> Mirror<'a> {
 }
 
 fn delete(slice: &EndpointSlice) -> Action {
-    Action::Delete {
-        resource: ENDPOINT_SLICES,
-        namespace: slice.metadata.namespace.clone(),
-        name: slice.metadata.name.clone(),
-        uid: Some(slice.metadata.uid.clone()),
-        resource_version: None,
-        propagation: None,
-        grace: None,
-        announce: None,
-    }
+    slice.metadata.delete(ENDPOINT_SLICES, None)
 }
 
 #[cfg(test)]

@@ -194,16 +194,7 @@ pub(crate) fn truncate(
 
 /// Deletes a revision.
 pub(crate) fn delete(revision: &ControllerRevision) -> Action {
-    Action::Delete {
-        resource: CONTROLLER_REVISIONS,
-        namespace: revision.metadata.namespace.clone(),
-        name: revision.metadata.name.clone(),
-        uid: Some(revision.metadata.uid.clone()),
-        resource_version: None,
-        propagation: None,
-        grace: None,
-        announce: None,
-    }
+    revision.metadata.delete(CONTROLLER_REVISIONS, None)
 }
 
 #[cfg(test)]

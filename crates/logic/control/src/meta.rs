@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use wharf_base::Timestamp;
 
-use crate::action::{Action, Gvr, ObjectRef, PatchKind};
+use crate::action::{Action, Event, Gvr, ObjectRef, PatchKind};
 
 /// Labels or annotations.
 pub type Labels = BTreeMap<String, String>;
@@ -107,6 +107,20 @@ impl Meta {
             uid: self.uid.clone(),
             controller: Some(true),
             block_owner_deletion: Some(true),
+        }
+    }
+
+    /// Deletes the object this was read from, in whatever version, and says so once that was done.
+    pub fn delete(&self, resource: Gvr, announce: Option<Event>) -> Action {
+        Action::Delete {
+            resource,
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            uid: Some(self.uid.clone()),
+            resource_version: None,
+            propagation: None,
+            grace: None,
+            announce: announce.map(Box::new),
         }
     }
 

@@ -236,16 +236,7 @@ pub(crate) fn covers(toleration: &Toleration, taint: &Taint) -> bool {
 fn evict_one(pod: &Pod) -> Action {
     let involved = pod.metadata.object_ref("v1", "Pod");
     let message = format!("Marking for deletion Pod {}/{}", pod.metadata.namespace, pod.metadata.name);
-    Action::Delete {
-        resource: PODS,
-        namespace: pod.metadata.namespace.clone(),
-        name: pod.metadata.name.clone(),
-        uid: Some(pod.metadata.uid.clone()),
-        resource_version: None,
-        propagation: None,
-        grace: None,
-        announce: Some(Box::new(Event::normal(involved, "TaintManagerEviction", message))),
-    }
+    pod.metadata.delete(PODS, Some(Event::normal(involved, "TaintManagerEviction", message)))
 }
 
 #[cfg(test)]

@@ -52,27 +52,6 @@ pub struct PodSpec {
     /// Affinities.
     #[serde(deserialize_with = "null_default")]
     pub affinity: Value,
-    /// Volumes.
-    #[serde(deserialize_with = "null_default")]
-    pub volumes: Vec<Volume>,
-}
-
-/// `v1.Volume`, in part.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Volume {
-    /// Name within the pod.
-    pub name: String,
-    /// The claim it stands for.
-    pub persistent_volume_claim: Option<VolumeClaim>,
-}
-
-/// `v1.PersistentVolumeClaimVolumeSource`, in part.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct VolumeClaim {
-    /// Name of the claim.
-    pub claim_name: String,
 }
 
 /// `v1.Container`, in part.
@@ -235,12 +214,6 @@ impl Pod {
     pub fn total_restarts(&self) -> i64 {
         let all = self.status.container_statuses.iter().chain(&self.status.init_container_statuses);
         all.map(|c| c.restart_count).sum()
-    }
-
-    /// When its last container ended, or deletion was asked for.
-    pub fn finished_at(&self) -> Option<Timestamp> {
-        let ended = self.status.container_statuses.iter().filter_map(ContainerStatus::finished_at).max();
-        ended.or(self.metadata.deletion_timestamp)
     }
 
     /// The annotation that says how dear its deletion is; 0 when absent or odd.

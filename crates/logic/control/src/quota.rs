@@ -110,8 +110,10 @@ impl<'a> Resource<'a> {
 
 /// `v1` Pods.
 pub const PODS: Resource<'static> = Resource::new("", "pods");
-const SERVICES: Resource<'static> = Resource::new("", "services");
-const CLAIMS: Resource<'static> = Resource::new("", "persistentvolumeclaims");
+/// Services.
+pub const SERVICES: Resource<'static> = Resource::new("", "services");
+/// PersistentVolumeClaims.
+pub const CLAIMS: Resource<'static> = Resource::new("", "persistentvolumeclaims");
 /// Core resources whose plain name counts their objects too.
 const PLAIN: [&str; 4] = ["configmaps", "secrets", "resourcequotas", "replicationcontrollers"];
 

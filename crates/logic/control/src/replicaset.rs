@@ -252,16 +252,7 @@ fn create_pod(set: &ReplicaSet) -> Action {
 fn delete_pod(set: &ReplicaSet, pod: &Pod) -> Action {
     let involved = set.object_ref();
     let message = format!("Deleted pod: {}", pod.metadata.name);
-    Action::Delete {
-        resource: PODS,
-        namespace: pod.metadata.namespace.clone(),
-        name: pod.metadata.name.clone(),
-        uid: Some(pod.metadata.uid.clone()),
-        resource_version: None,
-        propagation: None,
-        grace: None,
-        announce: Some(Box::new(Event::normal(involved, "SuccessfulDelete", message))),
-    }
+    pod.metadata.delete(PODS, Some(Event::normal(involved, "SuccessfulDelete", message)))
 }
 
 fn report_failure(view: &View<'_>, reason: Option<&'static str>, actions: &mut Vec<Action>) {

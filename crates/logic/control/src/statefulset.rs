@@ -30,7 +30,7 @@ use crate::{
 pub use claims::{PersistentVolumeClaim, RetentionPolicy};
 pub use identity::ordinal;
 
-/// After this many writes a step leaves the rest to the next one.
+/// After this many writes to make and mend pods a step leaves the rest to the next one.
 pub const BURST: usize = 500;
 /// The label of a ControllerRevision with its hash.
 const HASH_LABEL: &str = "controller.kubernetes.io/hash";
@@ -230,6 +230,8 @@ struct Plan<'a> {
     claims: BTreeMap<&'a str, &'a PersistentVolumeClaim>,
     /// Adoptions and versions, which come first.
     first: Vec<Action>,
+    /// Claims to create, before anything that needs them.
+    new_claims: Vec<Action>,
     writes: Vec<Action>,
 }
 
@@ -241,7 +243,18 @@ impl<'a> Plan<'a> {
         let known = versions.known.iter().find(|r| r.metadata.name == set.status.current_revision);
         let current = known.map_or(&versions.name, |r| &r.metadata.name).clone();
         let claims = view.claims.iter().map(|claim| (claim.metadata.name.as_str(), *claim)).collect();
-        Self { view, set, now, versions, current, pods, claims, first, writes: Vec::new() }
+        Self {
+            view,
+            set,
+            now,
+            versions,
+            current,
+            pods,
+            claims,
+            first,
+            new_claims: Vec::new(),
+            writes: Vec::new(),
+        }
     }
 
     fn run(&mut self) {
@@ -265,6 +278,7 @@ impl<'a> Plan<'a> {
             let message = format!("{doing} in StatefulSet {name} failed error: {}", failure.message);
             actions.push(Action::Event(Event::warning(self.set.object_ref(), reason, message)));
         }
+        actions.append(&mut self.new_claims);
         actions.append(&mut self.writes);
         let min_ready = self.set.spec.min_ready_seconds;
         let waits = self.pods.values().filter_map(|pod| pod.available_in(min_ready, self.now));

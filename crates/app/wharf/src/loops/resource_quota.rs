@@ -121,23 +121,19 @@ impl ResourceQuotas {
     }
 
     fn of_pod(&self, change: &Change) -> Vec<String> {
-        const COUNTED: [&str; 6] = [
-            "/spec",
-            "/metadata/deletionTimestamp",
-            "/metadata/deletionGracePeriodSeconds",
-            "/status/phase",
-            "/status/containerStatuses",
-            "/status/initContainerStatuses",
-        ];
-        self.of_change(change, quota::PODS, &COUNTED)
+        let read = |pod: &Option<Object>| self.pods.read(pod.as_ref()?);
+        match (read(&change.old), read(&change.new)) {
+            (Some(old), Some(new)) if old.counts_as(&new) => Vec::new(),
+            _ => self.counting(quota::PODS, keys::namespace(&change.key)),
+        }
     }
 
     fn of_service(&self, change: &Change) -> Vec<String> {
-        self.of_change(change, Resource::new("", "services"), &["/spec"])
+        self.of_change(change, quota::SERVICES, &["/spec"])
     }
 
     fn of_claim(&self, change: &Change) -> Vec<String> {
-        self.of_change(change, Resource::new("", "persistentvolumeclaims"), &["/spec", "/status"])
+        self.of_change(change, quota::CLAIMS, &["/spec", "/status"])
     }
 
     fn of_change(&self, change: &Change, resource: Resource<'_>, counted: &[&str]) -> Vec<String> {
@@ -149,9 +145,9 @@ impl ResourceQuotas {
 
     /// The informer of a resource that can be counted now.
     fn informer(&self, resource: Resource<'_>) -> Option<Informer> {
-        match (resource.group, resource.name) {
-            ("", "services") => return Some(self.services.clone()),
-            ("", "persistentvolumeclaims") => return Some(self.claims.clone()),
+        match resource {
+            quota::SERVICES => return Some(self.services.clone()),
+            quota::CLAIMS => return Some(self.claims.clone()),
             _ => {}
         }
         let counted = self.counted();
@@ -166,11 +162,9 @@ impl ResourceQuotas {
     /// Every resource quotas name that needs a watch of its own.
     fn wanted(&self) -> BTreeSet<Id> {
         let quotas = self.quotas.all();
-        let all: BTreeSet<Id> = quotas.iter().flat_map(|quota| resources(quota)).map(id).collect();
-        let fixed = |id: &Id| {
-            id.0.is_empty() && matches!(id.1.as_str(), "pods" | "services" | "persistentvolumeclaims")
-        };
-        all.into_iter().filter(|id| !fixed(id)).collect()
+        let fixed = [quota::PODS, quota::SERVICES, quota::CLAIMS];
+        let named = quotas.iter().flat_map(|quota| resources(quota));
+        named.filter(|resource| !fixed.contains(resource)).map(id).collect()
     }
 
     /// Watches what quotas name and is there, and nothing else.

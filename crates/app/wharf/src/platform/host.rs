@@ -307,9 +307,16 @@ impl Puller {
         if name.domain() == "docker.io" {
             // What the platform's own registry has is here already.
             let (images, wanted) = (Arc::clone(&self.images), name.clone());
-            let there = move || Ok(images.lookup(&wanted).is_ok() || images.adopt(&wanted)?);
-            let there = tokio::task::spawn_blocking(there).await.map_err(|e| Failure::of(&e))?;
-            if there.map_err(|e: wharf_image::Error| Failure::of(&e))? {
+            let there = move || {
+                let adopt = || {
+                    images.adopt(&wanted).unwrap_or_else(|error| {
+                        tracing::warn!(image = %wanted, %error, "the own registry's image cannot be used");
+                        false
+                    })
+                };
+                images.lookup(&wanted).is_ok() || adopt()
+            };
+            if tokio::task::spawn_blocking(there).await.map_err(|e| Failure::of(&e))? {
                 return Ok(());
             }
         }

@@ -1,5 +1,7 @@
 //! Which nodes a DaemonSet's pods are for.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::DaemonSet;
@@ -21,13 +23,18 @@ pub(super) enum Place {
     Not,
 }
 
-pub(super) fn place(set: &DaemonSet, node: &Node) -> Place {
+/// How each of these nodes stands to it, by name.
+pub(super) fn places<'a>(set: &DaemonSet, nodes: &[&'a Node]) -> BTreeMap<&'a str, Place> {
     let spec = set.spec.template.get("spec").unwrap_or(&Value::Null);
+    let tolerations = tolerations(spec);
+    nodes.iter().map(|node| (node.metadata.name.as_str(), place(spec, &tolerations, node))).collect()
+}
+
+fn place(spec: &Value, tolerations: &[Toleration], node: &Node) -> Place {
     let wanted = spec.get("nodeName").and_then(Value::as_str).unwrap_or_default();
     if !(wanted.is_empty() || wanted == node.metadata.name) || !allows(spec, &node.metadata) {
         return Place::Not;
     }
-    let tolerations = tolerations(spec);
     let refused = |effect: &str| {
         let mut taints = node.spec.taints.iter().filter(|taint| taint.effect == effect);
         taints.any(|taint| !tolerations.iter().any(|toleration| covers(toleration, taint)))

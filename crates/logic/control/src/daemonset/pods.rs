@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     Backoffs, DaemonSet, Plan, View,
-    nodes::{Place, pin, place},
+    nodes::{Place, pin},
 };
 use crate::{
     action::{Action, Event, PODS},
@@ -100,25 +100,15 @@ pub(super) fn create(set: &DaemonSet, node: &str, hash: &str) -> Action {
 /// Deletes a pod.
 pub(super) fn delete(set: &DaemonSet, pod: &Pod) -> Action {
     let message = format!("Deleted pod: {}", pod.metadata.name);
-    Action::Delete {
-        resource: PODS,
-        namespace: pod.metadata.namespace.clone(),
-        name: pod.metadata.name.clone(),
-        uid: Some(pod.metadata.uid.clone()),
-        resource_version: None,
-        propagation: None,
-        grace: None,
-        announce: Some(Box::new(Event::normal(set.object_ref(), "SuccessfulDelete", message))),
-    }
+    pod.metadata.delete(PODS, Some(Event::normal(set.object_ref(), "SuccessfulDelete", message)))
 }
 
 impl<'a> Plan<'a> {
     /// Every node that should have a pod gets one, and no node keeps what it should not have.
     pub(super) fn repair(&mut self, backoffs: &mut Backoffs) {
-        for node in self.view.nodes {
-            let name = node.metadata.name.as_str();
+        for (name, place) in self.places.clone() {
             let pods = self.by_node.get(name).cloned();
-            match (place(self.set, node), pods) {
+            match (place, pods) {
                 (Place::Should, None) => self.creates.push(name),
                 (Place::MayKeep, None) | (Place::Not, None) => {}
                 (Place::Not, Some(pods)) => self.delete_all(&pods),
@@ -196,11 +186,10 @@ impl<'a> Plan<'a> {
 
     /// Pods that wait for a node that is not there would wait for ever.
     fn delete_lost(&mut self) {
-        let known = |name: &str| self.view.nodes.iter().any(|node| node.metadata.name == name);
         let lost: Vec<&Pod> = self
             .by_node
             .iter()
-            .filter(|(node, _)| !known(node))
+            .filter(|(node, _)| !self.places.contains_key(*node))
             .flat_map(|(_, pods)| pods.iter().copied())
             .filter(|pod| pod.spec.node_name.is_empty())
             .collect();

@@ -1,9 +1,6 @@
 //! From pods of an older version to the present one.
 
-use super::{
-    Plan,
-    nodes::{Place, place},
-};
+use super::{Plan, nodes::Place};
 use crate::pod::Pod;
 
 /// The pods of a node by version; nothing when one of them is there twice.
@@ -27,7 +24,7 @@ impl<'a> Plan<'a> {
 
     /// Nodes that should have a pod.
     pub(super) fn desired(&self) -> i64 {
-        self.view.nodes.iter().filter(|node| place(self.set, node) == Place::Should).count() as i64
+        self.places.values().filter(|place| **place == Place::Should).count() as i64
     }
 
     /// The new and the old pod of a node.
@@ -38,12 +35,10 @@ impl<'a> Plan<'a> {
     }
 
     /// Every node that has a pod or should have one, with its pods.
-    fn places(&self) -> Vec<(&'a str, Pair<'a>)> {
-        let empty = self.view.nodes.iter().filter(|node| {
-            place(self.set, node) == Place::Should && !self.by_node.contains_key(node.metadata.name.as_str())
-        });
+    fn pairs(&self) -> Vec<(&'a str, Pair<'a>)> {
+        let empty = self.places.keys().filter(|node| self.should(node) && !self.by_node.contains_key(**node));
         let filled = self.by_node.iter().map(|(node, pods)| (*node, self.pair(pods)));
-        filled.chain(empty.map(|node| (node.metadata.name.as_str(), Some((None, None))))).collect()
+        filled.chain(empty.map(|node| (*node, Some((None, None))))).collect()
     }
 
     /// Without surge: old pods go, as long as not too many nodes are without an available one. Old ones that
@@ -51,7 +46,7 @@ impl<'a> Plan<'a> {
     fn replace(&mut self, max_unavailable: i64) {
         let mut unavailable = 0;
         let (mut broken, mut candidates) = (Vec::new(), Vec::new());
-        for (_, pair) in self.places() {
+        for (_, pair) in self.pairs() {
             match pair {
                 Some((Some(new), None)) => unavailable += i64::from(!self.set.available(new, self.now)),
                 Some((None, Some(old))) if self.set.available(old, self.now) => candidates.push(old),
@@ -72,7 +67,7 @@ impl<'a> Plan<'a> {
     fn surge(&mut self, max_surge: i64, desired: i64) {
         let (mut surging, mut available) = (0, 0);
         let (mut due, mut candidates, mut misplaced) = (Vec::new(), Vec::new(), Vec::new());
-        for (node, pair) in self.places() {
+        for (node, pair) in self.pairs() {
             let Some((new, old)) = pair else {
                 surging += 1;
                 continue;
@@ -100,7 +95,6 @@ impl<'a> Plan<'a> {
     }
 
     fn should(&self, node: &str) -> bool {
-        let node = self.view.nodes.iter().find(|found| found.metadata.name == node);
-        node.is_some_and(|node| place(self.set, node) == Place::Should)
+        self.places.get(node) == Some(&Place::Should)
     }
 }

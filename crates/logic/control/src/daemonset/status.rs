@@ -1,9 +1,6 @@
 //! What a DaemonSet reports.
 
-use super::{
-    DaemonSetStatus, Plan,
-    nodes::{Place, place},
-};
+use super::{DaemonSetStatus, Plan, nodes::Place};
 
 pub(super) fn status(plan: &Plan<'_>) -> DaemonSetStatus {
     let mut status = DaemonSetStatus {
@@ -11,9 +8,9 @@ pub(super) fn status(plan: &Plan<'_>) -> DaemonSetStatus {
         collision_count: plan.versions.collisions,
         ..DaemonSetStatus::default()
     };
-    for node in plan.view.nodes {
-        let oldest = plan.by_node.get(node.metadata.name.as_str()).and_then(|pods| pods.first());
-        match (place(plan.set, node), oldest) {
+    for (node, place) in &plan.places {
+        let oldest = plan.by_node.get(node).and_then(|pods| pods.first());
+        match (place, oldest) {
             (Place::Should, None) => status.desired_number_scheduled += 1,
             (Place::Should, Some(pod)) => {
                 status.desired_number_scheduled += 1;

@@ -116,7 +116,7 @@ fn nodes_are_chosen_by_selector_and_taints() {
         set.spec.template["spec"] = spec;
         let mut node = node("a");
         node.spec.taints = read(&taints).unwrap();
-        nodes::place(&set, &node)
+        nodes::places(&set, &[&node])["a"]
     };
     use nodes::Place::{MayKeep, Not, Should};
     let taint = |key: &str, effect: &str| json!([{"key": key, "effect": effect}]);

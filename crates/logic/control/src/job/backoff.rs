@@ -22,9 +22,9 @@ pub(super) fn remaining(failures: i64, last: Timestamp, now: Timestamp) -> Durat
     last.plus(wait).since(now)
 }
 
-/// When a pod that has failed did so: with its last container; when it was no longer ready; at its
+/// When a pod ended: with its last container; when it was no longer ready; at its
 /// deletion; or, of a pod of which nothing is known, when it was made.
-pub(super) fn failed_at(pod: &Pod) -> Option<Timestamp> {
+pub(super) fn ended_at(pod: &Pod) -> Option<Timestamp> {
     containers_ended(pod)
         .or_else(|| not_ready_since(pod))
         .or_else(|| deleted_at(pod))
@@ -74,7 +74,7 @@ mod tests {
 
     fn check(pod: Value, expect: i64) {
         let pod: Pod = read(&pod).unwrap();
-        assert_eq!(failed_at(&pod), Some(Timestamp::from_unix(expect, 0)), "{pod:?}");
+        assert_eq!(ended_at(&pod), Some(Timestamp::from_unix(expect, 0)), "{pod:?}");
     }
 
     #[test]

@@ -139,14 +139,5 @@ fn tell_index(job: &Job, index: i64, spec: &mut Value) {
 /// Deletes a pod.
 pub(super) fn delete(job: &Job, pod: &Pod) -> Action {
     let message = format!("Deleted pod: {}", pod.metadata.name);
-    Action::Delete {
-        resource: PODS,
-        namespace: pod.metadata.namespace.clone(),
-        name: pod.metadata.name.clone(),
-        uid: Some(pod.metadata.uid.clone()),
-        resource_version: None,
-        propagation: None,
-        grace: None,
-        announce: Some(Box::new(Event::normal(job.object_ref(), "SuccessfulDelete", message))),
-    }
+    pod.metadata.delete(PODS, Some(Event::normal(job.object_ref(), "SuccessfulDelete", message)))
 }

@@ -148,7 +148,7 @@ impl<'a> Progress<'a> {
             .extend(failed.iter().filter(|(_, pod)| fails_index(self.job, pod)).map(|(index, _)| *index));
         self.status.failed_indexes = Some(index::format(&self.lost));
         let active: BTreeSet<i64> = self.active.iter().filter_map(|pod| pods::index_of(pod)).collect();
-        let rank = |pod: &Pod| (Failures::before(pod).total(), backoff::failed_at(pod));
+        let rank = |pod: &Pod| (Failures::before(pod).total(), backoff::ended_at(pod));
         for (index, pod) in failed {
             let over = self.done.contains(&index) || self.lost.contains(&index) || active.contains(&index);
             if !over && self.held.get(&index).is_none_or(|held| rank(held) <= rank(pod)) {
@@ -190,8 +190,8 @@ impl<'a> Progress<'a> {
         }
     }
 
-    fn uncounted(&self) -> Uncounted {
-        self.status.uncounted_terminated_pods.clone().unwrap_or_default()
+    fn uncounted(&self) -> Option<&Uncounted> {
+        self.status.uncounted_terminated_pods.as_ref()
     }
 
     /// Successes, those not counted yet included.
@@ -199,13 +199,13 @@ impl<'a> Progress<'a> {
         if self.job.indexed() {
             return self.status.succeeded;
         }
-        self.status.succeeded + self.uncounted().succeeded.len() as i64
+        self.status.succeeded + self.uncounted().map_or(0, |u| u.succeeded.len()) as i64
     }
 
     /// Failures, those not counted yet included.
     fn failed(&self) -> i64 {
         let held = self.held.values().filter(|pod| self.job.verdict(pod) != Verdict::Ignore).count();
-        self.status.failed + (self.uncounted().failed.len() + held) as i64
+        self.status.failed + (self.uncounted().map_or(0, |u| u.failed.len()) + held) as i64
     }
 
     fn note_suspension(&mut self) {
@@ -302,7 +302,7 @@ impl<'a> Progress<'a> {
     fn end_when_quiet(&mut self) {
         let quiet = self.owned.iter().all(|pod| pod.ended())
             && self.tracked().next().is_none()
-            && self.uncounted().is_empty();
+            && self.uncounted().is_none_or(|u| u.is_empty());
         if !quiet {
             return;
         }
@@ -387,7 +387,7 @@ impl<'a> Progress<'a> {
         let held = self.held.get(&index).copied();
         let failures = held.map(|pod| Failures::after(self.job, pod)).unwrap_or_default();
         let wait = held
-            .and_then(backoff::failed_at)
+            .and_then(backoff::ended_at)
             .map_or(Duration::ZERO, |last| backoff::remaining(failures.total(), last, self.now));
         if wait.is_zero() {
             let failures = self.job.per_index().then_some(failures);
@@ -433,9 +433,9 @@ impl<'a> Progress<'a> {
     /// How long to wait before pods are made again, after failures in a row.
     fn backoff(&self) -> Duration {
         let ended = |phase: &'static str| self.owned.iter().filter(move |pod| pod.status.phase == phase);
-        let last_success = ended("Succeeded").filter_map(|pod| pod.finished_at()).max();
+        let last_success = ended("Succeeded").filter_map(|pod| backoff::ended_at(pod)).max();
         let failures: Vec<Timestamp> = ended("Failed")
-            .filter_map(|pod| backoff::failed_at(pod))
+            .filter_map(|pod| backoff::ended_at(pod))
             .filter(|at| last_success.is_none_or(|success| *at > success))
             .collect();
         let Some(last) = failures.iter().max() else { return Duration::ZERO };

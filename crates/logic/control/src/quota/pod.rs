@@ -151,6 +151,15 @@ impl Pod {
         amounts
     }
 
+    /// Whether quotas count both alike, as long as no time passes.
+    pub fn counts_as(&self, other: &Self) -> bool {
+        let (own, others) = (&self.metadata, &other.metadata);
+        self.spec == other.spec
+            && self.status == other.status
+            && own.deletion_timestamp == others.deletion_timestamp
+            && own.deletion_grace_period_seconds == others.deletion_grace_period_seconds
+    }
+
     /// One whose node does not end it in time is no longer held against its namespace.
     fn counts(&self, now: Timestamp) -> bool {
         !matches!(self.status.phase.as_str(), "Succeeded" | "Failed")

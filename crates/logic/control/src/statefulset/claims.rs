@@ -90,7 +90,7 @@ impl Plan<'_> {
         let missing = names(set, ordinal).zip(&set.spec.volume_claim_templates);
         let missing = missing.filter(|((_, name), _)| !self.claims.contains_key(name.as_str()));
         let creates: Vec<Action> = missing.map(|((_, name), t)| create(set, &pod, &name, t)).collect();
-        self.writes.extend(creates);
+        self.new_claims.extend(creates);
         Ready::Yes
     }
 

@@ -100,16 +100,7 @@ impl Plan<'_> {
     pub(super) fn delete(&self, pod: &Pod) -> Action {
         let (set, name) = (self.set, &pod.metadata.name);
         let message = format!("Delete Pod {name} in StatefulSet {} successful", set.metadata.name);
-        Action::Delete {
-            resource: PODS,
-            namespace: pod.metadata.namespace.clone(),
-            name: name.clone(),
-            uid: Some(pod.metadata.uid.clone()),
-            resource_version: None,
-            propagation: None,
-            grace: None,
-            announce: Some(Box::new(Event::normal(set.object_ref(), "SuccessfulDelete", message))),
-        }
+        pod.metadata.delete(PODS, Some(Event::normal(set.object_ref(), "SuccessfulDelete", message)))
     }
 }
 

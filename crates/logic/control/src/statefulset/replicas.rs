@@ -1,7 +1,11 @@
 //! The pods one after the other: those that should be there, those that should not, those to update.
 
 use super::{BURST, Plan, claims::Ready, identity::repair};
-use crate::{history::REVISION_LABEL, pod::Pod};
+use crate::{
+    action::{Action, Event},
+    history::REVISION_LABEL,
+    pod::Pod,
+};
 
 impl<'a> Plan<'a> {
     /// The ordinals it wants.
@@ -18,7 +22,9 @@ impl<'a> Plan<'a> {
                 Some(pod) => self.keep(ordinal, pod),
             };
             done &= well != Progress::Blocked;
-            if (self.set.ordered() && well != Progress::Well) || self.writes.len() >= BURST {
+            if (self.set.ordered() && well != Progress::Well)
+                || self.new_claims.len() + self.writes.len() >= BURST
+            {
                 return false;
             }
         }
@@ -37,6 +43,7 @@ impl<'a> Plan<'a> {
     fn keep(&mut self, ordinal: i64, pod: &'a Pod) -> Progress {
         if pod.ended() {
             if !pod.metadata.deleting() {
+                self.writes.push(self.recreation(pod));
                 self.writes.push(self.delete(pod));
             }
             return Progress::Waits;
@@ -51,6 +58,22 @@ impl<'a> Plan<'a> {
         self.own_claims(ordinal, pod);
         self.writes.extend(repair(self.set, ordinal, pod));
         if self.well(pod) { Progress::Well } else { Progress::Waits }
+    }
+
+    /// That a pod which has ended goes so that another comes.
+    fn recreation(&self, pod: &Pod) -> Action {
+        let involved = self.set.object_ref();
+        let name = format!("{}/{}", pod.metadata.namespace, pod.metadata.name);
+        Action::Event(match pod.status.phase.as_str() {
+            "Failed" => {
+                let message = format!("Pod {name} has failed and is made anew");
+                Event::warning(involved, "RecreatingFailedPod", message)
+            }
+            _ => {
+                let message = format!("Pod {name} has ended and is made anew");
+                Event::normal(involved, "RecreatingTerminatedPod", message)
+            }
+        })
     }
 
     /// Whether a pod stays and is available.

@@ -11,7 +11,7 @@ use wharf_client::{
     action::{
         CLUSTER_ROLES, CONFIG_MAPS, CONTROLLER_REVISIONS, CUSTOM_RESOURCE_DEFINITIONS, DAEMON_SETS,
         ENDPOINT_SLICES, ENDPOINTS, JOBS, NODES, PERSISTENT_VOLUME_CLAIMS, POD_DISRUPTION_BUDGETS, PODS,
-        REPLICATION_CONTROLLERS, RESOURCE_QUOTAS, SERVICES, STATEFUL_SETS,
+        REPLICATION_CONTROLLERS, RESOURCE_QUOTAS, SERVICE_ACCOUNTS, SERVICES, STATEFUL_SETS,
     },
 };
 use wharf_control::replicaset::ReplicationController;
@@ -46,7 +46,7 @@ impl Cluster {
         let (shared, tasks, dir) = shared(Arc::new(SystemClock)).await;
         let mut cluster = Self { shared, tasks, _dir: dir };
         cluster.start(|shared| NamespaceDefaults::new(shared, "authority"));
-        cluster.until(&ACCOUNTS, "default", |account| account.is_some()).await;
+        cluster.until(&SERVICE_ACCOUNTS, "default", |account| account.is_some()).await;
         cluster
     }
 
@@ -94,22 +94,26 @@ impl Cluster {
         self.client().list(&PODS, &params).await.unwrap().items
     }
 
-    /// Waits until the slices are mirrors of these addresses.
-    async fn mirrored(&self, addresses: Value) {
+    /// Waits until the objects of the namespace are as wanted.
+    async fn until_all(&self, resource: &Gvr, what: &str, test: impl Fn(&[Value]) -> bool) {
         let params = wharf_client::ListParams::namespace("default");
         let wait = async {
-            loop {
-                let slices = self.client().list(&ENDPOINT_SLICES, &params).await.unwrap().items;
-                let mirrors = slices.iter().filter(|s| s["metadata"]["name"] != "kubernetes");
-                let found: Vec<Value> =
-                    mirrors.map(|slice| slice["endpoints"][0]["addresses"][0].clone()).collect();
-                if json!(found) == addresses {
-                    return;
-                }
+            while !test(&self.client().list(resource, &params).await.unwrap().items) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("not mirrored: {addresses}"));
+        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("not so: {what}"));
+    }
+
+    /// Waits until the slices are mirrors of these addresses.
+    async fn mirrored(&self, addresses: Value) {
+        let test = |slices: &[Value]| {
+            let mirrors = slices.iter().filter(|s| s["metadata"]["name"] != "kubernetes");
+            let found: Vec<Value> =
+                mirrors.map(|slice| slice["endpoints"][0]["addresses"][0].clone()).collect();
+            json!(found) == addresses
+        };
+        self.until_all(&ENDPOINT_SLICES, &format!("mirrors of {addresses}"), test).await;
     }
 
     /// What a node would say of a pod that runs.
@@ -120,8 +124,6 @@ impl Cluster {
         self.client().patch(&PODS, "default", pod, Some("status"), merge, &status).await.unwrap();
     }
 }
-
-const ACCOUNTS: Gvr = Gvr::fixed("", "v1", "serviceaccounts");
 
 fn namespace(resource: &Gvr) -> &'static str {
     let everywhere = [&CLUSTER_ROLES, &CUSTOM_RESOURCE_DEFINITIONS, &NODES].contains(&resource);
@@ -310,10 +312,7 @@ async fn garbage_of_the_new_kinds_is_collected() {
     client.delete(&STATEFUL_SETS, "default", "a", &delete("Background")).await.unwrap();
     cluster.until(&PODS, "a-0", |o| o.is_none()).await;
     cluster.until(&PERSISTENT_VOLUME_CLAIMS, "data-a-0", |o| deleting(o) || o.is_none()).await;
-    let params = wharf_client::ListParams::namespace("default");
-    while !client.list(&CONTROLLER_REVISIONS, &params).await.unwrap().items.is_empty() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    cluster.until_all(&CONTROLLER_REVISIONS, "no version is left", |all| all.is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
