@@ -1,11 +1,14 @@
 //! A registry on a free port and a plain client for it.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::{net::Ipv4Addr, pin::Pin, sync::Arc};
+use std::{net::Ipv4Addr, pin::Pin, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Request, Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 use wharf_base::Digest;
 use wharf_engineapi::registry::Registry;
 use wharf_http::{Body, Handler, Listener, TlsConfig, client::Client as Http};
@@ -19,7 +22,15 @@ pub(crate) struct Server {
     dir: tempfile::TempDir,
     http: Http,
     stop: watch::Sender<bool>,
+    /// Ends once no connection has the registry any more.
+    gone: mpsc::Receiver<()>,
     task: JoinHandle<()>,
+}
+
+/// A registry, and a sign that it is in use: dropped after it.
+struct Used {
+    registry: Registry,
+    _sign: mpsc::Sender<()>,
 }
 
 /// What stands between the connection and the registry.
@@ -31,13 +42,17 @@ async fn serve(
     images: Arc<Store>,
     around: Around,
     tls: Option<TlsConfig>,
-) -> (std::net::SocketAddr, watch::Sender<bool>, JoinHandle<()>) {
-    let registry = Registry::new(images);
-    let handler: Handler = Arc::new(move |request| around(registry.clone(), request));
+) -> (std::net::SocketAddr, watch::Sender<bool>, mpsc::Receiver<()>, JoinHandle<()>) {
+    let (_sign, gone) = mpsc::channel(1);
+    let used = Used { registry: Registry::new(images), _sign };
+    let handler: Handler = Arc::new(move |request| {
+        let used = &used;
+        around(used.registry.clone(), request)
+    });
     let listener = Listener::tcp((Ipv4Addr::LOCALHOST, 0).into(), tls).await.unwrap();
     let address = listener.address().unwrap();
     let (stop, stopping) = watch::channel(false);
-    (address, stop, tokio::spawn(listener.serve(handler, stopping)))
+    (address, stop, gone, tokio::spawn(listener.serve(handler, stopping)))
 }
 
 impl Server {
@@ -55,16 +70,19 @@ impl Server {
     pub(crate) async fn start_with(around: Around, tls: Option<TlsConfig>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let images = Arc::new(Store::open(dir.path()).unwrap());
-        let (address, stop, task) = serve(Arc::clone(&images), Arc::clone(&around), tls).await;
-        Self { images, address, around, dir, http: Http::default(), stop, task }
+        let (address, stop, gone, task) = serve(Arc::clone(&images), Arc::clone(&around), tls).await;
+        Self { images, address, around, dir, http: Http::default(), stop, gone, task }
     }
 
     /// Serves the same folder anew, with nothing remembered.
     pub(crate) async fn restart(&mut self) {
         self.stop.send_replace(true);
         (&mut self.task).await.unwrap();
+        // A process that ends takes its locks along; here connections end a moment after the server.
+        let gone = tokio::time::timeout(Duration::from_secs(60), self.gone.recv());
+        assert_eq!(gone.await, Ok(None), "a connection holds the registry");
         self.images = Arc::new(Store::open(self.dir.path()).unwrap());
-        (self.address, self.stop, self.task) =
+        (self.address, self.stop, self.gone, self.task) =
             serve(Arc::clone(&self.images), Arc::clone(&self.around), None).await;
     }
 
