@@ -172,6 +172,10 @@ fn large_expressions_take_little_time() {
         format!("[{}].size() == 1", joined("[1]", 20_000, ",")),
         joined("[1].all(x, x == 1)", 5_000, "&&"),
         joined("optional.of(1).hasValue()", 3_000, "&&"),
+        // Variables of types that are bound one to the other.
+        format!("[].all(x, [{}].size() > 0)", joined("x == []", 12_000, ",")),
+        format!("[].all(x, [{}].size() > 0)", joined("[]==x", 16_000, ",")),
+        format!("[{}].size() > 0", joined("[[]]", 19_000, ",")),
     ] {
         run(&source);
     }
@@ -182,6 +186,18 @@ fn large_expressions_take_little_time() {
         assert_eq!(compiled.is_ok(), n == 4);
     }
     assert!(started.elapsed().as_secs() < 30, "{:?}", started.elapsed());
+}
+
+#[test]
+fn parameters_of_urls_are_found_by_name() {
+    let started = std::time::Instant::now();
+    let query: Vec<String> = (0..150_000).map(|i| format!("{}=1", i % 100_000)).collect();
+    let data = json!({"url": format!("/a?{}", query.join("&"))});
+    let program = Env::new().var_of("self", Type::Dyn).compile("url(self.url).getQuery().size() == 100000");
+    let program = program.expect("compiles");
+    let result = program.eval(&Activation::new().any("self", &data), &mut Budget::default());
+    assert_eq!(result.expect("evaluates").value.as_bool(), Some(true));
+    assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
 }
 
 #[test]
