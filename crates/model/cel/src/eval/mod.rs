@@ -2,6 +2,7 @@
 
 mod fold;
 mod path;
+mod work;
 
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ pub(crate) struct Evaluation<'p, 'b> {
     locals: Vec<Value<'p>>,
     /// The pattern compiled last.
     pattern: Option<(Text<'p>, ::regex::Regex)>,
+    work: work::Work,
     spent: u64,
     limit: u64,
     budget: &'b mut Budget,
@@ -35,7 +37,8 @@ impl<'p, 'b> Evaluation<'p, 'b> {
         budget: &'b mut Budget,
     ) -> Self {
         let limit = budget.limit();
-        Self { globals, names, locals: vec![Value::Null; locals], pattern: None, spent: 0, limit, budget }
+        let locals = vec![Value::Null; locals];
+        Self { globals, names, locals, pattern: None, work: work::Work::default(), spent: 0, limit, budget }
     }
 
     pub(crate) fn spent(&self) -> u64 {
@@ -99,6 +102,7 @@ impl<'p, 'b> Evaluation<'p, 'b> {
 
     fn call(&mut self, call: &'p Call) -> Outcome<'p> {
         let args = self.args(call)?;
+        self.toil(work::of_call(call.function(), &args))?;
         // What is too dear is not begun: some functions take time by the square of their arguments.
         let before = call.rule.known_before();
         if before {
@@ -112,7 +116,7 @@ impl<'p, 'b> Evaluation<'p, 'b> {
         if !before {
             self.charge(call.rule.cost(&args, result.as_ref().unwrap_or(&Value::Null)))?;
         }
-        result.map_err(|error| named(error, call, &args).located(call.at))
+        self.made(result.map_err(|error| named(error, call, &args).located(call.at))?)
     }
 
     /// The arguments. Of two both are evaluated, and the call paid for, also when one fails.
@@ -150,7 +154,10 @@ impl<'p, 'b> Evaluation<'p, 'b> {
     fn member(&mut self, node: &'p Node, list: &'p Value<'static>) -> Outcome<'p> {
         let value = self.eval(node)?;
         match list {
-            Value::List(list) => Ok(Value::Bool(list.contains(&value)?)),
+            Value::List(list) => {
+                self.toil(list.len() as u64)?;
+                Ok(Value::Bool(list.contains(&value)?))
+            }
             _ => Err(EvalError::no_such_overload()),
         }
     }
@@ -164,7 +171,7 @@ impl<'p, 'b> Evaluation<'p, 'b> {
             }
         }
         self.charge(LIST_CREATE)?;
-        Ok(Value::list(values))
+        self.made(Value::list(values))
     }
 
     fn map(&mut self, entries: &'p [(Node, Node, bool)]) -> Outcome<'p> {
@@ -177,7 +184,7 @@ impl<'p, 'b> Evaluation<'p, 'b> {
             }
         }
         self.charge(MAP_CREATE)?;
-        Ok(Value::Map(Map::made(map)))
+        self.made(Value::Map(Map::made(map)))
     }
 
     fn construct(&mut self, construct: &'p Construct) -> Outcome<'p> {
@@ -189,7 +196,7 @@ impl<'p, 'b> Evaluation<'p, 'b> {
             }
         }
         self.charge(STRUCT_CREATE)?;
-        Ok(Value::Map(Map::Struct(Arc::new(Struct { decl: construct.decl.clone(), fields }))))
+        self.made(Value::Map(Map::Struct(Arc::new(Struct::new(construct.decl.clone(), fields)))))
     }
 
     fn optional_or(&mut self, sides: &'p [Node; 2], value: bool) -> Outcome<'p> {

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::{Outcome, Row, bounded, no_overload};
+use super::{Outcome, Row, bounded_list, no_overload};
 use crate::{
     error::EvalError,
     value::{List, Value},
@@ -118,7 +118,7 @@ fn flatten<'a>(args: &[Value<'a>]) -> Outcome<'a> {
             Value::List(inner) if depth > 0 => open.push((inner, 0, depth - 1)),
             value => flat.push(value),
         }
-        bounded(flat.len())?;
+        bounded_list(flat.len())?;
     }
     Ok(Value::list(flat))
 }
@@ -153,7 +153,7 @@ fn sort<'a>(args: &[Value<'a>]) -> Outcome<'a> {
 
 fn range<'a>(args: &[Value<'a>]) -> Outcome<'a> {
     let [Value::Int(n)] = args else { return no_overload() };
-    bounded(usize::try_from(*n).unwrap_or(0).saturating_mul(32))?;
+    bounded_list(usize::try_from(*n).unwrap_or(0))?;
     Ok(Value::list((0..*n).map(Value::Int).collect()))
 }
 

@@ -49,6 +49,11 @@ impl fmt::Display for Url {
 }
 
 impl Url {
+    /// How many bytes there are to go through.
+    pub(crate) fn len(&self) -> usize {
+        self.query.len()
+    }
+
     /// A URL, or why the text is none.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {

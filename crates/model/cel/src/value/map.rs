@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use super::{Text, Value, view};
+use super::{Text, Value, view, weight};
 use crate::{
     cost::Budget,
     decl::{DYN, Decl, ObjectDecl},
@@ -50,9 +50,15 @@ impl fmt::Debug for Lazy<'_> {
 pub struct Struct<'a> {
     pub(crate) decl: Arc<ObjectDecl>,
     pub(crate) fields: Vec<(Arc<str>, Value<'a>)>,
+    pub(super) weight: u64,
 }
 
-impl Struct<'_> {
+impl<'a> Struct<'a> {
+    pub(crate) fn new(decl: Arc<ObjectDecl>, fields: Vec<(Arc<str>, Value<'a>)>) -> Self {
+        let weight = weight::sum(fields.iter().map(|(_, value)| value.weight()));
+        Self { decl, fields, weight }
+    }
+
     /// Reports objects whose type is not named after the way to them (`Object.spec` at `.spec`).
     fn misnamed(&self, path: &str, faults: &mut Vec<String>) {
         if self.decl.name != path {
@@ -95,6 +101,7 @@ impl Value<'_> {
 pub struct OwnedMap<'a> {
     entries: Vec<(Value<'a>, Value<'a>)>,
     index: HashMap<Key<'a>, usize>,
+    weight: u64,
 }
 
 /// A key, the same for numbers that are equal.
@@ -137,6 +144,7 @@ impl<'a> OwnedMap<'a> {
             return Err(EvalError::new(format!("insert failed: key {} already exists", key_text(&key))));
         }
         self.index.insert(hashed, self.entries.len());
+        self.weight = self.weight.saturating_add(key.weight()).saturating_add(value.weight());
         self.entries.push((key, value));
         Ok(())
     }
@@ -146,10 +154,15 @@ impl<'a> OwnedMap<'a> {
         if let Some(slot) =
             Key::of(&key).and_then(|k| self.index.get(&k)).and_then(|i| self.entries.get_mut(*i))
         {
+            self.weight = self.weight.saturating_add(value.weight());
             slot.1 = value;
             return Ok(());
         }
         self.insert(key, value)
+    }
+
+    pub(crate) fn weight(&self) -> u64 {
+        self.weight.saturating_add(1)
     }
 
     fn get(&self, key: &Value<'a>) -> Option<Value<'a>> {
@@ -192,6 +205,16 @@ impl<'a> Map<'a> {
     /// There are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How many entries there are if evaluation made the map and nobody else holds it.
+    pub(super) fn unshared(&self) -> Option<usize> {
+        let fresh = match self {
+            Self::Made(map) => Arc::strong_count(map) == 1,
+            Self::Struct(object) => Arc::strong_count(object) == 1,
+            _ => false,
+        };
+        fresh.then(|| self.len())
     }
 
     /// The value at a key, if it is there.

@@ -6,6 +6,7 @@ mod list;
 mod map;
 mod time;
 pub(crate) mod view;
+pub(crate) mod weight;
 
 use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 
