@@ -11,7 +11,7 @@ use crate::{
     error::EvalError,
     library::{dispatch, regex},
     plan::{Call, Construct, Item, Node},
-    value::{Map, OwnedMap, Struct, Text, Value},
+    value::{Map, OwnedMap, Struct, Value},
 };
 
 type Outcome<'p> = Result<Value<'p>, EvalError>;
@@ -21,8 +21,7 @@ pub(crate) struct Evaluation<'p, 'b> {
     globals: Vec<Option<Outcome<'p>>>,
     names: &'p [String],
     locals: Vec<Value<'p>>,
-    /// The pattern compiled last.
-    pattern: Option<(Text<'p>, ::regex::Regex)>,
+    patterns: regex::Found,
     work: work::Work,
     spent: u64,
     limit: u64,
@@ -38,7 +37,16 @@ impl<'p, 'b> Evaluation<'p, 'b> {
     ) -> Self {
         let limit = budget.limit();
         let locals = vec![Value::Null; locals];
-        Self { globals, names, locals, pattern: None, work: work::Work::default(), spent: 0, limit, budget }
+        Self {
+            globals,
+            names,
+            locals,
+            patterns: regex::Found::default(),
+            work: work::Work::default(),
+            spent: 0,
+            limit,
+            budget,
+        }
     }
 
     pub(crate) fn spent(&self) -> u64 {
@@ -138,17 +146,10 @@ impl<'p, 'b> Evaluation<'p, 'b> {
         Err(failure)
     }
 
-    /// A search by a pattern that is no constant: the last one stays compiled.
+    /// A search by a pattern that is no constant, or was not compiled ahead.
     fn search(&mut self, call: &Call, args: &[Value<'p>]) -> Outcome<'p> {
         let Some(Value::String(pattern)) = args.get(1) else { return Err(EvalError::no_such_overload()) };
-        let known = self.pattern.take().filter(|(last, _)| last == pattern);
-        let compiled = match known {
-            Some((_, compiled)) => compiled,
-            None => regex::compile(pattern).map_err(EvalError::new)?,
-        };
-        let result = regex::run(&compiled, call.function(), args);
-        self.pattern = Some((pattern.clone(), compiled));
-        result
+        regex::run(self.patterns.compile(pattern)?, call.function(), args)
     }
 
     fn member(&mut self, node: &'p Node, list: &'p Value<'static>) -> Outcome<'p> {

@@ -4,6 +4,8 @@
 //! read differently is written anew before it is compiled: `\d`, `\w`, `\s` and `\b` know only ASCII
 //! in RE2, `\Q..\E` quotes, and within `[..]` there are no operations on classes.
 
+use std::collections::HashMap;
+
 use super::{Outcome, Row, no_overload};
 use crate::{error::EvalError, value::Value};
 
@@ -31,6 +33,58 @@ pub(crate) fn compile(pattern: &str) -> Result<regex::Regex, String> {
     let translated = translate(pattern)?;
     let built = regex::RegexBuilder::new(&translated).size_limit(SIZE_LIMIT).build();
     built.map_err(|error| fault(pattern, &error.to_string()))
+}
+
+/// Patterns of a program. So many are kept compiled, the others are compiled when they are used: each may
+/// take megabytes.
+const MOST_PATTERNS: usize = 100;
+
+/// Constant patterns, each tried once however many calls it is in.
+#[derive(Debug, Default)]
+pub(crate) struct Patterns {
+    known: HashMap<String, Result<Option<regex::Regex>, String>>,
+    kept: usize,
+}
+
+impl Patterns {
+    /// The compiled pattern, unless there are too many to keep it.
+    pub(crate) fn compile(&mut self, pattern: &str) -> Result<Option<regex::Regex>, String> {
+        if let Some(known) = self.known.get(pattern) {
+            return known.clone();
+        }
+        let room = self.kept < MOST_PATTERNS;
+        let compiled = compile(pattern).map(|compiled| room.then_some(compiled));
+        self.kept += usize::from(matches!(compiled, Ok(Some(_))));
+        self.known.insert(pattern.to_owned(), compiled.clone());
+        compiled
+    }
+}
+
+/// Patterns an evaluation finds, which are kept compiled as long as they are not too many.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    compiled: HashMap<String, regex::Regex>,
+    count: usize,
+}
+
+/// So many times an evaluation may compile a pattern: short ones cost little and may take long.
+const MOST_COMPILATIONS: usize = 1000;
+
+impl Found {
+    /// The compiled pattern.
+    pub(crate) fn compile(&mut self, pattern: &str) -> Result<&regex::Regex, EvalError> {
+        if !self.compiled.contains_key(pattern) {
+            self.count += 1;
+            if self.count > MOST_COMPILATIONS {
+                return Err(EvalError::cost_limit());
+            }
+            if self.compiled.len() >= MOST_PATTERNS {
+                self.compiled.clear();
+            }
+            self.compiled.insert(pattern.to_owned(), compile(pattern).map_err(EvalError::new)?);
+        }
+        self.compiled.get(pattern).ok_or_else(EvalError::cost_limit)
+    }
 }
 
 /// The fault as Go names it; the crate's own words go with a picture of the pattern.
@@ -264,7 +318,7 @@ fn escape(rest: &str, class: bool, out: &mut String) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{compile, translate};
+    use super::{Found, MOST_COMPILATIONS, MOST_PATTERNS, Patterns, compile, translate};
 
     #[test]
     fn patterns_mean_what_they_mean_in_re2() {
@@ -314,6 +368,27 @@ mod tests {
             let error = compile(pattern).expect_err(pattern);
             assert!(error.contains(expect), "{pattern}: {error}");
         }
+    }
+
+    #[test]
+    fn patterns_of_a_program_are_compiled_once_and_not_all_kept() {
+        let mut patterns = Patterns::default();
+        for n in 0..2 * MOST_PATTERNS {
+            let kept = patterns.compile(&format!("^a{n}$")).expect("an expression").is_some();
+            assert_eq!(kept, n < MOST_PATTERNS);
+            assert!(patterns.compile("^a0$").expect("an expression").is_some());
+        }
+        assert_eq!(patterns.kept, MOST_PATTERNS);
+    }
+
+    #[test]
+    fn patterns_of_an_evaluation_are_counted() {
+        let mut found = Found::default();
+        for n in 0..MOST_COMPILATIONS {
+            assert!(found.compile(&format!("^a{n}$")).is_ok() && found.compile(&format!("^a{n}$")).is_ok());
+            assert!(found.compiled.len() <= MOST_PATTERNS);
+        }
+        assert!(found.compile("^b$").is_err());
     }
 
     /// Whoever writes an object may choose a pattern as long as a request.

@@ -138,3 +138,14 @@ fn results_are_bounded_together() {
         refused(source, &Json::Null);
     }
 }
+
+#[test]
+fn patterns_are_bounded_together() {
+    refused("lists.range(5000).all(x, !'a'.matches('b{' + string(x % 1000) + '}' + string(x)))", &Json::Null);
+    // More than are compiled ahead, and each of them used again and again.
+    let many: Vec<String> = (0..150).map(|n| format!("'a'.matches('b{n}')")).collect();
+    let source = format!("!lists.range(6).exists(x, {})", many.join("||"));
+    let program = Env::new().compile(&source).expect("compiles");
+    let result = program.eval(&Activation::new(), &mut Budget::default()).expect("evaluates");
+    assert_eq!(result.value.as_bool(), Some(true));
+}
