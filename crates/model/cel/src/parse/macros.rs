@@ -109,6 +109,20 @@ fn variables(function: &str, args: &[Expr], two: bool) -> Result<(String, Option
     Ok((names.next().unwrap_or_default(), names.next()))
 }
 
+/// The bytes of a node's own names and text.
+fn own_bytes(kind: &Kind) -> usize {
+    match kind {
+        Kind::Ident(name) | Kind::Select { field: name, .. } | Kind::Call { function: name, .. } => {
+            name.len()
+        }
+        Kind::Literal(Literal::String(text)) => text.len(),
+        Kind::Literal(Literal::Bytes(bytes)) => bytes.len(),
+        Kind::Struct { name, fields } => name.len() + fields.iter().map(|f| f.name.len()).sum::<usize>(),
+        Kind::Fold(fold) => fold.var.len() + fold.var2.as_ref().map_or(0, String::len) + fold.accu.len(),
+        Kind::Literal(_) | Kind::List(_) | Kind::Map(_) | Kind::Wrong => 0,
+    }
+}
+
 struct Builder<'p, 's> {
     parser: &'p mut Parser<'s>,
     at: usize,
@@ -348,6 +362,7 @@ impl Builder<'_, '_> {
 
     fn renumber(&mut self, expr: &mut Expr) -> Parsed<()> {
         expr.id = self.node(Kind::Wrong)?.id;
+        self.parser.repeat(self.at, own_bytes(&expr.kind))?;
         match &mut expr.kind {
             Kind::Literal(_) | Kind::Ident(_) | Kind::Wrong => {}
             Kind::Select { operand, .. } => self.renumber(operand)?,

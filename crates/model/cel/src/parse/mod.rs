@@ -26,6 +26,8 @@ const MAX_WAITING: u16 = 2 * MAX_NESTING;
 pub(crate) const MAX_HEIGHT: u16 = 300;
 /// How many nodes a tree may have: `optMap` repeats its target, which nested could double without end.
 const MAX_NODES: u32 = 200_000;
+/// How many bytes of names and texts may be repeated so: a node may be as long as the expression.
+const MAX_REPEATED: usize = 4 << 20;
 
 /// Parsing cannot go on; the issue is reported.
 #[derive(Debug)]
@@ -60,7 +62,8 @@ pub(crate) fn parse(source: &str, macros: Macros) -> Result<Tree, Issues> {
         return Err(issues);
     }
     let tokens = lexer::tokens(source, &mut issues);
-    let mut parser = Parser { source, tokens, next: 0, issues, ids: 0, nesting: 0, waiting: 0, macros };
+    let mut parser =
+        Parser { source, tokens, next: 0, issues, ids: 0, repeated: 0, nesting: 0, waiting: 0, macros };
     let root = parser.whole();
     match root {
         Ok(root) if parser.issues.is_empty() => Ok(Tree { root, ids: parser.ids }),
@@ -92,6 +95,8 @@ struct Parser<'s> {
     next: usize,
     issues: Issues,
     ids: u32,
+    /// Bytes of names and texts that macros repeated.
+    repeated: usize,
     nesting: u16,
     waiting: u16,
     macros: Macros,
@@ -271,6 +276,16 @@ impl Parser<'_> {
             return Err(Stop);
         }
         Ok(expr)
+    }
+
+    /// Counts what a macro repeats.
+    fn repeat(&mut self, at: usize, bytes: usize) -> Parsed<()> {
+        self.repeated = self.repeated.saturating_add(bytes);
+        if self.repeated > MAX_REPEATED {
+            self.issues.report(at as u32, format!("macros repeat more than {MAX_REPEATED} bytes"));
+            return Err(Stop);
+        }
+        Ok(())
     }
 
     fn call(&mut self, at: usize, function: &str, args: Vec<Expr>) -> Parsed<Expr> {

@@ -156,6 +156,18 @@ fn nesting_is_bounded_and_needs_little_stack() {
     );
 }
 
+#[test]
+fn what_macros_repeat_is_bounded() {
+    let long = "x".repeat(90_000);
+    for target in
+        [long.clone(), format!("a.{long}"), format!("{long}()"), format!("{long}{{}}"), format!("'{long}'")]
+    {
+        let source = format!("{target}{}", ".optMap(x, x)".repeat(10));
+        assert!(refused(&source).contains("macros repeat more than 4194304 bytes"), "{}", target.len());
+    }
+    accepted(&format!("a.{}{}", &long[..1000], ".optMap(x, x)".repeat(10)));
+}
+
 /// Trees without the places their nodes were at.
 fn bare(expr: &str) -> String {
     let tree = parse(expr, Macros { keep: true, bindings: false }).expect(expr);
