@@ -80,7 +80,7 @@ impl Env {
     pub fn compile(&self, source: &str) -> Result<Program, Issues> {
         let tree = parse(source, self.macros)?;
         let checked = check(source, &tree, self)?;
-        Ok(plan(source, tree, checked, self))
+        Ok(plan(source, &tree, checked, self))
     }
 
     pub(crate) fn variable(&self, name: &str) -> Option<&Type> {

@@ -1,14 +1,10 @@
 //! Compiled expressions.
 
-use std::sync::Arc;
-
 use crate::{
-    check::Checked,
-    cost::{Budget, Range, estimate::estimate},
+    cost::{Budget, Range},
     decl::Decl,
     error::EvalError,
     eval::Evaluation,
-    parse::Tree,
     plan::Node,
     types::Type,
     value::{Map, Value},
@@ -22,10 +18,7 @@ pub struct Program {
     pub(crate) globals: Vec<String>,
     pub(crate) locals: usize,
     pub(crate) result: Type,
-    /// Declarations of the environment's variables, for estimates.
-    pub(crate) decls: Vec<(String, Arc<Decl>)>,
-    pub(crate) tree: Tree,
-    pub(crate) checked: Checked,
+    pub(crate) estimate: Range,
 }
 
 /// Values for the variables of an expression.
@@ -117,7 +110,7 @@ impl Program {
     /// What an evaluation may cost, by what is declared of the sizes of data. Rules of custom resources
     /// are refused by the most of it, see [`ESTIMATED_RULE_LIMIT`](crate::ESTIMATED_RULE_LIMIT).
     pub fn estimate_cost(&self) -> Range {
-        estimate(&self.tree, &self.checked, &self.decls)
+        self.estimate
     }
 
     /// Evaluates the expression. Its cost is taken from the budget also when it fails.
