@@ -16,7 +16,7 @@ enum Range<'p> {
     Map(Map<'p>, Vec<Value<'p>>),
 }
 
-impl<'p> Evaluation<'p, '_> {
+impl<'p> Evaluation<'p> {
     pub(super) fn fold(&mut self, fold: &'p Fold) -> Outcome<'p> {
         if let Body::Bind { init, result } = &fold.body {
             let value = self.eval(init)?;

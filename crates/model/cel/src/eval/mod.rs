@@ -7,7 +7,7 @@ mod work;
 use std::sync::Arc;
 
 use crate::{
-    cost::{Budget, LIST_CREATE, MAP_CREATE, STRUCT_CREATE, call::Rule},
+    cost::{LIST_CREATE, MAP_CREATE, PER_CALL_LIMIT, STRUCT_CREATE, call::Rule},
     error::EvalError,
     library::{dispatch, regex},
     plan::{Call, Construct, Item, Node},
@@ -17,25 +17,17 @@ use crate::{
 type Outcome<'p> = Result<Value<'p>, EvalError>;
 
 /// One evaluation of a program.
-pub(crate) struct Evaluation<'p, 'b> {
+pub(crate) struct Evaluation<'p> {
     globals: Vec<Option<Outcome<'p>>>,
     names: &'p [String],
     locals: Vec<Value<'p>>,
     patterns: regex::Found,
     work: work::Work,
     spent: u64,
-    limit: u64,
-    budget: &'b mut Budget,
 }
 
-impl<'p, 'b> Evaluation<'p, 'b> {
-    pub(crate) fn new(
-        names: &'p [String],
-        globals: Vec<Option<Outcome<'p>>>,
-        locals: usize,
-        budget: &'b mut Budget,
-    ) -> Self {
-        let limit = budget.limit();
+impl<'p> Evaluation<'p> {
+    pub(crate) fn new(names: &'p [String], globals: Vec<Option<Outcome<'p>>>, locals: usize) -> Self {
         let locals = vec![Value::Null; locals];
         Self {
             globals,
@@ -44,8 +36,6 @@ impl<'p, 'b> Evaluation<'p, 'b> {
             patterns: regex::Found::default(),
             work: work::Work::default(),
             spent: 0,
-            limit,
-            budget,
         }
     }
 
@@ -55,7 +45,7 @@ impl<'p, 'b> Evaluation<'p, 'b> {
 
     fn charge(&mut self, cost: u64) -> Result<(), EvalError> {
         self.spent = self.spent.saturating_add(cost);
-        if self.spent > self.limit { Err(EvalError::cost_limit()) } else { Ok(()) }
+        if self.spent > PER_CALL_LIMIT { Err(EvalError::cost_limit()) } else { Ok(()) }
     }
 
     pub(crate) fn eval(&mut self, node: &'p Node) -> Outcome<'p> {

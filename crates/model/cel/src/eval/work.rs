@@ -19,7 +19,7 @@ pub(super) struct Work {
     bytes: u64,
 }
 
-impl<'p> Evaluation<'p, '_> {
+impl<'p> Evaluation<'p> {
     /// Counts parts gone through.
     pub(super) fn toil(&mut self, steps: u64) -> Result<(), EvalError> {
         self.work.steps = self.work.steps.saturating_add(steps);

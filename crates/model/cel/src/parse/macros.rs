@@ -1,5 +1,5 @@
 //! Calls that stand for trees: `has`, comprehensions, `optMap` and the like
-//! (cel-spec, "Macros"; cel-go's extensions for two variables, sorting and bindings).
+//! (cel-spec, "Macros"; cel-go's extensions for two variables, sorting).
 
 use super::{Parsed, Parser};
 use crate::ast::{ACCUMULATOR, Entry, Expr, Fold, Form, Item, Kind, Literal, op};
@@ -20,7 +20,7 @@ impl Parser<'_> {
         target: Option<Expr>,
         args: Vec<Expr>,
     ) -> Parsed<Expr> {
-        if self.macros.keep || !self.is_macro(&function, target.as_ref(), args.len()) {
+        if self.keep || !self.is_macro(&function, target.as_ref(), args.len()) {
             let target = target.map(Box::new);
             return self.node(at, Kind::Call { function, target, args });
         }
@@ -35,15 +35,14 @@ impl Parser<'_> {
     }
 
     fn is_macro(&self, function: &str, target: Option<&Expr>, args: usize) -> bool {
-        let Some(target) = target else { return function == "has" && args == 1 };
+        if target.is_none() {
+            return function == "has" && args == 1;
+        }
         match function {
             "all" | "exists" | "exists_one" | "existsOne" => args == 2 || args == 3,
             "map" => args == 2 || args == 3,
             "filter" | "optMap" | "optFlatMap" | "sortBy" => args == 2,
             "transformList" | "transformMap" | "transformMapEntry" => args == 3 || args == 4,
-            "bind" => {
-                self.macros.bindings && args == 3 && matches!(&target.kind, Kind::Ident(n) if n == "cel")
-            }
             _ => false,
         }
     }
@@ -73,7 +72,6 @@ impl Parser<'_> {
         let mut builder = Builder { parser: self, at };
         match function {
             "optMap" | "optFlatMap" => builder.optional(function, target, &args, last),
-            "bind" => builder.bind(&args, filter, last),
             "sortBy" => builder.sort_by(target, &args, last),
             _ => {
                 let vars = match variables(function, &args, two) {
@@ -294,19 +292,6 @@ impl Builder<'_, '_> {
             result: body,
             form: Form::Bind,
         })))
-    }
-
-    fn bind(&mut self, args: &[Expr], value: Option<Expr>, body: Expr) -> Parsed<Result<Expr, Fault>> {
-        let (Some(name), Some(value)) = (args.first(), value) else {
-            return Ok(Err((
-                self.at as u32,
-                "cel.bind() takes a name, a value and an expression".to_owned(),
-            )));
-        };
-        let Kind::Ident(name) = &name.kind else {
-            return Ok(Err((name.at, "cel.bind() variable names must be simple identifiers".to_owned())));
-        };
-        self.binding(name, value, body).map(Ok)
     }
 
     fn optional(

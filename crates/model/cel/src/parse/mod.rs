@@ -4,6 +4,7 @@ mod lexer;
 mod literal;
 mod macros;
 mod primary;
+#[cfg(test)]
 mod print;
 #[cfg(test)]
 mod tests;
@@ -13,8 +14,6 @@ use crate::{
     issues::Issues,
 };
 use lexer::{Tok, Token};
-
-pub use print::reprint;
 
 /// Longest expression, in characters.
 const MAX_CHARACTERS: usize = 100_000;
@@ -35,14 +34,6 @@ pub(crate) struct Stop;
 
 type Parsed<T> = Result<T, Stop>;
 
-/// Which macros an environment knows beyond those of the language.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Macros {
-    /// Leave calls of macros as they are, to print them again.
-    pub(crate) keep: bool,
-    pub(crate) bindings: bool,
-}
-
 /// A parsed expression and how many ids its nodes use.
 #[derive(Debug)]
 pub(crate) struct Tree {
@@ -51,7 +42,12 @@ pub(crate) struct Tree {
 }
 
 /// Parses `source`, or tells what is wrong with it.
-pub(crate) fn parse(source: &str, macros: Macros) -> Result<Tree, Issues> {
+pub(crate) fn parse(source: &str) -> Result<Tree, Issues> {
+    parse_with(source, false)
+}
+
+/// `keep` leaves calls of macros as they are, to print them again.
+fn parse_with(source: &str, keep: bool) -> Result<Tree, Issues> {
     let mut issues = Issues::new(source);
     let size = source.chars().take(MAX_CHARACTERS + 1).count();
     if size > MAX_CHARACTERS {
@@ -63,7 +59,7 @@ pub(crate) fn parse(source: &str, macros: Macros) -> Result<Tree, Issues> {
     }
     let tokens = lexer::tokens(source, &mut issues);
     let mut parser =
-        Parser { source, tokens, next: 0, issues, ids: 0, repeated: 0, nesting: 0, waiting: 0, macros };
+        Parser { source, tokens, next: 0, issues, ids: 0, repeated: 0, nesting: 0, waiting: 0, keep };
     let root = parser.whole();
     match root {
         Ok(root) if parser.issues.is_empty() => Ok(Tree { root, ids: parser.ids }),
@@ -99,7 +95,7 @@ struct Parser<'s> {
     repeated: usize,
     nesting: u16,
     waiting: u16,
-    macros: Macros,
+    keep: bool,
 }
 
 impl Parser<'_> {

@@ -69,7 +69,7 @@ impl Parser<'_> {
             Tok::Ident => self.text(token).to_owned(),
             Tok::Escaped => {
                 // Kubernetes leaves this syntax of the language out; it has escapes of its own.
-                if !self.macros.keep {
+                if !self.keep {
                     self.issues.report(token.start as u32, "unsupported syntax: '`'");
                 }
                 self.text(token).trim_matches('`').to_owned()

@@ -8,7 +8,7 @@ use crate::{Activation, Budget, Env, PER_CALL_LIMIT, Type};
 
 fn run(source: &str) {
     let data = json!({"a": [1, 2.5, "x", null], "s": "text", "m": {"k": "v"}, "n": -1});
-    let env = Env::new().var_of("self", Type::Dyn).mutation().bindings();
+    let env = Env::new().var_of("self", Type::Dyn).mutation();
     if let Ok(program) = env.compile(source) {
         program.estimate_cost();
         if let Ok(result) = program.eval(&Activation::new().any("self", &data), &mut Budget::default()) {

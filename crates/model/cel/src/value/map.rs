@@ -1,10 +1,9 @@
 //! Maps and objects.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use super::{Text, Value, view, weight};
 use crate::{
-    cost::Budget,
     decl::{DYN, Decl, ObjectDecl},
     error::EvalError,
 };
@@ -20,30 +19,12 @@ pub enum Map<'a> {
     Made(Arc<OwnedMap<'a>>),
     /// An object constructed by the expression.
     Struct(Arc<Struct<'a>>),
-    /// Fields that are found out when they are asked for.
-    Lazy(Lazy<'a>),
     /// Fields evaluated before, some of which may have no value.
     Known(Arc<Vec<Known<'a>>>),
 }
 
 /// A name with what it was evaluated to.
 pub type Known<'a> = (Arc<str>, Result<Value<'a>, EvalError>);
-
-/// Fields found out when asked for, such as the variables of an admission policy.
-pub trait Fields: Send + Sync {
-    /// The value of a field, none if there is no such field. What it costs is taken from the budget.
-    fn get(&self, name: &str, budget: &mut Budget) -> Option<Result<Value<'_>, EvalError>>;
-}
-
-/// Reference to fields found out when asked for.
-#[derive(Clone, Copy)]
-pub struct Lazy<'a>(pub &'a dyn Fields);
-
-impl fmt::Debug for Lazy<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Lazy")
-    }
-}
 
 /// An object under construction: fields by the names expressions use.
 #[derive(Debug)]
@@ -197,7 +178,6 @@ impl<'a> Map<'a> {
             Self::Data(fields, _) | Self::Object(fields, _) => fields.len(),
             Self::Made(map) => map.entries.len(),
             Self::Struct(object) => object.fields.len(),
-            Self::Lazy(_) => 0,
             Self::Known(fields) => fields.len(),
         }
     }
@@ -244,7 +224,6 @@ impl<'a> Map<'a> {
             Self::Struct(object) => {
                 object.fields.iter().find(|(n, _)| **n == *name).map(|(_, value)| Ok(value.clone()))
             }
-            Self::Lazy(_) => None,
             Self::Known(fields) => fields.iter().find(|(n, _)| **n == *name).map(|(_, value)| value.clone()),
         }
     }
@@ -273,7 +252,6 @@ impl<'a> Map<'a> {
             Self::Struct(object) => {
                 object.fields.iter().map(|(name, _)| Value::string(name.clone())).collect()
             }
-            Self::Lazy(_) => Vec::new(),
             Self::Known(fields) => fields.iter().map(|(name, _)| Value::string(Arc::clone(name))).collect(),
         }
     }
@@ -317,9 +295,4 @@ impl<'a> Map<'a> {
             _ => false,
         }
     }
-}
-
-/// A reference to fields that are found out when asked for.
-pub(crate) fn lazy(fields: &dyn Fields) -> Lazy<'_> {
-    Lazy(fields)
 }

@@ -67,7 +67,6 @@ impl Map<'_> {
             Self::Data(fields, _) | Self::Object(fields, _) => of_json(fields.values(), fields.len()),
             Self::Made(map) => map.weight(),
             Self::Struct(object) => object.weight,
-            Self::Lazy(_) => 1,
             Self::Known(fields) => {
                 sum(fields.iter().map(|(_, value)| value.as_ref().map_or(1, |value| value.weight())))
             }
