@@ -122,7 +122,7 @@ fn not<'a>(args: &[Value<'a>]) -> Outcome<'a> {
     }
 }
 
-fn add<'a>(args: &[Value<'a>]) -> Outcome<'a> {
+pub(super) fn add<'a>(args: &[Value<'a>]) -> Outcome<'a> {
     use Value::{Bytes, Double, Duration, Int, List, String, Timestamp, Uint};
     match args {
         [Int(a), Int(b)] => int(a.checked_add(*b)),

@@ -15,6 +15,8 @@ use crate::{
 };
 use lexer::{Tok, Token};
 
+pub(crate) use lexer::{KEYWORDS, RESERVED};
+
 /// Longest expression, in characters.
 const MAX_CHARACTERS: usize = 100_000;
 /// How deep parentheses, brackets and arguments may be nested.

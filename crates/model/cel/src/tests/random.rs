@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::{Activation, Budget, Env, PER_CALL_LIMIT, Type};
+use crate::{Activation, Budget, Env, FailureKind, PER_CALL_LIMIT, Type};
 
 fn run(source: &str) {
     let data = json!({"a": [1, 2.5, "x", null], "s": "text", "m": {"k": "v"}, "n": -1});
@@ -13,6 +13,11 @@ fn run(source: &str) {
         program.estimate_cost();
         if let Ok(result) = program.eval(&Activation::new().any("self", &data), &mut Budget::default()) {
             assert!(result.cost <= PER_CALL_LIMIT, "{source}");
+            if let Some(less) = result.cost.checked_sub(1) {
+                let refused = program.eval(&Activation::new().any("self", &data), &mut Budget::new(less));
+                let refused = refused.map(drop).expect_err(source);
+                assert_eq!(refused.kind(), FailureKind::Budget, "{source}");
+            }
             let (promised, kept) = (program.result_type(), result.value.ty());
             let same =
                 promised.same_head(&kept) || matches!((promised, &kept), (Type::Dyn, _) | (_, Type::Null));
