@@ -158,11 +158,11 @@ impl<'a> List<'a> {
         if self.len() != other.len() {
             return false;
         }
+        if *self.topology == Topology::Atomic {
+            return self.iter().zip(other.iter()).all(|pair| matches!(pair, (Ok(a), Ok(b)) if a.equals(&b)));
+        }
         let values = |list: &Self| list.iter().collect::<Result<Vec<_>, _>>();
         let (Ok(left), Ok(right)) = (values(self), values(other)) else { return false };
-        if *self.topology == Topology::Atomic {
-            return left.iter().zip(&right).all(|(a, b)| a.equals(b));
-        }
         let places: HashMap<_, _> = left.iter().map(|value| (self.identity(value), value)).collect();
         right.iter().all(|b| places.get(&self.identity(b)).is_some_and(|a| a.equals(b)))
     }

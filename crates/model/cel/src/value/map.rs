@@ -217,8 +217,8 @@ impl<'a> Map<'a> {
                 decl.by_json(json).map(|field| view::read(value, &field.decl))
             }
             Self::Made(map) => {
-                let key = Key::String(Text::Shared(name.into()));
-                let at = *map.index.get(&key)?;
+                let index: &HashMap<Key<'_>, usize> = &map.index;
+                let at = *index.get(&Key::String(Text::Borrowed(name)))?;
                 map.entries.get(at).map(|(_, value)| Ok(value.clone()))
             }
             Self::Struct(object) => {
