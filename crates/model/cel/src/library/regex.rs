@@ -122,15 +122,39 @@ fn all<'a>(compiled: &regex::Regex, text: &str, limit: usize) -> Value<'a> {
     Value::list(found.map(|found| Value::string(found.as_str())).collect())
 }
 
+/// Where in a class the translation is: a dash is a sign only between the ends of a range. The crate takes two
+/// of them for an operation on classes, and in RE2 the second may be the end.
+#[derive(Clone, Copy, PartialEq)]
+enum Class {
+    Outside,
+    /// What comes begins something new.
+    Next,
+    /// A character may be the beginning of a range.
+    Low,
+    /// The end of a range follows.
+    High,
+}
+
+impl Class {
+    fn after_character(self) -> Self {
+        match self {
+            Self::Outside => Self::Outside,
+            Self::High => Self::Next,
+            Self::Next | Self::Low => Self::Low,
+        }
+    }
+}
+
 /// The pattern as the crate reads it.
 fn translate(pattern: &str) -> Result<String, String> {
     let mut out = String::with_capacity(pattern.len() + 16);
     let mut rest = pattern;
-    let mut class = false;
+    let mut place = Class::Outside;
     let mut repeated = false;
     let mut repeats = Repeats::default();
     let last_named = pattern.rfind(":]");
     while let Some(c) = rest.chars().next() {
+        let class = place != Class::Outside;
         if let Some(len) = repetition(rest).filter(|_| !class) {
             let operator = &rest[..len];
             if !repeats.repeat(operator) {
@@ -151,21 +175,39 @@ fn translate(pattern: &str) -> Result<String, String> {
             repeats.next(c);
         }
         let taken = match c {
-            '\\' => escape(rest, class, &mut out),
+            '\\' => {
+                let set = rest[1..].starts_with(['d', 'D', 'w', 'W', 's', 'S', 'p', 'P']);
+                if set && place == Class::High {
+                    let escape: String = rest.chars().take(2).collect();
+                    return Err(format!("error parsing regexp: invalid escape sequence: `{escape}`"));
+                }
+                place = if set && class { Class::Next } else { place.after_character() };
+                escape(rest, class, &mut out)
+            }
             '[' if !class => {
-                class = true;
-                open_class(rest, &mut out)
+                let taken = open_class(rest, &mut out);
+                place = if rest[..taken].ends_with(']') { Class::Low } else { Class::Next };
+                taken
             }
             '[' => {
                 let name = pattern.len() - rest.len() + 2;
-                in_class(rest, last_named.is_some_and(|end| end >= name), &mut out)?
+                let closed = place != Class::High && last_named.is_some_and(|end| end >= name);
+                let taken = in_class(rest, closed, &mut out)?;
+                place = if taken > 1 { Class::Next } else { place.after_character() };
+                taken
             }
             ']' if class => {
-                class = false;
+                place = Class::Outside;
                 out.push(c);
                 1
             }
-            '&' | '~' if class => {
+            '-' if place == Class::Low && !rest[1..].starts_with(']') => {
+                place = Class::High;
+                out.push(c);
+                1
+            }
+            '-' | '&' | '~' if class => {
+                place = place.after_character();
                 out.extend(['\\', c]);
                 1
             }
@@ -175,6 +217,7 @@ fn translate(pattern: &str) -> Result<String, String> {
                 1
             }
             c => {
+                place = place.after_character();
                 out.push(c);
                 c.len_utf8()
             }
@@ -345,6 +388,20 @@ mod tests {
             ("^\\p{L}\\x{41}$", "aA", true),
             ("^[[:^digit:][:punct:]]$", "a", true),
             ("^[[:]$", ":", true),
+            // Dashes as ends of ranges.
+            ("^[+--]$", ",", true),
+            ("^[+--]$", "+", true),
+            ("^[+--]$", ".", false),
+            ("^[--/]$", ".", true),
+            ("^[---]$", "-", true),
+            ("^[a-c--/]$", ".", true),
+            ("^[\\d--/]$", ".", true),
+            ("^[]-a]$", "_", true),
+            ("^[a-]$", "-", true),
+            ("^[^-a]$", "-", false),
+            ("^[a-c-e]$", "d", false),
+            ("^[+-[]$", "A", true),
+            ("^a--b$", "a--b", true),
             ("^[x[:a]$", "[", true),
             ("^a{2,}$", "aaa", true),
             ("^a{,2}$", "a{,2}", true),
@@ -362,6 +419,9 @@ mod tests {
             ("(?=a)", "invalid or unsupported Perl syntax"),
             ("\\1", "invalid escape"),
             ("[a", "missing closing ]"),
+            ("[+-\\d]", "invalid escape sequence: `\\d`"),
+            ("[b-a]", "invalid character class range"),
+            ("[a--]", "invalid character class range"),
             ("[[:a b:]]", "invalid character class range: `[:a b:]`"),
             ("*", "missing argument to repetition operator"),
         ] {
