@@ -21,6 +21,10 @@ pub(super) const ROWS: &[Row] = &[
 
 /// Compiled expressions may take this much memory, in bytes.
 const SIZE_LIMIT: usize = 10 << 20;
+/// Before that is known they are trees, which this keeps small: the longest pattern, in bytes,
+const LONGEST_PATTERN: usize = 512 << 10;
+/// and the most classes of Unicode in it, each of which may be hundreds of ranges.
+const MOST_CLASSES: usize = 5000;
 
 fn fresh<'a>(function: &str, args: &[Value<'a>]) -> Outcome<'a> {
     let Some(Value::String(pattern)) = args.get(1) else { return no_overload() };
@@ -30,6 +34,10 @@ fn fresh<'a>(function: &str, args: &[Value<'a>]) -> Outcome<'a> {
 
 /// Compiles a pattern, or says what is wrong with it.
 pub(crate) fn compile(pattern: &str) -> Result<regex::Regex, String> {
+    let classes = || pattern.matches(r"\p").count() + pattern.matches(r"\P").count();
+    if pattern.len() > LONGEST_PATTERN || classes() > MOST_CLASSES {
+        return Err("error parsing regexp: expression too large".to_owned());
+    }
     let translated = translate(pattern)?;
     let built = regex::RegexBuilder::new(&translated).size_limit(SIZE_LIMIT).build();
     built.map_err(|error| fault(pattern, &error.to_string()))
@@ -334,7 +342,7 @@ fn escape(rest: &str, class: bool, out: &mut String) -> usize {
         ('S', _) => "[^\\t\\n\\f\\r ]",
         ('b', false) => "(?-u:\\b)",
         ('B', false) => "(?-u:\\B)",
-        ('Q', _) => {
+        ('Q', false) => {
             let quoted = &rest[2..];
             let end = quoted.find("\\E").unwrap_or(quoted.len());
             out.push_str(&regex::escape(&quoted[..end]));
@@ -420,6 +428,8 @@ mod tests {
             ("\\1", "invalid escape"),
             ("[a", "missing closing ]"),
             ("[+-\\d]", "invalid escape sequence: `\\d`"),
+            ("[\\b]", "invalid escape"),
+            ("[\\Qa\\E]", "invalid escape"),
             ("[b-a]", "invalid character class range"),
             ("[a--]", "invalid character class range"),
             ("[[:a b:]]", "invalid character class range: `[:a b:]`"),
@@ -459,6 +469,10 @@ mod tests {
             let _ = translate(&part.repeat((3 << 20) / part.len()));
         }
         let _ = translate(&format!("[{}:]", "[:".repeat(1 << 20)));
+        for part in ["\\pL", ".", "(?i:a)"] {
+            let error = compile(&part.repeat((3 << 20) / part.len())).expect_err(part);
+            assert_eq!(error, "error parsing regexp: expression too large");
+        }
         assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
     }
 }
