@@ -83,7 +83,7 @@ pub(crate) struct Fold {
 pub(crate) enum Form {
     All,
     Exists,
-    /// No loop: a name for a value (`cel.bind`, `optMap`, `sortBy`).
+    /// No loop: a name for a value (`optMap`, `sortBy`).
     Bind,
     General,
 }

@@ -7,7 +7,7 @@ use crate::{
     decl::{Decl, DeclKind, ObjectDecl},
     issues::Issues,
     library::{self, Overload},
-    parse::{Macros, parse},
+    parse::parse,
     plan::plan,
     program::Program,
     types::{Opaque, Type},
@@ -20,7 +20,6 @@ pub struct Env {
     /// Declarations of variables that are data: estimates of cost go by them.
     decls: BTreeMap<String, Arc<Decl>>,
     objects: BTreeMap<String, Arc<ObjectDecl>>,
-    macros: Macros,
     mutation: bool,
 }
 
@@ -66,21 +65,14 @@ impl Env {
         self.object(Arc::new(patch))
     }
 
-    /// With `cel.bind`, which Kubernetes leaves out.
-    #[must_use]
-    pub fn bindings(mut self) -> Self {
-        self.macros.bindings = true;
-        self
-    }
-
     /// Compiles an expression.
     ///
     /// # Errors
     /// When it is no expression, or its types do not fit.
     pub fn compile(&self, source: &str) -> Result<Program, Issues> {
-        let tree = parse(source, self.macros)?;
+        let tree = parse(source)?;
         let checked = check(source, &tree, self)?;
-        Ok(plan(source, tree, checked, self))
+        Ok(plan(source, &tree, checked, self))
     }
 
     pub(crate) fn variable(&self, name: &str) -> Option<&Type> {

@@ -3,32 +3,15 @@
 //! Source: Kubernetes API, `x-kubernetes-validations`: "property names are escaped according to the
 //! following rules when accessed in the expression".
 
-/// Words that cannot be identifiers.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+use crate::parse::{KEYWORDS, RESERVED};
+
 const SEQUENCES: [(&str, &str); 4] =
     [("__", "__underscores__"), (".", "__dot__"), ("-", "__dash__"), ("/", "__slash__")];
+
+/// It cannot be an identifier.
+fn is_word(name: &str) -> bool {
+    KEYWORDS.contains(&name) || RESERVED.contains(&name)
+}
 
 /// The identifier for a property, if there is one: letters, digits, `_`, `.`, `-` and `/` only, no
 /// digit first.
@@ -37,7 +20,7 @@ pub fn escape(name: &str) -> Option<String> {
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(allowed) {
         return None;
     }
-    if RESERVED.contains(&name) {
+    if is_word(name) {
         return Some(format!("__{name}__"));
     }
     let mut out = String::with_capacity(name.len());
@@ -79,7 +62,7 @@ fn plain<'a>(sequence: &'a str, whole: &str) -> Option<&'a str> {
         return Some(plain);
     }
     let word = sequence.trim_matches('_');
-    (RESERVED.contains(&word) && sequence.len() == whole.len()).then_some(word)
+    (is_word(word) && sequence.len() == whole.len()).then_some(word)
 }
 
 #[cfg(test)]

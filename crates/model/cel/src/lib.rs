@@ -16,8 +16,8 @@
 //! ```
 //!
 //! All libraries are there that Kubernetes 1.36 gives new expressions; `math` and `base64` are not among
-//! them, nor is `cel.bind` unless [`Env::bindings`] is called. What the authorizer, a policy's variables or
-//! the sizes of data are comes from whoever embeds the language: [`Authorizer`], [`Fields`], [`Decl`].
+//! them, nor is `cel.bind`. What the authorizer, a policy's variables or the sizes of data are comes from
+//! whoever embeds the language: [`Authorizer`], [`Known`], [`Decl`].
 //!
 //! Sources: cel-spec (`doc/langdef.md`) for the language, cel-go for extensions, costs and messages,
 //! Kubernetes' apiserver (`pkg/cel`) for its libraries and limits.
@@ -51,7 +51,6 @@ pub use error::{EvalError, FailureKind};
 pub use escape::{escape, unescape};
 pub use issues::{Issue, Issues};
 pub use library::authz::{Attributes, Authorizer, Decision, ResourceAttributes, Subject};
-pub use parse::reprint;
 pub use program::{Activation, Evaluated, Program};
 pub use types::{Opaque, Type};
-pub use value::{Duration, Fields, Known, List, Map, Text, Timestamp, Value};
+pub use value::{Duration, Known, List, Map, Text, Timestamp, Value};

@@ -1,17 +1,13 @@
 //! Compiled expressions.
 
-use std::sync::Arc;
-
 use crate::{
-    check::Checked,
-    cost::{Budget, Range, estimate::estimate},
+    cost::{Budget, Range},
     decl::Decl,
     error::EvalError,
     eval::Evaluation,
-    parse::Tree,
     plan::Node,
     types::Type,
-    value::{Map, Value},
+    value::Value,
 };
 
 /// A compiled expression. It can be evaluated any number of times, by several threads at once.
@@ -22,10 +18,7 @@ pub struct Program {
     pub(crate) globals: Vec<String>,
     pub(crate) locals: usize,
     pub(crate) result: Type,
-    /// Declarations of the environment's variables, for estimates.
-    pub(crate) decls: Vec<(String, Arc<Decl>)>,
-    pub(crate) tree: Tree,
-    pub(crate) checked: Checked,
+    pub(crate) estimate: Range,
 }
 
 /// Values for the variables of an expression.
@@ -68,12 +61,6 @@ impl<'a> Activation<'a> {
         self.with(name, value)
     }
 
-    /// With a variable whose fields are found out when they are asked for.
-    #[must_use]
-    pub fn lazy(self, name: &'a str, fields: &'a dyn crate::Fields) -> Self {
-        self.with(name, Ok(Value::Map(Map::Lazy(crate::value::lazy(fields)))))
-    }
-
     fn with(mut self, name: &'a str, value: Result<Value<'a>, EvalError>) -> Self {
         self.values.push((name, value));
         self
@@ -104,11 +91,6 @@ impl Program {
         &self.result
     }
 
-    /// The variables of the environment the expression refers to.
-    pub fn variables(&self) -> impl Iterator<Item = &str> {
-        self.globals.iter().map(String::as_str)
-    }
-
     /// The expression refers to this variable; a rule that refers to `oldSelf` is one of transitions.
     pub fn uses(&self, variable: &str) -> bool {
         self.globals.iter().any(|name| name == variable)
@@ -117,7 +99,7 @@ impl Program {
     /// What an evaluation may cost, by what is declared of the sizes of data. Rules of custom resources
     /// are refused by the most of it, see [`ESTIMATED_RULE_LIMIT`](crate::ESTIMATED_RULE_LIMIT).
     pub fn estimate_cost(&self) -> Range {
-        estimate(&self.tree, &self.checked, &self.decls)
+        self.estimate
     }
 
     /// Evaluates the expression. Its cost is taken from the budget also when it fails.
@@ -130,13 +112,10 @@ impl Program {
         budget: &mut Budget,
     ) -> Result<Evaluated<'a>, EvalError> {
         let globals = self.globals.iter().map(|name| activation.get(name)).collect();
-        let mut evaluation = Evaluation::new(&self.globals, globals, self.locals, budget);
+        let mut evaluation = Evaluation::new(&self.globals, globals, self.locals);
         let value = evaluation.eval(&self.node);
         let cost = evaluation.spent();
-        match value {
-            Err(error) if error.kind() == crate::FailureKind::Budget => return Err(error),
-            _ => budget.charge(cost)?,
-        }
+        budget.charge(cost)?;
         Ok(Evaluated { value: value?, cost })
     }
 }

@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, Value};
 use wharf_cel::{
-    Activation, Budget, Decl, DeclKind, Env, EvalError, FailureKind, ObjectDecl, Program, Topology, Type,
-    Value as Cel,
+    Activation, Budget, Decl, DeclKind, ESTIMATED_CRD_LIMIT, ESTIMATED_RULE_LIMIT, Env, EvalError,
+    FailureKind, MESSAGE_LIMIT, ObjectDecl, Program, Topology, Type, Value as Cel,
 };
 
 use super::{Earlier, merge};
@@ -53,11 +53,13 @@ pub struct RuleError {
 }
 
 impl Rules {
-    /// Compiles the rules of a version's schema; those that cannot be used are left out and told.
+    /// Compiles the rules of a version's schema; those that cannot be used are left out and told. Told are also
+    /// those that cost too much, alone or all together.
     pub fn compile(schema: &Value) -> (Self, Vec<RuleError>) {
-        let mut errors = Vec::new();
-        let rules = compile(schema, Place { root: true, embedded: false }, "", MAX_DEPTH, &mut errors);
-        (rules, errors)
+        let mut said = Said::default();
+        let rules = compile(schema, Place::ROOT, "", MAX_DEPTH, &mut said);
+        said.total();
+        (rules, said.errors)
     }
 
     /// Whether there is any rule.
@@ -78,12 +80,88 @@ impl Rules {
 struct Place {
     root: bool,
     embedded: bool,
+    /// How often it may occur in an object, if all lists and maps it is in have bounds.
+    most: Option<u64>,
 }
 
-fn compile(schema: &Value, place: Place, path: &str, depth: usize, errors: &mut Vec<RuleError>) -> Rules {
+impl Place {
+    const ROOT: Self = Self { root: true, embedded: false, most: Some(1) };
+
+    /// A place below, in what the schema may have so many of.
+    fn below(self, schema: &Value) -> Self {
+        let bound = |name: &str| Some(schema[name].as_i64()?.max(0).unsigned_abs());
+        let elements = match schema["type"].as_str() {
+            Some("array") => bound("maxItems"),
+            Some("object") if schema["additionalProperties"].is_object() => bound("maxProperties"),
+            _ => Some(1),
+        };
+        let most = self.most.zip(elements).map(|(most, elements)| most.saturating_mul(elements));
+        Self { root: false, embedded: false, most }
+    }
+
+    /// How often a value may occur at most: without bounds as often as it fits into a request.
+    fn cardinality(self, decl: &Decl) -> u64 {
+        self.most.unwrap_or_else(|| decl.max_cardinality())
+    }
+}
+
+/// What is wrong with rules, and what all are estimated to cost.
+#[derive(Default)]
+struct Said {
+    errors: Vec<RuleError>,
+    total: u64,
+    /// Rules that have a part in the total worth telling.
+    dear: Vec<(u64, String)>,
+}
+
+/// How many of the dearest rules are told of when all together cost too much.
+const DEAREST: usize = 4;
+
+impl Said {
+    /// What an expression costs, however often it is evaluated.
+    fn cost(&mut self, cost: u64, what: &str, path: String) {
+        if cost > ESTIMATED_RULE_LIMIT {
+            let message = exceeds(what, cost, ESTIMATED_RULE_LIMIT);
+            self.errors.push(RuleError { path: path.clone(), message });
+        }
+        self.total = self.total.saturating_add(cost);
+        if cost >= ESTIMATED_CRD_LIMIT / 100 {
+            self.dear.push((cost, path));
+        }
+    }
+
+    fn total(&mut self) {
+        if self.total <= ESTIMATED_CRD_LIMIT {
+            return;
+        }
+        self.dear.sort_by_key(|(cost, _)| std::cmp::Reverse(*cost));
+        for (_, path) in self.dear.drain(..).take(DEAREST) {
+            let message =
+                "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema";
+            self.errors.push(RuleError { path, message: message.to_owned() });
+        }
+        let what = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema";
+        let message = exceeds(what, self.total, ESTIMATED_CRD_LIMIT);
+        self.errors.push(RuleError { path: "x-kubernetes-validations".to_owned(), message });
+    }
+}
+
+fn exceeds(what: &str, cost: u64, limit: u64) -> String {
+    let times = match cost as f64 / limit as f64 {
+        times if times > 100.0 => "more than 100x".to_owned(),
+        // As one digit it would read like the budget itself.
+        times if times < 1.5 => format!("{times:.6}x"),
+        times => format!("{times:.1}x"),
+    };
+    format!(
+        "{what} exceeds budget by factor of {times} (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)"
+    )
+}
+
+fn compile(schema: &Value, place: Place, path: &str, depth: usize, said: &mut Said) -> Rules {
     let Some(depth) = depth.checked_sub(1) else { return Rules::default() };
     let below = |at: &str| if path.is_empty() { at.to_owned() } else { format!("{path}.{at}") };
-    let inner = Place { root: false, embedded: false };
+    let inner = place.below(schema);
     let mut rules = Rules {
         kind: schema["type"].as_str().unwrap_or_default().to_owned(),
         topology: merge(schema),
@@ -91,14 +169,14 @@ fn compile(schema: &Value, place: Place, path: &str, depth: usize, errors: &mut 
     };
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         let place = Place { embedded: property["x-kubernetes-embedded-resource"] == true, ..inner };
-        let found = compile(property, place, &below(&format!("properties[{name}]")), depth, errors);
+        let found = compile(property, place, &below(&format!("properties[{name}]")), depth, said);
         if !found.is_empty() {
             rules.fields.insert(name.clone(), found);
         }
     }
     for (key, slot) in [("items", &mut rules.items), ("additionalProperties", &mut rules.values)] {
         if schema[key].is_object() {
-            let found = compile(&schema[key], inner, &below(key), depth, errors);
+            let found = compile(&schema[key], inner, &below(key), depth, said);
             *slot = (!found.is_empty()).then(|| Box::new(found));
         }
     }
@@ -110,8 +188,16 @@ fn compile(schema: &Value, place: Place, path: &str, depth: usize, errors: &mut 
     for (at, rule) in list.iter().enumerate() {
         let at = below(&format!("x-kubernetes-validations[{at}]"));
         match one(rule, &decl) {
-            Ok(rule) => rules.here.push(rule),
-            Err((field, message)) => errors.push(RuleError { path: format!("{at}.{field}"), message }),
+            Ok(rule) => {
+                let most = rule.program.estimate_cost().max.saturating_mul(place.cardinality(&decl));
+                said.cost(most, "estimated rule cost", format!("{at}.rule"));
+                if let Some(message) = &rule.message_expression {
+                    let most = message.estimate_cost().max;
+                    said.cost(most, "estimated messageExpression cost", format!("{at}.messageExpression"));
+                }
+                rules.here.push(rule);
+            }
+            Err((field, message)) => said.errors.push(RuleError { path: format!("{at}.{field}"), message }),
         }
     }
     rules.decl = Some(Arc::new(decl));
@@ -141,15 +227,6 @@ fn one(rule: &Value, decl: &Decl) -> Result<Rule, (&'static str, String)> {
             Some(program)
         }
     };
-    let most = program.estimate_cost().max;
-    if most > wharf_cel::ESTIMATED_RULE_LIMIT {
-        let times = most as f64 / wharf_cel::ESTIMATED_RULE_LIMIT as f64;
-        let times = if times > 100.0 { "more than 100x".to_owned() } else { format!("{times:.1}x") };
-        let message = format!(
-            "estimated rule cost exceeds budget by factor of {times} (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)"
-        );
-        return Err(("rule", message));
-    }
     let transition = program.uses("oldSelf");
     let (message, field_path) = (text("message"), text("fieldPath"));
     let reason = match text("reason").as_str() {
@@ -161,14 +238,14 @@ fn one(rule: &Value, decl: &Decl) -> Result<Rule, (&'static str, String)> {
 
 /// How expressions see the values of a schema.
 pub fn declaration(schema: &Value) -> Decl {
-    decl_of(schema, Place { root: true, embedded: false }, MAX_DEPTH).named("object")
+    decl_of(schema, Place::ROOT, MAX_DEPTH).named("object")
 }
 
 fn decl_of(schema: &Value, place: Place, depth: usize) -> Decl {
     let Some(depth) = depth.checked_sub(1) else { return Decl::new(DeclKind::Dyn).nullable() };
     let inner = |schema: &Value| {
         let embedded = schema["x-kubernetes-embedded-resource"] == true;
-        decl_of(schema, Place { root: false, embedded }, depth)
+        decl_of(schema, Place { root: false, embedded, most: None }, depth)
     };
     let mut decl = if schema["x-kubernetes-int-or-string"] == true {
         Decl::new(DeclKind::IntOrString)
@@ -330,7 +407,8 @@ impl Run {
             && let Cel::String(text) = &evaluated.value
         {
             let text = text.to_string();
-            let usable = !text.trim().is_empty() && !text.contains('\n') && text.chars().count() <= 5 * 1024;
+            let usable =
+                !text.trim().is_empty() && !text.contains('\n') && text.trim().len() <= MESSAGE_LIMIT;
             if usable {
                 return text;
             }
@@ -447,5 +525,66 @@ mod tests {
             "{messages:?}"
         );
         assert_eq!(errors[0].path, "properties[spec].x-kubernetes-validations[0].rule");
+    }
+
+    fn told(schema: Value) -> Vec<String> {
+        let schema = json!({"type": "object", "properties": {"spec": schema}});
+        let (_, errors) = Rules::compile(&schema);
+        errors.into_iter().map(|e| format!("{}: {}", e.path, e.message)).collect()
+    }
+
+    #[test]
+    fn rules_cost_as_often_as_their_place_occurs() {
+        // Looking at each of 10,000 numbers costs some ten thousand; alone that is little.
+        let item = |bound: Option<u64>| {
+            json!({"type": "array", "maxItems": bound, "items": {"type": "object",
+                "properties": {"l": {"type": "array", "maxItems": 10_000, "items": {"type": "integer"}}},
+                "x-kubernetes-validations": [{"rule": "self.l.all(x, x > 0)"}]}})
+        };
+        assert_eq!(told(item(Some(10))), [""; 0]);
+        let costs = told(item(Some(500)));
+        assert!(
+            costs[0].starts_with(
+                "properties[spec].items.x-kubernetes-validations[0].rule: estimated rule cost exceeds budget by factor of "
+            ),
+            "{costs:?}"
+        );
+        // Of objects without required fields a million fit into a request.
+        let mut endless = item(None);
+        endless.as_object_mut().unwrap().remove("maxItems");
+        assert!(told(endless)[0].contains("factor of more than 100x"), "{costs:?}");
+        let map = json!({"type": "object", "maxProperties": 50, "additionalProperties": item(Some(50))});
+        assert!(told(map)[0].contains("estimated rule cost exceeds"), "{costs:?}");
+    }
+
+    #[test]
+    fn rules_of_a_definition_cost_together() {
+        let field = || {
+            json!({"type": "array", "maxItems": 100, "items": {"type": "object",
+                "properties": {"l": {"type": "array", "maxItems": 10_000, "items": {"type": "integer"}}},
+                "x-kubernetes-validations": [{"rule": "self.l.all(x, x > 0)"}]}})
+        };
+        let fields = |n: usize| (0..n).map(|i| (format!("f{i:02}"), field())).collect::<Map<_, _>>();
+        assert_eq!(told(json!({"type": "object", "properties": fields(5)})), [""; 0]);
+        let costs = told(json!({"type": "object", "properties": fields(20)}));
+        assert_eq!(costs.len(), DEAREST + 1, "{costs:?}");
+        assert!(
+            costs[0].contains("f00].items.x-kubernetes-validations[0].rule: contributed to"),
+            "{costs:?}"
+        );
+        assert!(costs[DEAREST].contains("total for entire OpenAPIv3 schema exceeds budget"), "{costs:?}");
+    }
+
+    #[test]
+    fn expressions_of_messages_cost_as_well() {
+        let schema = json!({"type": "object",
+            "properties": {"l": {"type": "array", "items": {"type": "string"}}},
+            "x-kubernetes-validations": [{"rule": "true", "messageExpression":
+                "self.l.map(x, self.l.map(y, x + y)).size() > 0 ? 'a' : 'b'"}]});
+        let costs = told(schema);
+        assert!(
+            costs[0].contains(".messageExpression: estimated messageExpression cost exceeds budget"),
+            "{costs:?}"
+        );
     }
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Reports constants no evaluation could use.
-pub(super) fn validate(tree: &Tree, checked: &Checked, issues: &mut Issues) {
+pub(super) fn validate(tree: &Tree, checked: &Checked, patterns: &mut regex::Patterns, issues: &mut Issues) {
     let mut open = vec![(&tree.root, false)];
     while let Some((expr, exempt)) = open.pop() {
         if !exempt {
@@ -22,7 +22,7 @@ pub(super) fn validate(tree: &Tree, checked: &Checked, issues: &mut Issues) {
             && let Some(Ref::Call { function, overloads, .. }) = checked.refs.get(&expr.id)
         {
             let all: Vec<&Expr> = target.as_deref().into_iter().chain(args).collect();
-            call(function, &all, issues);
+            call(function, &all, patterns, issues);
             if *function == "format" && overloads.iter().any(|o| o.id == "string_format") {
                 template(expr, &all, checked, issues);
             }
@@ -68,7 +68,7 @@ fn text(expr: &Expr) -> Option<&str> {
     }
 }
 
-fn call(function: &str, args: &[&Expr], issues: &mut Issues) {
+fn call(function: &str, args: &[&Expr], patterns: &mut regex::Patterns, issues: &mut Issues) {
     match (function, args) {
         ("duration", [arg]) if text(arg).is_some_and(|text| Duration::parse(text).is_none()) => {
             issues.report(arg.at, "invalid duration argument");
@@ -81,11 +81,11 @@ fn call(function: &str, args: &[&Expr], issues: &mut Issues) {
         {
             issues.report(*at, "invalid timestamp argument");
         }
-        ("matches", [.., arg]) if text(arg).is_some_and(|pattern| regex::compile(pattern).is_err()) => {
+        ("matches", [.., arg]) if text(arg).is_some_and(|pattern| patterns.compile(pattern).is_err()) => {
             issues.report(arg.at, "invalid matches argument");
         }
         ("find" | "findAll", [_, pattern, ..]) => {
-            if let Some(Err(error)) = text(pattern).map(regex::compile) {
+            if let Some(Err(error)) = text(pattern).map(|pattern| patterns.compile(pattern)) {
                 issues.report(pattern.at, error);
             }
         }

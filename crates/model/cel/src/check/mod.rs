@@ -11,7 +11,7 @@ use crate::{
     ast::{Expr, Fold, Kind, Literal, qualified_name},
     env::Env,
     issues::Issues,
-    library::Overload,
+    library::{Overload, regex::Patterns},
     parse::Tree,
     types::Type,
 };
@@ -22,6 +22,7 @@ use unify::Bindings;
 pub(crate) struct Checked {
     pub(crate) types: Vec<Type>,
     pub(crate) refs: HashMap<u32, Ref>,
+    pub(crate) patterns: Patterns,
 }
 
 /// What a node of the tree refers to.
@@ -53,8 +54,10 @@ pub(crate) fn check(source: &str, tree: &Tree, env: &Env) -> Result<Checked, Iss
     }
     let bindings = &checker.bindings;
     let types = checker.types.iter().map(|ty| bindings.resolve(ty, true)).collect();
-    let checked = Checked { types, refs: checker.refs };
-    literals::validate(tree, &checked, &mut checker.issues);
+    let mut patterns = Patterns::default();
+    let checked = Checked { types, refs: checker.refs, patterns: Patterns::default() };
+    literals::validate(tree, &checked, &mut patterns, &mut checker.issues);
+    let checked = Checked { patterns, ..checked };
     if checker.issues.is_empty() { Ok(checked) } else { Err(checker.issues) }
 }
 

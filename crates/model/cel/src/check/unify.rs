@@ -32,14 +32,32 @@ impl Bindings {
 
     /// The type with what is known of its variables; those still free become dyn when `finally`.
     pub(super) fn resolve(&self, ty: &Type, finally: bool) -> Type {
-        match ty {
-            Type::Var(n) => match self.bound.get(n) {
-                Some(bound) => self.resolve(bound, finally),
-                None if finally => Type::Dyn,
-                None => ty.clone(),
-            },
+        match self.last(ty) {
+            Type::Var(_) if finally => Type::Dyn,
+            free @ Type::Var(_) => free.clone(),
             other => other.with_parts(|part| self.resolve(part, finally)),
         }
+    }
+
+    /// What variables bound to one another lead to: a type, or the variable that is still free. They may be
+    /// as many as the expression is long.
+    fn last<'t>(&'t self, mut ty: &'t Type) -> &'t Type {
+        while let Some(bound) = self.binding(ty) {
+            ty = bound;
+        }
+        ty
+    }
+
+    fn binding(&self, ty: &Type) -> Option<&Type> {
+        if let Type::Var(n) = ty { self.bound.get(n) } else { None }
+    }
+
+    /// The last of variables bound to one another, which may be bound to a type.
+    fn last_variable(&self, mut ty: Type) -> Type {
+        while let Some(Type::Var(n)) = self.binding(&ty) {
+            ty = Type::Var(*n);
+        }
+        ty
     }
 
     /// Whether all of one list may stand for all of the other; bindings are kept only if so.
@@ -87,6 +105,27 @@ impl Bindings {
     }
 
     fn unify(&mut self, a: &Type, b: &Type) -> bool {
+        match (a, b) {
+            (Type::Var(_), _) | (_, Type::Var(_)) => {
+                let (a, b) = (self.last_variable(a.clone()), self.last_variable(b.clone()));
+                self.unify_last(&a, &b)
+            }
+            _ => self.unify_last(a, b),
+        }
+    }
+
+    /// Unifies what is not bound to another variable.
+    fn unify_last(&mut self, a: &Type, b: &Type) -> bool {
+        if let (Type::Var(m), Type::Var(n)) = (a, b)
+            && !self.bound.contains_key(m)
+            && !self.bound.contains_key(n)
+        {
+            // The younger to the older: many bound one after the other all lead to the first at once.
+            if m != n {
+                self.set(*m.max(n), Type::Var(*m.min(n)));
+            }
+            return true;
+        }
         if let Type::Var(n) = b {
             let known = self.bound.contains_key(n);
             if self.bind(a, *n) {
@@ -138,11 +177,15 @@ impl Bindings {
     }
 
     fn occurs(&self, variable: u32, within: &Type) -> bool {
-        match within {
-            Type::Var(n) if *n == variable => true,
-            Type::Var(n) => self.bound.get(n).is_some_and(|bound| self.occurs(variable, bound)),
-            other => other.parts().into_iter().any(|part| self.occurs(variable, part)),
+        let mut open = vec![within];
+        while let Some(ty) = open.pop() {
+            match ty {
+                Type::Var(n) if *n == variable => return true,
+                Type::Var(n) => open.extend(self.bound.get(n)),
+                other => open.extend(other.parts()),
+            }
         }
+        false
     }
 }
 

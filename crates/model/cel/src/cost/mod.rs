@@ -36,7 +36,6 @@ pub(crate) const REGEX: f64 = 0.25;
 #[derive(Debug, Clone)]
 pub struct Budget {
     left: u64,
-    per_call: u64,
 }
 
 impl Default for Budget {
@@ -48,23 +47,7 @@ impl Default for Budget {
 impl Budget {
     /// A budget of this much.
     pub fn new(total: u64) -> Self {
-        Self { left: total, per_call: PER_CALL_LIMIT }
-    }
-
-    /// With another limit of one evaluation.
-    #[must_use]
-    pub fn per_call(mut self, limit: u64) -> Self {
-        self.per_call = limit;
-        self
-    }
-
-    /// What is left.
-    pub fn left(&self) -> u64 {
-        self.left
-    }
-
-    pub(crate) fn limit(&self) -> u64 {
-        self.per_call
+        Self { left: total }
     }
 
     /// Takes what an evaluation cost.

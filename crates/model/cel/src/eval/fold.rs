@@ -16,7 +16,7 @@ enum Range<'p> {
     Map(Map<'p>, Vec<Value<'p>>),
 }
 
-impl<'p> Evaluation<'p, '_> {
+impl<'p> Evaluation<'p> {
     pub(super) fn fold(&mut self, fold: &'p Fold) -> Outcome<'p> {
         if let Body::Bind { init, result } = &fold.body {
             let value = self.eval(init)?;
@@ -26,6 +26,7 @@ impl<'p> Evaluation<'p, '_> {
         let range = match self.eval(&fold.range)? {
             Value::List(list) => Range::List(list),
             Value::Map(map) => {
+                self.toil(map.len() as u64)?;
                 let keys = map.keys();
                 Range::Map(map, keys)
             }
@@ -115,6 +116,8 @@ impl<'p> Evaluation<'p, '_> {
             if !self.next(fold, range, i)? {
                 break;
             }
+            // Not every step costs something.
+            self.toil(1)?;
             let value = self.eval(step)?;
             self.set(fold.accu, value);
         }
@@ -133,7 +136,9 @@ impl<'p> Evaluation<'p, '_> {
         self.charge(list + 1)?;
         match self.take(accu) {
             Value::List(mut made) => {
+                let before = made.weight();
                 made.push(value)?;
+                self.grown(before, made.weight())?;
                 Ok(Value::List(made))
             }
             _ => Err(EvalError::no_such_overload()),
@@ -148,6 +153,7 @@ impl<'p> Evaluation<'p, '_> {
         let Value::Map(Map::Made(mut made)) = self.take(accu) else {
             return Err(EvalError::no_such_overload());
         };
+        let before = made.weight();
         let map: &mut OwnedMap<'p> = Arc::make_mut(&mut made);
         match values.as_slice() {
             [key, value] => map.insert(key.clone(), value.clone())?,
@@ -158,6 +164,7 @@ impl<'p> Evaluation<'p, '_> {
             }
             _ => return Err(EvalError::no_such_overload()),
         }
+        self.grown(before, made.weight())?;
         Ok(Value::Map(Map::Made(made)))
     }
 }

@@ -2,40 +2,41 @@
 
 mod fold;
 mod path;
+mod work;
 
 use std::sync::Arc;
 
 use crate::{
-    cost::{Budget, LIST_CREATE, MAP_CREATE, STRUCT_CREATE, call::Rule},
+    cost::{LIST_CREATE, MAP_CREATE, PER_CALL_LIMIT, STRUCT_CREATE, call::Rule},
     error::EvalError,
     library::{dispatch, regex},
     plan::{Call, Construct, Item, Node},
-    value::{Map, OwnedMap, Struct, Text, Value},
+    value::{Map, OwnedMap, Struct, Value},
 };
 
 type Outcome<'p> = Result<Value<'p>, EvalError>;
 
 /// One evaluation of a program.
-pub(crate) struct Evaluation<'p, 'b> {
+pub(crate) struct Evaluation<'p> {
     globals: Vec<Option<Outcome<'p>>>,
     names: &'p [String],
     locals: Vec<Value<'p>>,
-    /// The pattern compiled last.
-    pattern: Option<(Text<'p>, ::regex::Regex)>,
+    patterns: regex::Found,
+    work: work::Work,
     spent: u64,
-    limit: u64,
-    budget: &'b mut Budget,
 }
 
-impl<'p, 'b> Evaluation<'p, 'b> {
-    pub(crate) fn new(
-        names: &'p [String],
-        globals: Vec<Option<Outcome<'p>>>,
-        locals: usize,
-        budget: &'b mut Budget,
-    ) -> Self {
-        let limit = budget.limit();
-        Self { globals, names, locals: vec![Value::Null; locals], pattern: None, spent: 0, limit, budget }
+impl<'p> Evaluation<'p> {
+    pub(crate) fn new(names: &'p [String], globals: Vec<Option<Outcome<'p>>>, locals: usize) -> Self {
+        let locals = vec![Value::Null; locals];
+        Self {
+            globals,
+            names,
+            locals,
+            patterns: regex::Found::default(),
+            work: work::Work::default(),
+            spent: 0,
+        }
     }
 
     pub(crate) fn spent(&self) -> u64 {
@@ -44,7 +45,7 @@ impl<'p, 'b> Evaluation<'p, 'b> {
 
     fn charge(&mut self, cost: u64) -> Result<(), EvalError> {
         self.spent = self.spent.saturating_add(cost);
-        if self.spent > self.limit { Err(EvalError::cost_limit()) } else { Ok(()) }
+        if self.spent > PER_CALL_LIMIT { Err(EvalError::cost_limit()) } else { Ok(()) }
     }
 
     pub(crate) fn eval(&mut self, node: &'p Node) -> Outcome<'p> {
@@ -99,6 +100,7 @@ impl<'p, 'b> Evaluation<'p, 'b> {
 
     fn call(&mut self, call: &'p Call) -> Outcome<'p> {
         let args = self.args(call)?;
+        self.toil(work::of_call(call.function(), &args))?;
         // What is too dear is not begun: some functions take time by the square of their arguments.
         let before = call.rule.known_before();
         if before {
@@ -112,7 +114,7 @@ impl<'p, 'b> Evaluation<'p, 'b> {
         if !before {
             self.charge(call.rule.cost(&args, result.as_ref().unwrap_or(&Value::Null)))?;
         }
-        result.map_err(|error| named(error, call, &args).located(call.at))
+        self.made(result.map_err(|error| named(error, call, &args).located(call.at))?)
     }
 
     /// The arguments. Of two both are evaluated, and the call paid for, also when one fails.
@@ -134,23 +136,19 @@ impl<'p, 'b> Evaluation<'p, 'b> {
         Err(failure)
     }
 
-    /// A search by a pattern that is no constant: the last one stays compiled.
+    /// A search by a pattern that is no constant, or was not compiled ahead.
     fn search(&mut self, call: &Call, args: &[Value<'p>]) -> Outcome<'p> {
         let Some(Value::String(pattern)) = args.get(1) else { return Err(EvalError::no_such_overload()) };
-        let known = self.pattern.take().filter(|(last, _)| last == pattern);
-        let compiled = match known {
-            Some((_, compiled)) => compiled,
-            None => regex::compile(pattern).map_err(EvalError::new)?,
-        };
-        let result = regex::run(&compiled, call.function(), args);
-        self.pattern = Some((pattern.clone(), compiled));
-        result
+        regex::run(self.patterns.compile(pattern)?, call.function(), args)
     }
 
     fn member(&mut self, node: &'p Node, list: &'p Value<'static>) -> Outcome<'p> {
         let value = self.eval(node)?;
         match list {
-            Value::List(list) => Ok(Value::Bool(list.contains(&value)?)),
+            Value::List(list) => {
+                self.toil(list.len() as u64)?;
+                Ok(Value::Bool(list.contains(&value)?))
+            }
             _ => Err(EvalError::no_such_overload()),
         }
     }
@@ -164,7 +162,7 @@ impl<'p, 'b> Evaluation<'p, 'b> {
             }
         }
         self.charge(LIST_CREATE)?;
-        Ok(Value::list(values))
+        self.made(Value::list(values))
     }
 
     fn map(&mut self, entries: &'p [(Node, Node, bool)]) -> Outcome<'p> {
@@ -177,7 +175,7 @@ impl<'p, 'b> Evaluation<'p, 'b> {
             }
         }
         self.charge(MAP_CREATE)?;
-        Ok(Value::Map(Map::made(map)))
+        self.made(Value::Map(Map::made(map)))
     }
 
     fn construct(&mut self, construct: &'p Construct) -> Outcome<'p> {
@@ -189,7 +187,7 @@ impl<'p, 'b> Evaluation<'p, 'b> {
             }
         }
         self.charge(STRUCT_CREATE)?;
-        Ok(Value::Map(Map::Struct(Arc::new(Struct { decl: construct.decl.clone(), fields }))))
+        self.made(Value::Map(Map::Struct(Arc::new(Struct::new(construct.decl.clone(), fields)))))
     }
 
     fn optional_or(&mut self, sides: &'p [Node; 2], value: bool) -> Outcome<'p> {

@@ -7,7 +7,7 @@ use crate::{
     value::{Map, Value, key_text, position},
 };
 
-impl<'p> Evaluation<'p, '_> {
+impl<'p> Evaluation<'p> {
     /// The value a path leads to. A branch of a conditional, or an index, costs one less.
     pub(super) fn path(&mut self, path: &'p Path, inner: bool) -> Outcome<'p> {
         let mut value = self.root(&path.root, path.at)?;
@@ -80,9 +80,8 @@ impl<'p> Evaluation<'p, '_> {
         found.map(Some).map_err(|error| error.located(step.at))
     }
 
-    fn field(&mut self, value: &Value<'p>, name: &'p str, json: Option<&str>) -> Option<Outcome<'p>> {
+    fn field(&self, value: &Value<'p>, name: &'p str, json: Option<&str>) -> Option<Outcome<'p>> {
         match value {
-            Value::Map(Map::Lazy(fields)) => fields.0.get(name, self.budget),
             Value::Map(map) => {
                 if matches!(map, Map::Object(..)) && json.is_none() {
                     return None;

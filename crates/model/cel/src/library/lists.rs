@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::{Outcome, Row, bounded, no_overload};
+use super::{Outcome, Row, bounded_list, no_overload, operators::add};
 use crate::{
     error::EvalError,
     value::{List, Value},
@@ -51,10 +51,7 @@ fn is_sorted<'a>(args: &[Value<'a>]) -> Outcome<'a> {
 
 fn sum<'a>(args: &[Value<'a>], zero: Value<'a>) -> Outcome<'a> {
     let [Value::List(list)] = args else { return no_overload() };
-    let Some(add) = super::function("_+_").and_then(|overloads| overloads.first()) else {
-        return no_overload();
-    };
-    list.iter().try_fold(zero, |total, value| (add.run)(&[total, value?]))
+    list.iter().try_fold(zero, |total, value| add(&[total, value?]))
 }
 
 fn extreme<'a>(args: &[Value<'a>], name: &str, replaced: Ordering) -> Outcome<'a> {
@@ -118,7 +115,7 @@ fn flatten<'a>(args: &[Value<'a>]) -> Outcome<'a> {
             Value::List(inner) if depth > 0 => open.push((inner, 0, depth - 1)),
             value => flat.push(value),
         }
-        bounded(flat.len())?;
+        bounded_list(flat.len())?;
     }
     Ok(Value::list(flat))
 }
@@ -153,7 +150,7 @@ fn sort<'a>(args: &[Value<'a>]) -> Outcome<'a> {
 
 fn range<'a>(args: &[Value<'a>]) -> Outcome<'a> {
     let [Value::Int(n)] = args else { return no_overload() };
-    bounded(usize::try_from(*n).unwrap_or(0).saturating_mul(32))?;
+    bounded_list(usize::try_from(*n).unwrap_or(0))?;
     Ok(Value::list((0..*n).map(Value::Int).collect()))
 }
 

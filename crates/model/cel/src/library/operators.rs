@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::{Outcome, Row, bounded, no_overload};
+use super::{Outcome, Row, bounded, bounded_list, no_overload};
 use crate::{
     error::EvalError,
     value::{Map, Value},
@@ -122,7 +122,7 @@ fn not<'a>(args: &[Value<'a>]) -> Outcome<'a> {
     }
 }
 
-fn add<'a>(args: &[Value<'a>]) -> Outcome<'a> {
+pub(super) fn add<'a>(args: &[Value<'a>]) -> Outcome<'a> {
     use Value::{Bytes, Double, Duration, Int, List, String, Timestamp, Uint};
     match args {
         [Int(a), Int(b)] => int(a.checked_add(*b)),
@@ -137,7 +137,7 @@ fn add<'a>(args: &[Value<'a>]) -> Outcome<'a> {
             Ok(Bytes(a.iter().chain(b.iter()).copied().collect()))
         }
         [List(a), List(b)] => {
-            bounded(a.len() + b.len())?;
+            bounded_list(a.len() + b.len())?;
             Ok(List(a.plus(b)?))
         }
         [Duration(a), Duration(b)] => Ok(Duration(a.plus(*b)?)),

@@ -4,6 +4,8 @@
 //! read differently is written anew before it is compiled: `\d`, `\w`, `\s` and `\b` know only ASCII
 //! in RE2, `\Q..\E` quotes, and within `[..]` there are no operations on classes.
 
+use std::collections::HashMap;
+
 use super::{Outcome, Row, no_overload};
 use crate::{error::EvalError, value::Value};
 
@@ -19,6 +21,10 @@ pub(super) const ROWS: &[Row] = &[
 
 /// Compiled expressions may take this much memory, in bytes.
 const SIZE_LIMIT: usize = 10 << 20;
+/// Before that is known they are trees, which this keeps small: the longest pattern, in bytes,
+const LONGEST_PATTERN: usize = 512 << 10;
+/// and the most classes of Unicode in it, each of which may be hundreds of ranges.
+const MOST_CLASSES: usize = 5000;
 
 fn fresh<'a>(function: &str, args: &[Value<'a>]) -> Outcome<'a> {
     let Some(Value::String(pattern)) = args.get(1) else { return no_overload() };
@@ -28,9 +34,65 @@ fn fresh<'a>(function: &str, args: &[Value<'a>]) -> Outcome<'a> {
 
 /// Compiles a pattern, or says what is wrong with it.
 pub(crate) fn compile(pattern: &str) -> Result<regex::Regex, String> {
+    let classes = || pattern.matches(r"\p").count() + pattern.matches(r"\P").count();
+    if pattern.len() > LONGEST_PATTERN || classes() > MOST_CLASSES {
+        return Err("error parsing regexp: expression too large".to_owned());
+    }
     let translated = translate(pattern)?;
     let built = regex::RegexBuilder::new(&translated).size_limit(SIZE_LIMIT).build();
     built.map_err(|error| fault(pattern, &error.to_string()))
+}
+
+/// Patterns of a program. So many are kept compiled, the others are compiled when they are used: each may
+/// take megabytes.
+const MOST_PATTERNS: usize = 100;
+
+/// Constant patterns, each tried once however many calls it is in.
+#[derive(Debug, Default)]
+pub(crate) struct Patterns {
+    known: HashMap<String, Result<Option<regex::Regex>, String>>,
+    kept: usize,
+}
+
+impl Patterns {
+    /// The compiled pattern, unless there are too many to keep it.
+    pub(crate) fn compile(&mut self, pattern: &str) -> Result<Option<regex::Regex>, String> {
+        if let Some(known) = self.known.get(pattern) {
+            return known.clone();
+        }
+        let room = self.kept < MOST_PATTERNS;
+        let compiled = compile(pattern).map(|compiled| room.then_some(compiled));
+        self.kept += usize::from(matches!(compiled, Ok(Some(_))));
+        self.known.insert(pattern.to_owned(), compiled.clone());
+        compiled
+    }
+}
+
+/// Patterns an evaluation finds, which are kept compiled as long as they are not too many.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    compiled: HashMap<String, regex::Regex>,
+    count: usize,
+}
+
+/// So many times an evaluation may compile a pattern: short ones cost little and may take long.
+const MOST_COMPILATIONS: usize = 1000;
+
+impl Found {
+    /// The compiled pattern.
+    pub(crate) fn compile(&mut self, pattern: &str) -> Result<&regex::Regex, EvalError> {
+        if !self.compiled.contains_key(pattern) {
+            self.count += 1;
+            if self.count > MOST_COMPILATIONS {
+                return Err(EvalError::cost_limit());
+            }
+            if self.compiled.len() >= MOST_PATTERNS {
+                self.compiled.clear();
+            }
+            self.compiled.insert(pattern.to_owned(), compile(pattern).map_err(EvalError::new)?);
+        }
+        self.compiled.get(pattern).ok_or_else(EvalError::cost_limit)
+    }
 }
 
 /// The fault as Go names it; the crate's own words go with a picture of the pattern.
@@ -68,14 +130,39 @@ fn all<'a>(compiled: &regex::Regex, text: &str, limit: usize) -> Value<'a> {
     Value::list(found.map(|found| Value::string(found.as_str())).collect())
 }
 
+/// Where in a class the translation is: a dash is a sign only between the ends of a range. The crate takes two
+/// of them for an operation on classes, and in RE2 the second may be the end.
+#[derive(Clone, Copy, PartialEq)]
+enum Class {
+    Outside,
+    /// What comes begins something new.
+    Next,
+    /// A character may be the beginning of a range.
+    Low,
+    /// The end of a range follows.
+    High,
+}
+
+impl Class {
+    fn after_character(self) -> Self {
+        match self {
+            Self::Outside => Self::Outside,
+            Self::High => Self::Next,
+            Self::Next | Self::Low => Self::Low,
+        }
+    }
+}
+
 /// The pattern as the crate reads it.
 fn translate(pattern: &str) -> Result<String, String> {
     let mut out = String::with_capacity(pattern.len() + 16);
     let mut rest = pattern;
-    let mut class = false;
+    let mut place = Class::Outside;
     let mut repeated = false;
     let mut repeats = Repeats::default();
+    let last_named = pattern.rfind(":]");
     while let Some(c) = rest.chars().next() {
+        let class = place != Class::Outside;
         if let Some(len) = repetition(rest).filter(|_| !class) {
             let operator = &rest[..len];
             if !repeats.repeat(operator) {
@@ -96,18 +183,39 @@ fn translate(pattern: &str) -> Result<String, String> {
             repeats.next(c);
         }
         let taken = match c {
-            '\\' => escape(rest, class, &mut out),
-            '[' if !class => {
-                class = true;
-                open_class(rest, &mut out)
+            '\\' => {
+                let set = rest[1..].starts_with(['d', 'D', 'w', 'W', 's', 'S', 'p', 'P']);
+                if set && place == Class::High {
+                    let escape: String = rest.chars().take(2).collect();
+                    return Err(format!("error parsing regexp: invalid escape sequence: `{escape}`"));
+                }
+                place = if set && class { Class::Next } else { place.after_character() };
+                escape(rest, class, &mut out)
             }
-            '[' => in_class(rest, &mut out),
+            '[' if !class => {
+                let taken = open_class(rest, &mut out);
+                place = if rest[..taken].ends_with(']') { Class::Low } else { Class::Next };
+                taken
+            }
+            '[' => {
+                let name = pattern.len() - rest.len() + 2;
+                let closed = place != Class::High && last_named.is_some_and(|end| end >= name);
+                let taken = in_class(rest, closed, &mut out)?;
+                place = if taken > 1 { Class::Next } else { place.after_character() };
+                taken
+            }
             ']' if class => {
-                class = false;
+                place = Class::Outside;
                 out.push(c);
                 1
             }
-            '&' | '~' if class => {
+            '-' if place == Class::Low && !rest[1..].starts_with(']') => {
+                place = Class::High;
+                out.push(c);
+                1
+            }
+            '-' | '&' | '~' if class => {
+                place = place.after_character();
                 out.extend(['\\', c]);
                 1
             }
@@ -117,6 +225,7 @@ fn translate(pattern: &str) -> Result<String, String> {
                 1
             }
             c => {
+                place = place.after_character();
                 out.push(c);
                 c.len_utf8()
             }
@@ -170,10 +279,17 @@ fn repetition(rest: &str) -> Option<usize> {
 
 fn counted(rest: &str) -> Option<usize> {
     let inner = rest.strip_prefix('{')?;
-    let end = inner.find('}')?;
-    let (least, most) = inner[..end].split_once(',').unwrap_or((&inner[..end], ""));
-    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-    (!least.is_empty() && digits(least) && digits(most)).then_some(end + 2)
+    let least = digits(inner);
+    let mut end = least;
+    if inner[end..].starts_with(',') {
+        end += 1 + digits(&inner[end + 1..]);
+    }
+    (least > 0 && inner[end..].starts_with('}')).then_some(end + 2)
+}
+
+/// How many digits it begins with.
+fn digits(text: &str) -> usize {
+    text.bytes().take_while(u8::is_ascii_digit).count()
 }
 
 /// `[`, `[^`, and a `]` right after it, which is an element.
@@ -191,18 +307,22 @@ fn open_class(rest: &str, out: &mut String) -> usize {
     taken
 }
 
-/// `[:alpha:]` stays, any other bracket is an element.
-fn in_class(rest: &str, out: &mut String) -> usize {
-    match rest.find(":]").filter(|_| rest.starts_with("[:")) {
-        Some(end) => {
-            out.push_str(&rest[..end + 2]);
-            end + 2
-        }
-        None => {
-            out.push_str("\\[");
-            1
-        }
+/// `[:alpha:]` stays, any other bracket is an element unless it begins a name that is none. Its end is not
+/// looked for here (`closed` tells whether there is one anywhere): a pattern may be nothing but brackets.
+fn in_class(rest: &str, closed: bool, out: &mut String) -> Result<usize, String> {
+    let Some(name) = rest.strip_prefix("[:").filter(|_| closed) else {
+        out.push_str("\\[");
+        return Ok(1);
+    };
+    let negated = usize::from(name.starts_with('^'));
+    let end = negated + name[negated..].bytes().take_while(u8::is_ascii_lowercase).count();
+    if !name[end..].starts_with(":]") {
+        let named = name.split_once(":]").map_or(name, |(named, _)| named);
+        return Err(format!("error parsing regexp: invalid character class range: `[:{named}:]`"));
     }
+    let taken = &rest[..2 + end + 2];
+    out.push_str(taken);
+    Ok(taken.len())
 }
 
 fn escape(rest: &str, class: bool, out: &mut String) -> usize {
@@ -222,7 +342,7 @@ fn escape(rest: &str, class: bool, out: &mut String) -> usize {
         ('S', _) => "[^\\t\\n\\f\\r ]",
         ('b', false) => "(?-u:\\b)",
         ('B', false) => "(?-u:\\B)",
-        ('Q', _) => {
+        ('Q', false) => {
             let quoted = &rest[2..];
             let end = quoted.find("\\E").unwrap_or(quoted.len());
             out.push_str(&regex::escape(&quoted[..end]));
@@ -249,7 +369,7 @@ fn escape(rest: &str, class: bool, out: &mut String) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{compile, translate};
+    use super::{Found, MOST_COMPILATIONS, MOST_PATTERNS, Patterns, compile, translate};
 
     #[test]
     fn patterns_mean_what_they_mean_in_re2() {
@@ -274,6 +394,26 @@ mod tests {
             ("^(a{10}){10}(b{10}){100}$", "a", false),
             ("^\\pL{2}$", "\u{e9}\u{e9}", true),
             ("^\\p{L}\\x{41}$", "aA", true),
+            ("^[[:^digit:][:punct:]]$", "a", true),
+            ("^[[:]$", ":", true),
+            // Dashes as ends of ranges.
+            ("^[+--]$", ",", true),
+            ("^[+--]$", "+", true),
+            ("^[+--]$", ".", false),
+            ("^[--/]$", ".", true),
+            ("^[---]$", "-", true),
+            ("^[a-c--/]$", ".", true),
+            ("^[\\d--/]$", ".", true),
+            ("^[]-a]$", "_", true),
+            ("^[a-]$", "-", true),
+            ("^[^-a]$", "-", false),
+            ("^[a-c-e]$", "d", false),
+            ("^[+-[]$", "A", true),
+            ("^a--b$", "a--b", true),
+            ("^[x[:a]$", "[", true),
+            ("^a{2,}$", "aaa", true),
+            ("^a{,2}$", "a{,2}", true),
+            ("^a{1,2$", "a{1,2", true),
         ] {
             let compiled = compile(pattern).expect(pattern);
             assert_eq!(compiled.is_match(text), expect, "{pattern} ({:?}) on {text}", translate(pattern));
@@ -287,10 +427,52 @@ mod tests {
             ("(?=a)", "invalid or unsupported Perl syntax"),
             ("\\1", "invalid escape"),
             ("[a", "missing closing ]"),
+            ("[+-\\d]", "invalid escape sequence: `\\d`"),
+            ("[\\b]", "invalid escape"),
+            ("[\\Qa\\E]", "invalid escape"),
+            ("[b-a]", "invalid character class range"),
+            ("[a--]", "invalid character class range"),
+            ("[[:a b:]]", "invalid character class range: `[:a b:]`"),
             ("*", "missing argument to repetition operator"),
         ] {
             let error = compile(pattern).expect_err(pattern);
             assert!(error.contains(expect), "{pattern}: {error}");
         }
+    }
+
+    #[test]
+    fn patterns_of_a_program_are_compiled_once_and_not_all_kept() {
+        let mut patterns = Patterns::default();
+        for n in 0..2 * MOST_PATTERNS {
+            let kept = patterns.compile(&format!("^a{n}$")).expect("an expression").is_some();
+            assert_eq!(kept, n < MOST_PATTERNS);
+            assert!(patterns.compile("^a0$").expect("an expression").is_some());
+        }
+        assert_eq!(patterns.kept, MOST_PATTERNS);
+    }
+
+    #[test]
+    fn patterns_of_an_evaluation_are_counted() {
+        let mut found = Found::default();
+        for n in 0..MOST_COMPILATIONS {
+            assert!(found.compile(&format!("^a{n}$")).is_ok() && found.compile(&format!("^a{n}$")).is_ok());
+            assert!(found.compiled.len() <= MOST_PATTERNS);
+        }
+        assert!(found.compile("^b$").is_err());
+    }
+
+    /// Whoever writes an object may choose a pattern as long as a request.
+    #[test]
+    fn long_patterns_take_little_time() {
+        let started = std::time::Instant::now();
+        for part in ["{", "{1", "{1,", "[[", "[[:", "[[:a", "\\p{", "\\Q"] {
+            let _ = translate(&part.repeat((3 << 20) / part.len()));
+        }
+        let _ = translate(&format!("[{}:]", "[:".repeat(1 << 20)));
+        for part in ["\\pL", ".", "(?i:a)"] {
+            let error = compile(&part.repeat((3 << 20) / part.len())).expect_err(part);
+            assert_eq!(error, "error parsing regexp: expression too large");
+        }
+        assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
     }
 }

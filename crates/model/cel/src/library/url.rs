@@ -1,6 +1,6 @@
 //! URLs: Kubernetes' `pkg/cel/library/urls.go`. Absolute URLs and absolute paths only.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::{Outcome, Row, no_overload};
 use crate::{
@@ -49,6 +49,11 @@ impl fmt::Display for Url {
 }
 
 impl Url {
+    /// How many bytes there are to go through.
+    pub(crate) fn len(&self) -> usize {
+        self.query.len()
+    }
+
     /// A URL, or why the text is none.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
@@ -184,14 +189,11 @@ fn part<'a>(args: &[Value<'a>], part: fn(&Url) -> String) -> Outcome<'a> {
 /// Parameters with all their values; what is not well formed is left out.
 fn query<'a>(args: &[Value<'a>]) -> Outcome<'a> {
     let [Value::Url(url)] = args else { return no_overload() };
-    let mut parameters: Vec<(String, Vec<Value<'a>>)> = Vec::new();
+    let mut parameters: BTreeMap<String, Vec<Value<'a>>> = BTreeMap::new();
     for pair in url.query.split('&').filter(|pair| !pair.is_empty() && !pair.contains(';')) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (Some(name), Some(value)) = (unescaped(name, true), unescaped(value, true)) else { continue };
-        match parameters.iter_mut().find(|(n, _)| *n == name) {
-            Some((_, values)) => values.push(Value::string(value)),
-            None => parameters.push((name, vec![Value::string(value)])),
-        }
+        parameters.entry(name).or_default().push(Value::string(value));
     }
     let mut map = OwnedMap::default();
     for (name, values) in parameters {

@@ -30,7 +30,28 @@ const SIGNS: [&str; 24] = [
     "==", "!=", "<=", ">=", "&&", "||", "<", ">", "[", "]", "{", "}", "(", ")", ".", ",", "-", "!", "?", ":",
     "+", "*", "/", "%",
 ];
-const KEYWORDS: [&str; 4] = ["in", "true", "false", "null"];
+/// Words that are signs or literals.
+pub(crate) const KEYWORDS: [&str; 4] = ["in", "true", "false", "null"];
+/// Words kept back for languages CEL is embedded into; they name fields, but no variables.
+pub(crate) const RESERVED: [&str; 17] = [
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
 
 /// All tokens of the source, an [`Tok::End`] last. What is no token is reported and skipped.
 pub(super) fn tokens(source: &str, issues: &mut Issues) -> Vec<Token> {

@@ -1,5 +1,5 @@
 //! Calls that stand for trees: `has`, comprehensions, `optMap` and the like
-//! (cel-spec, "Macros"; cel-go's extensions for two variables, sorting and bindings).
+//! (cel-spec, "Macros"; cel-go's extensions for two variables, sorting).
 
 use super::{Parsed, Parser};
 use crate::ast::{ACCUMULATOR, Entry, Expr, Fold, Form, Item, Kind, Literal, op};
@@ -20,7 +20,7 @@ impl Parser<'_> {
         target: Option<Expr>,
         args: Vec<Expr>,
     ) -> Parsed<Expr> {
-        if self.macros.keep || !self.is_macro(&function, target.as_ref(), args.len()) {
+        if self.keep || !self.is_macro(&function, target.as_ref(), args.len()) {
             let target = target.map(Box::new);
             return self.node(at, Kind::Call { function, target, args });
         }
@@ -35,15 +35,14 @@ impl Parser<'_> {
     }
 
     fn is_macro(&self, function: &str, target: Option<&Expr>, args: usize) -> bool {
-        let Some(target) = target else { return function == "has" && args == 1 };
+        if target.is_none() {
+            return function == "has" && args == 1;
+        }
         match function {
             "all" | "exists" | "exists_one" | "existsOne" => args == 2 || args == 3,
             "map" => args == 2 || args == 3,
             "filter" | "optMap" | "optFlatMap" | "sortBy" => args == 2,
             "transformList" | "transformMap" | "transformMapEntry" => args == 3 || args == 4,
-            "bind" => {
-                self.macros.bindings && args == 3 && matches!(&target.kind, Kind::Ident(n) if n == "cel")
-            }
             _ => false,
         }
     }
@@ -73,7 +72,6 @@ impl Parser<'_> {
         let mut builder = Builder { parser: self, at };
         match function {
             "optMap" | "optFlatMap" => builder.optional(function, target, &args, last),
-            "bind" => builder.bind(&args, filter, last),
             "sortBy" => builder.sort_by(target, &args, last),
             _ => {
                 let vars = match variables(function, &args, two) {
@@ -107,6 +105,20 @@ fn variables(function: &str, args: &[Expr], two: bool) -> Result<(String, Option
     }
     let mut names = names.into_iter();
     Ok((names.next().unwrap_or_default(), names.next()))
+}
+
+/// The bytes of a node's own names and text.
+fn own_bytes(kind: &Kind) -> usize {
+    match kind {
+        Kind::Ident(name) | Kind::Select { field: name, .. } | Kind::Call { function: name, .. } => {
+            name.len()
+        }
+        Kind::Literal(Literal::String(text)) => text.len(),
+        Kind::Literal(Literal::Bytes(bytes)) => bytes.len(),
+        Kind::Struct { name, fields } => name.len() + fields.iter().map(|f| f.name.len()).sum::<usize>(),
+        Kind::Fold(fold) => fold.var.len() + fold.var2.as_ref().map_or(0, String::len) + fold.accu.len(),
+        Kind::Literal(_) | Kind::List(_) | Kind::Map(_) | Kind::Wrong => 0,
+    }
 }
 
 struct Builder<'p, 's> {
@@ -282,19 +294,6 @@ impl Builder<'_, '_> {
         })))
     }
 
-    fn bind(&mut self, args: &[Expr], value: Option<Expr>, body: Expr) -> Parsed<Result<Expr, Fault>> {
-        let (Some(name), Some(value)) = (args.first(), value) else {
-            return Ok(Err((
-                self.at as u32,
-                "cel.bind() takes a name, a value and an expression".to_owned(),
-            )));
-        };
-        let Kind::Ident(name) = &name.kind else {
-            return Ok(Err((name.at, "cel.bind() variable names must be simple identifiers".to_owned())));
-        };
-        self.binding(name, value, body).map(Ok)
-    }
-
     fn optional(
         &mut self,
         function: &str,
@@ -348,6 +347,7 @@ impl Builder<'_, '_> {
 
     fn renumber(&mut self, expr: &mut Expr) -> Parsed<()> {
         expr.id = self.node(Kind::Wrong)?.id;
+        self.parser.repeat(self.at, own_bytes(&expr.kind))?;
         match &mut expr.kind {
             Kind::Literal(_) | Kind::Ident(_) | Kind::Wrong => {}
             Kind::Select { operand, .. } => self.renumber(operand)?,

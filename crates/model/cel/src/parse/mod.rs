@@ -4,6 +4,7 @@ mod lexer;
 mod literal;
 mod macros;
 mod primary;
+#[cfg(test)]
 mod print;
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,7 @@ use crate::{
 };
 use lexer::{Tok, Token};
 
-pub use print::reprint;
+pub(crate) use lexer::{KEYWORDS, RESERVED};
 
 /// Longest expression, in characters.
 const MAX_CHARACTERS: usize = 100_000;
@@ -26,20 +27,14 @@ const MAX_WAITING: u16 = 2 * MAX_NESTING;
 pub(crate) const MAX_HEIGHT: u16 = 300;
 /// How many nodes a tree may have: `optMap` repeats its target, which nested could double without end.
 const MAX_NODES: u32 = 200_000;
+/// How many bytes of names and texts may be repeated so: a node may be as long as the expression.
+const MAX_REPEATED: usize = 4 << 20;
 
 /// Parsing cannot go on; the issue is reported.
 #[derive(Debug)]
 pub(crate) struct Stop;
 
 type Parsed<T> = Result<T, Stop>;
-
-/// Which macros an environment knows beyond those of the language.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Macros {
-    /// Leave calls of macros as they are, to print them again.
-    pub(crate) keep: bool,
-    pub(crate) bindings: bool,
-}
 
 /// A parsed expression and how many ids its nodes use.
 #[derive(Debug)]
@@ -49,7 +44,12 @@ pub(crate) struct Tree {
 }
 
 /// Parses `source`, or tells what is wrong with it.
-pub(crate) fn parse(source: &str, macros: Macros) -> Result<Tree, Issues> {
+pub(crate) fn parse(source: &str) -> Result<Tree, Issues> {
+    parse_with(source, false)
+}
+
+/// `keep` leaves calls of macros as they are, to print them again.
+fn parse_with(source: &str, keep: bool) -> Result<Tree, Issues> {
     let mut issues = Issues::new(source);
     let size = source.chars().take(MAX_CHARACTERS + 1).count();
     if size > MAX_CHARACTERS {
@@ -60,7 +60,8 @@ pub(crate) fn parse(source: &str, macros: Macros) -> Result<Tree, Issues> {
         return Err(issues);
     }
     let tokens = lexer::tokens(source, &mut issues);
-    let mut parser = Parser { source, tokens, next: 0, issues, ids: 0, nesting: 0, waiting: 0, macros };
+    let mut parser =
+        Parser { source, tokens, next: 0, issues, ids: 0, repeated: 0, nesting: 0, waiting: 0, keep };
     let root = parser.whole();
     match root {
         Ok(root) if parser.issues.is_empty() => Ok(Tree { root, ids: parser.ids }),
@@ -92,9 +93,11 @@ struct Parser<'s> {
     next: usize,
     issues: Issues,
     ids: u32,
+    /// Bytes of names and texts that macros repeated.
+    repeated: usize,
     nesting: u16,
     waiting: u16,
-    macros: Macros,
+    keep: bool,
 }
 
 impl Parser<'_> {
@@ -271,6 +274,16 @@ impl Parser<'_> {
             return Err(Stop);
         }
         Ok(expr)
+    }
+
+    /// Counts what a macro repeats.
+    fn repeat(&mut self, at: usize, bytes: usize) -> Parsed<()> {
+        self.repeated = self.repeated.saturating_add(bytes);
+        if self.repeated > MAX_REPEATED {
+            self.issues.report(at as u32, format!("macros repeat more than {MAX_REPEATED} bytes"));
+            return Err(Stop);
+        }
+        Ok(())
     }
 
     fn call(&mut self, at: usize, function: &str, args: Vec<Expr>) -> Parsed<Expr> {

@@ -2,31 +2,10 @@
 
 use super::{
     Parsed, Parser,
-    lexer::{Tok, Token},
+    lexer::{self, Tok, Token},
     literal,
 };
 use crate::ast::{Entry, Expr, Field, Item, Kind, Literal, op};
-
-/// Words kept back for languages CEL is embedded into; they name fields, but no variables.
-const RESERVED: [&str; 17] = [
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 
 /// What may begin an expression, as the grammar's tool lists it.
 const BEGINNINGS: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
@@ -69,7 +48,7 @@ impl Parser<'_> {
             Tok::Ident => self.text(token).to_owned(),
             Tok::Escaped => {
                 // Kubernetes leaves this syntax of the language out; it has escapes of its own.
-                if !self.macros.keep {
+                if !self.keep {
                     self.issues.report(token.start as u32, "unsupported syntax: '`'");
                 }
                 self.text(token).trim_matches('`').to_owned()
@@ -150,7 +129,7 @@ impl Parser<'_> {
         self.next += 1;
         let open = self.peek();
         let args = if self.take("(") { Some(self.arguments()?) } else { None };
-        if RESERVED.contains(&word.as_str()) {
+        if lexer::RESERVED.contains(&word.as_str()) {
             return self.wrong(first.start, format!("reserved identifier: {word}"));
         }
         let name = format!("{dot}{word}");

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Macros, parse};
+use super::parse_with;
 use crate::{
     ast::{Expr, Kind, Literal, op},
     issues::Issues,
@@ -12,8 +12,8 @@ use crate::{
 ///
 /// # Errors
 /// When `source` is no expression.
-pub fn reprint(source: &str) -> Result<String, Issues> {
-    let tree = parse(source, Macros { keep: true, bindings: false })?;
+pub(super) fn reprint(source: &str) -> Result<String, Issues> {
+    let tree = parse_with(source, true)?;
     let mut out = String::new();
     write(&mut out, &tree.root);
     Ok(out)

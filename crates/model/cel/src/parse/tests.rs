@@ -1,14 +1,14 @@
 use proptest::prelude::*;
 
-use super::{Macros, parse, reprint};
+use super::{parse, parse_with, print::reprint};
 use crate::ast::{Expr, Kind};
 
 fn refused(source: &str) -> String {
-    parse(source, Macros::default()).map(|_| String::new()).unwrap_or_else(|issues| issues.to_string())
+    parse(source).map(|_| String::new()).unwrap_or_else(|issues| issues.to_string())
 }
 
 fn accepted(source: &str) {
-    if let Err(issues) = parse(source, Macros::default()) {
+    if let Err(issues) = parse(source) {
         panic!("{source}: {issues}");
     }
 }
@@ -114,7 +114,7 @@ fn faults_are_shown_at_their_place() {
 
 #[test]
 fn literals_have_the_values_they_are_written_with() {
-    let value = |source: &str| match parse(source, Macros::default()).map(|tree| tree.root) {
+    let value = |source: &str| match parse(source).map(|tree| tree.root) {
         Ok(Expr { kind: Kind::Literal(value), .. }) => format!("{value:?}"),
         other => panic!("{source}: {other:?}"),
     };
@@ -156,9 +156,21 @@ fn nesting_is_bounded_and_needs_little_stack() {
     );
 }
 
+#[test]
+fn what_macros_repeat_is_bounded() {
+    let long = "x".repeat(90_000);
+    for target in
+        [long.clone(), format!("a.{long}"), format!("{long}()"), format!("{long}{{}}"), format!("'{long}'")]
+    {
+        let source = format!("{target}{}", ".optMap(x, x)".repeat(10));
+        assert!(refused(&source).contains("macros repeat more than 4194304 bytes"), "{}", target.len());
+    }
+    accepted(&format!("a.{}{}", &long[..1000], ".optMap(x, x)".repeat(10)));
+}
+
 /// Trees without the places their nodes were at.
 fn bare(expr: &str) -> String {
-    let tree = parse(expr, Macros { keep: true, bindings: false }).expect(expr);
+    let tree = parse_with(expr, true).expect(expr);
     let mut text = format!("{:?}", tree.root);
     for field in ["id: ", "at: "] {
         let mut out = String::new();
@@ -194,15 +206,15 @@ fn expression() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn any_text_is_parsed_or_refused(source in "\\PC{0,60}") {
-        let _ = parse(&source, Macros::default());
+        let _ = parse(&source);
     }
 
     #[test]
     fn any_tokens_are_parsed_or_refused(words in prop::collection::vec(
         prop::sample::select(vec!["a", ".", "(", ")", "[", "]", "{", "}", "?", ":", ",", "1", "'s'", "-", "!",
             "&&", "==", "in", "has", "map", "b'", "\"", "r", "0x", "`x`", "//", "\n", "optMap"]), 0..40)) {
-        let _ = parse(&words.concat(), Macros { keep: false, bindings: true });
-        let _ = parse(&words.join(" "), Macros { keep: false, bindings: true });
+        let _ = parse(&words.concat());
+        let _ = parse(&words.join(" "));
     }
 
     #[test]

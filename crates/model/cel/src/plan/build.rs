@@ -6,7 +6,7 @@ use super::{Body, Call, Construct, Fold, Item, Node, Path, Root, Step, StepKind}
 use crate::{
     ast::{self, Expr, Form, Kind, Literal, op},
     check::{Checked, Ref},
-    cost::call::rule,
+    cost::{call::rule, estimate::estimate},
     env::Env,
     library::{Overload, dispatch, regex},
     parse::Tree,
@@ -16,13 +16,15 @@ use crate::{
 };
 
 /// The program of a checked tree.
-pub(crate) fn plan(source: &str, tree: Tree, checked: Checked, env: &Env) -> Program {
-    let mut planner = Planner { checked: &checked, scopes: Vec::new(), locals: 0, globals: Vec::new() };
+pub(crate) fn plan(source: &str, tree: &Tree, mut checked: Checked, env: &Env) -> Program {
+    let patterns = std::mem::take(&mut checked.patterns);
+    let mut planner =
+        Planner { checked: &checked, scopes: Vec::new(), locals: 0, globals: Vec::new(), patterns };
     let node = planner.node(&tree.root);
     let (globals, locals) = (planner.globals, planner.locals);
     let result = checked.types.get(tree.root.id as usize).cloned().unwrap_or(Type::Dyn);
-    let decls = env.decls();
-    Program { source: source.to_owned(), node, globals, locals, result, decls, tree, checked }
+    let estimate = estimate(tree, &checked, &env.decls());
+    Program { source: source.to_owned(), node, globals, locals, result, estimate }
 }
 
 struct Planner<'c> {
@@ -31,6 +33,7 @@ struct Planner<'c> {
     scopes: Vec<(String, usize)>,
     locals: usize,
     globals: Vec<String>,
+    patterns: regex::Patterns,
 }
 
 impl Planner<'_> {
@@ -153,7 +156,7 @@ impl Planner<'_> {
         }
         let regex = match (function, args.get(1)) {
             ("matches" | "find" | "findAll", Some(Node::Const(Value::String(pattern)))) => {
-                regex::compile(pattern).ok()
+                self.patterns.compile(pattern).ok().flatten()
             }
             _ => None,
         };

@@ -204,6 +204,13 @@ fn moments_and_spans() {
         ("duration('90m').getHours()", "1"),
         ("duration('1.5s').getMilliseconds()", "1500"),
         ("timestamp('9999-12-31T23:59:59Z') + duration('1s')", "error: timestamp overflow"),
+        // The clocks of its own zone have no way to show it.
+        ("string(timestamp('9999-12-31T23:00:00+01:00') + duration('1h30m'))", "\"9999-12-31T23:30:00Z\""),
+        ("timestamp('9999-12-31T22:00:00+01:00') + duration('1h30m')", "\"9999-12-31T23:30:00+01:00\""),
+        ("timestamp('9999-12-31T23:59:59+23:59') - duration('-24h')", "error: timestamp overflow"),
+        ("timestamp('9999-12-31T23:59:59+23:59') - duration('-23h')", "\"9999-12-31T23:00:59Z\""),
+        ("timestamp('0001-01-01T23:58:00-23:59') - duration('23h')", "\"0001-01-01T00:58:00-23:59\""),
+        ("timestamp('0001-01-01T00:01:00-23:59') - duration('23h')", "\"0000-12-31T01:01:00-23:59\""),
         ("timestamp('2023-01-02T03:04:05+01:00') == timestamp('2023-01-02T02:04:05Z')", "true"),
     ]);
 }

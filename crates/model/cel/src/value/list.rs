@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Value, view};
+use super::{Value, view, weight};
 use crate::{
     decl::{DYN, Decl, Topology},
     error::EvalError,
@@ -18,14 +18,27 @@ pub struct List<'a> {
 #[derive(Debug, Clone)]
 enum Items<'a> {
     Data(&'a [serde_json::Value], &'a Decl),
-    Made(Arc<Vec<Value<'a>>>),
+    Made(Arc<Made<'a>>),
+}
+
+#[derive(Debug, Clone)]
+struct Made<'a> {
+    values: Vec<Value<'a>>,
+    weight: u64,
+}
+
+impl<'a> Items<'a> {
+    fn made(values: Vec<Value<'a>>) -> Self {
+        let weight = weight::sum(values.iter().map(Value::weight));
+        Self::Made(Arc::new(Made { values, weight }))
+    }
 }
 
 static ATOMIC: Topology = Topology::Atomic;
 
 impl<'a> From<Vec<Value<'a>>> for List<'a> {
     fn from(values: Vec<Value<'a>>) -> Self {
-        Self { items: Items::Made(Arc::new(values)), topology: &ATOMIC }
+        Self { items: Items::made(values), topology: &ATOMIC }
     }
 }
 
@@ -42,7 +55,7 @@ impl<'a> List<'a> {
     pub fn len(&self) -> usize {
         match &self.items {
             Items::Data(items, _) => items.len(),
-            Items::Made(values) => values.len(),
+            Items::Made(made) => made.values.len(),
         }
     }
 
@@ -51,11 +64,27 @@ impl<'a> List<'a> {
         self.len() == 0
     }
 
+    /// See [`Value::weight`].
+    pub(crate) fn weight(&self) -> u64 {
+        match &self.items {
+            Items::Data(items, _) => weight::of_json(items.iter(), items.len()),
+            Items::Made(made) => made.weight,
+        }
+    }
+
+    /// The elements if evaluation made the list and nobody else holds it.
+    pub(super) fn unshared(&self) -> Option<&[Value<'a>]> {
+        match &self.items {
+            Items::Made(made) if Arc::strong_count(made) == 1 => Some(&made.values),
+            _ => None,
+        }
+    }
+
     /// The element, if there is one.
     pub fn get(&self, i: usize) -> Option<Result<Value<'a>, EvalError>> {
         match &self.items {
             Items::Data(items, decl) => items.get(i).map(|item| view::read(item, decl)),
-            Items::Made(values) => values.get(i).cloned().map(Ok),
+            Items::Made(made) => made.values.get(i).cloned().map(Ok),
         }
     }
 
@@ -67,10 +96,12 @@ impl<'a> List<'a> {
     /// With an element more; in place if nobody else holds the list.
     pub(crate) fn push(&mut self, value: Value<'a>) -> Result<(), EvalError> {
         if let Items::Data(..) = self.items {
-            self.items = Items::Made(Arc::new(self.iter().collect::<Result<_, _>>()?));
+            self.items = Items::made(self.iter().collect::<Result<_, _>>()?);
         }
-        if let Items::Made(values) = &mut self.items {
-            Arc::make_mut(values).push(value);
+        if let Items::Made(made) = &mut self.items {
+            let made = Arc::make_mut(made);
+            made.weight = made.weight.saturating_add(value.weight());
+            made.values.push(value);
         }
         Ok(())
     }
@@ -95,7 +126,7 @@ impl<'a> List<'a> {
                 }
             }
         }
-        Ok(Self { items: Items::Made(Arc::new(values)), topology: self.topology })
+        Ok(Self { items: Items::made(values), topology: self.topology })
     }
 
     /// What makes an element the same as another by the topology; none if only its place does.
@@ -127,11 +158,11 @@ impl<'a> List<'a> {
         if self.len() != other.len() {
             return false;
         }
+        if *self.topology == Topology::Atomic {
+            return self.iter().zip(other.iter()).all(|pair| matches!(pair, (Ok(a), Ok(b)) if a.equals(&b)));
+        }
         let values = |list: &Self| list.iter().collect::<Result<Vec<_>, _>>();
         let (Ok(left), Ok(right)) = (values(self), values(other)) else { return false };
-        if *self.topology == Topology::Atomic {
-            return left.iter().zip(&right).all(|(a, b)| a.equals(b));
-        }
         let places: HashMap<_, _> = left.iter().map(|value| (self.identity(value), value)).collect();
         right.iter().all(|b| places.get(&self.identity(b)).is_some_and(|a| a.equals(b)))
     }

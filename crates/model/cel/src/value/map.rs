@@ -1,10 +1,9 @@
 //! Maps and objects.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
-use super::{Text, Value, view};
+use super::{Text, Value, view, weight};
 use crate::{
-    cost::Budget,
     decl::{DYN, Decl, ObjectDecl},
     error::EvalError,
 };
@@ -20,8 +19,6 @@ pub enum Map<'a> {
     Made(Arc<OwnedMap<'a>>),
     /// An object constructed by the expression.
     Struct(Arc<Struct<'a>>),
-    /// Fields that are found out when they are asked for.
-    Lazy(Lazy<'a>),
     /// Fields evaluated before, some of which may have no value.
     Known(Arc<Vec<Known<'a>>>),
 }
@@ -29,30 +26,20 @@ pub enum Map<'a> {
 /// A name with what it was evaluated to.
 pub type Known<'a> = (Arc<str>, Result<Value<'a>, EvalError>);
 
-/// Fields found out when asked for, such as the variables of an admission policy.
-pub trait Fields: Send + Sync {
-    /// The value of a field, none if there is no such field. What it costs is taken from the budget.
-    fn get(&self, name: &str, budget: &mut Budget) -> Option<Result<Value<'_>, EvalError>>;
-}
-
-/// Reference to fields found out when asked for.
-#[derive(Clone, Copy)]
-pub struct Lazy<'a>(pub &'a dyn Fields);
-
-impl fmt::Debug for Lazy<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Lazy")
-    }
-}
-
 /// An object under construction: fields by the names expressions use.
 #[derive(Debug)]
 pub struct Struct<'a> {
     pub(crate) decl: Arc<ObjectDecl>,
     pub(crate) fields: Vec<(Arc<str>, Value<'a>)>,
+    pub(super) weight: u64,
 }
 
-impl Struct<'_> {
+impl<'a> Struct<'a> {
+    pub(crate) fn new(decl: Arc<ObjectDecl>, fields: Vec<(Arc<str>, Value<'a>)>) -> Self {
+        let weight = weight::sum(fields.iter().map(|(_, value)| value.weight()));
+        Self { decl, fields, weight }
+    }
+
     /// Reports objects whose type is not named after the way to them (`Object.spec` at `.spec`).
     fn misnamed(&self, path: &str, faults: &mut Vec<String>) {
         if self.decl.name != path {
@@ -95,6 +82,7 @@ impl Value<'_> {
 pub struct OwnedMap<'a> {
     entries: Vec<(Value<'a>, Value<'a>)>,
     index: HashMap<Key<'a>, usize>,
+    weight: u64,
 }
 
 /// A key, the same for numbers that are equal.
@@ -137,6 +125,7 @@ impl<'a> OwnedMap<'a> {
             return Err(EvalError::new(format!("insert failed: key {} already exists", key_text(&key))));
         }
         self.index.insert(hashed, self.entries.len());
+        self.weight = self.weight.saturating_add(key.weight()).saturating_add(value.weight());
         self.entries.push((key, value));
         Ok(())
     }
@@ -146,10 +135,15 @@ impl<'a> OwnedMap<'a> {
         if let Some(slot) =
             Key::of(&key).and_then(|k| self.index.get(&k)).and_then(|i| self.entries.get_mut(*i))
         {
+            self.weight = self.weight.saturating_add(value.weight());
             slot.1 = value;
             return Ok(());
         }
         self.insert(key, value)
+    }
+
+    pub(crate) fn weight(&self) -> u64 {
+        self.weight.saturating_add(1)
     }
 
     fn get(&self, key: &Value<'a>) -> Option<Value<'a>> {
@@ -184,7 +178,6 @@ impl<'a> Map<'a> {
             Self::Data(fields, _) | Self::Object(fields, _) => fields.len(),
             Self::Made(map) => map.entries.len(),
             Self::Struct(object) => object.fields.len(),
-            Self::Lazy(_) => 0,
             Self::Known(fields) => fields.len(),
         }
     }
@@ -192,6 +185,16 @@ impl<'a> Map<'a> {
     /// There are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How many entries there are if evaluation made the map and nobody else holds it.
+    pub(super) fn unshared(&self) -> Option<usize> {
+        let fresh = match self {
+            Self::Made(map) => Arc::strong_count(map) == 1,
+            Self::Struct(object) => Arc::strong_count(object) == 1,
+            _ => false,
+        };
+        fresh.then(|| self.len())
     }
 
     /// The value at a key, if it is there.
@@ -214,14 +217,13 @@ impl<'a> Map<'a> {
                 decl.by_json(json).map(|field| view::read(value, &field.decl))
             }
             Self::Made(map) => {
-                let key = Key::String(Text::Shared(name.into()));
-                let at = *map.index.get(&key)?;
+                let index: &HashMap<Key<'_>, usize> = &map.index;
+                let at = *index.get(&Key::String(Text::Borrowed(name)))?;
                 map.entries.get(at).map(|(_, value)| Ok(value.clone()))
             }
             Self::Struct(object) => {
                 object.fields.iter().find(|(n, _)| **n == *name).map(|(_, value)| Ok(value.clone()))
             }
-            Self::Lazy(_) => None,
             Self::Known(fields) => fields.iter().find(|(n, _)| **n == *name).map(|(_, value)| value.clone()),
         }
     }
@@ -250,7 +252,6 @@ impl<'a> Map<'a> {
             Self::Struct(object) => {
                 object.fields.iter().map(|(name, _)| Value::string(name.clone())).collect()
             }
-            Self::Lazy(_) => Vec::new(),
             Self::Known(fields) => fields.iter().map(|(name, _)| Value::string(Arc::clone(name))).collect(),
         }
     }
@@ -294,9 +295,4 @@ impl<'a> Map<'a> {
             _ => false,
         }
     }
-}
-
-/// A reference to fields that are found out when asked for.
-pub(crate) fn lazy(fields: &dyn Fields) -> Lazy<'_> {
-    Lazy(fields)
 }

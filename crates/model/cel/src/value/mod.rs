@@ -6,6 +6,7 @@ mod list;
 mod map;
 mod time;
 pub(crate) mod view;
+pub(crate) mod weight;
 
 use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 
@@ -20,8 +21,8 @@ use crate::{
 
 pub use list::List;
 pub(crate) use list::position;
-pub use map::{Fields, Known, Map};
-pub(crate) use map::{OwnedMap, Struct, key_text, lazy};
+pub use map::{Known, Map};
+pub(crate) use map::{OwnedMap, Struct, key_text};
 pub(crate) use time::nanos_of_day_text;
 pub use time::{Duration, Timestamp};
 

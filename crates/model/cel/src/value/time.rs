@@ -11,7 +11,7 @@ const NANOS: i128 = 1_000_000_000;
 const FIRST: i64 = -62_135_596_800;
 const LAST: i64 = 253_402_300_799;
 
-/// A moment, as nanoseconds since 1970, and the offset from UTC it is written with.
+/// A moment, as nanoseconds since 1970, and the offset from UTC it is written with: one whose clocks can show it.
 #[derive(Debug, Clone, Copy)]
 pub struct Timestamp {
     nanos: i128,
@@ -91,8 +91,15 @@ impl Timestamp {
     }
 
     pub(crate) fn plus(self, span: i128) -> Result<Self, EvalError> {
-        let moment = Self { nanos: self.nanos + span, ..self };
-        (FIRST..=LAST).contains(&moment.seconds()).then_some(moment).ok_or_else(|| overflow("timestamp"))
+        let mut moment = Self { nanos: self.nanos + span, ..self };
+        if !(FIRST..=LAST).contains(&moment.seconds()) {
+            return Err(overflow("timestamp"));
+        }
+        // East of UTC the last hours of the year 9999 are past the end of the calendar: UTC's clocks show them.
+        if moment.shifted(moment.offset.into()).is_err() {
+            moment.offset = 0;
+        }
+        Ok(moment)
     }
 
     pub(crate) fn since(self, earlier: Self) -> Result<Duration, EvalError> {
