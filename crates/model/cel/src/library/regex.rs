@@ -473,6 +473,6 @@ mod tests {
             let error = compile(&part.repeat((3 << 20) / part.len())).expect_err(part);
             assert_eq!(error, "error parsing regexp: expression too large");
         }
-        assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
+        assert!(started.elapsed().as_secs() < 120, "{:?}", started.elapsed());
     }
 }

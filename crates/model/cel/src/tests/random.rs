@@ -202,7 +202,7 @@ fn parameters_of_urls_are_found_by_name() {
     let program = program.expect("compiles");
     let result = program.eval(&Activation::new().any("self", &data), &mut Budget::default());
     assert_eq!(result.expect("evaluates").value.as_bool(), Some(true));
-    assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
+    assert!(started.elapsed().as_secs() < 120, "{:?}", started.elapsed());
 }
 
 #[test]
