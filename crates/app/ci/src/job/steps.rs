@@ -114,9 +114,8 @@ impl Runner {
     }
 
     fn forgives(&self, frame: &Frame, step: &Step, contexts: &Object) -> bool {
-        let flag = self.with_env(contexts, self.status(frame), |env| {
-            flag(step.continue_on_error.as_ref(), false, env).map_err(EvalError::from)
-        });
+        let flag = self
+            .with_env(contexts, self.status(frame), |env| flag(step.continue_on_error.as_ref(), false, env));
         flag.unwrap_or_else(|error| {
             let wrong = Wrong::eval("'continue-on-error'", &error);
             self.log.say(frame.number, &format!("Error: {}", wrong.at(&frame.file, step.at)));
@@ -155,9 +154,7 @@ impl Runner {
             self.context.board.step(&self.key, frame.number, |status| status.name = shown);
         }
         let minutes = self
-            .with_env(&contexts, status, |env| {
-                number(step.timeout_minutes.as_ref(), env).map_err(EvalError::from)
-            })
+            .with_env(&contexts, status, |env| number(step.timeout_minutes.as_ref(), env))
             .map_err(failure("'timeout-minutes'"))?;
         let (cancel, _guard) =
             self.step_cancel(minutes.map(|m| Duration::from_secs_f64((m * 60.0).min(1e8))));
