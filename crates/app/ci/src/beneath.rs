@@ -9,6 +9,8 @@ use std::{
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 
+use crate::wrong::Wrong;
+
 /// Names of a folder that are looked at.
 const MAX_NAMES: usize = 10_000;
 
@@ -162,6 +164,17 @@ pub(crate) fn inside_workspace(text: &str) -> Option<PathBuf> {
     Some(clean)
 }
 
+/// The path inside the workspace that an input names.
+///
+/// # Errors
+/// When it leads out of it.
+pub(crate) fn within(name: &str, text: &str) -> Result<PathBuf, Wrong> {
+    inside_workspace(text).ok_or_else(|| {
+        let hint = "write it as seen from the root of the repository, without '..'";
+        Wrong::hinted(format!("'{name}: {text}' leads out of the workspace"), hint)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
@@ -203,6 +216,16 @@ mod tests {
             ("/etc", None),
         ] {
             assert_eq!(inside_workspace(text), expected.map(PathBuf::from), "{text}");
+            match within("path", text) {
+                Ok(path) => assert_eq!(Some(path), expected.map(PathBuf::from)),
+                Err(wrong) => assert_eq!(
+                    wrong.to_string(),
+                    format!(
+                        "'path: {text}' leads out of the workspace\n  hint: write it as seen from the root of the \
+                         repository, without '..'"
+                    )
+                ),
+            }
         }
     }
 }

@@ -103,16 +103,14 @@ impl Checker<'_> {
                     }
                 }
                 ActionRef::Named { name, .. } => {
-                    // Values are known only when the step runs.
-                    let given: Vec<_> = with.iter().map(|(name, _)| (name.clone(), "x".to_owned())).collect();
+                    // Values with expressions are known only when the step runs.
+                    let given: Vec<_> =
+                        with.iter().map(|(name, value)| (name.as_str(), value.as_literal())).collect();
                     let refused = match self.actions.get(name) {
                         Ok(action) => action.inputs(&given, |_| {}).err(),
                         Err(wrong) => Some(Refused { given: None, wrong }),
                     };
-                    if let Some(Refused { given, wrong }) = refused {
-                        let at = given.and_then(|index| places.get(index)).copied().unwrap_or(step.at);
-                        self.problems.push(wrong.at(file, at));
-                    }
+                    self.problems.extend(refused.map(|refused| refused.placed(places).at(file, step.at)));
                 }
             }
         }

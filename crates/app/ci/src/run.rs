@@ -13,7 +13,7 @@ use wharf_base::{Clock as _, SystemClock, Timestamp};
 use wharf_gitserver::{Commit, Repository};
 use wharf_workflow::{
     Masker,
-    expr::{Env, Object, Status, Value},
+    expr::{Env, EvalError, Object, Status, Value},
     model::Workflow,
     read_workflow,
     run::{Action, Event, Outcome, Run, Stop, step},
@@ -27,6 +27,7 @@ use crate::{
     sandbox::{Cancel, StopReason},
     secrets,
     status::{Board, conclude, now},
+    wrong::Wrong,
 };
 
 /// A run in a concurrency group.
@@ -226,7 +227,9 @@ type Ended = (RunPhase, &'static str, String);
 async fn drive(context: Arc<RunContext>, name: &str, mut cancelled: watch::Receiver<bool>) -> Ended {
     let turn = match Turn::take(&context, name) {
         Ok(turn) => turn,
-        Err(error) => return (RunPhase::Failed, "Invalid", format!("'concurrency': {error}")),
+        Err(error) => {
+            return (RunPhase::Failed, "Invalid", Wrong::eval("'concurrency'", &error).to_string());
+        }
     };
     let mut interrupt = context.shared.interrupt.subscribe();
     let mut displaced = turn.as_ref().map(Turn::displaced);
@@ -401,10 +404,10 @@ struct Turn {
 }
 
 impl Turn {
-    fn take(context: &RunContext, name: &str) -> Result<Option<Self>, String> {
+    fn take(context: &RunContext, name: &str) -> Result<Option<Self>, EvalError> {
         let Some(concurrency) = &context.workflow.concurrency else { return Ok(None) };
         let env = Env { contexts: &context.base, status: Status::default(), hash_files: &no_files };
-        let group = concurrency.group.text(&env).map_err(|e| e.to_string())?;
+        let group = concurrency.group.text(&env)?;
         let replace = wharf_workflow::run::flag(Some(&concurrency.cancel_in_progress), false, &env)?;
         if group.is_empty() {
             return Ok(None);

@@ -9,16 +9,18 @@ use wharf_workflow::{Position, Problem, expr::EvalError};
 pub(crate) struct Wrong {
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
+    /// Where it is, when that is known more exactly than by those who only know the step.
+    pub(crate) at: Option<Position>,
 }
 
 impl Wrong {
     pub(crate) fn hinted(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: Some(hint.into()) }
+        Self { message: message.into(), hint: Some(hint.into()), at: None }
     }
 
     /// It happened while this was evaluated.
     pub(crate) fn eval(what: &str, error: &EvalError) -> Self {
-        Self { message: format!("{what}: {error}"), hint: error.hint.clone() }
+        Self { message: format!("{what}: {error}"), hint: error.hint.clone(), at: None }
     }
 
     /// With words before it that say of what it is.
@@ -26,15 +28,15 @@ impl Wrong {
         Self { message: format!("{what}: {}", self.message), ..self }
     }
 
-    /// With its place.
+    /// With its place: the more exact one where it has one.
     pub(crate) fn at(self, file: &str, at: Position) -> Problem {
-        Problem { file: file.to_owned(), at, message: self.message, hint: self.hint }
+        Problem { file: file.to_owned(), at: self.at.unwrap_or(at), message: self.message, hint: self.hint }
     }
 }
 
 impl From<String> for Wrong {
     fn from(message: String) -> Self {
-        Self { message, hint: None }
+        Self { message, hint: None, at: None }
     }
 }
 
@@ -44,6 +46,8 @@ impl From<anyhow::Error> for Wrong {
         text.strip_prefix("error: ").unwrap_or(&text).to_owned().into()
     }
 }
+
+impl std::error::Error for Wrong {}
 
 impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -18,6 +18,7 @@ pub use body::{Body, BodyTooLarge, BoxError, collect, empty, full, stream};
 pub use pki::{Authority, Issued, PkiError, Usage};
 pub use serve::{Handler, Listener, ServeError, TlsConfig, tls_config};
 pub use sni::{Certificate, Certificates, tls_config_by_name};
+pub use unread::read_on;
 pub use upgrade::{Upgraded, upgrade, upgraded};
 
 /// Who the peer's certificate, verified against the client authority, says it is.

@@ -80,17 +80,24 @@ pub(crate) fn given(request: Request<Incoming>) -> (Request<Body>, Unread) {
 impl Unread {
     /// Reads on, when the handler is done with the body.
     pub(crate) async fn read_on(mut self) {
-        let Ok(mut body) = self.0.try_recv() else { return };
-        let read = async move {
-            let mut left = MOST;
-            while let Some(Ok(frame)) = body.frame().await {
-                left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-                if left == 0 {
-                    return;
-                }
-            }
-        };
-        // A client that sends no more in time has to live with the close.
-        let _ = tokio::time::timeout(PATIENCE, read).await;
+        if let Ok(body) = self.0.try_recv() {
+            read_on(body).await;
+        }
     }
+}
+
+/// Reads a little of what is left of a request's body, for a client that still sends what nobody wants any more. Who
+/// keeps the body beyond the end of its handler calls this; for the others the listener does.
+pub async fn read_on(mut body: impl http_body::Body<Data = Bytes> + Unpin) {
+    let read = async move {
+        let mut left = MOST;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // A client that sends no more in time has to live with the close.
+    let _ = tokio::time::timeout(PATIENCE, read).await;
 }

@@ -234,11 +234,16 @@ impl<'a> Reader<'a> {
         format!("{:?}: character {place}, {found}: {why}", self.text)
     }
 
-    /// `NAME = VALUE`.
-    fn condition(&mut self) -> Result<(String, String), String> {
+    /// What stands before the next blank or sign, and is not read yet.
+    fn word(&mut self) -> &'a str {
         let rest = self.rest();
         let end = rest.find(|c: char| c.is_whitespace() || "=!<>&|(){}\"`".contains(c)).unwrap_or(rest.len());
-        let name = rest.get(..end).unwrap_or_default();
+        rest.get(..end).unwrap_or_default()
+    }
+
+    /// `NAME = VALUE`.
+    fn condition(&mut self) -> Result<(String, String), String> {
+        let name = self.word();
         if name.is_empty() {
             return Err(self.wrong("a name is missing: write for example span.http.route = \"/x\""));
         }
@@ -254,9 +259,12 @@ impl<'a> Reader<'a> {
             return Err(self.wrong("only '=' compares here"));
         }
         self.at += 1;
+        self.rest();
+        let begin = self.at;
         let value = self.value()?;
         if name == "status" && value != "error" {
-            return Err(format!("{:?}: status = {value}: only 'status = error' is supported", self.text));
+            self.at = begin;
+            return Err(self.wrong("only 'status = error' is supported"));
         }
         Ok((name.to_owned(), value))
     }
@@ -271,10 +279,9 @@ impl<'a> Reader<'a> {
             self.at += value.len() + 2;
             return Ok(value.to_owned());
         }
-        let end = rest.find(|c: char| c.is_whitespace() || "=!<>&|(){}\"`".contains(c)).unwrap_or(rest.len());
-        match rest.get(..end) {
-            None | Some("") => Err(self.wrong(MISSING)),
-            Some(value) => {
+        match self.word() {
+            "" => Err(self.wrong(MISSING)),
+            value => {
                 self.at += value.len();
                 Ok(value.to_owned())
             }
@@ -438,7 +445,7 @@ mod tests {
             ("{ .a = 1 || .b = 2 }", "only '&&' joins conditions"),
             ("{ .a = 1", "at its end: only '&&' joins conditions, and '}' ends them"),
             ("{ .a = 1 } | count() > 1", "nothing may follow '}' here"),
-            ("{ status = ok }", "only 'status = error' is supported"),
+            ("{ status = ok }", "character 12, at \"ok }\": only 'status = error' is supported"),
             ("{ duration = 1s }", "there is no 'duration' of spans"),
         ] {
             let why = traceql(text).unwrap_err();

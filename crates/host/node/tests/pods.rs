@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::{fs, time::Instant};
+use std::{fs, sync::Arc, time::Instant};
 
 use serde_json::{Value, json};
 use support::*;
@@ -12,6 +12,7 @@ use wharf_client::{
     Gvr, ListParams, PatchKind,
     action::{CONFIG_MAPS, NODES, PODS},
 };
+use wharf_http::{Authority, Listener, Usage, tls_config};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_runs_and_is_removed_without_trace() {
@@ -321,6 +322,32 @@ async fn a_new_agent_takes_over_what_runs() {
     let last = &pod["status"]["containerStatuses"][0]["lastState"]["terminated"];
     assert_eq!((&last["exitCode"], &last["reason"]), (&json!(137), &json!("ContainerStatusUnknown")));
     cluster.until_event("kept", "SandboxChanged").await;
+    cluster.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_of_https_speak_tls() {
+    let cluster = Cluster::start().await;
+    // A certificate of nobody known, as pods have them.
+    let issued = Authority::create("test").unwrap().issue("pod", &[], Usage::Server, &[]).unwrap();
+    let tls = tls_config(&issued.certificate, &issued.key, None).unwrap();
+    let listener = Listener::tcp("127.0.0.1:0".parse().unwrap(), Some(tls)).await.unwrap();
+    let port = listener.address().unwrap().port();
+    let handler: wharf_http::Handler =
+        Arc::new(|_| Box::pin(async { http::Response::new(wharf_http::full("hello")) }));
+    let (_stop, stopping) = tokio::sync::watch::channel(false);
+    tokio::spawn(listener.serve(handler, stopping));
+    let spec = |scheme: &str| {
+        json!({"terminationGracePeriodSeconds": 0, "containers": [{"name": "main", "command": sh(FOREVER),
+            "readinessProbe": {"httpGet": {"scheme": scheme, "path": "/", "port": port}, "periodSeconds": 1}}]})
+    };
+    cluster.pod("secure", spec("HTTPS")).await;
+    cluster.pod("plain", spec("HTTP")).await;
+    cluster.until("secure", "ready", is_ready).await;
+    cluster.until_event("plain", "Unhealthy: Readiness probe failed").await;
+    assert!(!is_ready(&cluster.get("plain").await.unwrap()));
+    let refused: Vec<String> = cluster.events("secure").await;
+    assert!(!refused.iter().any(|event| event.starts_with("Unhealthy")), "{refused:?}");
     cluster.drain().await;
 }
 

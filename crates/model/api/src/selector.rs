@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::table::tree;
+
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;
 
@@ -108,6 +110,33 @@ impl Requirement {
             Self::Less(key, n) => number(key).is_some_and(|v| v < *n),
             Self::Never => false,
         }
+    }
+}
+
+/// A `metav1.LabelSelector` object in the query form, as it is written after `-l`; `None` when it cannot be written.
+pub fn written(selector: &Value) -> Option<String> {
+    let mut requirements: Vec<(&str, String)> = tree::entries(selector, "/matchLabels")
+        .map(|(key, value)| (key, format!("{key}={}", tree::scalar(value))))
+        .collect();
+    for expression in tree::list(selector, "/matchExpressions") {
+        requirements.push((tree::text(expression, "/key"), written_requirement(expression)?));
+    }
+    requirements.sort_by_key(|(key, _)| *key);
+    let texts: Vec<String> = requirements.into_iter().map(|(_, text)| text).collect();
+    Some(texts.join(","))
+}
+
+/// One element of `matchExpressions`.
+fn written_requirement(expression: &Value) -> Option<String> {
+    let key = tree::text(expression, "/key");
+    let mut values: Vec<&str> = tree::list(expression, "/values").iter().filter_map(Value::as_str).collect();
+    values.sort_unstable();
+    match tree::text(expression, "/operator") {
+        "In" => Some(format!("{key} in ({})", values.join(","))),
+        "NotIn" => Some(format!("{key} notin ({})", values.join(","))),
+        "Exists" => Some(key.to_owned()),
+        "DoesNotExist" => Some(format!("!{key}")),
+        _ => None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! "Did you mean …?" for misspelt names.
+//! "Did you mean …?" for misspelt names, and what there is instead.
 
 /// The candidate nearest to `name` by edit distance, if it is near enough to be meant.
 pub fn closest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -9,6 +9,18 @@ pub fn closest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .filter(|(d, _)| *d <= limit)
         .min()
         .map(|(_, candidate)| candidate)
+}
+
+/// Names for a hint: in order, the first ten, with an ellipsis where there are more. Nothing when there are none.
+pub fn some_of<N: AsRef<str>>(names: impl IntoIterator<Item = N>) -> Option<String> {
+    /// Names told at the most.
+    const MOST: usize = 10;
+    let names: Vec<N> = names.into_iter().collect();
+    let mut names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    names.sort_unstable();
+    let more = if names.len() > MOST { ", …" } else { "" };
+    names.truncate(MOST);
+    (!names.is_empty()).then(|| format!("{}{more}", names.join(", ")))
 }
 
 /// Optimal string alignment distance: insert, delete, replace, swap of neighbours.
@@ -39,5 +51,14 @@ mod tests {
         assert_eq!(closest("ngnix", ["nginx", "redis"]), Some("nginx"));
         assert_eq!(closest("strateg", ["strategy", "selector"]), Some("strategy"));
         assert_eq!(closest("abc", ["xyz"]), None);
+    }
+
+    #[test]
+    fn some_names_stand_for_many() {
+        assert_eq!(some_of([""; 0]), None);
+        assert_eq!(some_of(["b", "a"]), Some("a, b".into()));
+        let names = |count: usize| (0..count).map(|n| format!("f{n}"));
+        assert_eq!(some_of(names(10)), Some("f0, f1, f2, f3, f4, f5, f6, f7, f8, f9".into()));
+        assert_eq!(some_of(names(11)), Some("f0, f1, f10, f2, f3, f4, f5, f6, f7, f8, …".into()));
     }
 }

@@ -11,8 +11,11 @@ use futures_util::future::BoxFuture;
 use wharf_base::Hinted;
 use wharf_workflow::filter::Patterns;
 
-use super::{BuiltIn, Call, Outputs, idle, input};
-use crate::beneath::{Shared, inside_workspace};
+use super::{BuiltIn, Call, Input, Outputs, flag, idle, input, one_of};
+use crate::{
+    beneath::{Shared, within},
+    wrong::Wrong,
+};
 
 /// Files of an artifact at the most.
 const MAX_FILES: usize = 100_000;
@@ -22,11 +25,14 @@ const MAX_BYTES: u64 = 10 << 30;
 pub(super) const UPLOAD: BuiltIn = BuiltIn {
     name: "actions/upload-artifact",
     inputs: &[
-        input("name", "artifact"),
+        Input { check: Some(check_name), ..input("name", "artifact") },
         super::required("path"),
-        input("if-no-files-found", "warn"),
-        input("overwrite", "false"),
-        input("include-hidden-files", "false"),
+        Input {
+            check: Some(|text| one_of(&["warn", "error", "ignore"], text)),
+            ..input("if-no-files-found", "warn")
+        },
+        flag("overwrite", "false"),
+        flag("include-hidden-files", "false"),
         idle("retention-days"),
         idle("compression-level"),
     ],
@@ -39,7 +45,7 @@ pub(super) const DOWNLOAD: BuiltIn = BuiltIn {
         input("name", ""),
         input("path", ""),
         input("pattern", ""),
-        input("merge-multiple", "false"),
+        flag("merge-multiple", "false"),
         idle("github-token"),
         idle("repository"),
         idle("run-id"),
@@ -47,11 +53,11 @@ pub(super) const DOWNLOAD: BuiltIn = BuiltIn {
     run: |call| download(call),
 };
 
-fn check_name(name: &str) -> anyhow::Result<()> {
+fn check_name(name: &str) -> Result<(), Wrong> {
     let bad = |c: char| c.is_control() || "\\/\":<>|*?".contains(c);
     if name.is_empty() || name.len() > 200 || name.starts_with('.') || name.contains(bad) {
         let hint = "begin with a letter, and leave out quotes, slashes and the signs : < > | * ?";
-        return Err(Hinted::new(format!("'{name}' cannot be the name of an artifact"), hint).into());
+        return Err(Wrong::hinted(format!("'{name}' cannot be the name of an artifact"), hint));
     }
     Ok(())
 }
@@ -64,13 +70,8 @@ fn folder(call: &Call<'_>) -> PathBuf {
 fn upload(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
     Box::pin(async move {
         let name = call.inputs.get("name").to_owned();
-        check_name(&name)?;
         let missing = call.inputs.get("if-no-files-found").to_owned();
-        if !matches!(missing.as_str(), "warn" | "error" | "ignore") {
-            let hint = "write warn, error or ignore, or leave it out";
-            return Err(Hinted::new(format!("'{missing}' is no value of 'if-no-files-found'"), hint).into());
-        }
-        let (overwrite, hidden) = (call.inputs.flag("overwrite")?, call.inputs.flag("include-hidden-files")?);
+        let (overwrite, hidden) = (call.inputs.flag("overwrite"), call.inputs.flag("include-hidden-files"));
         let patterns = call.inputs.lines("path");
         let target = folder(&call);
         let workspace = std::sync::Arc::clone(&call.runner.workspace);
@@ -115,8 +116,7 @@ fn select(workspace: &Shared, lines: &[String], hidden: bool) -> anyhow::Result<
     let mut files: Vec<PathBuf> = Vec::new();
     for line in lines {
         let (leave_out, text) = line.strip_prefix('!').map_or((false, line.as_str()), |rest| (true, rest));
-        let path = inside_workspace(text)
-            .with_context(|| format!("the path '{text}' leads out of the workspace"))?;
+        let path = within("path", text)?;
         if leave_out {
             let excluded = matching(&path.to_string_lossy())?;
             files.retain(|file| !excluded(file));
@@ -152,7 +152,9 @@ fn select(workspace: &Shared, lines: &[String], hidden: bool) -> anyhow::Result<
 
 /// Whether a file, or a folder it is in, fits a pattern.
 fn matching(pattern: &str) -> anyhow::Result<impl Fn(&Path) -> bool + use<>> {
-    let patterns = Patterns::new(&[pattern.to_owned()], false).map_err(|(_, why)| anyhow::anyhow!(why))?;
+    let patterns = Patterns::new(&[pattern.to_owned()], false).map_err(|(_, why)| {
+        Hinted::new(why, format!("mend the pattern '{pattern}': '*', '**', '?' and '[…]' stand for names"))
+    })?;
     Ok(move |file: &Path| file.ancestors().any(|part| patterns.matches(&part.to_string_lossy())))
 }
 
@@ -187,7 +189,11 @@ fn store(
             let executable = from.metadata()?.permissions().mode() & 0o100 != 0;
             let mut copy = std::fs::File::create(&to)?;
             bytes += io::copy(&mut from, &mut copy)?;
-            anyhow::ensure!(bytes <= MAX_BYTES, "the artifact is larger than {MAX_BYTES} bytes");
+            if bytes > MAX_BYTES {
+                let hint = "leave out what no other job needs, or hand it on in several artifacts";
+                let message = format!("the artifact is larger than {MAX_BYTES} bytes");
+                return Err(Hinted::new(message, hint).into());
+            }
             let mode = if executable { 0o755 } else { 0o644 };
             copy.set_permissions(std::fs::Permissions::from_mode(mode))?;
             copy.sync_all()?;
@@ -212,7 +218,7 @@ fn download(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
     Box::pin(async move {
         let source = folder(&call);
         let name = call.inputs.get("name").to_owned();
-        let path = inside_workspace(call.inputs.get("path")).context("'path' leads out of the workspace")?;
+        let path = within("path", call.inputs.get("path"))?;
         let mut names: Vec<String> = std::fs::read_dir(&source)
             .into_iter()
             .flatten()
@@ -221,7 +227,7 @@ fn download(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
             .filter(|name| !name.starts_with('.'))
             .collect();
         names.sort();
-        let merge = !name.is_empty() || call.inputs.flag("merge-multiple")?;
+        let merge = !name.is_empty() || call.inputs.flag("merge-multiple");
         if !name.is_empty() {
             if !names.contains(&name) {
                 return Err(

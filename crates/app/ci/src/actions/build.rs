@@ -4,8 +4,8 @@ use anyhow::{Context as _, anyhow};
 use futures_util::future::BoxFuture;
 use wharf_base::HintExt as _;
 
-use super::{BuiltIn, Call, Outputs, input};
-use crate::{beneath::inside_workspace, sandbox::JobSandbox, services::BuildOrder, wrong::Wrong};
+use super::{BuiltIn, Call, Outputs, flag, input};
+use crate::{beneath::within, sandbox::JobSandbox, services::BuildOrder, wrong::Wrong};
 
 pub(super) const ACTION: BuiltIn = BuiltIn {
     name: "wharf/build-push",
@@ -15,7 +15,7 @@ pub(super) const ACTION: BuiltIn = BuiltIn {
         input("tags", ""),
         input("build-args", ""),
         input("target", ""),
-        input("push", "true"),
+        flag("push", "true"),
     ],
     run: |call| run(call),
 };
@@ -35,16 +35,13 @@ fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
     Box::pin(async move {
         let runner = call.runner;
         let build = runner.context.shared.config.services.build.clone();
-        let build = build.context("images cannot be built: this platform runs without its builder")?;
-        let place = |name: &str, text: &str| {
-            inside_workspace(text)
-                .with_context(|| format!("'{name}: {text}' leads out of the workspace"))
-                .hint(|| "write it as seen from the root of the repository, without '..'".into())
-        };
-        let context = place("context", call.inputs.get("context"))?;
+        let build = build
+            .context("images cannot be built: this platform runs without its builder")
+            .hint(|| "run the workflow on a platform that 'wharf up' started".into())?;
+        let context = within("context", call.inputs.get("context"))?;
         let file = match call.inputs.get("file") {
             "" => context.join("Dockerfile"),
-            file => place("file", file)?,
+            file => within("file", file)?,
         };
         // What the builder reads must not change, nor become a link to elsewhere, while it reads.
         runner.sandbox.pause()?;
@@ -72,7 +69,7 @@ fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
                 || "write 'build-args: |' and below it for example 'VERSION=${{ github.sha }}'".into(),
             )?,
             target: call.inputs.get("target").to_owned(),
-            push: call.inputs.flag("push")?,
+            push: call.inputs.flag("push"),
         };
         // Files are named as the repository has them.
         let root = format!("{}/", runner.workspace.resolve("".as_ref())?.display());

@@ -4,22 +4,22 @@ use std::{os::fd::AsRawFd as _, path::PathBuf};
 
 use anyhow::Context as _;
 use futures_util::future::BoxFuture;
-use wharf_base::HintExt as _;
+use wharf_base::{HintExt as _, closest, some_of};
 use wharf_gitserver::Checkout;
 
-use super::{BuiltIn, Call, Outputs, idle, input};
-use crate::beneath::inside_workspace;
+use super::{BuiltIn, Call, Input, Outputs, flag, idle, input};
+use crate::{beneath::within, wrong::Wrong};
 
 pub(super) const ACTION: BuiltIn = BuiltIn {
     name: "actions/checkout",
     inputs: &[
         input("ref", ""),
         input("path", ""),
-        input("fetch-depth", "1"),
+        Input { check: Some(|text| depth(text).map(drop)), ..input("fetch-depth", "1") },
         input("repository", ""),
-        input("submodules", "false"),
-        input("lfs", "false"),
-        input("clean", "true"),
+        Input { check: Some(unsupported), ..input("submodules", "false") },
+        Input { check: Some(unsupported), ..input("lfs", "false") },
+        flag("clean", "true"),
         idle("token"),
         idle("ssh-key"),
         idle("ssh-known-hosts"),
@@ -33,14 +33,43 @@ pub(super) const ACTION: BuiltIn = BuiltIn {
     run: |call| run(call),
 };
 
+/// How many commits of history `fetch-depth` asks for; all when 0.
+fn depth(text: &str) -> Result<u32, Wrong> {
+    text.parse().map_err(|_| {
+        Wrong::hinted(format!("'{text}' is no number of commits"), "write how many to fetch, 0 for all")
+    })
+}
+
+/// What can only be left out.
+fn unsupported(text: &str) -> Result<(), Wrong> {
+    match text {
+        "" | "false" => Ok(()),
+        wanted => {
+            let hint = "leave it out, and fetch what is needed in a step of its own";
+            Err(Wrong::hinted(format!("'{wanted}' is not supported"), hint))
+        }
+    }
+}
+
+/// What may be meant by a reference that a repository does not have.
+fn similar(wanted: &str, references: &[(String, String)]) -> String {
+    let short = |name: &'_ str| -> String {
+        let short = name.strip_prefix("refs/heads/").or_else(|| name.strip_prefix("refs/tags/"));
+        short.unwrap_or(name).to_owned()
+    };
+    let wanted = short(wanted);
+    let known: Vec<String> = references.iter().map(|(name, _)| short(name)).collect();
+    match (closest(&wanted, known.iter().map(String::as_str)), some_of(&known)) {
+        (Some(meant), _) => format!("did you mean '{meant}'?"),
+        (None, Some(known)) => format!("name a branch, a tag or a commit that was pushed; there is {known}"),
+        (None, None) => "push something to it first".into(),
+    }
+}
+
 fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
     Box::pin(async move {
         let (inputs, context) = (&call.inputs, &call.runner.context);
         let spec = &context.spec;
-        for name in ["submodules", "lfs"] {
-            let wanted = inputs.get(name);
-            anyhow::ensure!(wanted.is_empty() || wanted == "false", "'{name}: {wanted}' is not supported");
-        }
         let repository = match inputs.get("repository") {
             "" => context.repository.clone(),
             name => context.shared.config.repositories.get(name)?,
@@ -50,23 +79,22 @@ fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
             wanted => {
                 let wanted = if wanted.is_empty() { "HEAD" } else { wanted };
                 let sha = repository.resolve(wanted).await?;
-                let sha = sha.with_context(|| format!("{} has no '{wanted}'", repository.name()))?;
+                let references = repository.references().await?;
+                let sha = sha
+                    .with_context(|| format!("{} has no '{wanted}'", repository.name()))
+                    .hint(|| similar(wanted, &references))?;
                 let branch = format!("refs/heads/{wanted}");
-                let is_branch = repository.references().await?.iter().any(|(name, _)| *name == branch);
+                let is_branch = references.iter().any(|(name, _)| *name == branch);
                 (sha, if is_branch { branch } else { String::new() })
             }
         };
-        let depth = inputs.get("fetch-depth");
-        let depth = depth
-            .parse()
-            .with_context(|| format!("'fetch-depth: {depth}' is not a number"))
-            .hint(|| "write how many commits to fetch, 0 for all".into())?;
-        let path = inside_workspace(inputs.get("path")).context("'path' leads out of the workspace")?;
+        let depth = depth(inputs.get("fetch-depth"))?;
+        let path = within("path", inputs.get("path"))?;
         // Git works where no program of the job can reach; only then is the result moved into the workspace.
         let draft = call.runner.folder.join("checkout");
         let _ = std::fs::remove_dir_all(&draft);
         repository.checkout(&Checkout { sha: sha.clone(), reference, depth }, &draft).await?;
-        let clean = inputs.flag("clean")?;
+        let clean = inputs.flag("clean");
         let workspace = std::sync::Arc::clone(&call.runner.workspace);
         tokio::task::spawn_blocking(move || move_into(&workspace, &path, &draft, clean)).await??;
         call.say(&format!("{} at {}", repository.name(), sha.get(..12).unwrap_or(&sha)));
@@ -98,4 +126,20 @@ fn move_into(
     }
     std::fs::remove_dir(draft)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_instead_of_a_reference_is_told() {
+        let references =
+            |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), String::new())).collect::<Vec<_>>();
+        let known = references(&["refs/heads/main", "refs/tags/v1.0"]);
+        assert_eq!(similar("mian", &known), "did you mean 'main'?");
+        assert_eq!(similar("refs/tags/v1.1", &known), "did you mean 'v1.0'?");
+        assert!(similar("release", &known).ends_with("there is main, v1.0"));
+        assert!(similar("x", &[]).starts_with("push something"));
+    }
 }

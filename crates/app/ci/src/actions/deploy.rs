@@ -9,11 +9,11 @@ use wharf_base::{HintExt as _, Hinted};
 use wharf_client::Client;
 
 use super::{
-    BuiltIn, Call, Outputs, input,
+    BuiltIn, Call, Input, Outputs, flag, input,
     manifests::{self, Discovery, Manifest},
     required, rollout,
 };
-use crate::{beneath::inside_workspace, wrong::Wrong};
+use crate::{beneath::within, wrong::Wrong};
 
 const MANAGER: &str = "wharf-deploy";
 /// Bytes of one manifest file at the most.
@@ -25,8 +25,8 @@ pub(super) const ACTION: BuiltIn = BuiltIn {
         required("manifests"),
         input("namespace", "default"),
         input("image", ""),
-        input("wait", "true"),
-        input("timeout-minutes", "20"),
+        flag("wait", "true"),
+        Input { check: Some(|text| limit(text).map(drop)), ..input("timeout-minutes", "20") },
     ],
     run: |call| run(call),
 };
@@ -69,14 +69,8 @@ fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
             call.say(&format!("applied {}", manifest.title()));
             applied.push((kind, stored));
         }
-        if call.inputs.flag("wait")? {
-            let minutes: f64 = call
-                .inputs
-                .get("timeout-minutes")
-                .parse()
-                .context("'timeout-minutes' is not a number")
-                .hint(|| "write a number of minutes, such as 10".into())?;
-            let limit = Duration::from_secs_f64((minutes * 60.0).clamp(1.0, 1e6));
+        if call.inputs.flag("wait") {
+            let limit = limit(call.inputs.get("timeout-minutes"))?;
             rollout::wait(&client, &applied, limit, |line| call.say(line)).await?;
         }
         let ingress = call.runner.context.shared.config.services.ingress.clone();
@@ -91,13 +85,23 @@ fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
     })
 }
 
+/// How long `timeout-minutes` lets it take.
+fn limit(text: &str) -> Result<Duration, Wrong> {
+    let minutes = text.parse::<f64>().ok().filter(|minutes| minutes.is_finite() && *minutes > 0.0);
+    match minutes {
+        Some(minutes) => Ok(Duration::from_secs_f64((minutes * 60.0).clamp(1.0, 1e6))),
+        None => Err(Wrong::hinted(
+            format!("'{text}' is no number above 0"),
+            "write a number of minutes, such as 10",
+        )),
+    }
+}
+
 /// All objects of the folder's files, in the order of the files' names.
 fn read(call: &Call<'_>) -> anyhow::Result<Vec<Manifest>> {
     let workspace = &call.runner.workspace;
     let text = call.inputs.get("manifests");
-    let folder = inside_workspace(text)
-        .with_context(|| format!("'manifests: {text}' leads out of the workspace"))
-        .hint(|| "name a folder as seen from the root of the repository, without '..'".into())?;
+    let folder = within("manifests", text)?;
     let files = workspace
         .walk(&folder, 1000)
         .with_context(|| format!("cannot read the folder {text}"))
@@ -174,5 +178,22 @@ async fn ensure_namespace(client: &Client, name: &str) -> anyhow::Result<()> {
             Err(error).with_context(|| format!("cannot make the namespace {name}"))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_numbers_above_nothing_are_limits() {
+        for (text, seconds) in [("10", 600), ("0.001", 1), ("1e9", 1_000_000)] {
+            assert_eq!(limit(text).map(|limit| limit.as_secs()), Ok(seconds), "{text}");
+        }
+        for text in ["nan", "inf", "-inf", "-1", "0", "ten", ""] {
+            let wrong = limit(text).unwrap_err();
+            assert_eq!(wrong.message, format!("'{text}' is no number above 0"));
+            assert!(wrong.hint.is_some());
+        }
     }
 }

@@ -190,7 +190,7 @@ impl Discovery {
                 Err(error) if error.is_not_found() => {
                     let message = format!("{}: the cluster does not serve {version}", manifest.title());
                     let hint = self.version_hint(version, kind).await;
-                    return Err(manifest.problem("apiVersion", Wrong { message, hint }).into());
+                    return Err(manifest.problem("apiVersion", Wrong { message, hint, at: None }).into());
                 }
                 other => other.with_context(|| format!("cannot ask what {version} is"))?,
             };
@@ -205,7 +205,7 @@ impl Discovery {
                 Some(meant) => Some(format!("did you mean '{meant}'?")),
                 None => self.version_hint(version, kind).await,
             };
-            return Err(manifest.problem("kind", Wrong { message, hint }).into());
+            return Err(manifest.problem("kind", Wrong { message, hint, at: None }).into());
         };
         let (group, version) = version.split_once('/').unwrap_or(("", version));
         Ok(Kind {

@@ -12,7 +12,8 @@ mod scan;
 use std::collections::BTreeMap;
 
 use futures_util::future::BoxFuture;
-use wharf_base::{Hinted, closest};
+use wharf_base::closest;
+use wharf_workflow::Position;
 
 use crate::{job::Runner, wrong::Wrong};
 
@@ -26,18 +27,51 @@ pub(crate) struct Input {
     required: bool,
     /// Accepted for the sake of workflows written elsewhere, without effect here.
     idle: bool,
+    /// What is wrong with a value that is no value of it.
+    check: Option<Check>,
 }
 
+type Check = fn(&str) -> Result<(), Wrong>;
+
 const fn input(name: &'static str, default: &'static str) -> Input {
-    Input { name, default, required: false, idle: false }
+    Input { name, default, required: false, idle: false, check: None }
 }
 
 const fn required(name: &'static str) -> Input {
-    Input { name, default: "", required: true, idle: false }
+    Input { required: true, ..input(name, "") }
 }
 
 const fn idle(name: &'static str) -> Input {
-    Input { name, default: "", required: false, idle: true }
+    Input { idle: true, ..input(name, "") }
+}
+
+/// One that is true or false.
+const fn flag(name: &'static str, default: &'static str) -> Input {
+    Input { check: Some(|text| truth(text).map(drop)), ..input(name, default) }
+}
+
+fn truth(text: &str) -> Result<bool, Wrong> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" => Ok(true),
+        "" | "false" => Ok(false),
+        _ => Err(Wrong::hinted(
+            format!("'{text}' is neither true nor false"),
+            "write true or false, or leave it out",
+        )),
+    }
+}
+
+/// Refuses what is none of the values known.
+fn one_of(known: &[&'static str], text: &str) -> Result<(), Wrong> {
+    if known.contains(&text) {
+        return Ok(());
+    }
+    let known = known.iter().copied();
+    let hint = match closest(text, known.clone()) {
+        Some(meant) => format!("did you mean '{meant}'?"),
+        None => format!("write one of {}, or leave it out", known.collect::<Vec<_>>().join(", ")),
+    };
+    Err(Wrong::hinted(format!("'{text}' is no value of it"), hint))
 }
 
 /// The inputs of a call, complete.
@@ -53,15 +87,9 @@ impl Inputs {
         self.get(name).lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
     }
 
-    pub(crate) fn flag(&self, name: &str) -> anyhow::Result<bool> {
-        match self.get(name).to_ascii_lowercase().as_str() {
-            "true" => Ok(true),
-            "" | "false" => Ok(false),
-            other => {
-                let message = format!("'{name}' must be true or false, not '{other}'");
-                Err(Hinted::new(message, format!("write '{name}: true', or leave it out")).into())
-            }
-        }
+    /// Whether one that is true or false, as was checked, is true.
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        truth(self.get(name)).unwrap_or(false)
     }
 }
 
@@ -98,11 +126,15 @@ impl BuiltIn {
         (self.run)(call)
     }
 
-    /// Completes what was given; warns about what has no effect.
+    /// Completes what was given; warns about what has no effect. Values that are known only later are not checked.
     ///
     /// # Errors
-    /// When an input is unknown, or a required one is missing.
-    pub(crate) fn inputs(&self, given: &[(String, String)], warn: impl Fn(&str)) -> Result<Inputs, Refused> {
+    /// When an input is unknown or cannot have its value, or a required one is missing.
+    pub(crate) fn inputs(
+        &self,
+        given: &[(&str, Option<&str>)],
+        warn: impl Fn(&str),
+    ) -> Result<Inputs, Refused> {
         for (index, (name, _)) in given.iter().enumerate() {
             match self.inputs.iter().find(|input| input.name.eq_ignore_ascii_case(name)) {
                 Some(input) if input.idle => warn(&format!("Warning: the input '{name}' has no effect here")),
@@ -123,13 +155,20 @@ impl BuiltIn {
         }
         let mut inputs = BTreeMap::new();
         for input in self.inputs {
-            let value =
-                given.iter().find(|(name, _)| name.eq_ignore_ascii_case(input.name)).map(|(_, v)| v.clone());
-            let value = value.filter(|value| !value.trim().is_empty() || !input.required);
-            if value.is_none() && input.required {
-                return Err(Refused { given: None, wrong: missing_input(self.name, input.name) });
+            let index = given.iter().position(|(name, _)| name.eq_ignore_ascii_case(input.name));
+            let value = match index.and_then(|index| given.get(index)) {
+                Some((_, None)) => continue,
+                Some((_, Some(value))) if !value.trim().is_empty() || !input.required => *value,
+                _ if input.required => {
+                    return Err(Refused { given: None, wrong: missing_input(self.name, input.name) });
+                }
+                _ => input.default,
+            };
+            if let Some(Err(wrong)) = input.check.map(|check| check(value.trim())) {
+                let wrong = wrong.of(&format!("{}: '{}'", self.name, input.name));
+                return Err(Refused { given: index, wrong });
             }
-            inputs.insert(input.name, value.unwrap_or_else(|| input.default.to_owned()));
+            inputs.insert(input.name, value.to_owned());
         }
         Ok(Inputs(inputs))
     }
@@ -140,6 +179,13 @@ pub(crate) struct Refused {
     /// Which of those given it is about; nothing when one is missing.
     pub(crate) given: Option<usize>,
     pub(crate) wrong: Wrong,
+}
+
+impl Refused {
+    /// With its place among those of what was given.
+    pub(crate) fn placed(self, places: &[Position]) -> Wrong {
+        Wrong { at: self.given.and_then(|index| places.get(index)).copied(), ..self.wrong }
+    }
 }
 
 /// An input that must be given is not.
@@ -178,5 +224,85 @@ impl Registry {
             };
             Wrong::hinted(format!("there is no action '{name}' here"), hint)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_values_are_told_as_soon_as_they_are_known() {
+        let registry = Registry::built_in();
+        for (action, input, value, message, hint) in [
+            ("wharf/scan", "severity", "hihg", "'hihg' is no value of it", "did you mean 'high'?"),
+            (
+                "wharf/scan",
+                "severity",
+                "bad",
+                "'bad' is no value of it",
+                "write one of low, medium, high, critical",
+            ),
+            ("wharf/build-push", "push", "yes", "'yes' is neither true nor false", "write true or false"),
+            ("wharf/deploy", "wait", "yes", "'yes' is neither true nor false", "write true or false"),
+            (
+                "wharf/deploy",
+                "timeout-minutes",
+                "NaN",
+                "'NaN' is no number above 0",
+                "write a number of minutes",
+            ),
+            ("actions/checkout", "fetch-depth", "all", "'all' is no number of commits", "0 for all"),
+            ("actions/checkout", "submodules", "recursive", "'recursive' is not supported", "leave it out"),
+            ("actions/checkout", "clean", "no", "'no' is neither true nor false", "write true or false"),
+            (
+                "actions/upload-artifact",
+                "if-no-files-found",
+                "eror",
+                "'eror' is no value of it",
+                "mean 'error'?",
+            ),
+            (
+                "actions/upload-artifact",
+                "name",
+                "a/b",
+                "'a/b' cannot be the name of an artifact",
+                "begin with",
+            ),
+            (
+                "actions/upload-artifact",
+                "overwrite",
+                "1",
+                "'1' is neither true nor false",
+                "write true or false",
+            ),
+            (
+                "actions/download-artifact",
+                "merge-multiple",
+                "1",
+                "'1' is neither true nor false",
+                "write true",
+            ),
+        ] {
+            let built_in = registry.get(action).unwrap();
+            let mut given: Vec<_> =
+                built_in.inputs.iter().filter(|i| i.required).map(|i| (i.name, Some("x"))).collect();
+            given.push((input, Some(value)));
+            let refused =
+                built_in.inputs(&given, |_| {}).err().unwrap_or_else(|| panic!("{action}: {input}"));
+            assert_eq!(refused.given, Some(given.len() - 1));
+            assert_eq!(refused.wrong.message, format!("{action}: '{input}': {message}"));
+            assert!(refused.wrong.hint.clone().unwrap().contains(hint), "{}", refused.wrong);
+            // What an expression gives is known only when the step runs.
+            given.pop();
+            given.push((input, None));
+            assert!(built_in.inputs(&given, |_| {}).is_ok());
+        }
+        // What is not given is good as it is.
+        for action in &registry.0 {
+            let given: Vec<_> =
+                action.inputs.iter().filter(|i| i.required).map(|i| (i.name, Some("x"))).collect();
+            assert!(action.inputs(&given, |_| {}).is_ok(), "{}", action.name);
+        }
     }
 }

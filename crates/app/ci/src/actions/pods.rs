@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::rollout::text;
+use super::rollout::{condition, text};
 
 /// What keeps a pod from being ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(super) struct Trouble {
 
 /// The worst that is wrong with a workload's pods. Those of an older template count only while there are no others, and
 /// end nothing.
-pub(super) fn worst_of(workload: &Value, pods: &[&Value], events: &[Value]) -> Option<Trouble> {
+pub(super) fn worst_of(workload: &Value, pods: &[&Value], events: &[&Value]) -> Option<Trouble> {
     let current: Vec<&Value> = pods.iter().copied().filter(|pod| is_current(workload, pod)).collect();
     match current.is_empty() {
         true => worst(pods.iter().copied(), events).map(|trouble| Trouble { lasting: false, ..trouble }),
@@ -28,15 +28,19 @@ pub(super) fn worst_of(workload: &Value, pods: &[&Value], events: &[Value]) -> O
 /// Whether a pod runs the images that its workload has now.
 fn is_current(workload: &Value, pod: &Value) -> bool {
     let list = |object: &Value, pointer: &str| object.pointer(pointer).and_then(Value::as_array).cloned();
-    let wanted = list(workload, "/spec/template/spec/containers").unwrap_or_default();
-    let running = list(pod, "/spec/containers").unwrap_or_default();
-    wanted.iter().all(|container| {
-        running.iter().any(|own| ["/name", "/image"].iter().all(|of| text(own, of) == text(container, of)))
+    ["containers", "initContainers"].into_iter().all(|kind| {
+        let wanted = list(workload, &format!("/spec/template/spec/{kind}")).unwrap_or_default();
+        let running = list(pod, &format!("/spec/{kind}")).unwrap_or_default();
+        wanted.iter().all(|container| {
+            running
+                .iter()
+                .any(|own| ["/name", "/image"].iter().all(|of| text(own, of) == text(container, of)))
+        })
     })
 }
 
 /// The worst that is wrong with pods, of the youngest that has it. `events` are those of the namespace.
-pub(super) fn worst<'a>(pods: impl IntoIterator<Item = &'a Value>, events: &[Value]) -> Option<Trouble> {
+pub(super) fn worst<'a>(pods: impl IntoIterator<Item = &'a Value>, events: &[&Value]) -> Option<Trouble> {
     let age = |pod: &Value| text(pod, "/metadata/creationTimestamp").to_owned();
     pods.into_iter()
         .filter(|pod| pod.pointer("/metadata/deletionTimestamp").is_none())
@@ -55,7 +59,7 @@ enum Rank {
     Lasting,
 }
 
-fn trouble(pod: &Value, events: &[Value]) -> Option<(Rank, Trouble)> {
+fn trouble(pod: &Value, events: &[&Value]) -> Option<(Rank, Trouble)> {
     let (namespace, name) = (text(pod, "/metadata/namespace"), text(pod, "/metadata/name"));
     let describe = || format!("'kubectl -n {namespace} describe pod {name}' tells more");
     let say = |rank, what: String, hint: String| {
@@ -69,7 +73,7 @@ fn trouble(pod: &Value, events: &[Value]) -> Option<(Rank, Trouble)> {
     let warning = || {
         let of =
             |event: &&Value| text(event, "/involvedObject/name") == name && text(event, "/type") == "Warning";
-        events.iter().filter(of).max_by_key(|event| when(event)).map(|event| text(event, "/message"))
+        events.iter().copied().filter(of).max_by_key(|event| when(event)).map(|event| text(event, "/message"))
     };
     for container in containers(pod) {
         let of = text(container, "/name");
@@ -138,11 +142,6 @@ fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
         .flatten()
 }
 
-fn condition<'a>(pod: &'a Value, kind: &str) -> Option<&'a Value> {
-    let conditions = pod.pointer("/status/conditions")?.as_array()?;
-    conditions.iter().find(|condition| text(condition, "/type") == kind)
-}
-
 fn code(ended: &Value) -> i64 {
     ended.pointer("/exitCode").and_then(Value::as_i64).unwrap_or(0)
 }
@@ -188,11 +187,12 @@ mod tests {
 
     #[test]
     fn the_reason_of_a_pod_is_told_with_what_to_do() {
-        let events = [
+        let told = [
             event("Readiness probe failed: 500", "2026-01-01T00:00:02Z", "Warning"),
             event("Readiness probe failed: refused", "2026-01-01T00:00:01Z", "Warning"),
             event("Started container", "2026-01-01T00:00:03Z", "Normal"),
         ];
+        let events: Vec<&Value> = told.iter().collect();
         let unready = json!({"conditions": [{"type": "Ready", "status": "False"}],
             "containerStatuses": [{"name": "app", "ready": false, "state": {"running": {}}}]});
         let unplaced = json!({"conditions": [
@@ -255,6 +255,17 @@ mod tests {
             !worst_of(&workload("a:b"), &[&old], &[]).unwrap().lasting,
             "an older template may be mended"
         );
+        // An image that only the containers before the others have is mended as well.
+        let with_init = |image: &str| {
+            let mut workload = workload("a:b");
+            workload["spec"]["template"]["spec"]["initContainers"] =
+                json!([{"name": "init", "image": image}]);
+            workload
+        };
+        let mut old = bad.clone();
+        old["spec"] = with_init("A B")["spec"]["template"]["spec"].clone();
+        assert!(worst_of(&with_init("A B"), &[&old], &[]).unwrap().lasting);
+        assert!(!worst_of(&with_init("c:d"), &[&old], &[]).unwrap().lasting, "its init image is mended");
         let mut gone = bad;
         gone["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         assert_eq!(worst([&gone], &[]), None);

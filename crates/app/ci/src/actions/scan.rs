@@ -2,30 +2,25 @@
 
 use anyhow::Context as _;
 use futures_util::future::BoxFuture;
-use wharf_base::{Hinted, closest};
+use wharf_base::{HintExt as _, Hinted};
 
-use super::{BuiltIn, Call, Outputs, input, required};
+use super::{BuiltIn, Call, Input, Outputs, input, one_of, required};
 
-const SEVERITIES: [&str; 4] = ["low", "medium", "high", "critical"];
+const SEVERITIES: &[&str] = &["low", "medium", "high", "critical"];
 
-pub(super) const ACTION: BuiltIn = BuiltIn {
-    name: "wharf/scan",
-    inputs: &[required("image"), input("severity", "high")],
-    run: |call| run(call),
-};
+pub(super) const ACTION: BuiltIn =
+    BuiltIn { name: "wharf/scan", inputs: &[required("image"), SEVERITY], run: |call| run(call) };
+
+const SEVERITY: Input =
+    Input { check: Some(|text| one_of(SEVERITIES, &text.to_ascii_lowercase())), ..input("severity", "high") };
 
 fn run(call: Call<'_>) -> BoxFuture<'_, anyhow::Result<Outputs>> {
     Box::pin(async move {
         let scan = call.runner.context.shared.config.services.scan.clone();
-        let scan = scan.context("images cannot be scanned: this platform runs without its scanner")?;
+        let scan = scan
+            .context("images cannot be scanned: this platform runs without its scanner")
+            .hint(|| "run the workflow on a platform that 'wharf up' started".into())?;
         let severity = call.inputs.get("severity").to_ascii_lowercase();
-        if !SEVERITIES.contains(&severity.as_str()) {
-            let hint = match closest(&severity, SEVERITIES) {
-                Some(meant) => format!("did you mean '{meant}'?"),
-                None => format!("use one of {}", SEVERITIES.join(", ")),
-            };
-            return Err(Hinted::new(format!("'{severity}' is no severity"), hint).into());
-        }
         let findings = scan.scan(call.inputs.get("image"), &severity, call.sayer()).await?;
         for finding in &findings {
             let mended = match finding.fixed.as_str() {

@@ -423,20 +423,13 @@ async fn pull(context: &RunContext, image: &str, log: &JobLog, cancel: &mut Canc
 
 /// What to say about a name that is not in a folder of the workspace.
 fn absent(part: &str, folder: &Path, names: &[String]) -> String {
-    /// Names told at the most.
-    const MOST: usize = 10;
     let place = match folder.as_os_str().is_empty() {
         true => "the workspace".to_owned(),
         false => format!("{} of the workspace", folder.display()),
     };
-    let mut names: Vec<&str> =
-        names.iter().map(String::as_str).filter(|name| !name.starts_with('.')).collect();
-    names.sort_unstable();
-    let more = if names.len() > MOST { ", …" } else { "" };
-    names.truncate(MOST);
-    match names.as_slice() {
-        [] => format!("there is no '{part}' in {place}, which is empty"),
-        names => format!("there is no '{part}' in {place}, only {}{more}", names.join(", ")),
+    match wharf_base::some_of(names.iter().filter(|name| !name.starts_with('.'))) {
+        None => format!("there is no '{part}' in {place}, which is empty"),
+        Some(names) => format!("there is no '{part}' in {place}, only {names}"),
     }
 }
 

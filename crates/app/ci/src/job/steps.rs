@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use wharf_workflow::{
-    SHELL_HINT,
+    Position, SHELL_HINT,
     expr::{EvalError, Object, Template},
     model::{Action, ActionRef, Settings, Step, Work},
     read_action,
@@ -15,7 +15,7 @@ use wharf_workflow::{
 use super::{AFTER_STOP, Runner, frame::Frame, output::Output};
 use crate::{
     actions::{Call, missing_input},
-    beneath::inside_workspace,
+    beneath::within,
     check::ACTION_FILES,
     sandbox::{Cancel, Command, StopReason, WORKSPACE},
     status::now,
@@ -114,9 +114,8 @@ impl Runner {
     }
 
     fn forgives(&self, frame: &Frame, step: &Step, contexts: &Object) -> bool {
-        let flag = self.with_env(contexts, self.status(frame), |env| {
-            flag(step.continue_on_error.as_ref(), false, env).map_err(EvalError::from)
-        });
+        let flag = self
+            .with_env(contexts, self.status(frame), |env| flag(step.continue_on_error.as_ref(), false, env));
         flag.unwrap_or_else(|error| {
             let wrong = Wrong::eval("'continue-on-error'", &error);
             self.log.say(frame.number, &format!("Error: {}", wrong.at(&frame.file, step.at)));
@@ -155,16 +154,14 @@ impl Runner {
             self.context.board.step(&self.key, frame.number, |status| status.name = shown);
         }
         let minutes = self
-            .with_env(&contexts, status, |env| {
-                number(step.timeout_minutes.as_ref(), env).map_err(EvalError::from)
-            })
+            .with_env(&contexts, status, |env| number(step.timeout_minutes.as_ref(), env))
             .map_err(failure("'timeout-minutes'"))?;
         let (cancel, _guard) =
             self.step_cancel(minutes.map(|m| Duration::from_secs_f64((m * 60.0).min(1e8))));
         let result = match &step.work {
             Work::Run { .. } => self.run_script(frame, step, &own, &contexts, cancel.clone()).await,
-            Work::Uses { action, with, .. } => {
-                self.use_action(frame, action, with, &own, cancel.clone()).await
+            Work::Uses { action, with, places } => {
+                self.use_action(frame, action, with, places, &own, cancel.clone()).await
             }
         };
         match (cancel.reason(), result) {
@@ -348,6 +345,7 @@ impl Runner {
         frame: &Frame,
         action: &ActionRef,
         with: &Settings,
+        places: &[Position],
         own: &[(String, String)],
         cancel: Cancel,
     ) -> Result<Outputs, Ended> {
@@ -357,8 +355,10 @@ impl Runner {
             ActionRef::Named { name, .. } => {
                 let shared = std::sync::Arc::clone(&self.context.shared);
                 let built_in = shared.actions.get(name)?;
-                let inputs = built_in.inputs(&given, |line| self.log.say(frame.number, line));
-                let inputs = inputs.map_err(|refused| refused.wrong)?;
+                let known: Vec<_> =
+                    given.iter().map(|(name, value)| (name.as_str(), Some(value.as_str()))).collect();
+                let inputs = built_in.inputs(&known, |line| self.log.say(frame.number, line));
+                let inputs = inputs.map_err(|refused| refused.placed(places))?;
                 let call = Call { runner: self, step: frame.number, inputs };
                 let mut stop = cancel;
                 tokio::select! {
@@ -404,8 +404,7 @@ impl Runner {
 
     /// A local action as the workspace has it, with the name of its file.
     async fn load_action(&self, path: &str) -> Result<(String, Action), Ended> {
-        let folder = inside_workspace(path)
-            .ok_or_else(|| Ended::from(format!("./{path} lies outside the workspace")))?;
+        let folder = within("uses", &format!("./{path}"))?;
         for name in ACTION_FILES {
             let file = folder.join(name);
             let text = self.workspace.read_text(&file, MAX_ACTION);

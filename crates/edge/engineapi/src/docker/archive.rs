@@ -28,8 +28,6 @@ use super::{
 const MOUNTED: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
 /// Bytes that are passed on at once.
 const CHUNK: usize = 64 << 10;
-/// Bytes of an archive that are read on when it is refused.
-const DRAINED: u64 = 256 << 10;
 
 /// Unpacks an archive below `path`; with `owners`, what is in it becomes the container's user's.
 fn put(engine: &Engine, container: &Container, path: &str, owners: bool, input: &mut dyn Read) -> Reply {
@@ -61,15 +59,7 @@ impl Docker {
         if method == Method::PUT {
             let owners = call.query.flag("copyUIDGID");
             let mut input = reader_of(call.body);
-            return blocking(move || {
-                let put = put(&engine, &container, &path, owners, &mut input);
-                if put.is_err() {
-                    // A client that still writes reads no answer once the connection is closed.
-                    let _ = io::copy(&mut input.take(DRAINED), &mut io::sink());
-                }
-                put
-            })
-            .await;
+            return blocking(move || put(&engine, &container, &path, owners, &mut input)).await;
         }
         let head = *method == Method::HEAD;
         let (stat, source) = blocking(move || {
@@ -347,20 +337,31 @@ impl io::Write for Chunks {
 pub(super) fn reader_of(mut body: Body) -> impl Read + Send + 'static {
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(4);
     tokio::spawn(async move {
-        while let Some(frame) = body.frame().await {
-            let bytes = match frame {
-                Ok(frame) => match frame.into_data() {
-                    Ok(data) => Ok(data),
-                    Err(_) => continue,
-                },
-                Err(error) => Err(io::Error::other(error.to_string())),
-            };
-            if sender.send(bytes).await.is_err() {
-                return;
-            }
-        }
+        pass_on(&mut body, sender).await;
+        // The listener cannot do this: the body outlives its handler here.
+        wharf_http::read_on(body).await;
     });
     Received { receiver, rest: Bytes::new() }
+}
+
+/// Gives a body's bytes to a reader until either ends.
+async fn pass_on(body: &mut Body, sender: mpsc::Sender<io::Result<Bytes>>) {
+    loop {
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            () = sender.closed() => return,
+        };
+        let bytes = match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
+            None => return,
+            Some(Ok(Ok(data))) => Ok(data),
+            // Trailers.
+            Some(Ok(Err(_))) => continue,
+            Some(Err(error)) => Err(io::Error::other(error.to_string())),
+        };
+        if sender.send(bytes).await.is_err() {
+            return;
+        }
+    }
 }
 
 struct Received {
@@ -379,5 +380,67 @@ impl Read for Received {
         let count = self.rest.len().min(buffer.len());
         buffer[..count].copy_from_slice(&self.rest.split_to(count));
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+        sync::watch,
+    };
+    use wharf_http::Listener;
+
+    use super::*;
+
+    /// A server that looks at the begin of an archive and refuses it.
+    async fn refusing() -> (std::net::SocketAddr, watch::Sender<bool>) {
+        let listener = Listener::tcp("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
+        let address = listener.address().unwrap();
+        let handler: wharf_http::Handler = Arc::new(|request| {
+            Box::pin(async move {
+                let mut input = reader_of(request.into_body());
+                let refused = tokio::task::spawn_blocking(move || input.read(&mut [0; 512]));
+                assert_eq!(refused.await.unwrap().unwrap(), 512);
+                answer::status(StatusCode::BAD_REQUEST)
+            })
+        });
+        let (stop, stopping) = watch::channel(false);
+        tokio::spawn(listener.serve(handler, stopping));
+        (address, stop)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_still_sends_a_refused_archive_reads_the_answer() {
+        let (address, _stop) = refusing().await;
+        for (pieces, bytes, pause) in [(20, 4 << 10, 10), (25, 8 << 10, 2)] {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            let length = pieces * bytes;
+            let head = format!("PUT /archive HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+            client.write_all(head.as_bytes()).await.unwrap();
+            for piece in 0..pieces {
+                let written = client.write_all(&vec![0; bytes]).await;
+                written.unwrap_or_else(|error| panic!("piece {piece} of {pieces}: {error}"));
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+            let mut answer = [0; 12];
+            client.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 400");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_without_end_is_not_read_for_ever() {
+        let (address, _stop) = refusing().await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client
+            .write_all(b"PUT /archive HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n")
+            .await
+            .unwrap();
+        let endless = async { while client.write_all(&[0; 64 << 10]).await.is_ok() {} };
+        tokio::time::timeout(Duration::from_secs(30), endless).await.expect("the connection is closed");
     }
 }

@@ -367,7 +367,10 @@ fn not_found(path: &str) -> ApiError {
 }
 
 fn parse_query(params: &Params) -> Result<Query, ApiError> {
-    Query::parse(params.get("query").unwrap_or("")).map_err(|e| ApiError::parameter("query", e))
+    Query::parse(params.get("query").unwrap_or("")).map_err(|error| {
+        let hint = error.hint.as_ref().map_or_else(String::new, |hint| format!(": {hint}"));
+        ApiError::parameter("query", format!("{error}{hint}"))
+    })
 }
 
 async fn read_params(request: Request<Body>) -> Result<Params, ApiError> {

@@ -98,6 +98,12 @@ async fn errors_are_prometheus_own() {
         "invalid parameter \"query\": 1:5: parse error: unexpected identifier \"bar\"",
     );
     check(
+        front.get("/api/v1/query?query=raet(foo[1m])").await,
+        400,
+        "bad_data",
+        "invalid parameter \"query\": 1:1: parse error: unknown function with name \"raet\": did you mean 'rate'?",
+    );
+    check(
         front.get("/api/v1/query_range?query=up&start=2&end=1&step=1").await,
         400,
         "bad_data",

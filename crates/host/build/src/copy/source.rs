@@ -160,24 +160,18 @@ impl Tree {
 
     /// What is in the innermost folder on the way to `path` that is there.
     fn there(&self, path: &Path) -> String {
-        /// Names told at the most.
-        const MOST: usize = 10;
         for folder in path.ancestors().skip(1) {
             let Some(dir) = self.view.find(folder, true).ok().and_then(|found| found.node?.dir) else {
                 continue;
             };
             let Ok(names) = self.view.list(&dir) else { break };
             let names = names.iter().filter(|name| !self.ignore.is_ignored(&folder.join(name)));
-            let mut names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
-            names.sort_unstable();
-            let more = if names.len() > MOST { ", …" } else { "" };
-            names.truncate(MOST);
             let root = if self.is_context { "it" } else { "'/'" };
             let shown = folder.display().to_string();
             let place = if shown.is_empty() { root.to_owned() } else { format!("'{shown}'") };
-            return match names.as_slice() {
-                [] => format!("{place} is empty"),
-                names => format!("{place} has {}{more}", names.join(", ")),
+            return match wharf_base::some_of(names.map(|name| name.to_string_lossy())) {
+                None => format!("{place} is empty"),
+                Some(names) => format!("{place} has {names}"),
             };
         }
         "there is nothing".into()

@@ -43,14 +43,6 @@ impl EvalError {
     pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { message: message.into(), hint: Some(hint.into()) }
     }
-
-    /// With the hint on a line of its own.
-    pub(crate) fn full(&self) -> String {
-        match &self.hint {
-            Some(hint) => format!("{}\n  hint: {hint}", self.message),
-            None => self.message.clone(),
-        }
-    }
 }
 
 impl From<String> for EvalError {

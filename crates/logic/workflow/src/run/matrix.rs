@@ -1,21 +1,21 @@
 //! The combinations of a matrix.
 
 use crate::{
-    expr::{Env, Object, Value},
+    expr::{Env, EvalError, Object, Value},
     model::{Matrix, Tree},
 };
 
 /// Combinations before exclusion at the most.
 const MAX_COMBINATIONS: usize = 10_000;
 
-pub(super) fn expand(matrix: &Matrix, env: &Env<'_>) -> Result<Vec<Object>, String> {
+pub(super) fn expand(matrix: &Matrix, env: &Env<'_>) -> Result<Vec<Object>, EvalError> {
     let (mut dimensions, mut include, mut exclude) = (Vec::new(), Vec::new(), Vec::new());
     match matrix {
         Matrix::Whole(template) => {
-            let value = template.value(env).map_err(|e| e.full())?;
+            let value = template.value(env)?;
             let object = value.as_object().ok_or_else(|| {
                 let hint = "give a mapping of lists, such as {\"os\": [\"a\", \"b\"]}";
-                format!("the expression gives a {}\n  hint: {hint}", value.kind())
+                EvalError::new(format!("the expression gives a {}", value.kind()), hint)
             })?;
             for (name, values) in object.iter() {
                 match name {
@@ -40,32 +40,35 @@ pub(super) fn expand(matrix: &Matrix, env: &Env<'_>) -> Result<Vec<Object>, Stri
     combine(&dimensions, &include, &exclude)
 }
 
-fn evaluate(tree: &Tree, env: &Env<'_>) -> Result<Value, String> {
+fn evaluate(tree: &Tree, env: &Env<'_>) -> Result<Value, EvalError> {
     Ok(match tree {
         Tree::Value(value) => value.clone(),
-        Tree::Template(template) => template.value(env).map_err(|e| e.full())?,
+        Tree::Template(template) => template.value(env)?,
         Tree::List(items) => Value::array(items.iter().map(|i| evaluate(i, env)).collect::<Result<_, _>>()?),
         Tree::Map(entries) => entries
             .iter()
             .map(|(key, item)| Ok((key, evaluate(item, env)?)))
-            .collect::<Result<Object, String>>()?
+            .collect::<Result<Object, EvalError>>()?
             .into(),
     })
 }
 
-fn list(value: &Value, name: &str) -> Result<Vec<Value>, String> {
+fn list(value: &Value, name: &str) -> Result<Vec<Value>, EvalError> {
     match value {
         Value::Array { items, .. } => Ok(items.to_vec()),
         other => {
             let hint = "give a list of values, such as [\"a\", \"b\"]";
-            Err(format!("'{name}' is no list but a {}\n  hint: {hint}", other.kind()))
+            Err(EvalError::new(format!("'{name}' is no list but a {}", other.kind()), hint))
         }
     }
 }
 
-fn entries(value: &Value, name: &str) -> Result<Vec<Object>, String> {
+fn entries(value: &Value, name: &str) -> Result<Vec<Object>, EvalError> {
     let entry = |value: &Value| {
-        value.as_object().cloned().ok_or_else(|| format!("an entry of '{name}' is no mapping"))
+        value.as_object().cloned().ok_or_else(|| {
+            let message = format!("an entry of '{name}' is no mapping but a {}", value.kind());
+            EvalError::new(message, "give each entry as names with values, such as {\"os\": \"a\"}")
+        })
     };
     list(value, name)?.iter().map(entry).collect()
 }
@@ -74,10 +77,11 @@ fn combine(
     dimensions: &[(String, Vec<Value>)],
     include: &[Object],
     exclude: &[Object],
-) -> Result<Vec<Object>, String> {
+) -> Result<Vec<Object>, EvalError> {
     let count = dimensions.iter().try_fold(1usize, |count, (_, values)| count.checked_mul(values.len()));
     if count.is_none_or(|count| count > MAX_COMBINATIONS) {
-        return Err(format!("it has more than {MAX_COMBINATIONS} combinations"));
+        let message = format!("it has more than {MAX_COMBINATIONS} combinations");
+        return Err(EvalError::new(message, "make its lists shorter"));
     }
     let mut combinations = if dimensions.is_empty() { Vec::new() } else { vec![Object::new()] };
     for (name, values) in dimensions {

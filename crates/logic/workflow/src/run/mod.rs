@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use wharf_base::Timestamp;
 
 use crate::{
-    expr::{Env, Object, Status, Template, Value},
+    expr::{Env, EvalError, Object, Status, Template, Value},
     model::{Job, Workflow},
+    problem::Problem,
 };
 
 /// Instances of all jobs of a run at the most.
@@ -106,7 +107,7 @@ pub struct JobState {
     pub result: Option<Outcome>,
     /// What it hands to others.
     pub outputs: Vec<(String, String)>,
-    /// Why it could not be started.
+    /// Why it could not be started, with its place and what to do.
     pub message: Option<String>,
 }
 
@@ -339,9 +340,10 @@ fn plan_ready(workflow: &Workflow, base: &Object, run: &mut Run) -> bool {
         match planned {
             Ok(Some(instances)) => state.instances = instances,
             Ok(None) => state.result = Some(Outcome::Skipped),
-            Err(message) => {
+            Err(EvalError { message, hint }) => {
+                let problem = Problem { file: workflow.file.clone(), at: job.at, message, hint };
                 state.result = Some(Outcome::Failure);
-                state.message = Some(message);
+                state.message = Some(problem.to_string());
             }
         }
     }
@@ -355,14 +357,17 @@ fn plan_job(
     run: &Run,
     job: &Job,
     room: usize,
-) -> Result<Option<Vec<Instance>>, String> {
+) -> Result<Option<Vec<Instance>>, EvalError> {
     let mut contexts = base.clone();
     contexts.set("needs", run.needs(job));
     let status = run.status(workflow, job);
     let no_files = |_: &[String]| Err("hashFiles cannot be used here".to_owned());
     let env = Env { contexts: &contexts, status, hash_files: &no_files };
-    let wrong = |what: &str, error: String| format!("{what} of the job '{}': {error}", job.id);
-    if !job.condition.holds(&env).map_err(|e| wrong("'if'", e.full()))? {
+    let wrong = |what: &str, error: EvalError| EvalError {
+        message: format!("{what} of the job '{}': {}", job.id, error.message),
+        hint: error.hint,
+    };
+    if !job.condition.holds(&env).map_err(|e| wrong("'if'", e))? {
         return Ok(None);
     }
     let combinations = match &job.strategy.matrix {
@@ -370,16 +375,12 @@ fn plan_job(
         None => vec![Object::new()],
     };
     if combinations.is_empty() {
-        return Err(wrong(
-            "'matrix'",
-            "it has no combination\n  hint: give a value to each of its lists, or exclude less".into(),
-        ));
+        let hint = "give a value to each of its lists, or exclude less";
+        return Err(wrong("'matrix'", EvalError::new("it has no combination", hint)));
     }
     if combinations.len() > room {
-        return Err(wrong(
-            "'matrix'",
-            format!("the run would have more than {MAX_INSTANCES} jobs\n  hint: make the matrix smaller"),
-        ));
+        let message = format!("the run would have more than {MAX_INSTANCES} jobs");
+        return Err(wrong("'matrix'", EvalError::new(message, "make the matrix smaller")));
     }
     let total = combinations.len();
     let fail_fast = flag(job.strategy.fail_fast.as_ref(), true, &env).map_err(|e| wrong("'fail-fast'", e))?;
@@ -398,7 +399,7 @@ fn plan_job(
         let minutes =
             number(job.timeout_minutes.as_ref(), &env).map_err(|e| wrong("'timeout-minutes'", e))?;
         let named = job.name.as_ref().map(|name| name.text(&env)).transpose();
-        let name = named.map_err(|e| wrong("'name'", e.full()))?;
+        let name = named.map_err(|e| wrong("'name'", e))?;
         instances.push(Instance {
             key: if total > 1 { format!("{}.{index}", job.id) } else { job.id.clone() },
             job: job.id.clone(),
@@ -458,29 +459,39 @@ fn default_name(job: &Job, matrix: &Value) -> String {
 }
 
 /// A flag, read from what its template gives.
-pub fn flag(template: Option<&Template>, default: bool, env: &Env<'_>) -> Result<bool, String> {
+///
+/// # Errors
+/// When it gives neither true nor false.
+pub fn flag(template: Option<&Template>, default: bool, env: &Env<'_>) -> Result<bool, EvalError> {
     let Some(template) = template else { return Ok(default) };
-    match template.value(env).map_err(|e| e.full())? {
+    match template.value(env)? {
         Value::Bool(value) => Ok(value),
         Value::Null => Ok(default),
         other => match other.to_text().as_str() {
             "true" => Ok(true),
             "false" => Ok(false),
             "" => Ok(default),
-            text => Err(format!("'{text}' is neither true nor false")),
+            text => {
+                let hint = "write true or false, or an expression that gives one of them";
+                Err(EvalError::new(format!("'{text}' is neither true nor false"), hint))
+            }
         },
     }
 }
 
 /// A number above nothing, read from what its template gives.
-pub fn number(template: Option<&Template>, env: &Env<'_>) -> Result<Option<f64>, String> {
+///
+/// # Errors
+/// When it gives none.
+pub fn number(template: Option<&Template>, env: &Env<'_>) -> Result<Option<f64>, EvalError> {
     let Some(template) = template else { return Ok(None) };
-    let value = template.value(env).map_err(|e| e.full())?;
+    let value = template.value(env)?;
     let number = value.to_number();
     if number > 0.0 && number.is_finite() {
         Ok(Some(number))
     } else {
-        Err(format!("'{}' is not a number above 0", value.to_text()))
+        let message = format!("'{}' is not a number above 0", value.to_text());
+        Err(EvalError::new(message, "write a number such as 10, or an expression that gives one"))
     }
 }
 

@@ -154,12 +154,52 @@ fn matrices_combine_include_and_exclude() {
     assert_eq!(names(r#"'${{ fromJSON(''{"v": [1]}'') }}'"#), r#"{"v":1}"#);
     assert_eq!(
         names("'${{ 1 }}'"),
-        "'matrix' of the job 'a': the expression gives a Number\n  hint: give a mapping of lists, such as {\"os\": [\"a\", \"b\"]}"
+        "w.yml:3:3: 'matrix' of the job 'a': the expression gives a Number\n  hint: give a mapping of lists, such as {\"os\": [\"a\", \"b\"]}"
     );
     assert_eq!(
         names("{a: [1], exclude: [{a: 1}]}"),
-        "'matrix' of the job 'a': it has no combination\n  hint: give a value to each of its lists, or exclude less"
+        "w.yml:3:3: 'matrix' of the job 'a': it has no combination\n  hint: give a value to each of its lists, or exclude less"
     );
+    assert_eq!(
+        names("{a: [1], include: [1]}"),
+        "w.yml:3:3: 'matrix' of the job 'a': an entry of 'include' is no mapping but a Number\n  hint: give each entry as names with values, such as {\"os\": \"a\"}"
+    );
+    let many = format!("[{}]", vec!["1"; 200].join(", "));
+    assert_eq!(
+        names(&format!("{{a: {many}, b: {many}}}")),
+        "w.yml:3:3: 'matrix' of the job 'a': it has more than 10000 combinations\n  hint: make its lists shorter"
+    );
+}
+
+#[test]
+fn what_is_wrong_with_a_job_is_told_with_its_place_and_what_to_do() {
+    for (setting, expected) in [
+        ("if: \"fromJSON('{')\"", "'if' of the job 'b': "),
+        (
+            "continue-on-error: '${{ needs.a.outputs.version }}'",
+            "'continue-on-error' of the job 'b': 'of a' is neither true nor false\n  hint: write true or false, or an expression that gives one of them",
+        ),
+        (
+            "strategy: {fail-fast: '${{ needs.a.outputs.version }}'}",
+            "'fail-fast' of the job 'b': 'of a' is neither true nor false\n  hint: write true or false",
+        ),
+        (
+            "strategy: {max-parallel: '${{ needs.a.outputs.version }}'}",
+            "'max-parallel' of the job 'b': 'of a' is not a number above 0\n  hint: write a number such as 10",
+        ),
+        (
+            "timeout-minutes: '${{ needs.a.outputs.version }}'",
+            "'timeout-minutes' of the job 'b': 'of a' is not a number above 0\n  hint: write a number such as 10",
+        ),
+    ] {
+        let mut driver = Driver::new(&format!("  a: {{{STEPS}}}\n  b: {{needs: a, {setting}, {STEPS}}}\n"));
+        driver.feed(&[]);
+        driver.done("a", Outcome::Success);
+        assert_eq!(driver.results(), "a=success b=failure ", "{setting}");
+        let message = driver.run.jobs[1].message.clone().unwrap();
+        assert!(message.starts_with(&format!("w.yml:4:3: {expected}")), "{setting}: {message}");
+        assert!(message.contains("\n  hint: "), "{setting}: {message}");
+    }
 }
 
 #[test]

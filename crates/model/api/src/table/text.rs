@@ -4,6 +4,7 @@ use serde_json::Value;
 use wharf_base::{Quantity, Timestamp};
 
 use super::tree;
+pub(super) use crate::selector::written as selector;
 
 /// A span of time the way kubectl prints it: two figures of precision that shrink with size.
 pub(super) fn human_duration(millis: i64) -> String {
@@ -71,33 +72,6 @@ pub(super) fn labels(value: &Value, pointer: &str) -> String {
 /// The text, or `<none>` when it is empty.
 pub(super) fn or_none(text: String) -> String {
     if text.is_empty() { "<none>".to_owned() } else { text }
-}
-
-/// A label selector as it is written after `-l`; `None` when it cannot be written.
-pub(super) fn selector(selector: &Value) -> Option<String> {
-    let mut requirements: Vec<(&str, String)> = tree::entries(selector, "/matchLabels")
-        .map(|(key, value)| (key, format!("{key}={}", tree::scalar(value))))
-        .collect();
-    for expression in tree::list(selector, "/matchExpressions") {
-        requirements.push((tree::text(expression, "/key"), requirement(expression)?));
-    }
-    requirements.sort_by_key(|(key, _)| *key);
-    let texts: Vec<String> = requirements.into_iter().map(|(_, text)| text).collect();
-    Some(texts.join(","))
-}
-
-/// One element of `matchExpressions`.
-fn requirement(expression: &Value) -> Option<String> {
-    let key = tree::text(expression, "/key");
-    let mut values: Vec<&str> = tree::list(expression, "/values").iter().filter_map(Value::as_str).collect();
-    values.sort_unstable();
-    match tree::text(expression, "/operator") {
-        "In" => Some(format!("{key} in ({})", values.join(","))),
-        "NotIn" => Some(format!("{key} notin ({})", values.join(","))),
-        "Exists" => Some(key.to_owned()),
-        "DoesNotExist" => Some(format!("!{key}")),
-        _ => None,
-    }
 }
 
 /// A label selector, `<none>` when it is empty, `<error>` when it cannot be written.

@@ -192,6 +192,11 @@ fn acosh(v: f64) -> f64 {
     if v > 1e8 { v.ln() + std::f64::consts::LN_2 } else { v.acosh() }
 }
 
+/// The names of all functions.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    FUNCTIONS.iter().map(|function| function.name)
+}
+
 /// By name; words that are keywords too are known in any case.
 pub(crate) fn find(name: &str) -> Option<&'static Function> {
     let keyword =

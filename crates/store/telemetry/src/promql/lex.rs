@@ -25,7 +25,7 @@ pub(crate) struct Token<'a> {
     pub(crate) span: Span,
 }
 
-const AGGREGATORS: [&str; 14] = [
+pub(crate) const AGGREGATORS: [&str; 14] = [
     "sum",
     "avg",
     "count",

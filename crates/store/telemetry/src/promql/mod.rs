@@ -49,19 +49,21 @@ impl Span {
     }
 }
 
-/// A query that cannot be understood.
+/// A query that cannot be understood. Small, since every frame of the parser's recursion has room for one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: parse error: {what}")]
 pub struct ParseError {
     /// `line:column`.
-    pub place: String,
+    pub place: Box<str>,
     /// What is wrong.
-    pub what: String,
+    pub what: Box<str>,
+    /// What may be meant; not a part of what is displayed, which is Prometheus' own.
+    pub hint: Option<Box<str>>,
 }
 
 impl ParseError {
     fn new(input: &str, span: Span, what: impl Into<String>) -> Self {
-        Self { place: span.place(input), what: what.into() }
+        Self { place: span.place(input).into(), what: what.into().into(), hint: None }
     }
 }
 

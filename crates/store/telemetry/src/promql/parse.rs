@@ -1,8 +1,10 @@
 //! Tokens to an expression, by precedence climbing.
 
+use wharf_base::closest;
+
 use super::ast::*;
 use super::functions;
-use super::lex::{Kind, Token, duration_ms, is_aggregator, lex, number_value, unquote};
+use super::lex::{AGGREGATORS, Kind, Token, duration_ms, is_aggregator, lex, number_value, unquote};
 use super::{ParseError, Span, check};
 use crate::metrics::{METRIC_NAME, MatchOp, Matcher};
 
@@ -424,12 +426,21 @@ impl<'a> Parser<'a> {
         let name = self.next();
         // Keywords that are functions too are known in any case.
         let Some(function) = functions::find(name.text) else {
-            return self
-                .fail(name.span, format!("unknown function with name {}", crate::metrics::quote(name.text)));
+            return Err(self.unknown_function(name));
         };
         let args = self.arguments()?;
         let span = Span { start: name.span.start, end: self.closing() };
         Ok(Expr::Call(Box::new(Call { function, args, span })))
+    }
+
+    /// Apart from what nests, whose frames must stay small.
+    #[cold]
+    #[inline(never)]
+    fn unknown_function(&self, name: Token<'_>) -> ParseError {
+        let what = format!("unknown function with name {}", crate::metrics::quote(name.text));
+        let known = functions::names().chain(AGGREGATORS);
+        let hint = closest(name.text, known).map(|meant| format!("did you mean '{meant}'?").into());
+        ParseError { hint, ..ParseError::new(self.input, name.span, what) }
     }
 
     fn aggregate(&mut self) -> Parsed<Expr> {
