@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use wharf_base::Quantity;
 use wharf_control::{Meta, intstr::IntOrString};
@@ -30,6 +30,7 @@ read! {
         conditions: Vec<Value>,
         container_statuses: Vec<Value>,
         init_container_statuses: Vec<Value>,
+        ephemeral_container_statuses: Vec<Value>,
     }
     /// `v1.PodSpec`.
     PodSpec {
@@ -40,6 +41,7 @@ read! {
         active_deadline_seconds: Option<i64>,
         containers: Vec<Container>,
         init_containers: Vec<Container>,
+        ephemeral_containers: Vec<Container>,
         volumes: Vec<Volume>,
         image_pull_secrets: Vec<Named>,
         host_network: bool,
@@ -115,11 +117,13 @@ read! {
         tty: bool,
         restart_policy: String,
         restart_policy_rules: Vec<Value>,
+        resize_policy: Vec<ResizePolicy>,
+        target_container_name: String,
     }
     /// `v1.ContainerPort`.
     ContainerPort { name: String, container_port: u16, host_port: u16, }
-    /// `v1.ResourceRequirements`.
-    Resources { limits: Amounts, requests: Amounts, }
+    /// `v1.ContainerResizePolicy`.
+    ResizePolicy { resource_name: String, restart_policy: String, }
     /// `v1.EnvVar`.
     EnvVar { name: String, value: String, value_from: Option<EnvSource>, }
     /// `v1.EnvVarSource`.
@@ -210,6 +214,14 @@ read! {
     }
 }
 
+/// `v1.ResourceRequirements`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Resources {
+    pub(crate) limits: Amounts,
+    pub(crate) requests: Amounts,
+}
+
 /// A port by number or by the name of a container's port.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(transparent)]
@@ -249,9 +261,25 @@ impl Pod {
         wharf_control::read(&without_nulls(object))
     }
 
-    /// All containers: init containers first, as they run.
-    pub(crate) fn all_containers(&self) -> impl Iterator<Item = &Container> {
+    /// The containers a pod is made with: init containers first, as they run.
+    pub(crate) fn own_containers(&self) -> impl Iterator<Item = &Container> {
         self.spec.init_containers.iter().chain(&self.spec.containers)
+    }
+
+    /// All containers, also the ephemeral ones.
+    pub(crate) fn all_containers(&self) -> impl Iterator<Item = &Container> {
+        self.own_containers().chain(&self.spec.ephemeral_containers)
+    }
+
+    /// The containers that run side by side and keep their resources: sidecars, then the main ones.
+    pub(crate) fn lasting_containers(&self) -> impl Iterator<Item = &Container> {
+        let sidecars = self.spec.init_containers.iter().filter(|container| container.is_sidecar());
+        sidecars.chain(&self.spec.containers)
+    }
+
+    /// Whether a container was added to look into the pod.
+    pub(crate) fn is_ephemeral(&self, name: &str) -> bool {
+        self.spec.ephemeral_containers.iter().any(|container| container.name == name)
     }
 
     /// A container of any kind by its name.

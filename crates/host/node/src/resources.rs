@@ -40,9 +40,9 @@ impl Qos {
                 limit.is_some() && requests.get(*name).is_none_or(|request| Some(request) == limit)
             })
         };
-        if !pod.all_containers().any(some) {
+        if !pod.own_containers().any(some) {
             Self::BestEffort
-        } else if pod.all_containers().all(full) {
+        } else if pod.own_containers().all(full) {
             Self::Guaranteed
         } else {
             Self::Burstable
@@ -107,19 +107,30 @@ pub(crate) fn container_limits(container: &Container) -> LinuxResources {
 
 /// The limits of a pod as a whole: sums, where every container has one.
 pub(crate) fn pod_limits(pod: &Pod) -> LinuxResources {
-    let running = || {
-        let sidecars = pod.spec.init_containers.iter().filter(|container| container.is_sidecar());
-        sidecars.chain(&pod.spec.containers)
-    };
     let limit = |name: &str, of: fn(Quantity) -> i64| -> Option<i64> {
-        let sum = running().map(|c| c.resources.limits.get(name).copied().map(of)).sum::<Option<i64>>()?;
+        let sum = pod
+            .lasting_containers()
+            .map(|c| c.resources.limits.get(name).copied().map(of))
+            .sum::<Option<i64>>()?;
         let alone = pod.spec.init_containers.iter().filter(|container| !container.is_sidecar());
         alone
             .map(|c| c.resources.limits.get(name).copied().map(of))
             .try_fold(sum, |most, one| Some(most.max(one?)))
     };
-    let requested = running().map(|c| amount(c, "cpu").map_or(0, Quantity::milli)).sum();
+    let requested = pod.lasting_containers().map(|c| amount(c, "cpu").map_or(0, Quantity::milli)).sum();
     build(shares(requested), limit("cpu", Quantity::milli).map(quota), limit("memory", Quantity::units))
+}
+
+/// The same limits, lifted: what a pod has while its containers change.
+pub(crate) fn unlimited(limits: &LinuxResources) -> LinuxResources {
+    let shares = limits.cpu().as_ref().and_then(LinuxCpu::shares);
+    let quota = limits.cpu().as_ref().and_then(LinuxCpu::quota).map(|_| -1);
+    let memory = limits.memory().as_ref().and_then(|memory| memory.limit()).map(|_| -1);
+    let mut lifted = build(shares.unwrap_or(MIN_SHARES as u64), quota, None);
+    if let Some(memory) = memory {
+        lifted.set_memory(LinuxMemoryBuilder::default().limit(memory).build().ok());
+    }
+    lifted
 }
 
 /// Only what is a limit.

@@ -6,7 +6,7 @@ use wharf_image::ContainerConfig as ImageDefaults;
 use wharf_runtime::{
     ContainerConfig, LogConfig, Network, PodCgroup, RootFs, SandboxConfig, Seccomp, Share, SpecOptions,
     Stdin, WhenIdle, has_cgroups,
-    oci::{LinuxResources, Mount},
+    oci::{LinuxNamespaceType, LinuxResources, Mount},
 };
 
 use crate::{
@@ -112,6 +112,8 @@ pub(crate) struct Run<'a> {
     pub(crate) machine_memory: i64,
     /// The host name it sees.
     pub(crate) hostname: String,
+    /// The process ids it shares with another container, by the path of their namespace.
+    pub(crate) pids: Option<PathBuf>,
 }
 
 impl Run<'_> {
@@ -150,6 +152,12 @@ impl Run<'_> {
         let mut spec = spec.build().map_err(|error| config_error(error.to_string()))?;
         if let (true, Some(linux)) = (propagates, spec.linux_mut()) {
             linux.set_rootfs_propagation(Some("rslave".to_owned()));
+        }
+        if let (Some(path), Some(linux)) = (&self.pids, spec.linux_mut()) {
+            let namespaces = linux.namespaces_mut().iter_mut().flatten();
+            for namespace in namespaces.filter(|namespace| namespace.typ() == LinuxNamespaceType::Pid) {
+                namespace.set_path(Some(path.clone()));
+            }
         }
         let seccomp = self.seccomp()?;
         let signal = match container.lifecycle.stop_signal.as_str() {
@@ -314,6 +322,7 @@ mod tests {
             cgroup: "c".into(),
             machine_memory: 1,
             hostname: "p".into(),
+            pids: None,
         };
         run.config().map(|config| config.user.unwrap_or_default()).map_err(|reason| reason.message)
     }

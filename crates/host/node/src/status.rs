@@ -4,9 +4,12 @@ use serde_json::{Map, Value, json};
 use wharf_base::Timestamp;
 
 use crate::{
-    model::{Container, Pod},
+    model::{Container, Pod, Resources},
     resources::Qos,
-    step::{self, ContainerState, PodState, Run, SHOWN, Sandbox, Termination},
+    step::{
+        self, ContainerState, PodState, Run, SHOWN, Sandbox, Termination,
+        resize::{self, Held},
+    },
 };
 
 /// The status to write. Conditions others own are not in it: the patch merges conditions by type.
@@ -25,6 +28,17 @@ pub(crate) fn of(pod: &Pod, state: &PodState, host_ip: &str, before: &[Value], n
         "conditions": conditions(pod, state, phase, before, now),
         "containerStatuses": containers(pod, state, &pod.spec.containers, now),
     });
+    let generation = pod.metadata.generation;
+    if generation > 0 {
+        status["observedGeneration"] = generation.into();
+        for condition in status["conditions"].as_array_mut().into_iter().flatten() {
+            condition["observedGeneration"] = generation.into();
+        }
+    }
+    if !pod.spec.ephemeral_containers.is_empty() {
+        status["ephemeralContainerStatuses"] =
+            containers(pod, state, &pod.spec.ephemeral_containers, now).into();
+    }
     if !pod.spec.init_containers.is_empty() {
         status["initContainerStatuses"] = containers(pod, state, &pod.spec.init_containers, now).into();
     }
@@ -122,7 +136,29 @@ fn conditions(pod: &Pod, state: &PodState, phase: &str, before: &[Value], now: T
         ("ContainersReady", not_ready),
         ("PodScheduled", None),
     ];
-    all.into_iter().map(|(kind, why)| condition(before, kind, why, now)).collect()
+    let lasting = all.into_iter().map(|(kind, why)| condition(before, kind, why, now));
+    lasting.chain(resizing(pod, state, before, now)).collect()
+}
+
+/// Conditions that are there only while there is something to say.
+pub(crate) const PASSING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+
+/// What becomes of a change of the pod's resources.
+fn resizing(pod: &Pod, state: &PodState, before: &[Value], now: Timestamp) -> Option<Value> {
+    let [pending, in_progress] = PASSING;
+    let (kind, reason, message) = match (&state.held, &state.size.failure) {
+        (Some(Held::Infeasible(message)), _) => (pending, "Infeasible", message.as_str()),
+        (Some(Held::Deferred(message)), _) => (pending, "Deferred", message.as_str()),
+        (None, Some((message, _))) => (in_progress, "Error", message.as_str()),
+        (None, None) if resize::in_progress(pod, state) => (in_progress, "", ""),
+        (None, None) => return None,
+    };
+    let mut made = condition(before, kind, None, now);
+    if !reason.is_empty() {
+        made["reason"] = reason.into();
+        made["message"] = message.into();
+    }
+    Some(made)
 }
 
 /// A condition, true without a reason why not; its time of transition stays while its status does.
@@ -173,16 +209,25 @@ fn container_status(pod: &Pod, state: &PodState, container: &Container, now: Tim
         "state": current,
         "lastState": last.map_or_else(|| json!({}), terminated),
     });
-    let mut amounts = Map::new();
-    if !container.resources.requests.is_empty() {
-        status["allocatedResources"] = json!(container.resources.requests);
-        amounts.insert("requests".into(), json!(container.resources.requests));
+    if !pod.is_ephemeral(&container.name) {
+        amounts(&mut status, known, &resize::of_next_run(container, state));
     }
-    if !container.resources.limits.is_empty() {
-        amounts.insert("limits".into(), json!(container.resources.limits));
+    status
+}
+
+/// What a container is promised, and what its run has.
+fn amounts(status: &mut Value, known: &ContainerState, promised: &Resources) {
+    if !promised.requests.is_empty() {
+        status["allocatedResources"] = json!(promised.requests);
+    }
+    let has = known.resources.as_ref().filter(|_| known.running().is_some()).unwrap_or(promised);
+    let mut amounts = Map::new();
+    for (name, list) in [("requests", &has.requests), ("limits", &has.limits)] {
+        if !list.is_empty() {
+            amounts.insert(name.into(), json!(list));
+        }
     }
     status["resources"] = Value::Object(amounts);
-    status
 }
 
 fn terminated(ended: &Termination) -> Value {
@@ -227,7 +272,7 @@ fn waiting(
         Run::Ended(ended) => {
             let goes_on = state.ending.is_none() && state.failed.is_none();
             if !goes_on
-                || !step::restarts(pod, container, ended)
+                || !step::restarts(pod, container, known, ended)
                 || known.restart.until(ended.finished) <= now
             {
                 return None;
@@ -252,7 +297,9 @@ pub(crate) fn waits<'a>(pod: &Pod, state: &'a PodState, container: &str) -> &'a 
         return &failure.why.reason;
     }
     let is_main = pod.spec.containers.iter().any(|main| main.name == container);
-    let goes_first = pod.spec.init_containers.is_empty() || (is_main && initialized(pod, state));
+    let goes_first = pod.spec.init_containers.is_empty()
+        || pod.is_ephemeral(container)
+        || (is_main && initialized(pod, state));
     if goes_first { "ContainerCreating" } else { "PodInitializing" }
 }
 

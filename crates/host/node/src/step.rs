@@ -7,6 +7,7 @@
 //!     └──────────────────────────┘                            removed ◀── containers end ┘
 //! ```
 
+pub(crate) mod resize;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,8 @@ pub(crate) enum Action {
     Stop { container: String, grace: i64, why: String },
     /// End the sandbox and take everything back.
     Remove,
+    /// Give these containers, and the pod as a whole, the resources asked for.
+    Resize { containers: Vec<String> },
     /// The pod as a whole has failed.
     Fail(Reason),
     /// Delete the object from the API: nothing of the pod is left here.
@@ -85,6 +88,10 @@ pub(crate) fn decide(pod: &Pod, state: &PodState, now: Timestamp) -> Decision {
             _ => decision.actions.push(Action::Setup),
         }
         return decision;
+    }
+    resize::decide(pod, state, now, &mut decision);
+    for container in &pod.spec.ephemeral_containers {
+        consider(pod, state, container, now, &mut decision);
     }
     if init(pod, state, now, &mut decision) {
         for container in &pod.spec.containers {
@@ -164,8 +171,8 @@ fn consider(pod: &Pod, state: &PodState, container: &Container, now: Timestamp, 
     match &known.run {
         Run::Running(_) => {}
         Run::Absent => decision.actions.push(start(container, known, false)),
-        Run::Ended(ended) if restarts(pod, container, ended) => {
-            let at = known.restart.until(ended.finished);
+        Run::Ended(ended) if restarts(pod, container, known, ended) => {
+            let at = if known.again { ended.finished } else { known.restart.until(ended.finished) };
             if at > now {
                 decision.wake_at(at);
             } else {
@@ -184,8 +191,16 @@ fn start(container: &Container, known: &ContainerState, again: bool) -> Action {
 }
 
 /// Whether a container that has ended is started again while its pod goes on.
-pub(crate) fn restarts(pod: &Pod, container: &Container, ended: &Termination) -> bool {
-    if container.is_sidecar() {
+pub(crate) fn restarts(
+    pod: &Pod,
+    container: &Container,
+    known: &ContainerState,
+    ended: &Termination,
+) -> bool {
+    if pod.is_ephemeral(&container.name) {
+        return false;
+    }
+    if container.is_sidecar() || known.again {
         return true;
     }
     match pod.spec.restart_policy.as_str() {
@@ -199,8 +214,8 @@ pub(crate) fn restarts(pod: &Pod, container: &Container, ended: &Termination) ->
 /// Whether all that was to run has ended for good.
 pub(crate) fn is_over(pod: &Pod, state: &PodState) -> bool {
     let over = |container: &Container| {
-        let ended = state.container(&container.name).and_then(ContainerState::ended);
-        ended.is_some_and(|ended| !restarts(pod, container, ended))
+        let known = state.container(&container.name);
+        known.is_some_and(|known| known.ended().is_some_and(|ended| !restarts(pod, container, known, ended)))
     };
     init_failed(pod, state) || (!pod.spec.containers.is_empty() && pod.spec.containers.iter().all(over))
 }
@@ -208,8 +223,11 @@ pub(crate) fn is_over(pod: &Pod, state: &PodState) -> bool {
 /// Whether an init container has failed for good.
 pub(crate) fn init_failed(pod: &Pod, state: &PodState) -> bool {
     pod.spec.init_containers.iter().filter(|container| !container.is_sidecar()).any(|container| {
-        let ended = state.container(&container.name).and_then(ContainerState::ended);
-        ended.is_some_and(|ended| ended.code != 0 && !restarts(pod, container, ended))
+        let known = state.container(&container.name);
+        known.is_some_and(|known| {
+            let ended = known.ended();
+            ended.is_some_and(|ended| ended.code != 0 && !restarts(pod, container, known, ended))
+        })
     })
 }
 

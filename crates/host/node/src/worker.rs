@@ -8,7 +8,12 @@ mod publish;
 pub(crate) mod recover;
 mod sandbox;
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -23,7 +28,7 @@ use crate::{
     agent::{Mode, Shared},
     config::Failure,
     events::Level,
-    model::Pod,
+    model::{Container, Pod, Resources},
     probe::Answer,
     step::{Action, Ending, PodState, Reason, Sandbox as SandboxState, decide},
     volumes::{Tokens, Volumes},
@@ -39,7 +44,7 @@ pub(crate) enum Message {
     Pod(Object),
     /// The pod is gone from the API.
     Gone,
-    Found(Result<Found, wharf_runtime::Error>),
+    Found(Box<Result<Found, wharf_runtime::Error>>),
     Ready(Box<Result<Ready, Reason>>),
     Started {
         container: String,
@@ -53,6 +58,12 @@ pub(crate) enum Message {
     },
     Stopped {
         container: String,
+    },
+    /// Containers, with the numbers of their runs, have the resources they were to have; the pod is sized by these.
+    Resized {
+        containers: Vec<(Container, u32)>,
+        wanted: BTreeMap<String, Resources>,
+        result: Result<(), Failure>,
     },
     Answer {
         container: String,
@@ -196,7 +207,7 @@ impl Worker {
             self.tasks.spawn(async move {
                 let found = spawn_blocking(move || recover::find(&*runtime, &pod, &folder)).await;
                 if let Ok(found) = found {
-                    let _ = sender.send(Message::Found(found));
+                    let _ = sender.send(Message::Found(Box::new(found)));
                 }
             });
         }
@@ -206,6 +217,7 @@ impl Worker {
     /// Decides, and starts what was decided.
     async fn advance(&mut self) -> (Next, Option<Timestamp>) {
         let now = SystemClock.now();
+        self.consider_size();
         let mut decision = decide(&self.pod, &self.state, now);
         if let [Action::Fail(reason)] = decision.actions.as_slice() {
             self.note(None, Level::Normal, &reason.reason, reason.message.clone());
@@ -217,6 +229,7 @@ impl Worker {
                 Action::Setup => self.set_up(),
                 Action::Start { container, attempt } => self.start_container(&container, attempt, now),
                 Action::Stop { container, grace, why } => self.stop_container(&container, grace, why),
+                Action::Resize { containers } => self.resize(&containers),
                 Action::Remove => self.remove(),
                 Action::Fail(reason) => self.state.failed = Some(reason),
                 Action::Delete => {
@@ -258,7 +271,7 @@ impl Worker {
         match message {
             Message::Pod(object) => self.changed(&object),
             Message::Gone => self.gone(),
-            Message::Found(found) => self.found(found),
+            Message::Found(found) => self.found(*found),
             Message::Ready(ready) => self.ready(*ready),
             Message::Started { container, attempt, result } => self.started(&container, attempt, result),
             Message::Condemn { container, attempt, why } => self.condemn(&container, attempt, None, why),
@@ -268,6 +281,7 @@ impl Worker {
                     known.condemned = None;
                 }
             }
+            Message::Resized { containers, wanted, result } => self.resized(containers, wanted, result),
             Message::Answer { container, attempt, answer } => self.answered(&container, attempt, answer),
             Message::Runtime(
                 Event::Started { .. } | Event::OutOfMemory { .. } | Event::ForkRefused { .. },

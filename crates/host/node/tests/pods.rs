@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub)] // a test
 
+#[path = "pods/changes.rs"]
+mod changes;
 mod support;
 
 use std::{fs, sync::Arc, time::Instant};

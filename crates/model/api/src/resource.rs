@@ -88,7 +88,18 @@ const fn stored_as(group: &'static str, version: &'static str, row: Row) -> Row 
     Row { stored: (group, version), ..row }
 }
 
-const POD_SUB: &[&str] = &["status", "log", "exec", "attach", "portforward", "proxy", "binding", "eviction"];
+const POD_SUB: &[&str] = &[
+    "status",
+    "log",
+    "exec",
+    "attach",
+    "portforward",
+    "proxy",
+    "binding",
+    "eviction",
+    "ephemeralcontainers",
+    "resize",
+];
 const STATUS_PROXY: &[&str] = &["status", "proxy"];
 const ADMISSION: &str = "admissionregistration.k8s.io";
 const AUTHN: &str = "authentication.k8s.io";

@@ -278,6 +278,9 @@ fn updated(
     if resource.gvk.kind == "CertificateSigningRequest" && resource.custom.is_none() {
         certificates::check(server, context, attributes, new)?;
     }
+    if attributes.subresource == "resize" {
+        limits::check_pod(server, new)?;
+    }
     let Some(old) = attributes.old.filter(|_| attributes.subresource.is_empty()) else { return Ok(()) };
     if new["spec"] != old["spec"] {
         context.warnings.extend(unheeded::sentences(resource, new));

@@ -48,9 +48,11 @@ pub(super) fn check(
     attributes: &Attributes<'_>,
     object: &Value,
 ) -> Result<(), Status> {
-    let (is_pod, gvk) = (attributes.is("", "pods"), &attributes.resource.gvk);
+    let gvk = &attributes.resource.gvk;
+    let is_pod = gvk.group.is_empty() && attributes.resource.plural == "pods";
     let place = defaults::pod_spec(&gvk.group, &gvk.version, &gvk.kind);
-    let Some(pointer) = place.filter(|_| attributes.subresource.is_empty()) else { return Ok(()) };
+    let judged = matches!(attributes.subresource, "" | "ephemeralcontainers");
+    let Some(pointer) = place.filter(|_| judged) else { return Ok(()) };
     let Some(namespace) = server.storage.get("namespaces", &format!("/{}", attributes.namespace)) else {
         return Ok(());
     };

@@ -40,11 +40,21 @@ pub(crate) async fn subresource(
 ) -> Result<Response<Body>, Status> {
     let info = &context.info;
     match (info.subresource.as_str(), info.verb) {
-        ("status" | "approval", "get") => read::get(server, context, resource, request.headers()).await,
+        ("status" | "approval" | "ephemeralcontainers" | "resize", "get") => {
+            read::get(server, context, resource, request.headers()).await
+        }
         ("status", "update") => update_part(server, context, resource, request, "status").await,
         ("status", "patch") => patch_with(server, context, resource, request, "status").await,
         ("approval", "update") => update_part(server, context, resource, request, "approval").await,
         ("approval", "patch") => patch_with(server, context, resource, request, "approval").await,
+        ("ephemeralcontainers", "update") => {
+            update_part(server, context, resource, request, "ephemeralcontainers").await
+        }
+        ("ephemeralcontainers", "patch") => {
+            patch_with(server, context, resource, request, "ephemeralcontainers").await
+        }
+        ("resize", "update") => update_part(server, context, resource, request, "resize").await,
+        ("resize", "patch") => patch_with(server, context, resource, request, "resize").await,
         ("scale", _) => scale(server, context, resource, request).await,
         ("finalize", "update") => finalize(server, context, resource, request).await,
         ("binding", "create") => bind(server, context, resource, request).await,

@@ -212,6 +212,7 @@ async fn prepare(
     let gvk = &resource.gvk;
     let (group, version, kind) = (&gvk.group, &gvk.version, &gvk.kind);
     let to_status = matches!(options.subresource, "status" | "approval");
+    let to_part = matches!(options.subresource, "ephemeralcontainers" | "resize");
     let has_status = resource.has("status");
     // These change the stored object by themselves, also parts that an update keeps as they are.
     let by_itself = matches!(options.subresource, "binding" | "finalize");
@@ -234,16 +235,22 @@ async fn prepare(
                 defaults::prepare_certificate_request(options.subresource, &now, new, old);
             }
         }
+        (None, false) if to_part => {
+            defaults::prepare_for_part_update(options.subresource, group, kind, new, old)
+        }
         (None, false) => defaults::prepare_for_update(group, version, kind, new, old),
         (Some(_), true) => defaults::prepare_custom_for_status_update(new, old),
         (Some(_), false) => defaults::prepare_custom_for_update(has_status, new, old),
     }
     match &resource.custom {
         None if to_status => Ok(()),
+        None if to_part => {
+            invalid(resource, new, wharf_api::validate::pod_part(options.subresource, new, old))
+        }
         None if matches!(options.subresource, "" | "scale") => {
             invalid(resource, new, wharf_api::validate::update(group, version, kind, new, old))
         }
-        // Binding, resize, finalize and the like are checked where they are carried out.
+        // Binding, finalize and the like are checked where they are carried out.
         None => Ok(()),
         Some(custom) => check_custom(resource, custom, new, Some(old)),
     }?;

@@ -5,6 +5,9 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 use wharf_base::Timestamp;
 
+use super::resize::{Held, Sized};
+use crate::model::Resources;
+
 /// A pod on this machine.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct PodState {
@@ -26,6 +29,10 @@ pub(crate) struct PodState {
     pub(crate) removed: bool,
     /// Something about the pod as a whole is under way.
     pub(crate) busy: bool,
+    /// How far a change of its resources is.
+    pub(crate) size: Sized,
+    /// Why such a change is not carried out.
+    pub(crate) held: Option<Held>,
 }
 
 /// The pod's namespaces.
@@ -91,6 +98,10 @@ pub(crate) struct ContainerState {
     pub(crate) busy: bool,
     /// It is to be ended and, where the policy says so, started again.
     pub(crate) condemned: Option<Condemned>,
+    /// It is started again whatever the policy says: its definition has changed.
+    pub(crate) again: bool,
+    /// The resources the present run has, where that is known.
+    pub(crate) resources: Option<Resources>,
     /// Digest of its image, once known.
     pub(crate) image_id: String,
 }
@@ -102,6 +113,8 @@ pub(crate) struct Condemned {
     pub(crate) grace: i64,
     /// Why, for people.
     pub(crate) why: String,
+    /// It is started again whatever the policy says.
+    pub(crate) again: bool,
 }
 
 /// A container's present run.

@@ -55,8 +55,18 @@ fn stop(name: &str, grace: i64) -> Action {
     Action::Stop { container: name.into(), grace, why: "told".into() }
 }
 
+/// Everything has the resources asked for, where nothing else is known.
+fn sized(pod: &Pod, mut state: PodState) -> PodState {
+    state.size.pod.get_or_insert_with(|| resize::wanted(pod));
+    for (name, known) in &mut state.containers {
+        let asked = pod.container(name).map(|container| container.resources.clone());
+        known.resources = known.resources.take().or(asked);
+    }
+    state
+}
+
 fn check(pod: &Pod, state: &PodState, second: i64, actions: &[Action], wake: Option<i64>) {
-    let decision = decide(pod, state, at(second));
+    let decision = decide(pod, &sized(pod, state.clone()), at(second));
     assert_eq!(decision.actions, actions);
     assert_eq!(decision.wake, wake.map(at));
 }
@@ -180,7 +190,7 @@ fn deletion_ends_containers_then_sidecars_then_all() {
 #[test]
 fn a_condemned_container_is_ended_and_started_again() {
     let mut state = running();
-    state.condemned = Some(Condemned { grace: 5, why: "told".into() });
+    state.condemned = Some(Condemned { grace: 5, why: "told".into(), again: false });
     check(&one("Always"), &ready(&[("a", state)]), 0, &[stop("a", 5)], None);
 }
 
@@ -194,4 +204,82 @@ fn what_cannot_be_made_is_tried_again_later() {
     check(&one("Always"), &ready(&[("a", failed.clone())]), 0, &[], Some(2));
     check(&one("Always"), &ready(&[("a", failed.clone())]), 3, &[], Some(10));
     check(&one("Always"), &ready(&[("a", failed)]), 10, &[start("a", 0)], None);
+}
+
+/// A pod of containers with these requests of processors in thousandths, running with those.
+fn sized_by(policy: &str, requests: &[(&str, u32, u32)]) -> (Pod, PodState) {
+    let resources = |milli: u32| json!({"requests": {"cpu": format!("{milli}m")}});
+    let containers: Vec<Value> = requests
+        .iter()
+        .map(|(name, wanted, _)| {
+            json!({"name": name, "resources": resources(*wanted),
+                "resizePolicy": [{"resourceName": "cpu", "restartPolicy": policy}]})
+        })
+        .collect();
+    let pod = pod(json!({"restartPolicy": "Never", "containers": containers}));
+    let states: Vec<(&str, ContainerState)> = requests
+        .iter()
+        .map(|(name, _, has)| {
+            let has = serde_json::from_value(resources(*has)).unwrap();
+            (*name, ContainerState { resources: Some(has), ..running() })
+        })
+        .collect();
+    let mut state = ready(&states);
+    let has = states.iter().map(|(name, known)| ((*name).to_owned(), known.resources.clone().unwrap()));
+    state.size.pod = Some(has.collect());
+    (pod, state)
+}
+
+#[test]
+fn other_resources_are_given_in_place() {
+    let resize = |containers: &[&str]| Action::Resize {
+        containers: containers.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let (pod, mut state) = sized_by("NotRequired", &[("a", 100, 100), ("b", 200, 100)]);
+    check(&pod, &state, 0, &[resize(&["b"])], None);
+    state.size.failure = Some(("it is in use".into(), at(0)));
+    check(&pod, &state, 1, &[], Some(5));
+    check(&pod, &state, 5, &[resize(&["b"])], None);
+    state.size.busy = true;
+    check(&pod, &state, 9, &[], None);
+    state.size.busy = false;
+    state.held = Some(resize::Held::Deferred("no room".into()));
+    check(&pod, &state, 9, &[], Some(14));
+    // A container that has ended takes what it is given when it starts; the pod changes all the same.
+    let (pod, mut state) = sized_by("NotRequired", &[("a", 100, 100), ("b", 200, 100)]);
+    state.containers.insert("b".into(), ended(0, 0));
+    check(&pod, &state, 1, &[resize(&[])], None);
+}
+
+#[test]
+fn other_resources_may_need_a_restart() {
+    let (pod, mut state) = sized_by("RestartContainer", &[("a", 200, 100)]);
+    let restarted: Vec<&str> =
+        resize::to_restart(&pod, &state).map(|(container, _)| container.name.as_str()).collect();
+    assert_eq!(restarted, ["a"]);
+    check(&pod, &state, 0, &[], None);
+    let known = ContainerState { again: true, ..ended(0, 3) };
+    state.containers.insert("a".into(), known);
+    let resize = Action::Resize { containers: Vec::new() };
+    check(&pod, &state, 3, &[resize, start("a", 1)], None);
+    assert!(!is_over(&pod, &state), "it is started again whatever the policy");
+}
+
+#[test]
+fn changes_are_judged_against_the_node() {
+    use resize::{Held, Room, judge};
+    let (pod, state) = sized_by("NotRequired", &[("a", 1500, 1000)]);
+    let judged = |node, others| {
+        let room = |milli| Room { milli, bytes: 0 };
+        match judge(&pod, &state, room(node), room(others)) {
+            None => "fits",
+            Some(Held::Deferred(_)) => "deferred",
+            Some(Held::Infeasible(_)) => "infeasible",
+        }
+    };
+    assert_eq!(judged(2000, 500), "fits");
+    assert_eq!(judged(2000, 501), "deferred");
+    assert_eq!(judged(1400, 0), "infeasible");
+    let (same, unchanged) = sized_by("NotRequired", &[("a", 1500, 1500)]);
+    assert_eq!(judge(&same, &unchanged, Room::default(), Room::default()), None, "what runs, runs");
 }

@@ -144,7 +144,7 @@ pub(crate) fn choose(
             StreamError::BadRequest(format!("container {name} is not valid for pod {}", view.name))
         });
     }
-    let mut main = view.containers.iter().filter(|container| !container.is_init);
+    let mut main = view.containers.iter().filter(|container| container.is_main);
     match (main.next(), main.next()) {
         (Some(only), None) => Ok(only.clone()),
         _ => {

@@ -1,6 +1,6 @@
 //! The containers of a pod: started, asked, ended, and what their ends come to.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{task::spawn_blocking, time::Instant};
 use wharf_base::{Clock, SystemClock, Timestamp};
@@ -11,11 +11,15 @@ use super::{
     recover,
 };
 use crate::{
+    config::Failure,
     events::Level,
-    model::Pod,
+    model::{Container, Pod, Resources},
     probe::{self, Answer, Kind},
     spec::run_name,
-    step::{Condemned, ContainerState, Retry, Run, Running, Termination},
+    step::{
+        Condemned, ContainerState, Retry, Run, Running, Sandbox as SandboxState, Termination,
+        resize::{self, Held, Room},
+    },
 };
 
 impl Worker {
@@ -35,22 +39,27 @@ impl Worker {
     }
 
     pub(super) fn start_container(&mut self, name: &str, attempt: u32, now: Timestamp) {
-        let (Some(place), Some(container)) = (self.place(), self.pod.container(name).cloned()) else {
+        let (Some(place), Some(mut container)) = (self.place(), self.pod.container(name).cloned()) else {
             return;
         };
+        container.resources = resize::of_next_run(&container, &self.state);
         let known = self.state.containers.entry(name.to_owned()).or_default();
         if let Run::Ended(ended) = std::mem::take(&mut known.run) {
             known.last = Some(ended);
-            known.restart.count(now);
+            if !std::mem::take(&mut known.again) {
+                known.restart.count(now);
+            }
         }
         known.attempt = attempt;
         known.busy = true;
+        known.resources = Some(container.resources.clone());
+        let target = self.target_run(&container);
         self.forget_old_runs(name, attempt);
         let (volumes, sender, name) = (self.volumes.clone(), self.sender.clone(), name.to_owned());
         let start = self.tasks.spawn({
             let name = name.clone();
             async move {
-                let result = place.start(&container, attempt, &volumes).await;
+                let result = place.start(&container, attempt, &volumes, target.as_deref()).await;
                 let started = result.is_ok();
                 let container_name = name.clone();
                 let _ = sender.send(Message::Started { container: name, attempt, result });
@@ -61,6 +70,13 @@ impl Worker {
             }
         });
         self.starts.insert(name, start);
+    }
+
+    /// The run whose processes a container is to see.
+    fn target_run(&self, container: &Container) -> Option<String> {
+        let target = container.target_container_name.as_str();
+        let known = self.state.container(target)?;
+        Some(run_name(target, known.attempt))
     }
 
     /// Removes the run before the last one.
@@ -189,10 +205,15 @@ impl Worker {
     }
 
     pub(super) fn condemn(&mut self, name: &str, attempt: u32, grace: Option<i64>, why: String) {
+        self.condemn_to(false, name, attempt, grace, why);
+    }
+
+    /// Ends a run; `again` says that another follows whatever the policy says.
+    fn condemn_to(&mut self, again: bool, name: &str, attempt: u32, grace: Option<i64>, why: String) {
         let grace = grace.or(self.pod.spec.termination_grace_period_seconds).unwrap_or(30);
         let known = self.state.containers.get_mut(name).filter(|known| known.attempt == attempt);
         if let Some(known) = known.filter(|known| known.condemned.is_none() && known.running().is_some()) {
-            known.condemned = Some(Condemned { grace, why });
+            known.condemned = Some(Condemned { grace, why, again });
         }
     }
 
@@ -204,7 +225,87 @@ impl Worker {
             let attempt = self.state.container(&container.name).map(|known| known.attempt);
             if let (true, Some(attempt)) = (changed, attempt) {
                 let why = "its definition has changed and it will be restarted".to_owned();
-                self.condemn(&container.name, attempt, None, why);
+                self.condemn_to(true, &container.name, attempt, None, why);
+            }
+        }
+    }
+
+    /// Looks at what the pod asks for now: whether the node has that, and who has to be started again for it.
+    pub(super) fn consider_size(&mut self) {
+        if self.state.sandbox != SandboxState::Ready || self.state.ending.is_some() {
+            return;
+        }
+        let held = match resize::changed(&self.pod, &self.state).next() {
+            None => None,
+            Some(_) => {
+                let machine = &self.shared.machine;
+                let node = Room { milli: machine.cpus.saturating_mul(1000), bytes: machine.memory };
+                let uid = &self.pod.metadata.uid;
+                let handles = self.shared.handles();
+                let others = handles.iter().filter(|handle| handle.uid != *uid);
+                let others = others.map(|handle| handle.view().asks).fold(Room::default(), Room::plus);
+                resize::judge(&self.pod, &self.state, node, others)
+            }
+        };
+        if held != self.state.held {
+            match &held {
+                Some(Held::Infeasible(why)) => {
+                    self.note(None, Level::Warning, "ResizeInfeasible", why.clone());
+                }
+                Some(Held::Deferred(why)) => self.note(None, Level::Warning, "ResizeDeferred", why.clone()),
+                None => {}
+            }
+            self.state.held = held;
+        }
+        if self.state.held.is_none() {
+            let pod = Arc::clone(&self.pod);
+            let restarted: Vec<(String, u32)> = resize::to_restart(&pod, &self.state)
+                .map(|(container, attempt)| (container.name.clone(), attempt))
+                .collect();
+            for (name, attempt) in restarted {
+                let why = "its resources have changed and it will be restarted".to_owned();
+                self.condemn_to(true, &name, attempt, None, why);
+            }
+        }
+    }
+
+    /// Gives running containers, and the pod as a whole, what is asked for now.
+    pub(super) fn resize(&mut self, names: &[String]) {
+        let Some(place) = self.place() else { return };
+        self.state.size.busy = true;
+        let containers: Vec<(Container, u32)> = names
+            .iter()
+            .filter_map(|name| Some((self.pod.container(name)?.clone(), self.state.container(name)?.attempt)))
+            .collect();
+        let (wanted, sender) = (resize::wanted(&self.pod), self.sender.clone());
+        self.tasks.spawn(async move {
+            let result = place.resize(&containers).await;
+            let _ = sender.send(Message::Resized { containers, wanted, result });
+        });
+    }
+
+    pub(super) fn resized(
+        &mut self,
+        containers: Vec<(Container, u32)>,
+        wanted: BTreeMap<String, Resources>,
+        result: Result<(), Failure>,
+    ) {
+        self.state.size.busy = false;
+        if let Err(failure) = result {
+            let message = failure.to_string();
+            let again = self.state.size.failure.as_ref().is_some_and(|(before, _)| *before == message);
+            if !again {
+                self.note(None, Level::Warning, "ResizeError", message.clone());
+            }
+            self.state.size.failure = Some((message, SystemClock.now()));
+            return;
+        }
+        self.state.size.failure = None;
+        self.state.size.pod = Some(wanted);
+        for (container, attempt) in containers {
+            let known = self.state.containers.get_mut(&container.name);
+            if let Some(known) = known.filter(|known| known.attempt == attempt) {
+                known.resources = Some(container.resources);
             }
         }
     }
@@ -257,7 +358,7 @@ impl Worker {
             self.shared.events.pod(&self.pod.metadata, Some(name), Level::Warning, "BackOff", message);
         }
         known.run = Run::Ended(ended);
-        known.condemned = None;
+        known.again = known.condemned.take().is_some_and(|condemned| condemned.again);
         if let Some(life) = self.lives.remove(name) {
             life.over.send_replace(true);
         }

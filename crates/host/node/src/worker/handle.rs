@@ -12,7 +12,7 @@ use super::Sender;
 use crate::{
     model::Pod,
     spec::run_name,
-    step::{PodState, Run},
+    step::{PodState, Run, resize::Room},
 };
 
 /// What is known of a pod outside its worker.
@@ -32,6 +32,8 @@ pub(crate) struct View {
     pub(crate) ip: Option<IpAddr>,
     pub(crate) host_network: bool,
     pub(crate) containers: Vec<ContainerView>,
+    /// What it asks for of the node, unless it has ended.
+    pub(crate) asks: Room,
 }
 
 /// A container at one moment.
@@ -46,7 +48,7 @@ pub(crate) struct ContainerView {
     pub(crate) waits: String,
     pub(crate) tty: bool,
     pub(crate) stdin: bool,
-    pub(crate) is_init: bool,
+    pub(crate) is_main: bool,
 }
 
 impl ContainerView {
@@ -78,7 +80,7 @@ impl PodHandle {
                 waits: crate::status::waits(pod, state, &container.name).to_owned(),
                 tty: container.tty,
                 stdin: container.stdin,
-                is_init: pod.spec.init_containers.iter().any(|init| init.name == container.name),
+                is_main: pod.spec.containers.iter().any(|main| main.name == container.name),
             }
         });
         let mut view = self.lock();
@@ -87,6 +89,7 @@ impl PodHandle {
         view.labels.clone_from(&pod.metadata.labels);
         view.containers = containers.collect();
         view.sandbox = sandbox.cloned();
+        view.asks = if state.removed { Room::default() } else { Room::of(pod) };
         view.ip = state.ip;
         view.host_network = pod.spec.host_network;
     }

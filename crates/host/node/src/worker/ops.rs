@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use wharf_base::{Clock, SystemClock, Timestamp, random_hex};
-use wharf_runtime::{ErrorKind, PodDir, Sandbox, SignalTo};
+use wharf_runtime::{Cgroup, ErrorKind, PodDir, Sandbox, SignalTo};
 
 use super::{
     exec::Target,
@@ -30,7 +30,7 @@ use crate::{
     images,
     model::{Container, Pod},
     probe,
-    resources::pod_cgroup,
+    resources::{container_limits, pod_cgroup, pod_limits, unlimited},
     spec::{self, Run, STOP_SIGNAL, run_name},
     step::{Reason, Termination},
     volumes::{self, Tokens, Upkeep, Volumes, container_mounts},
@@ -203,6 +203,7 @@ impl Place {
         container: &Container,
         attempt: u32,
         volumes: &Volumes,
+        target: Option<&str>,
     ) -> Result<Started, Unstarted> {
         if let Some(reason) = spec::unsupported(&self.pod) {
             return Err(reason.into());
@@ -219,6 +220,7 @@ impl Place {
         let image_id = image.id.to_string();
         let place = self.clone();
         let (container, volumes) = (container.clone(), volumes.clone());
+        let pids = self.pids_of(&container, target)?;
         let made = blocking(move || {
             let mounts = container_mounts(&volumes, &container, attempt, &env, &place.folder)?;
             let run = Run {
@@ -235,11 +237,48 @@ impl Place {
                 cgroup: pod_cgroup(&place.shared.config.instance, &place.pod),
                 machine_memory: place.shared.machine.memory,
                 hostname: hostname(&place.shared, &place.pod),
+                pids,
             };
             let config = run.config()?;
             Ok(place.run(&container, &config, id, image_id))
         });
         made.await?
+    }
+
+    /// The process ids a container looks into, by the path of their namespace.
+    fn pids_of(&self, container: &Container, target: Option<&str>) -> Result<Option<PathBuf>, Reason> {
+        if container.target_container_name.is_empty() {
+            return Ok(None);
+        }
+        let pid = target.and_then(|run| self.sandbox.status(run).ok()?.pid);
+        let pid = pid.ok_or_else(|| {
+            let message = format!("the target container {} does not run", container.target_container_name);
+            Reason::new("CreateContainerError", message)
+        })?;
+        Ok(Some(PathBuf::from(format!("/proc/{pid}/ns/pid"))))
+    }
+
+    /// Gives running containers, and the pod as a whole, the resources asked for now.
+    pub(crate) async fn resize(&self, containers: &[(Container, u32)]) -> Result<(), Failure> {
+        let (place, containers) = (self.clone(), containers.to_vec());
+        let work = move || place.resize_now(&containers).map_err(|error| Failure::of(&error));
+        spawn_blocking(work).await.unwrap_or_else(|_| Err(Failure("the work was broken off".to_owned())))
+    }
+
+    /// The pod is never smaller than a container in it: it grows before them and shrinks after them. Blocks.
+    fn resize_now(&self, containers: &[(Container, u32)]) -> wharf_runtime::Result<()> {
+        if !wharf_runtime::has_cgroups() {
+            return Ok(());
+        }
+        let whole = Cgroup::at(&pod_cgroup(&self.shared.config.instance, &self.pod))?;
+        let limits = pod_limits(&self.pod);
+        let grown = whole.update(&unlimited(&limits));
+        for (container, attempt) in containers {
+            let status = self.sandbox.status(&run_name(&container.name, *attempt))?;
+            Cgroup::at(&status.cgroup)?.update(&container_limits(container))?;
+        }
+        grown?;
+        whole.update(&limits)
     }
 
     /// Creates and starts. Blocks.

@@ -114,6 +114,13 @@ impl Place {
                 list.insert(0, json!({"$patch": "replace"}));
             }
         }
+        if let Some(conditions) = status.get_mut("conditions").and_then(Value::as_array_mut) {
+            for kind in status::PASSING {
+                if !conditions.iter().any(|condition| condition["type"] == kind) {
+                    conditions.push(json!({"type": kind, "$patch": "delete"}));
+                }
+            }
+        }
         let body = json!({"metadata": {"uid": self.uid}, "status": status});
         let kind = "application/strategic-merge-patch+json";
         let client = &self.shared.config.client;

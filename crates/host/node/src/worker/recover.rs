@@ -13,7 +13,7 @@ use wharf_base::Timestamp;
 use wharf_runtime::{Error, ErrorKind, LogLine, Phase, PodDir, Runtime, Sandbox, Status};
 
 use crate::{
-    model::{Container, Pod},
+    model::{Container, Pod, Resources},
     spec::{ID, IMAGE_ID, parse_run},
     step::{Backoff, ContainerState, PodState, Reason, Run, Running, Sandbox as SandboxState, Termination},
     volumes::termination_file,
@@ -31,6 +31,9 @@ pub(crate) struct Notes {
     /// Runs whose program could not be started: the runtime keeps nothing of them.
     #[serde(default)]
     unstarted: BTreeMap<String, (u32, Termination)>,
+    /// What the containers' runs have.
+    #[serde(default)]
+    resources: BTreeMap<String, Resources>,
 }
 
 impl Notes {
@@ -42,6 +45,11 @@ impl Notes {
                 .containers
                 .iter()
                 .filter_map(|(name, known)| Some((name.clone(), (known.attempt, unstarted(known)?.clone()))))
+                .collect(),
+            resources: state
+                .containers
+                .iter()
+                .filter_map(|(name, known)| Some((name.clone(), known.resources.clone()?)))
                 .collect(),
             restarts: state.containers.iter().map(|(name, known)| (name.clone(), known.restart)).collect(),
         }
@@ -103,7 +111,9 @@ pub(crate) fn find(runtime: &dyn Runtime, pod: &Pod, folder: &Path) -> Result<Fo
     for (name, runs) in known {
         let Some(container) = pod.container(&name) else { continue };
         let restart = notes.restarts.get(&name).copied().unwrap_or_default();
-        state.containers.insert(name, container_state(&dir, container, &runs, restart));
+        let resources = notes.resources.get(&name).cloned();
+        let known = ContainerState { resources, ..container_state(&dir, container, &runs, restart) };
+        state.containers.insert(name, known);
     }
     for (name, (attempt, ended)) in notes.unstarted {
         let known = state.containers.entry(name.clone()).or_default();

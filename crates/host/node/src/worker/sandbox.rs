@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::Failure,
     events::Level,
-    step::{PodState, Reason, Retry, Run, Sandbox as SandboxState},
+    step::{PodState, Reason, Retry, Run, Sandbox as SandboxState, resize},
     watches::ObjectName,
 };
 
@@ -50,7 +50,9 @@ impl Worker {
     /// What the API says of probes passed stands until they are asked again: a restart of the agent takes no pod out of service.
     pub(super) fn trust_api(&mut self) {
         let seen = &self.pod.status;
-        for status in seen.container_statuses.iter().chain(&seen.init_container_statuses) {
+        let all =
+            [&seen.container_statuses, &seen.init_container_statuses, &seen.ephemeral_container_statuses];
+        for status in all.into_iter().flatten() {
             let known = status["name"].as_str().and_then(|name| self.state.containers.get_mut(name));
             let Some(known) = known.filter(|known| status["restartCount"] == known.attempt) else { continue };
             if let Run::Running(running) = &mut known.run {
@@ -63,8 +65,11 @@ impl Worker {
     pub(super) fn set_up(&mut self) {
         let living = self.sandbox.clone();
         self.state.busy = true;
-        if living.is_none() && !self.pod.spec.host_network {
-            self.warn_of_host_ports();
+        if living.is_none() {
+            self.state.size.pod = Some(resize::wanted(&self.pod));
+            if !self.pod.spec.host_network {
+                self.warn_of_host_ports();
+            }
         }
         let (shared, pod, folder) = (Arc::clone(&self.shared), Arc::clone(&self.pod), self.folder.clone());
         let (tokens, sender) = (std::mem::take(&mut self.tokens), self.sender.clone());
@@ -175,7 +180,7 @@ impl Worker {
                 found
             });
             if let Ok(found) = found.await {
-                let _ = sender.send(Message::Found(found));
+                let _ = sender.send(Message::Found(Box::new(found)));
             }
         });
     }

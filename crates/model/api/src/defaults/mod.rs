@@ -24,12 +24,18 @@ use serde_json::Value;
 
 pub use strategy::{
     prepare_certificate_request, prepare_custom_for_create, prepare_custom_for_status_update,
-    prepare_custom_for_update, prepare_for_create, prepare_for_status_update, prepare_for_update,
+    prepare_custom_for_update, prepare_for_create, prepare_for_part_update, prepare_for_status_update,
+    prepare_for_update,
 };
 
 /// Where a built-in kind has the spec of its pods, as a JSON pointer.
 pub fn pod_spec(group: &str, version: &str, kind: &str) -> Option<&'static str> {
     kinds::of(group, version, kind).find_map(|defaults| defaults.pod_spec)
+}
+
+/// The class a pod's resources come to (`status.qosClass`).
+pub(crate) fn qos_class(pod: &Value) -> &'static str {
+    qos::class(pod)
 }
 
 /// Fills in the defaults of a built-in kind. Other kinds are left as they are.

@@ -9,6 +9,7 @@ use super::{extend, qos};
 use crate::table::tree;
 
 mod job;
+mod pod;
 mod secret;
 mod service;
 
@@ -137,6 +138,14 @@ pub fn prepare_for_update(group: &str, _version: &str, kind: &str, new: &mut Val
         ("apiextensions.k8s.io", "CustomResourceDefinition") => extend::add_stored_version(new),
         _ => {}
     }
+}
+
+/// Prepares the new form of an object of a built-in kind of which a subresource changes one part: all else is kept.
+pub fn prepare_for_part_update(subresource: &str, group: &str, kind: &str, new: &mut Value, old: &Value) {
+    if (group, kind) == ("", "Pod") {
+        pod::keep_all_but(subresource, new, old);
+    }
+    update(strategy(group, kind), new, old);
 }
 
 /// Prepares the new form of an object of a built-in kind whose status is updated: all else is kept.

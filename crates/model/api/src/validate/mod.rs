@@ -54,6 +54,19 @@ pub fn update(group: &str, _version: &str, kind: &str, new: &Value, old: &Value)
     errors
 }
 
+/// What is wrong with a pod of which a subresource (`ephemeralcontainers`, `resize`) changes its part.
+pub fn pod_part(subresource: &str, new: &Value, old: &Value) -> Vec<FieldError> {
+    let (new, old, mut errors) = (Field::root(new), Field::root(old), Errors::new());
+    meta::update(&new, &old, &mut errors);
+    pod::always(&new, &mut errors);
+    match subresource {
+        "ephemeralcontainers" => pod::update_ephemeral(&new, &old, &mut errors),
+        "resize" => pod::resize(&new, &old, &mut errors),
+        _ => {}
+    }
+    errors
+}
+
 /// What is valid in the spec of a pod, at this JSON pointer, and doubtful all the same.
 pub fn pod_warnings(object: &Value, pointer: &str) -> Vec<String> {
     fn walk(at: &Field<'_>, rest: &str) -> Vec<String> {

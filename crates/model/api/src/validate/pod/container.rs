@@ -30,16 +30,89 @@ pub(super) fn all(spec: &Field<'_>, volumes: &Volumes<'_>, errors: &mut Errors) 
         probe::all(&container, errors);
         restart_policy(&container, errors);
         unique_host_ports(&container, &mut host_ports, errors);
+        resize_policy(spec, &container, false, errors);
     }
     for container in spec.child("initContainers").items() {
         common(&container, volumes, errors);
         unique_name(&container, &mut seen, errors);
+        resize_policy(spec, &container, true, errors);
         init(&container, errors);
         unique_host_ports(&container, &mut BTreeSet::new(), errors);
     }
+    let targets = seen.clone();
     for container in spec.child("ephemeralContainers").items() {
         common(&container, volumes, errors);
         unique_name(&container, &mut seen, errors);
+        ephemeral(&container, &targets, errors);
+    }
+}
+
+/// What an ephemeral container may not have: nobody is to rely on it.
+fn ephemeral(container: &Field<'_>, targets: &BTreeSet<String>, errors: &mut Errors) {
+    const NOT_FOR_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
+    const FORBIDDEN: [&str; 9] = [
+        "ports",
+        "resources",
+        "resizePolicy",
+        "restartPolicy",
+        "restartPolicyRules",
+        "livenessProbe",
+        "readinessProbe",
+        "startupProbe",
+        "lifecycle",
+    ];
+    let target = container.child("targetContainerName");
+    if !target.text().is_empty() && !targets.contains(target.text()) {
+        errors.push(target.not_found());
+    }
+    for name in FORBIDDEN {
+        let field = container.child(name);
+        let is_empty = field.value().as_object().is_some_and(serde_json::Map::is_empty);
+        if field.is_set() && !is_empty {
+            errors.push(field.forbidden(NOT_FOR_EPHEMERAL));
+        }
+    }
+    for mount in container.child("volumeMounts").items() {
+        for name in ["subPath", "subPathExpr"] {
+            let field = mount.child(name);
+            if !field.text().is_empty() {
+                errors.push(field.forbidden(NOT_FOR_EPHEMERAL));
+            }
+        }
+    }
+}
+
+/// What a change of a container's resources comes to: nothing, or its restart.
+fn resize_policy(spec: &Field<'_>, container: &Field<'_>, is_init: bool, errors: &mut Errors) {
+    let policies = container.child("resizePolicy");
+    let mut seen = BTreeSet::new();
+    for policy in policies.items() {
+        let (resource, restart) = (policy.child("resourceName"), policy.child("restartPolicy"));
+        if !seen.insert(resource.text().to_owned()) {
+            errors.push(policy.duplicate_as(resource.text()));
+        }
+        match resource.text() {
+            "cpu" | "memory" => {}
+            "" => errors.push(policies.required("")),
+            _ => errors.push(resource.not_supported(&["cpu", "memory"])),
+        }
+        match restart.text() {
+            "NotRequired" | "RestartContainer" => {}
+            "" => errors.push(policies.required("")),
+            _ => errors.push(restart.not_supported(&["NotRequired", "RestartContainer"])),
+        }
+        if restart.text() != "RestartContainer" {
+            continue;
+        }
+        if spec.text_at("/restartPolicy") == "Never" {
+            let message = "must be 'NotRequired' when pod `restartPolicy` is 'Never'";
+            errors.push(policies.invalid_as(restart.text(), message));
+        }
+        if is_init && container.text_at("/restartPolicy") != "Always" {
+            errors.push(
+                restart.invalid("must not be set to 'RestartContainer' for non-sidecar initContainers"),
+            );
+        }
     }
 }
 

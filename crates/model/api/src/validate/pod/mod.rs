@@ -3,6 +3,7 @@
 mod container;
 mod doubtful;
 mod env;
+mod part;
 mod probe;
 mod update;
 mod volume;
@@ -11,6 +12,7 @@ use super::field::{Errors, Field};
 use super::{meta, names, values};
 
 pub(super) use doubtful::warnings;
+pub(super) use part::{resize, update_ephemeral};
 pub(super) use update::update;
 
 const TAINT_EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
