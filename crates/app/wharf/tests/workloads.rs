@@ -290,6 +290,11 @@ fn a_service_lives(version: &str) {
 }
 
 #[test]
+fn a_service_lives_through_kubectl_1_27() {
+    a_service_lives("1.27");
+}
+
+#[test]
 fn a_service_lives_through_kubectl_1_29() {
     a_service_lives("1.29");
 }
@@ -302,4 +307,9 @@ fn a_service_lives_through_kubectl_1_31() {
 #[test]
 fn a_service_lives_through_kubectl_1_33() {
     a_service_lives("1.33");
+}
+
+#[test]
+fn a_service_lives_through_kubectl_1_37() {
+    a_service_lives("1.37");
 }

@@ -91,7 +91,7 @@ impl Streams {
     fn handle(&self, mut request: Request<Body>) -> Response<Body> {
         let (websocket, spdy): (&[_], &[_]) = match request.uri().path().starts_with("/portforward/") {
             true => (&forward::WEBSOCKET_PROTOCOLS, &forward::SPDY_PROTOCOLS),
-            false => (&command::PROTOCOLS, &command::PROTOCOLS),
+            false => (&command::WEBSOCKET_PROTOCOLS, &command::PROTOCOLS),
         };
         // Before the address is used up: a client tries one protocol after the other.
         let (response, protocol) = match handshake(&request, websocket, spdy) {

@@ -7,7 +7,10 @@ use serde_json::json;
 use wharf_api::{resource::Resource, status::Status};
 use wharf_http::{
     Body,
-    remote::{Refused, command, forward, handshake},
+    remote::{
+        Refused, command, forward, handshake,
+        reader::{self, Framing},
+    },
     upgrade,
 };
 
@@ -79,11 +82,11 @@ pub trait Kubelet: Send + Sync + 'static {
 pub(crate) async fn log(
     server: &Arc<ApiServer>,
     context: &Context,
-    _request: Request<Body>,
+    request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     let info = &context.info;
     require_pod(server, context)?;
-    let request = LogRequest {
+    let wanted = LogRequest {
         namespace: info.namespace.clone(),
         pod: info.name.clone(),
         container: info.param("container").filter(|c| !c.is_empty()).map(str::to_owned),
@@ -95,10 +98,34 @@ pub(crate) async fn log(
         since_time: info.param("sinceTime").map(str::to_owned),
         limit_bytes: info.number("limitBytes")?,
     };
-    let body = server.kubelet()?.logs(request).await?;
+    let accepted = reader::bytes(&request).map_err(refused)?;
+    let body = server.kubelet()?.logs(wanted).await?;
+    if let Some((response, framing)) = accepted {
+        return Ok(as_messages(request, response, body, framing));
+    }
     let mut response = respond::response(200, "text/plain", "");
     *response.body_mut() = body;
     Ok(response)
+}
+
+/// Sends a body over the WebSocket its request asks for.
+pub(crate) fn as_messages(
+    mut request: Request<Body>,
+    response: Response<Body>,
+    body: Body,
+    framing: Framing,
+) -> Response<Body> {
+    let connection = upgrade(&mut request);
+    tokio::spawn(async move {
+        let served = match connection.await {
+            Ok(connection) => reader::serve(connection, body, framing).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = served {
+            tracing::debug!(%error, "a body sent over WebSocket ended early");
+        }
+    });
+    response
 }
 
 fn require_pod(server: &ApiServer, context: &Context) -> Result<(), Status> {
@@ -146,7 +173,7 @@ pub(crate) async fn exec(
     admission::connect(server, context, resource, kind, options).await?;
     let kubelet = server.kubelet()?;
     let (response, protocol) =
-        handshake(&request, &command::PROTOCOLS, &command::PROTOCOLS).map_err(refused)?;
+        handshake(&request, &command::WEBSOCKET_PROTOCOLS, &command::PROTOCOLS).map_err(refused)?;
     let streams = command::Streams {
         stdin: wanted.stdin,
         stdout: wanted.stdout,
@@ -210,7 +237,7 @@ fn target(kubelet: Arc<dyn Kubelet>, namespace: String, pod: &str) -> forward::T
     })
 }
 
-fn refused(why: Refused) -> Status {
+pub(crate) fn refused(why: Refused) -> Status {
     match why {
         Refused::Protocol(text) => Status::new(403, "Forbidden", text),
         Refused::Malformed(text) => Status::bad_request(text),

@@ -35,7 +35,7 @@ pub(crate) async fn dispatch(
     match context.info.verb {
         "get" => read::get(server, context, resource, request.headers()).await,
         "list" => read::list(server, context, resource, request.headers()).await,
-        "watch" => watch::watch(server, context, resource, request.headers()).await,
+        "watch" => watch::watch_as(server, context, resource, request).await,
         "create" => create::create(server, context, resource, request).await,
         "update" => update::update(server, context, resource, request).await,
         "patch" => patch::patch(server, context, resource, request).await,

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Request, Response};
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::Instant};
 use wharf_api::{
@@ -12,13 +12,14 @@ use wharf_api::{
     schema::builtin,
     status::Status,
 };
-use wharf_http::{Body, stream};
+use wharf_http::{Body, remote::reader, stream};
 
 use super::read::{Selection, too_large};
 use crate::{
     ApiServer, Context,
     respond::{self, Accept, IncludeObject, View},
     storage::{Cache, Entry, Event, EventKind},
+    streams,
 };
 
 /// How often an idle watch is told the revision it may resume from.
@@ -27,7 +28,29 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// not all come back at once.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
 
-pub(super) async fn watch(
+/// A watch as the request wants it: as a body, or as the messages of a WebSocket.
+pub(super) async fn watch_as(
+    server: &Arc<ApiServer>,
+    context: &Context,
+    resource: &Arc<Resource>,
+    request: Request<Body>,
+) -> Result<Response<Body>, Status> {
+    let accepted = reader::lines(&request).map_err(streams::refused)?;
+    if accepted.is_some() && Accept::of(request.headers(), Some(resource))?.format == Format::Protobuf {
+        return Err(Status::new(
+            406,
+            "NotAcceptable",
+            "a watch over WebSocket is served as application/json only",
+        ));
+    }
+    let response = watch(server, context, resource, request.headers()).await?;
+    Ok(match accepted {
+        Some((accepted, framing)) => streams::as_messages(request, accepted, response.into_body(), framing),
+        None => response,
+    })
+}
+
+async fn watch(
     server: &Arc<ApiServer>,
     context: &Context,
     resource: &Arc<Resource>,

@@ -1,8 +1,11 @@
 //! The remote command protocol of exec and attach: channels for the standard streams, an error channel that ends
-//! with a `Status`, and one for terminal sizes (`k8s.io/apimachinery/pkg/util/remotecommand`, versions 4 and 5).
+//! with a `Status`, and one for terminal sizes (`k8s.io/apimachinery/pkg/util/remotecommand`, versions 4 and 5). Over
+//! WebSocket also the first version, whose errors are plain text, and the forms in base64 for clients without binary
+//! messages.
 
 use std::{io, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
@@ -18,8 +21,15 @@ use crate::{
     websocket::{self, Message},
 };
 
-/// Spoken versions, the best first.
-pub const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+/// Spoken over SPDY, the best first.
+pub const PROTOCOLS: [&str; 2] = [V5, "v4.channel.k8s.io"];
+/// Spoken over WebSocket, the best first.
+pub const WEBSOCKET_PROTOCOLS: [&str; 5] = [V5, "v4.channel.k8s.io", V4_BASE64, V1, V1_BASE64];
+
+const V5: &str = "v5.channel.k8s.io";
+const V4_BASE64: &str = "v4.base64.channel.k8s.io";
+const V1: &str = "channel.k8s.io";
+const V1_BASE64: &str = "base64.channel.k8s.io";
 
 /// A client has this long to open its streams.
 const OPENING: Duration = Duration::from_secs(30);
@@ -45,7 +55,7 @@ struct Wire {
 
 enum Out {
     Spdy { stdout: Option<spdy::Sender>, stderr: Option<spdy::Sender>, error: spdy::Sender },
-    WebSocket(mpsc::Sender<Message>),
+    WebSocket { messages: mpsc::Sender<Message>, version: &'static str },
 }
 
 impl Out {
@@ -62,8 +72,12 @@ impl Out {
                     None => Ok(()),
                 }
             }
-            Self::WebSocket(messages) => {
-                let message = Message::Binary([&[channel], data].concat().into());
+            Self::WebSocket { messages, version } => {
+                let message = match is_base64(version) {
+                    // The channel is a digit before what is encoded.
+                    true => Message::Text(format!("{channel}{}", STANDARD.encode(data)).into()),
+                    false => Message::Binary([&[channel], data].concat().into()),
+                };
                 messages.send(message).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
             }
         }
@@ -77,11 +91,30 @@ impl Out {
                 }
                 Ok(())
             }
-            Self::WebSocket(messages) => {
+            Self::WebSocket { messages, .. } => {
                 messages.send(websocket::close()).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
             }
         }
     }
+}
+
+fn is_base64(version: &str) -> bool {
+    matches!(version, V4_BASE64 | V1_BASE64)
+}
+
+/// A message as the byte of its channel and what it says.
+fn decoded(message: Message, version: &str) -> Option<Bytes> {
+    let data = match message {
+        Message::Binary(data) => data,
+        Message::Text(text) => Bytes::copy_from_slice(text.as_bytes()),
+        _ => return None,
+    };
+    if !is_base64(version) {
+        return Some(data);
+    }
+    let (channel, text) = data.split_first()?;
+    let channel = channel.checked_sub(b'0')?;
+    Some([&[channel], STANDARD.decode(text).ok()?.as_slice()].concat().into())
 }
 
 /// The streams a client opens.
@@ -121,9 +154,7 @@ pub async fn serve(
             // `streams` is kept: dropping it would end the connection.
             relay(session, wire).await
         }
-        Protocol::WebSocket(version) => {
-            relay(session, websocket_wire(connection, version == "v5.channel.k8s.io").await).await
-        }
+        Protocol::WebSocket(version) => relay(session, websocket_wire(connection, version).await).await,
     }
 }
 
@@ -168,7 +199,7 @@ fn sizes(mut lines: mpsc::Receiver<Bytes>) -> mpsc::Receiver<TerminalSize> {
     receiver
 }
 
-async fn websocket_wire(connection: Upgraded, half_close: bool) -> Wire {
+async fn websocket_wire(connection: Upgraded, version: &'static str) -> Wire {
     let (mut sink, mut messages) = websocket::server(connection).await.split();
     let (out, mut outgoing) = mpsc::channel::<Message>(QUEUE);
     tokio::spawn(async move {
@@ -184,12 +215,10 @@ async fn websocket_wire(connection: Upgraded, half_close: bool) -> Wire {
     tokio::spawn(async move {
         let mut stdin = Some(stdin_sender);
         while let Some(Ok(message)) = messages.next().await {
-            let data = match message {
-                Message::Binary(data) => data,
-                Message::Text(text) => Bytes::copy_from_slice(text.as_bytes()),
-                Message::Close(_) => return,
-                _ => continue,
-            };
+            if matches!(message, Message::Close(_)) {
+                return;
+            }
+            let Some(data) = decoded(message, version) else { continue };
             match (data.first().copied(), data.get(1..).unwrap_or_default()) {
                 (Some(STDIN), rest) if !rest.is_empty() => {
                     if let Some(sender) = &stdin
@@ -204,12 +233,12 @@ async fn websocket_wire(connection: Upgraded, half_close: bool) -> Wire {
                         let _ = resize_sender.send(size).await;
                     }
                 }
-                (Some(CLOSE), [STDIN]) if half_close => stdin = None,
+                (Some(CLOSE), [STDIN]) if version == V5 => stdin = None,
                 _ => {}
             }
         }
     });
-    Wire { stdin, resize, out: Out::WebSocket(out) }
+    Wire { stdin, resize, out: Out::WebSocket { messages: out, version } }
 }
 
 async fn relay(session: Session, wire: Wire) -> io::Result<()> {
@@ -267,7 +296,15 @@ async fn relay(session: Session, wire: Wire) -> io::Result<()> {
         Err(why) => json!({"metadata": {}, "status": "Failure", "reason": "InternalError",
             "message": why, "code": 500}),
     };
-    out.send(ERROR, status.to_string().as_bytes()).await?;
+    match out {
+        // The first version says what went wrong in words, and nothing when nothing did.
+        Out::WebSocket { version: V1 | V1_BASE64, .. } => {
+            if let Some(message) = status["message"].as_str() {
+                out.send(ERROR, message.as_bytes()).await?;
+            }
+        }
+        _ => out.send(ERROR, status.to_string().as_bytes()).await?,
+    }
     out.finish().await
 }
 

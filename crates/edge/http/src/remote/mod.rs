@@ -4,6 +4,7 @@
 
 pub mod command;
 pub mod forward;
+pub mod reader;
 
 use std::{future::Future, pin::Pin};
 
