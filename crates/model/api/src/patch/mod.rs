@@ -42,9 +42,61 @@ pub fn json(target: &mut Value, patch: Value) -> Result<(), PatchError> {
             "the JSON patch has {len} operations, more than the {MAX_OPERATIONS} allowed"
         )));
     }
-    json_patch::patch(target, &patch).map_err(|e| {
+    let refused = |e: json_patch::PatchError| {
         PatchError::Unprocessable(format!(
             "the server rejected our request due to an error in our request: {e}"
         ))
-    })
+    };
+    if !patch.0.iter().any(tests_for_null) {
+        return json_patch::patch(target, &patch).map_err(refused);
+    }
+    let mut patched = target.clone();
+    for (index, operation) in patch.0.iter().enumerate() {
+        if tests_for_null(operation) && is_missing(&patched, &operation.path().to_string()) {
+            continue;
+        }
+        let done = json_patch::patch(&mut patched, std::slice::from_ref(operation));
+        done.map_err(|mut e| {
+            e.operation = index;
+            refused(e)
+        })?;
+    }
+    *target = patched;
+    Ok(())
+}
+
+/// A member that is not there is as good as null to such a test: clients ask so whether it is there (upstream's
+/// library, beyond RFC 6902 §4.6).
+fn tests_for_null(operation: &json_patch::PatchOperation) -> bool {
+    matches!(operation, json_patch::PatchOperation::Test(test) if test.value.is_null())
+}
+
+/// Whether an object is there without the member that the pointer ends with.
+fn is_missing(document: &Value, pointer: &str) -> bool {
+    let Some((parent, name)) = pointer.rsplit_once('/') else { return false };
+    let name = name.replace("~1", "/").replace("~0", "~");
+    document.pointer(parent).and_then(Value::as_object).is_some_and(|parent| !parent.contains_key(&name))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_test_for_null_holds_where_nothing_is() {
+        let add = json!({"op": "add", "path": "/metadata/finalizers", "value": ["a"]});
+        let absent = |path: &str| json!({"op": "test", "path": path, "value": null});
+        let object = json!({"metadata": {"name": "x"}});
+        let mut patched = object.clone();
+        json(&mut patched, json!([absent("/metadata/finalizers"), add])).unwrap();
+        assert_eq!(patched["metadata"]["finalizers"], json!(["a"]));
+        let before = patched.clone();
+        let refused = json(&mut patched, json!([add, absent("/metadata/finalizers")])).unwrap_err();
+        assert!(refused.to_string().contains("operation '/1'"), "{refused}");
+        assert_eq!(patched, before, "nothing is half done");
+        json(&mut object.clone(), json!([absent("/spec/replicas")])).unwrap_err();
+        json(&mut object.clone(), json!([absent("/metadata/name")])).unwrap_err();
+    }
 }
