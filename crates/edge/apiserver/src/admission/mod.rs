@@ -149,6 +149,11 @@ pub(crate) async fn mutate(
         }
         fill_in(server, attributes, object)?;
     }
+    if let (Operation::Update, true, Some(old)) =
+        (attributes.operation, attributes.is("", "pods"), attributes.old)
+    {
+        pods::update(object, old);
+    }
     if !attributes.is_of_admission() {
         policies::mutate(server, context, attributes, object).await?;
         webhooks::mutate(server, context, attributes, object).await?;

@@ -1,4 +1,4 @@
-//! What a new pod gets from its account, its priority class and the cluster.
+//! What a pod gets from its account, its priority class and the cluster.
 //!
 //! Source: Kubernetes' admission plugins ServiceAccount, Priority and DefaultTolerationSeconds.
 
@@ -13,6 +13,19 @@ pub(super) fn create(server: &ApiServer, object: &mut Value) -> Result<(), Statu
     priority(server, object)?;
     default_tolerations(object);
     Ok(())
+}
+
+/// Fills in what a changed pod leaves out and keeps nevertheless.
+pub(super) fn update(object: &mut Value, old: &Value) {
+    default_tolerations(object);
+    let spec = meta::member_mut(object, "spec");
+    for name in ["priority", "preemptionPolicy"] {
+        if spec.get(name).is_none_or(Value::is_null)
+            && let Some(kept) = old["spec"].get(name)
+        {
+            spec.insert(name.to_owned(), kept.clone());
+        }
+    }
 }
 
 fn service_account(server: &ApiServer, object: &mut Value) -> Result<(), Status> {
