@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // a test
 
+#[path = "clients/controller.rs"]
+mod controller;
 mod support;
 
 use std::{
@@ -153,5 +155,41 @@ fn kubectl_debugs_and_resizes_pods() {
     debugs(&kubectl);
     resizes(&kubectl);
     kubectl.run(&["delete", "pod", "web", "--wait"]);
+    platform.drain();
+}
+
+#[test]
+fn a_controller_of_kube_rs_goes_on_through_restarts() {
+    let mut platform = Platform::control_plane();
+    let kubectl = platform.kubectl();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let copies = || kubectl.list(&["secrets", "-l", "copy=yes"]);
+    let source = |name: &str, word: &str| {
+        kubectl.apply_object(&json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"word": word},
+            "metadata": {"name": name, "labels": {"copied": "yes"}}}));
+    };
+    let all_are = |count: usize, word: &str| {
+        until("every copy is there", || {
+            let found = copies();
+            let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, word);
+            let right = found.iter().filter(|copy| text(copy, "/data/word") == encoded).count();
+            if (found.len(), right) == (count, count) { Ok(()) } else { Err(json!(found).to_string()) }
+        });
+    };
+    let work = controller::run(platform.data().join("kubeconfig"));
+    runtime.spawn(async {
+        if let Err(error) = work.await {
+            eprintln!("the controller ended: {error}");
+        }
+    });
+    (0..20).for_each(|number| source(&format!("s-{number}"), "one"));
+    all_are(20, "one");
+    // Its watches break, and what changes meanwhile is seen afterwards.
+    platform.kill();
+    platform.restart();
+    (0..20).for_each(|number| source(&format!("s-{number}"), "two"));
+    all_are(20, "two");
+    kubectl.run(&["delete", "configmap", "-l", "copied=yes", "--wait"]);
+    all_are(0, "");
     platform.drain();
 }
