@@ -42,7 +42,7 @@ pub use auth::{Identity, SigningKey};
 pub use measured::{NodeUsage, PodUsage, ResourceMetrics};
 pub use streams::{ExecRequest, ExecSession, Kubelet, LogRequest, PodConnection, Reply, TerminalSize};
 
-use auth::{Attributes, Authorizer, authenticate, impersonated};
+use auth::{Attributes, Authorizer, Decision, Shown, impersonated};
 use registry::{Index, Registry};
 use request::RequestInfo;
 use storage::Storage;
@@ -196,7 +196,7 @@ impl ApiServer {
 
     async fn answer(self: Arc<Self>, request: Request<Body>) -> Result<Response<Body>, Status> {
         let info = RequestInfo::of(request.method(), request.uri())?;
-        let mut identity = authenticate(&request, |token| self.check_token(token))?;
+        let mut identity = self.authenticate(&request)?;
         if let Some(other) = impersonated(request.headers())? {
             self.authorize_impersonation(&identity, &other)?;
             identity = other;
@@ -237,9 +237,21 @@ impl ApiServer {
         self.services.of(self, group, version)
     }
 
-    fn check_token(&self, token: &str) -> Option<Identity> {
+    /// Finds out who asks: 401 when a token is shown that is not valid.
+    fn authenticate(&self, request: &Request<Body>) -> Result<Identity, Status> {
+        match auth::shown(request) {
+            Shown::Identity(identity) => Ok(identity),
+            Shown::Token(token) => {
+                let valid = self.check_token(&token).map(|(identity, _)| identity);
+                valid.ok_or_else(|| Status::new(401, "Unauthorized", "Unauthorized"))
+            }
+        }
+    }
+
+    /// Who a bearer token is of, and for which audiences.
+    pub(crate) fn check_token(&self, token: &str) -> Option<(Identity, Vec<String>)> {
         let claims = self.signing_key.check(token, self.now())?;
-        self.token_alive(&claims.subject).then(|| claims.identity())
+        self.token_alive(&claims.subject).then(|| (claims.identity(), claims.audiences))
     }
 
     /// A token dies with its account, and with the object it is bound to.
@@ -271,6 +283,7 @@ impl ApiServer {
                 subresource: &info.subresource,
                 namespace: &info.namespace,
                 name: &name,
+                fields: info.param("fieldSelector").unwrap_or_default(),
                 path: None,
             },
         };
@@ -279,11 +292,14 @@ impl ApiServer {
 
     /// 403 when `identity` may not.
     pub(crate) fn authorize(&self, identity: &Identity, asked: &Attributes<'_>) -> Result<(), Status> {
-        if self.authorizer.allows(&self.storage, identity, asked) {
+        let Decision::Denied(why) = self.authorizer.decide(&self.storage, identity, asked) else {
             return Ok(());
-        }
+        };
         let user = &identity.user;
-        let refusal = asked.refusal();
+        let mut refusal = asked.refusal();
+        if !why.is_empty() {
+            refusal = format!("{refusal}: {why}");
+        }
         if asked.path.is_some() {
             return Err(Status::forbidden(format!("forbidden: User {user:?} {refusal}")));
         }

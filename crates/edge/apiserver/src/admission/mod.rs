@@ -7,6 +7,7 @@ mod certificates;
 mod expressions;
 mod limits;
 mod matching;
+mod node_restriction;
 mod pod_security;
 mod pods;
 mod policies;
@@ -149,6 +150,7 @@ pub(crate) async fn mutate(
         }
         fill_in(server, attributes, object)?;
     }
+    node_restriction::check(server, context, attributes, Some(object))?;
     if !attributes.is_of_admission() {
         policies::mutate(server, context, attributes, object).await?;
         webhooks::mutate(server, context, attributes, object).await?;
@@ -197,6 +199,9 @@ pub(crate) async fn validate(
 ) -> Result<(), Status> {
     if let (Operation::Create | Operation::Update, Some(object)) = (attributes.operation, object) {
         pod_security::check(server, context, attributes, object)?;
+    }
+    if attributes.operation == Operation::Delete {
+        node_restriction::check(server, context, attributes, None)?;
     }
     match (attributes.operation, object) {
         (Operation::Create, Some(object)) if attributes.subresource.is_empty() => {
@@ -261,6 +266,7 @@ fn created(
         ("apiextensions.k8s.io", "customresourcedefinitions") => {
             context.warnings.extend(wharf_api::crd::warnings(object));
         }
+        ("certificates.k8s.io", "certificatesigningrequests") => certificates::created(object)?,
         ("", "pods") => limits::check_pod(server, object)?,
         ("", "persistentvolumeclaims") => limits::check_claim(server, object)?,
         _ => {}

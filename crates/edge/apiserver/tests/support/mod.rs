@@ -61,14 +61,29 @@ impl Api {
         media: &str,
         body: Value,
     ) -> Answer {
+        let mut request = Self::request(method, path, media, body);
+        request.extensions_mut().insert(who);
+        self.answer(request).await
+    }
+
+    /// Asks as whoever shows a bearer token.
+    pub(crate) async fn bearing(&self, token: &str, method: &str, path: &str, body: Value) -> Answer {
+        let mut request = Self::request(method, path, "application/json", body);
+        let value = http::HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
+        request.headers_mut().insert("authorization", value);
+        self.answer(request).await
+    }
+
+    fn request(method: &str, path: &str, media: &str, body: Value) -> Request<wharf_http::Body> {
         let body = match body {
             Value::Null => empty(),
             Value::String(text) => full(text),
             body => full(body.to_string()),
         };
-        let request = Request::builder().method(method).uri(path).header("content-type", media);
-        let mut request = request.body(body).unwrap();
-        request.extensions_mut().insert(who);
+        Request::builder().method(method).uri(path).header("content-type", media).body(body).unwrap()
+    }
+
+    async fn answer(&self, request: Request<wharf_http::Body>) -> Answer {
         let response = Arc::clone(&self.server).handle(request).await;
         let code = response.status().as_u16();
         let texts = response.headers().get_all("warning").iter().filter_map(|w| w.to_str().ok());
