@@ -251,7 +251,7 @@ impl Platform {
         parts.images.serve_as(&[endpoints.registry.to_string()])?;
 
         let measure: Arc<dyn Measure> = Arc::new(OwnMetrics(Arc::clone(&parts.telemetry.metrics)));
-        let authority = parts.identities.authority();
+        let authority = parts.identities.signer();
         let loops = loops::start(parts.client.clone(), Arc::new(SystemClock), authority, &measure);
         let host = parts.start_host(&endpoints).await?;
         parts.serve_pods(&mut listeners).await;

@@ -1,5 +1,6 @@
 //! Who asks (authentication) and whether they may (authorization).
 
+pub(crate) mod bootstrap_token;
 pub(crate) mod node;
 mod rbac;
 mod token;
@@ -98,6 +99,11 @@ pub(crate) fn shown(request: &Request<Body>) -> Shown {
     }
     let token = bearer(request.headers()).map(str::to_owned).or_else(|| websocket_bearer(request.headers()));
     token.map_or_else(|| Shown::Identity(Identity::anonymous()), Shown::Token)
+}
+
+/// Whether two secrets are the same, in a time that tells nothing of where they differ.
+pub(crate) fn same_bytes(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 
 /// The identity to act as, when the request impersonates somebody; the caller checks that it may.

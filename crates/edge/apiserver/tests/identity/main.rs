@@ -9,3 +9,4 @@ mod support;
 
 mod certificates;
 mod nodes;
+mod tokens;
