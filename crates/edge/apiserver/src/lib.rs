@@ -9,6 +9,7 @@ mod allocate;
 mod auth;
 mod bootstrap;
 mod callout;
+mod configuration;
 mod derived;
 mod discovery;
 mod measured;
@@ -38,7 +39,12 @@ use wharf_state::Store;
 
 pub use aggregation::FrontProxy;
 pub use allocate::Ranges;
-pub use auth::{Identity, SigningKey, bootstrap_token::detached_signature};
+pub use auth::{
+    Identity, SigningKey,
+    bootstrap_token::detached_signature,
+    oidc::{Anonymous, Authentication, Issuer, OidcFlags},
+};
+pub use configuration::ConfigError;
 pub use measured::{NodeUsage, PodUsage, ResourceMetrics};
 pub use streams::{ExecRequest, ExecSession, Kubelet, LogRequest, PodConnection, Reply, TerminalSize};
 
@@ -66,6 +72,16 @@ pub struct Config {
     pub front_proxy: Option<FrontProxy>,
 }
 
+/// What a server may be told of who its clients are and what is kept of them. By default it believes only what it has
+/// issued itself, and writes nothing down.
+#[derive(Default)]
+pub struct Security {
+    /// Other issuers whose tokens are believed.
+    pub issuers: Vec<Issuer>,
+    /// Whether somebody unknown may ask.
+    pub anonymous: Anonymous,
+}
+
 /// The server.
 pub struct ApiServer {
     pub(crate) storage: Storage,
@@ -82,6 +98,8 @@ pub struct ApiServer {
     pub(crate) clients: callout::Clients,
     pub(crate) services: aggregation::Services,
     pub(crate) discovered: aggregation::Known,
+    issuers: auth::oidc::Issuers,
+    anonymous: Anonymous,
 }
 
 /// One request on its way: who asks for what.
@@ -132,6 +150,14 @@ impl ApiServer {
     /// # Errors
     /// When the store cannot be read or written.
     pub async fn open(config: Config) -> Result<Arc<Self>, wharf_state::Error> {
+        Self::open_with(config, Security::default()).await
+    }
+
+    /// As [`ApiServer::open`], told more of who its clients are.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn open_with(config: Config, security: Security) -> Result<Arc<Self>, wharf_state::Error> {
         let server = Arc::new(Self {
             storage: Storage::open(config.store)?,
             clock: config.clock,
@@ -147,10 +173,15 @@ impl ApiServer {
             clients: callout::Clients::new(config.front_proxy.as_ref().map(|f| f.identity.clone())),
             services: aggregation::Services::new(),
             discovered: aggregation::Known::default(),
+            issuers: auth::oidc::Issuers::new(security.issuers),
+            anonymous: security.anonymous,
         });
         server.ranges.load(&server.storage);
         bootstrap::run(&server, &config.authority, config.front_proxy.as_ref()).await?;
         tokio::spawn(aggregation::keep_current(Arc::downgrade(&server)));
+        if !server.issuers.is_empty() {
+            tokio::spawn(ask_issuers(Arc::downgrade(&server)));
+        }
         Ok(server)
     }
 
@@ -196,7 +227,7 @@ impl ApiServer {
 
     async fn answer(self: Arc<Self>, request: Request<Body>) -> Result<Response<Body>, Status> {
         let info = RequestInfo::of(request.method(), request.uri())?;
-        let mut identity = self.authenticate(&request)?;
+        let mut identity = self.authenticate(auth::shown(&request), &info).await?;
         if let Some(other) = impersonated(request.headers())? {
             self.authorize_impersonation(&identity, &other)?;
             identity = other;
@@ -238,23 +269,33 @@ impl ApiServer {
     }
 
     /// Finds out who asks: 401 when a token is shown that is not valid.
-    fn authenticate(&self, request: &Request<Body>) -> Result<Identity, Status> {
-        match auth::shown(request) {
+    async fn authenticate(&self, shown: Shown, info: &RequestInfo) -> Result<Identity, Status> {
+        let unauthorized = || Status::new(401, "Unauthorized", "Unauthorized");
+        match shown {
+            Shown::Identity(identity) if identity.is_anonymous() && !self.anonymous.may_ask(&info.path) => {
+                Err(unauthorized())
+            }
             Shown::Identity(identity) => Ok(identity),
             Shown::Token(token) => {
-                let valid = self.check_token(&token).map(|(identity, _)| identity);
-                valid.ok_or_else(|| Status::new(401, "Unauthorized", "Unauthorized"))
+                let valid = self.check_token(&token).await.map(|(identity, _)| identity);
+                valid.ok_or_else(unauthorized)
             }
         }
     }
 
     /// Who a bearer token is of, and for which audiences.
-    pub(crate) fn check_token(&self, token: &str) -> Option<(Identity, Vec<String>)> {
+    pub(crate) async fn check_token(&self, token: &str) -> Option<(Identity, Vec<String>)> {
+        let for_all = |identity| (identity, vec![auth::ISSUER.to_owned()]);
         if let Some(identity) = auth::bootstrap_token::check(&self.storage, token, self.now()) {
-            return Some((identity, vec![auth::ISSUER.to_owned()]));
+            return Some(for_all(identity));
         }
-        let claims = self.signing_key.check(token, self.now())?;
-        self.token_alive(&claims.subject).then(|| (claims.identity(), claims.audiences))
+        if let Some(claims) = self.signing_key.check(token, self.now()) {
+            return self.token_alive(&claims.subject).then(|| (claims.identity(), claims.audiences));
+        }
+        if self.issuers.is_empty() {
+            return None;
+        }
+        Box::pin(self.issuers.check(&self.clients, token, self.now())).await.map(for_all)
     }
 
     /// A token dies with its account, and with the object it is bound to.
@@ -407,6 +448,20 @@ impl ApiServer {
                 "response_types_supported": ["id_token"], "subject_types_supported": ["public"],
                 "id_token_signing_alg_values_supported": ["ES256"]}),
         }
+    }
+}
+
+/// How soon an issuer that did not answer is asked again.
+const ASK_AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Fetches the keys of all issuers, so that the first token need not wait for them.
+async fn ask_issuers(server: std::sync::Weak<ApiServer>) {
+    while let Some(server) = server.upgrade() {
+        if server.issuers.prepare(&server.clients).await {
+            return;
+        }
+        drop(server);
+        tokio::time::sleep(ASK_AGAIN).await;
     }
 }
 

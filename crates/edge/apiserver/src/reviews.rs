@@ -45,7 +45,7 @@ pub(crate) async fn answer(
             }
             status
         }
-        "tokenreviews" => token(server, &spec),
+        "tokenreviews" => token(server, &spec).await,
         _ => return Err(Status::no_such_path()),
     };
     if review.get("metadata").is_none() {
@@ -102,13 +102,13 @@ fn selected_fields(selector: &Value) -> String {
     parts.collect::<Vec<_>>().join(",")
 }
 
-fn token(server: &ApiServer, spec: &Value) -> Value {
+async fn token(server: &ApiServer, spec: &Value) -> Value {
     let token = spec["token"].as_str().unwrap_or_default();
     let wanted: Vec<&str> = match spec["audiences"].as_array() {
         Some(list) if !list.is_empty() => list.iter().filter_map(Value::as_str).collect(),
         _ => vec![ISSUER],
     };
-    let Some((identity, audiences)) = server.check_token(token) else {
+    let Some((identity, audiences)) = server.check_token(token).await else {
         return json!({"authenticated": false, "user": {}, "error": "invalid bearer token"});
     };
     let shared: Vec<&String> = audiences.iter().filter(|a| wanted.contains(&a.as_str())).collect();

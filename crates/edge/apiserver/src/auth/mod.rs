@@ -2,6 +2,7 @@
 
 pub(crate) mod bootstrap_token;
 pub(crate) mod node;
+pub(crate) mod oidc;
 mod rbac;
 mod token;
 
@@ -42,6 +43,10 @@ impl Identity {
 
     fn anonymous() -> Self {
         Self::new("system:anonymous", &["system:unauthenticated"])
+    }
+
+    pub(crate) fn is_anonymous(&self) -> bool {
+        self.user == "system:anonymous"
     }
 
     pub(crate) fn is_master(&self) -> bool {

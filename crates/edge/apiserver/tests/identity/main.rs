@@ -8,5 +8,6 @@
 mod support;
 
 mod certificates;
+mod issuers;
 mod nodes;
 mod tokens;
