@@ -6,6 +6,7 @@
 mod admission;
 mod aggregation;
 mod allocate;
+mod audit;
 mod auth;
 mod bootstrap;
 mod callout;
@@ -39,6 +40,7 @@ use wharf_state::Store;
 
 pub use aggregation::FrontProxy;
 pub use allocate::Ranges;
+pub use audit::{Audit, AuditError, LogOptions};
 pub use auth::{
     Identity, SigningKey,
     bootstrap_token::detached_signature,
@@ -80,6 +82,8 @@ pub struct Security {
     pub issuers: Vec<Issuer>,
     /// Whether somebody unknown may ask.
     pub anonymous: Anonymous,
+    /// Where requests are written down.
+    pub audit: Option<Arc<Audit>>,
 }
 
 /// The server.
@@ -100,6 +104,7 @@ pub struct ApiServer {
     pub(crate) discovered: aggregation::Known,
     issuers: auth::oidc::Issuers,
     anonymous: Anonymous,
+    audit: Option<Arc<Audit>>,
 }
 
 /// One request on its way: who asks for what.
@@ -175,6 +180,7 @@ impl ApiServer {
             discovered: aggregation::Known::default(),
             issuers: auth::oidc::Issuers::new(security.issuers),
             anonymous: security.anonymous,
+            audit: security.audit,
         });
         server.ranges.load(&server.storage);
         bootstrap::run(&server, &config.authority, config.front_proxy.as_ref()).await?;
@@ -227,9 +233,54 @@ impl ApiServer {
 
     async fn answer(self: Arc<Self>, request: Request<Body>) -> Result<Response<Body>, Status> {
         let info = RequestInfo::of(request.method(), request.uri())?;
-        let mut identity = self.authenticate(auth::shown(&request), &info).await?;
+        let identity = match self.authenticate(auth::shown(&request), &info).await {
+            Ok(identity) => identity,
+            Err(status) => {
+                self.write_down_stranger(&request, &info).await?;
+                return Err(status);
+            }
+        };
+        let record =
+            self.audit.as_ref().and_then(|audit| audit.record(&self, &request, &info, Some(&identity)));
+        let auditing = match (&self.audit, record) {
+            (Some(audit), Some(record)) => Some(audit.begin(&self, record).await?),
+            _ => None,
+        };
+        let Some(auditing) = auditing else { return self.answer_known(request, info, identity).await };
+        let answered = auditing.about(async {
+            let answered = self.answer_known(request, info, identity).await;
+            answered.unwrap_or_else(|status| respond::failure(&status))
+        });
+        let response = Box::pin(answered).await;
+        Ok(auditing.end(response))
+    }
+
+    /// Writes down a request of somebody who could not show who they are.
+    fn write_down_stranger(
+        self: &Arc<Self>,
+        request: &Request<Body>,
+        info: &RequestInfo,
+    ) -> impl Future<Output = Result<(), Status>> + Send + use<> {
+        let audit = self.audit.clone();
+        let record = audit.as_ref().and_then(|audit| audit.record(self, request, info, None));
+        let server = Arc::clone(self);
+        async move {
+            if let (Some(audit), Some(record)) = (audit, record) {
+                audit.begin(&server, record).await?.end_unauthenticated();
+            }
+            Ok(())
+        }
+    }
+
+    async fn answer_known(
+        self: Arc<Self>,
+        request: Request<Body>,
+        info: RequestInfo,
+        mut identity: Identity,
+    ) -> Result<Response<Body>, Status> {
         if let Some(other) = impersonated(request.headers())? {
             self.authorize_impersonation(&identity, &other)?;
+            audit::note(|record| record.impersonated(&other));
             identity = other;
         }
         self.authorize_request(&identity, &info)?;
@@ -331,7 +382,17 @@ impl ApiServer {
                 path: None,
             },
         };
-        self.authorize(identity, &asked)
+        let allowed = self.authorize(identity, &asked);
+        // Once more, since only what is written down needs the reason.
+        audit::note(|record| {
+            let (decision, reason) = match self.authorizer.decide(&self.storage, identity, &asked) {
+                Decision::Allowed(bound) => ("allow", bound.map(|bound| bound.reason()).unwrap_or_default()),
+                Decision::Denied(why) => ("forbid", why),
+            };
+            record.annotate("authorization.k8s.io/decision", decision);
+            record.annotate("authorization.k8s.io/reason", reason);
+        });
+        allowed
     }
 
     /// 403 when `identity` may not.
@@ -437,6 +498,13 @@ impl ApiServer {
         for qualified in names {
             let count = self.storage.cache(&qualified).snapshot().entries.len();
             text.push_str(&format!("apiserver_storage_objects{{resource=\"{qualified}\"}} {count}\n"));
+        }
+        if let Some(audit) = &self.audit {
+            text.push_str(
+                "# HELP apiserver_audit_error_total Number of times the audit log could not be written.\n",
+            );
+            text.push_str("# TYPE apiserver_audit_error_total counter\n");
+            text.push_str(&format!("apiserver_audit_error_total {}\n", audit.failures()));
         }
         text
     }

@@ -2,9 +2,9 @@
 //!
 //! Source: `admissionregistration.k8s.io/v1` ValidatingAdmissionPolicy, MutatingAdmissionPolicy and their bindings.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use wharf_api::{
     admission::{compile, conditions, policy_envs},
     codec::decode_value,
@@ -20,7 +20,10 @@ use super::{
     expressions::{Request, variables},
     matching::Match,
 };
-use crate::{ApiServer, Context, derived::Derived, storage::Snapshot};
+use crate::{ApiServer, Context, audit, derived::Derived, storage::Snapshot};
+
+/// Characters of an annotation in the audit log at the most, as upstream's bytes.
+const MAX_ANNOTATION: usize = 10 << 10;
 
 /// Compiled policies and bindings.
 pub(crate) struct Policies {
@@ -50,6 +53,8 @@ struct Policy {
     conditions: Vec<(String, Arc<Program>)>,
     variables: Vec<(String, Program)>,
     validations: Vec<Validation>,
+    /// What is written down of requests, by key.
+    annotations: Vec<(String, Program)>,
     mutations: Vec<Mutation>,
     /// Group, version and kind of parameters.
     params: Option<(String, String)>,
@@ -78,6 +83,8 @@ struct Binding {
     reference: Value,
     denies: bool,
     warns: bool,
+    /// What it breaks is written down.
+    audits: bool,
 }
 
 fn texts(list: &Value) -> Vec<&str> {
@@ -111,8 +118,12 @@ impl Policy {
         });
         let variables =
             list("variables").iter().filter_map(|v| Some((text(&v["name"]), program(&v["expression"])?)));
+        let annotations = list("auditAnnotations")
+            .iter()
+            .filter_map(|a| Some((text(&a["key"]), program(&a["valueExpression"])?)));
         Self {
             kind,
+            annotations: annotations.collect(),
             name: meta::name(object).to_owned(),
             matching: Match::of(constraints, &constraints["resourceRules"]),
             conditions: conditions(&spec["matchConditions"], &envs.conditions).unwrap_or_default(),
@@ -144,6 +155,7 @@ impl Binding {
             reference: spec["paramRef"].clone(),
             denies: actions.contains(&"Deny"),
             warns: actions.contains(&"Warn"),
+            audits: actions.contains(&"Audit"),
         }
     }
 }
@@ -223,6 +235,7 @@ pub(super) async fn validate(
     }
     let bindings = server.policies.validating_bindings.get(&server.storage, bindings);
     let mut warnings = Vec::new();
+    let mut findings = Findings::default();
     for policy in policies.iter() {
         for binding in bindings.iter().filter(|binding| binding.policy == policy.name) {
             let Some(target) = target(server, context, policy, binding, attributes, object)? else {
@@ -230,10 +243,15 @@ pub(super) async fn validate(
             };
             let (object, old) = forms(server, attributes, &target, object).await?;
             let request = Request::new(server, context, attributes, &target, object.as_ref(), old.as_ref());
-            for violation in violations(server, context, policy, binding, attributes, &request) {
+            let broken = violations(server, context, policy, binding, attributes, &request, &mut findings);
+            for violation in broken {
                 let title = policy.title(binding);
+                if binding.audits {
+                    findings.broken(policy, binding, &violation);
+                }
                 if binding.denies {
                     let message = format!("{title} denied request: {}", violation.message);
+                    findings.write_down();
                     return Err(denial(attributes, &message, &violation.reason));
                 }
                 if binding.warns {
@@ -242,8 +260,52 @@ pub(super) async fn validate(
             }
         }
     }
+    findings.write_down();
     context.warnings.extend(warnings);
     Ok(())
+}
+
+/// What policies have for the audit log.
+#[derive(Default)]
+struct Findings {
+    broken: Vec<Value>,
+    /// By `POLICY/KEY`; several bindings may say something under one.
+    annotations: BTreeMap<String, Vec<String>>,
+}
+
+impl Findings {
+    fn broken(&mut self, policy: &Policy, binding: &Binding, violation: &Violation) {
+        let actions: Vec<&str> =
+            [(binding.denies, "Deny"), (binding.warns, "Warn"), (binding.audits, "Audit")]
+                .into_iter()
+                .filter_map(|(is, name)| is.then_some(name))
+                .collect();
+        self.broken
+            .push(json!({"message": violation.message, "policy": policy.name, "binding": binding.name,
+            "expressionIndex": violation.place, "validationActions": actions}));
+    }
+
+    fn annotation(&mut self, policy: &Policy, key: &str, value: &str) {
+        let value: String = value.trim().chars().take(MAX_ANNOTATION).collect();
+        let values = self.annotations.entry(format!("{}/{key}", policy.name)).or_default();
+        if !value.is_empty() && !values.contains(&value) {
+            values.push(value);
+        }
+    }
+
+    fn write_down(self) {
+        audit::note(|record| {
+            for (key, values) in self.annotations {
+                if !values.is_empty() {
+                    record.annotate(&key, values.join(", "));
+                }
+            }
+            if !self.broken.is_empty() {
+                let text = Value::Array(self.broken).to_string();
+                record.annotate("validation.policy.admission.k8s.io/validation_failure", text);
+            }
+        });
+    }
 }
 
 /// The version in which a policy and its binding judge a request, if they do.
@@ -285,6 +347,8 @@ async fn forms(
 struct Violation {
     message: String,
     reason: String,
+    /// Which of the policy's expressions.
+    place: usize,
 }
 
 fn violations(
@@ -294,10 +358,11 @@ fn violations(
     binding: &Binding,
     attributes: &Attributes<'_>,
     request: &Request<'_>,
+    findings: &mut Findings,
 ) -> Vec<Violation> {
     let wrong = |message: String| match policy.fails_open {
         true => Vec::new(),
-        false => vec![Violation { message, reason: String::new() }],
+        false => vec![Violation { message, reason: String::new(), place: 0 }],
     };
     let params = match parameters(server, context, policy, binding, &attributes.namespace) {
         Ok(params) => params,
@@ -318,11 +383,22 @@ fn violations(
         let mut budget = Budget::default();
         let known = variables(&policy.variables, &activation, &mut budget);
         let activation = activation.value("variables", known);
-        for validation in &policy.validations {
+        for (place, validation) in policy.validations.iter().enumerate() {
             match judge(validation, &activation, &mut budget) {
                 Ok(None) => {}
-                Ok(Some(violation)) => all.push(violation),
+                Ok(Some(violation)) => all.push(Violation { place, ..violation }),
                 Err(message) => all.extend(wrong(message)),
+            }
+        }
+        for (key, program) in &policy.annotations {
+            match program.eval(&activation, &mut budget) {
+                Ok(evaluated) => {
+                    findings.annotation(policy, key, evaluated.value.as_str().unwrap_or_default())
+                }
+                Err(error) => all.extend(wrong(format!(
+                    "audit annotation expression '{}' resulted in error: {error}",
+                    program.source()
+                ))),
             }
         }
     }
@@ -350,7 +426,7 @@ fn judge<'a>(
                 "" => format!("failed expression: {source}"),
                 message => message.to_owned(),
             });
-            Ok(Some(Violation { message, reason: validation.reason.clone() }))
+            Ok(Some(Violation { message, reason: validation.reason.clone(), place: 0 }))
         }
     }
 }
@@ -367,8 +443,7 @@ fn denial(attributes: &Attributes<'_>, message: &str, reason: &str) -> Status {
     };
     status.code = code;
     status.reason = reason.into();
-    let cause = serde_json::json!({"message": message});
-    status.details["causes"] = serde_json::json!([cause]);
+    status.details["causes"] = json!([{"message": message}]);
     status
 }
 

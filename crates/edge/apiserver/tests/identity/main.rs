@@ -7,6 +7,7 @@
 #[allow(dead_code, reason = "shared with the other tests of the server")]
 mod support;
 
+mod audit;
 mod certificates;
 mod issuers;
 mod nodes;
