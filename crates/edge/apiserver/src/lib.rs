@@ -13,6 +13,7 @@ mod callout;
 mod configuration;
 mod derived;
 mod discovery;
+mod encryption;
 mod measured;
 mod openapi;
 mod proxy;
@@ -47,6 +48,7 @@ pub use auth::{
     oidc::{Anonymous, Authentication, Issuer, OidcFlags},
 };
 pub use configuration::ConfigError;
+pub use encryption::{Encrypted, Encryption, Stale};
 pub use measured::{NodeUsage, PodUsage, ResourceMetrics};
 pub use streams::{ExecRequest, ExecSession, Kubelet, LogRequest, PodConnection, Reply, TerminalSize};
 
@@ -84,6 +86,8 @@ pub struct Security {
     pub anonymous: Anonymous,
     /// Where requests are written down.
     pub audit: Option<Arc<Audit>>,
+    /// Objects that are to be written anew, of the store where some are encrypted.
+    pub stale: Stale,
 }
 
 /// The server.
@@ -105,6 +109,7 @@ pub struct ApiServer {
     issuers: auth::oidc::Issuers,
     anonymous: Anonymous,
     audit: Option<Arc<Audit>>,
+    pub(crate) stale: Stale,
 }
 
 /// One request on its way: who asks for what.
@@ -181,6 +186,7 @@ impl ApiServer {
             issuers: auth::oidc::Issuers::new(security.issuers),
             anonymous: security.anonymous,
             audit: security.audit,
+            stale: security.stale,
         });
         server.ranges.load(&server.storage);
         bootstrap::run(&server, &config.authority, config.front_proxy.as_ref()).await?;

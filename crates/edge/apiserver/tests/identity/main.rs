@@ -9,6 +9,7 @@ mod support;
 
 mod audit;
 mod certificates;
+mod encryption;
 mod issuers;
 mod nodes;
 mod tokens;
