@@ -36,6 +36,7 @@ pub(crate) async fn run(
             }
         }
     }
+    crate::fairness::defaults::make(server).await;
     let said = whom_to_believe(authority, front_proxy);
     if let Err(status) = ensure_data(server, said).await {
         tracing::error!(%status, "extension API servers cannot be told whom to believe");

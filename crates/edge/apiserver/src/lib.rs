@@ -14,6 +14,7 @@ mod configuration;
 mod derived;
 mod discovery;
 mod encryption;
+mod fairness;
 mod measured;
 mod openapi;
 mod proxy;
@@ -88,6 +89,8 @@ pub struct Security {
     pub audit: Option<Arc<Audit>>,
     /// Objects that are to be written anew, of the store where some are encrypted.
     pub stale: Stale,
+    /// Requests that are carried out at once, besides those that are exempt; 600 unless it is said.
+    pub seats: Option<u32>,
 }
 
 /// The server.
@@ -110,6 +113,7 @@ pub struct ApiServer {
     anonymous: Anonymous,
     audit: Option<Arc<Audit>>,
     pub(crate) stale: Stale,
+    fairness: fairness::Fairness,
 }
 
 /// One request on its way: who asks for what.
@@ -187,10 +191,12 @@ impl ApiServer {
             anonymous: security.anonymous,
             audit: security.audit,
             stale: security.stale,
+            fairness: fairness::Fairness::new(security.seats.unwrap_or(fairness::SEATS)),
         });
         server.ranges.load(&server.storage);
-        bootstrap::run(&server, &config.authority, config.front_proxy.as_ref()).await?;
+        Box::pin(bootstrap::run(&server, &config.authority, config.front_proxy.as_ref())).await?;
         tokio::spawn(aggregation::keep_current(Arc::downgrade(&server)));
+        tokio::spawn(fairness::defaults::keep(Arc::downgrade(&server)));
         if !server.issuers.is_empty() {
             tokio::spawn(ask_issuers(Arc::downgrade(&server)));
         }
@@ -289,6 +295,29 @@ impl ApiServer {
             audit::note(|record| record.impersonated(&other));
             identity = other;
         }
+        let index = self.registry.index(&self.storage);
+        let (class, seat) = match self.fairness.admit(&self.storage, &index, &identity, &info).await {
+            Ok(admitted) => admitted,
+            Err((class, status)) => {
+                let mut response = respond::failure(&status);
+                class.tell(response.headers_mut());
+                return Ok(response);
+            }
+        };
+        let answered = Box::pin(self.answer_admitted(request, info, identity, index)).await;
+        drop(seat);
+        let mut response = answered.unwrap_or_else(|status| respond::failure(&status));
+        class.tell(response.headers_mut());
+        Ok(response)
+    }
+
+    async fn answer_admitted(
+        self: Arc<Self>,
+        request: Request<Body>,
+        info: RequestInfo,
+        identity: Identity,
+        index: Arc<Index>,
+    ) -> Result<Response<Body>, Status> {
         self.authorize_request(&identity, &info)?;
         let agent =
             request.headers().get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("unknown");
@@ -296,7 +325,7 @@ impl ApiServer {
             default_manager: agent.split(['/', ' ']).next().unwrap_or("unknown").to_owned(),
             info,
             identity,
-            index: self.registry.index(&self.storage),
+            index,
             warnings: Vec::new(),
         };
         let result = match self.elsewhere(&context) {
@@ -505,6 +534,7 @@ impl ApiServer {
             let count = self.storage.cache(&qualified).snapshot().entries.len();
             text.push_str(&format!("apiserver_storage_objects{{resource=\"{qualified}\"}} {count}\n"));
         }
+        text.push_str(&self.fairness.metrics(&self.storage));
         if let Some(audit) = &self.audit {
             text.push_str(
                 "# HELP apiserver_audit_error_total Number of times the audit log could not be written.\n",

@@ -60,6 +60,12 @@ pub(crate) struct SecurityOptions {
     /// Megabytes after which a new audit log is begun; 0 for never
     #[arg(long, value_name = "MB", default_value_t = 100)]
     audit_log_maxsize: u64,
+    /// Reads that are carried out at once, besides those of priority levels that are exempt
+    #[arg(long, value_name = "NUMBER", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..100_000))]
+    max_requests_inflight: u32,
+    /// Writes that are; the sum of both is shared out among priority levels
+    #[arg(long, value_name = "NUMBER", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..100_000))]
+    max_mutating_requests_inflight: u32,
     /// Keep objects encrypted as this EncryptionConfiguration says
     #[arg(long, value_name = "FILE")]
     encryption_provider_config: Option<PathBuf>,
@@ -85,7 +91,11 @@ impl SecurityOptions {
     /// What the server is told, and the store it keeps objects in.
     pub(super) fn open(&self, store: Arc<dyn Store>) -> Result<(Arc<dyn Store>, Security)> {
         let store = Encrypted::new(store, self.encryption()?);
-        let mut security = Security { stale: store.stale(), audit: self.audit()?, ..Security::default() };
+        // Without flags, as in the demo, the server's own default counts.
+        let seats =
+            Some(self.max_requests_inflight + self.max_mutating_requests_inflight).filter(|seats| *seats > 0);
+        let (stale, audit) = (store.stale(), self.audit()?);
+        let mut security = Security { stale, audit, seats, ..Security::default() };
         if let Some(path) = &self.authentication_config {
             let flag = "--authentication-config";
             let read = wrong(Authentication::parse(&read(flag, path)?), flag, path)?;

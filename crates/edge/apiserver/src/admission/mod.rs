@@ -42,8 +42,6 @@ const WITHOUT_EFFECT: &[(&str, &str, &str)] = &[
     ("resource.k8s.io", "resourceclaims", "devices are not allocated"),
     ("resource.k8s.io", "resourceclaimtemplates", "devices are not allocated"),
     ("storage.k8s.io", "volumeattachments", "nothing attaches volumes"),
-    ("flowcontrol.apiserver.k8s.io", "flowschemas", "requests do not wait for one another"),
-    ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", "requests do not wait for one another"),
 ];
 
 /// What is done to an object.

@@ -49,6 +49,11 @@ impl Identity {
         self.user == "system:anonymous"
     }
 
+    /// The platform's own parts, which ask in process.
+    pub(crate) fn is_platform(&self) -> bool {
+        self.user == "system:wharf" && self.is_master()
+    }
+
     pub(crate) fn is_master(&self) -> bool {
         self.groups.iter().any(|g| g == "system:masters")
     }

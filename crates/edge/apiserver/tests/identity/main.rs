@@ -10,6 +10,7 @@ mod support;
 mod audit;
 mod certificates;
 mod encryption;
+mod fairness;
 mod issuers;
 mod nodes;
 mod tokens;
