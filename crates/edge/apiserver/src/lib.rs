@@ -46,7 +46,7 @@ pub use audit::{Audit, AuditError, LogOptions};
 pub use auth::{
     Identity, SigningKey,
     bootstrap_token::detached_signature,
-    oidc::{Anonymous, Authentication, Issuer, OidcFlags},
+    oidc::{Anonymous, Authentication, Issuer, OidcFlags, is_signed},
 };
 pub use configuration::ConfigError;
 pub use encryption::{Encrypted, Encryption, Stale};
@@ -363,8 +363,11 @@ impl ApiServer {
             }
             Shown::Identity(identity) => Ok(identity),
             Shown::Token(token) => {
-                let valid = self.check_token(&token).await.map(|(identity, _)| identity);
-                valid.ok_or_else(unauthorized)
+                // One that was made for others is not for this server.
+                let own =
+                    |(_, audiences): &(Identity, Vec<String>)| audiences.iter().any(|a| a == auth::ISSUER);
+                let valid = self.check_token(&token).await.filter(own);
+                valid.map(|(identity, _)| identity).ok_or_else(unauthorized)
             }
         }
     }
@@ -506,9 +509,7 @@ impl ApiServer {
             "/version" => Ok(respond::json_response(200, &version())),
             "/healthz" | "/livez" | "/readyz" => Ok(self.health(context, path)),
             "/metrics" => Ok(respond::response(200, "text/plain; version=0.0.4", self.metrics())),
-            "/.well-known/openid-configuration" | "/openid/v1/jwks" => {
-                Ok(respond::json_response(200, &self.openid(path)))
-            }
+            "/.well-known/openid-configuration" | "/openid/v1/jwks" => Ok(self.openid(path)),
             _ if path.starts_with("/openapi/") => self.openapi.answer(context, headers),
             _ => discovery::answer(self, context, headers).await,
         }
@@ -545,13 +546,21 @@ impl ApiServer {
         text
     }
 
-    fn openid(&self, path: &str) -> serde_json::Value {
-        match path {
-            "/openid/v1/jwks" => self.signing_key.key_set(),
-            _ => json!({"issuer": auth::ISSUER, "jwks_uri": format!("{}/openid/v1/jwks", auth::ISSUER),
-                "response_types_supported": ["id_token"], "subject_types_supported": ["public"],
-                "id_token_signing_alg_values_supported": ["ES256"]}),
-        }
+    /// What others verify service account tokens by (OpenID Connect Discovery 1.0). They may keep it for an hour.
+    fn openid(&self, path: &str) -> Response<Body> {
+        let (content_type, value) = match path {
+            "/openid/v1/jwks" => ("application/jwk-set+json", self.signing_key.key_set()),
+            _ => (
+                "application/json",
+                json!({"issuer": auth::ISSUER, "jwks_uri": format!("{}/openid/v1/jwks", auth::ISSUER),
+                    "response_types_supported": ["id_token"], "subject_types_supported": ["public"],
+                    "id_token_signing_alg_values_supported": ["ES256"]}),
+            ),
+        };
+        let mut response = respond::response(200, content_type, value.to_string());
+        let kept = HeaderValue::from_static("public, max-age=3600");
+        response.headers_mut().insert(header::CACHE_CONTROL, kept);
+        response
     }
 }
 

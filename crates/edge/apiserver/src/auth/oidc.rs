@@ -63,6 +63,11 @@ struct Provider {
     asked: Mutex<Option<Instant>>,
 }
 
+/// Whether one of the keys of a JSON Web Key Set has signed a token, whatever it says.
+pub fn is_signed(token: &str, key_set: &Value) -> bool {
+    Jwt::parse(token).is_some_and(|jwt| jwt.is_signed_by(&keys(key_set)))
+}
+
 /// All providers.
 pub(crate) struct Issuers(Vec<Provider>);
 

@@ -1,7 +1,12 @@
-//! Bearer tokens: those that let machines join.
+//! Bearer tokens: those that let machines join, and those of service accounts as others verify them.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use serde_json::{Value, json};
+
+use wharf_apiserver::is_signed;
 
 use super::support::Api;
 
@@ -64,4 +69,23 @@ async fn joins(api: &Api) {
     let review = json!({"spec": {"token": TOKEN}});
     let reviewed = api.send("POST", "/apis/authentication.k8s.io/v1/tokenreviews", review).await;
     assert_eq!(reviewed.body["status"]["user"]["username"], "system:bootstrap:abcdef", "{reviewed:?}");
+}
+
+#[tokio::test]
+async fn others_verify_service_account_tokens_by_discovery() {
+    let api = Api::start().await;
+    let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let asked = api.made(path, json!({"spec": {"audiences": ["vault"]}})).await;
+    let token = asked["status"]["token"].as_str().unwrap();
+    let found = api.get("/.well-known/openid-configuration").await.body;
+    let claims = token.split('.').nth(1).unwrap();
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+    assert_eq!((&claims["iss"], &claims["aud"]), (&found["issuer"], &json!(["vault"])));
+    // The address of the keys is that of the issuer.
+    let keys = found["jwks_uri"].as_str().unwrap().strip_prefix(found["issuer"].as_str().unwrap()).unwrap();
+    let keys = api.get(keys).await.body;
+    assert!(is_signed(token, &keys));
+    assert!(!is_signed(&format!("{token}AAAA"), &keys));
+    // It is not for this server.
+    assert_eq!(api.bearing(token, "POST", REVIEW, review()).await.code, 401);
 }

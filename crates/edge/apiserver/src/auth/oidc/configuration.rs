@@ -48,6 +48,9 @@ impl OidcFlags {
         if let Some(why) = url_error(&self.issuer_url) {
             return flag("issuer-url", why);
         }
+        if self.issuer_url == ISSUER {
+            return flag("issuer-url", "this is the issuer of service account tokens".into());
+        }
         if self.client_id.is_empty() {
             return flag("client-id", "must be given with --oidc-issuer-url".into());
         }
