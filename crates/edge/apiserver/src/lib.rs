@@ -53,7 +53,7 @@ pub use encryption::{Encrypted, Encryption, Stale};
 pub use measured::{NodeUsage, PodUsage, ResourceMetrics};
 pub use streams::{ExecRequest, ExecSession, Kubelet, LogRequest, PodConnection, Reply, TerminalSize};
 
-use auth::{Attributes, Authorizer, Decision, Shown, impersonated};
+use auth::{Attributes, Authorizer, Decision, impersonated};
 use registry::{Index, Registry};
 use request::RequestInfo;
 use storage::Storage;
@@ -198,7 +198,7 @@ impl ApiServer {
         tokio::spawn(aggregation::keep_current(Arc::downgrade(&server)));
         tokio::spawn(fairness::defaults::keep(Arc::downgrade(&server)));
         if !server.issuers.is_empty() {
-            tokio::spawn(ask_issuers(Arc::downgrade(&server)));
+            tokio::spawn(auth::identify::ask_issuers(Arc::downgrade(&server)));
         }
         Ok(server)
     }
@@ -352,39 +352,6 @@ impl ApiServer {
             return None;
         }
         self.services.of(self, group, version)
-    }
-
-    /// Finds out who asks: 401 when a token is shown that is not valid.
-    async fn authenticate(&self, shown: Shown, info: &RequestInfo) -> Result<Identity, Status> {
-        let unauthorized = || Status::new(401, "Unauthorized", "Unauthorized");
-        match shown {
-            Shown::Identity(identity) if identity.is_anonymous() && !self.anonymous.may_ask(&info.path) => {
-                Err(unauthorized())
-            }
-            Shown::Identity(identity) => Ok(identity),
-            Shown::Token(token) => {
-                // One that was made for others is not for this server.
-                let own =
-                    |(_, audiences): &(Identity, Vec<String>)| audiences.iter().any(|a| a == auth::ISSUER);
-                let valid = self.check_token(&token).await.filter(own);
-                valid.map(|(identity, _)| identity).ok_or_else(unauthorized)
-            }
-        }
-    }
-
-    /// Who a bearer token is of, and for which audiences.
-    pub(crate) async fn check_token(&self, token: &str) -> Option<(Identity, Vec<String>)> {
-        let for_all = |identity| (identity, vec![auth::ISSUER.to_owned()]);
-        if let Some(identity) = auth::bootstrap_token::check(&self.storage, token, self.now()) {
-            return Some(for_all(identity));
-        }
-        if let Some(claims) = self.signing_key.check(token, self.now()) {
-            return self.token_alive(&claims.subject).then(|| (claims.identity(), claims.audiences));
-        }
-        if self.issuers.is_empty() {
-            return None;
-        }
-        Box::pin(self.issuers.check(&self.clients, token, self.now())).await.map(for_all)
     }
 
     /// A token dies with its account, and with the object it is bound to.
@@ -561,20 +528,6 @@ impl ApiServer {
         let kept = HeaderValue::from_static("public, max-age=3600");
         response.headers_mut().insert(header::CACHE_CONTROL, kept);
         response
-    }
-}
-
-/// How soon an issuer that did not answer is asked again.
-const ASK_AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
-
-/// Fetches the keys of all issuers, so that the first token need not wait for them.
-async fn ask_issuers(server: std::sync::Weak<ApiServer>) {
-    while let Some(server) = server.upgrade() {
-        if server.issuers.prepare(&server.clients).await {
-            return;
-        }
-        drop(server);
-        tokio::time::sleep(ASK_AGAIN).await;
     }
 }
 

@@ -3,10 +3,8 @@
 //!
 //! Source: Kubernetes' admission plugin NodeRestriction.
 
-#[cfg(test)]
-mod tests;
-
-use std::collections::BTreeSet;
+mod labels;
+mod mirror;
 
 use serde_json::Value;
 use wharf_api::{meta, status::Status};
@@ -17,9 +15,12 @@ use crate::{
     ApiServer, Context,
     auth::{
         self,
-        node::{Referred, ephemeral_claim, node_of, references},
+        node::{ephemeral_claim, node_of},
     },
 };
+
+use labels::forbidden_labels;
+use mirror::needs_api;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const LEASES: &str = "kube-node-lease";
@@ -418,77 +419,4 @@ fn same(a: &Value, b: &Value) -> bool {
         _ => false,
     };
     a == b || empty(a) && empty(b)
-}
-
-/// Which kind of objects a pod cannot be run without, in upstream's words.
-fn needs_api(pod: &Value) -> Option<&'static str> {
-    for kind in [Referred::Account, Referred::Secret, Referred::ConfigMap] {
-        if references(pod).iter().any(|(referred, _)| *referred == kind) {
-            return Some(match kind {
-                Referred::Account => "serviceaccounts",
-                Referred::Secret => "secrets",
-                _ => "configmaps",
-            });
-        }
-    }
-    if pod["spec"]["resourceClaims"].as_array().is_some_and(|claims| !claims.is_empty()) {
-        return Some("resourceclaims");
-    }
-    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
-    volumes.into_iter().find_map(volume_needs)
-}
-
-fn volume_needs(volume: &Value) -> Option<&'static str> {
-    const KINDS: &[(&str, &str)] = &[
-        ("configMap", "configmaps (via configmap volumes)"),
-        ("secret", "secrets (via secret volumes)"),
-        ("csi", "csidrivers (via CSI volumes)"),
-        ("glusterfs", "endpoints (via glusterFS volumes)"),
-        ("persistentVolumeClaim", "persistentvolumeclaims"),
-        ("ephemeral", "persistentvolumeclaims (via ephemeral volumes)"),
-        ("azureFile", "secrets (via azureFile volumes)"),
-    ];
-    const SOURCES: &[(&str, &str)] = &[
-        ("configMap", "configmaps (via projected volumes)"),
-        ("secret", "secrets (via projected volumes)"),
-        ("serviceAccountToken", "serviceaccounts (via projected volumes)"),
-        ("clusterTrustBundle", "clustertrustbundles"),
-        ("podCertificate", "podcertificates"),
-    ];
-    let of = |from: &Value, rows: &[(&str, &'static str)]| {
-        rows.iter().find(|(kind, _)| from.get(*kind).is_some_and(|v| !v.is_null())).map(|(_, what)| *what)
-    };
-    let sources = volume["projected"]["sources"].as_array().into_iter().flatten();
-    of(volume, KINDS).or_else(|| sources.into_iter().find_map(|source| of(source, SOURCES)))
-}
-
-/// Labels that a node changes and may not, for a message: those of Kubernetes' own domains, but for the ones kubelets
-/// set, and those made to keep nodes away.
-fn forbidden_labels(old: &Value, new: &Value) -> String {
-    let (old, new) = (meta::labels(old), meta::labels(new));
-    let changed = old.keys().chain(new.keys()).filter(|key| old.get(*key) != new.get(*key));
-    let forbidden: BTreeSet<&str> = changed.map(|key| &**key).filter(|key| is_forbidden(key)).collect();
-    forbidden.into_iter().collect::<Vec<_>>().join(", ")
-}
-
-fn is_forbidden(key: &str) -> bool {
-    const KUBELETS: &[&str] = &[
-        "kubernetes.io/hostname",
-        "topology.kubernetes.io/zone",
-        "topology.kubernetes.io/region",
-        "failure-domain.beta.kubernetes.io/zone",
-        "failure-domain.beta.kubernetes.io/region",
-        "beta.kubernetes.io/instance-type",
-        "node.kubernetes.io/instance-type",
-        "kubernetes.io/os",
-        "kubernetes.io/arch",
-        "beta.kubernetes.io/os",
-        "beta.kubernetes.io/arch",
-    ];
-    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
-    let within =
-        |parent: &str| domain.strip_suffix(parent).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    let allowed =
-        || KUBELETS.contains(&key) || within("kubelet.kubernetes.io") || within("node.kubernetes.io");
-    within("node-restriction.kubernetes.io") || ((within("kubernetes.io") || within("k8s.io")) && !allowed())
 }

@@ -2,7 +2,9 @@
 //!
 //! Source: `admissionregistration.k8s.io/v1` ValidatingAdmissionPolicy, MutatingAdmissionPolicy and their bindings.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod findings;
+
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use wharf_api::{
@@ -20,10 +22,9 @@ use super::{
     expressions::{Request, variables},
     matching::Match,
 };
-use crate::{ApiServer, Context, audit, derived::Derived, storage::Snapshot};
+use crate::{ApiServer, Context, derived::Derived, storage::Snapshot};
 
-/// Characters of an annotation in the audit log at the most, as upstream's bytes.
-const MAX_ANNOTATION: usize = 10 << 10;
+use findings::Findings;
 
 /// Compiled policies and bindings.
 pub(crate) struct Policies {
@@ -263,49 +264,6 @@ pub(super) async fn validate(
     findings.write_down();
     context.warnings.extend(warnings);
     Ok(())
-}
-
-/// What policies have for the audit log.
-#[derive(Default)]
-struct Findings {
-    broken: Vec<Value>,
-    /// By `POLICY/KEY`; several bindings may say something under one.
-    annotations: BTreeMap<String, Vec<String>>,
-}
-
-impl Findings {
-    fn broken(&mut self, policy: &Policy, binding: &Binding, violation: &Violation) {
-        let actions: Vec<&str> =
-            [(binding.denies, "Deny"), (binding.warns, "Warn"), (binding.audits, "Audit")]
-                .into_iter()
-                .filter_map(|(is, name)| is.then_some(name))
-                .collect();
-        self.broken
-            .push(json!({"message": violation.message, "policy": policy.name, "binding": binding.name,
-            "expressionIndex": violation.place, "validationActions": actions}));
-    }
-
-    fn annotation(&mut self, policy: &Policy, key: &str, value: &str) {
-        let value: String = value.trim().chars().take(MAX_ANNOTATION).collect();
-        let values = self.annotations.entry(format!("{}/{key}", policy.name)).or_default();
-        if !value.is_empty() && !values.contains(&value) {
-            values.push(value);
-        }
-    }
-
-    fn write_down(self) {
-        audit::note(|record| {
-            for (key, values) in self.annotations {
-                if !values.is_empty() {
-                    record.annotate(&key, values.join(", "));
-                }
-            }
-            if !self.broken.is_empty() {
-                let text = Value::Array(self.broken).to_string();
-                record.annotate("validation.policy.admission.k8s.io/validation_failure", text);
-            }
-        });
-    }
 }
 
 /// The version in which a policy and its binding judge a request, if they do.

@@ -1,4 +1,5 @@
 use http::Method;
+use serde_json::Value;
 
 use super::*;
 

@@ -1,6 +1,7 @@
 //! Who asks (authentication) and whether they may (authorization).
 
 pub(crate) mod bootstrap_token;
+pub(crate) mod identify;
 pub(crate) mod node;
 pub(crate) mod oidc;
 mod rbac;
