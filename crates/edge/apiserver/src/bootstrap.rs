@@ -3,8 +3,11 @@
 //! Source: Kubernetes' documented default namespaces, "Default roles and role bindings" and system
 //! priority classes.
 
+mod system;
+
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use wharf_api::status::Status;
 
@@ -22,13 +25,18 @@ pub(crate) async fn run(
     authority: &str,
     front_proxy: Option<&FrontProxy>,
 ) -> Result<(), wharf_state::Error> {
-    for object in objects(server) {
-        if let Err(status) = ensure(server, object).await
-            && status.reason != "AlreadyExists"
-        {
-            tracing::error!(%status, "cannot create a default object");
+    let (namespaces, others): (Vec<Value>, Vec<Value>) =
+        objects(server).into_iter().partition(|object| object["kind"] == "Namespace");
+    for objects in [namespaces, others] {
+        // At once, so that the store writes many in one transaction.
+        let made = join_all(objects.into_iter().map(|object| ensure(server, object))).await;
+        for status in made.into_iter().filter_map(Result::err) {
+            if status.reason != "AlreadyExists" {
+                tracing::error!(%status, "cannot create a default object");
+            }
         }
     }
+    crate::fairness::defaults::make(server).await;
     let said = whom_to_believe(authority, front_proxy);
     if let Err(status) = ensure_data(server, said).await {
         tracing::error!(%status, "extension API servers cannot be told whom to believe");
@@ -111,7 +119,9 @@ fn objects(server: &ApiServer) -> Vec<Value> {
     all.push(json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
         "metadata": {"name": "kubernetes"}, "spec": {"cidrs": [server.ranges.network()]}}));
     all.extend(roles());
+    all.extend(system::roles());
     all.extend(bindings());
+    all.extend(system::bindings());
     all.push(json!({"apiVersion": format!("{RBAC}/v1"), "kind": "Role",
         "metadata": {"name": "extension-apiserver-authentication-reader", "namespace": "kube-system",
             "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}},

@@ -45,6 +45,11 @@ impl Clients {
         self.get(None, false)
     }
 
+    /// Trusts these authorities in PEM, or those of this machine where there are none.
+    pub(crate) fn trusting(&self, authority: &str) -> Client {
+        self.get(Some(authority), false)
+    }
+
     /// Trusts an authority, that of the system where it is empty, or anybody; where it `speaks`, its servers may believe
     /// what it says of others.
     fn get(&self, authority: Option<&str>, speaks: bool) -> Client {

@@ -6,11 +6,15 @@
 mod admission;
 mod aggregation;
 mod allocate;
+mod audit;
 mod auth;
 mod bootstrap;
 mod callout;
+mod configuration;
 mod derived;
 mod discovery;
+mod encryption;
+mod fairness;
 mod measured;
 mod openapi;
 mod proxy;
@@ -38,11 +42,18 @@ use wharf_state::Store;
 
 pub use aggregation::FrontProxy;
 pub use allocate::Ranges;
-pub use auth::{Identity, SigningKey};
+pub use audit::{Audit, AuditError, LogOptions};
+pub use auth::{
+    Identity, SigningKey,
+    bootstrap_token::detached_signature,
+    oidc::{Anonymous, Authentication, Issuer, OidcFlags, is_signed},
+};
+pub use configuration::ConfigError;
+pub use encryption::{Encrypted, Encryption, Stale};
 pub use measured::{NodeUsage, PodUsage, ResourceMetrics};
 pub use streams::{ExecRequest, ExecSession, Kubelet, LogRequest, PodConnection, Reply, TerminalSize};
 
-use auth::{Attributes, Authorizer, authenticate, impersonated};
+use auth::{Attributes, Authorizer, Decision, impersonated};
 use registry::{Index, Registry};
 use request::RequestInfo;
 use storage::Storage;
@@ -66,6 +77,22 @@ pub struct Config {
     pub front_proxy: Option<FrontProxy>,
 }
 
+/// What a server may be told of who its clients are and what is kept of them. By default it believes only what it has
+/// issued itself, and writes nothing down.
+#[derive(Default)]
+pub struct Security {
+    /// Other issuers whose tokens are believed.
+    pub issuers: Vec<Issuer>,
+    /// Whether somebody unknown may ask.
+    pub anonymous: Anonymous,
+    /// Where requests are written down.
+    pub audit: Option<Arc<Audit>>,
+    /// Objects that are to be written anew, of the store where some are encrypted.
+    pub stale: Stale,
+    /// Requests that are carried out at once, besides those that are exempt; 600 unless it is said.
+    pub seats: Option<u32>,
+}
+
 /// The server.
 pub struct ApiServer {
     pub(crate) storage: Storage,
@@ -82,6 +109,11 @@ pub struct ApiServer {
     pub(crate) clients: callout::Clients,
     pub(crate) services: aggregation::Services,
     pub(crate) discovered: aggregation::Known,
+    issuers: auth::oidc::Issuers,
+    anonymous: Anonymous,
+    audit: Option<Arc<Audit>>,
+    pub(crate) stale: Stale,
+    fairness: fairness::Fairness,
 }
 
 /// One request on its way: who asks for what.
@@ -132,6 +164,14 @@ impl ApiServer {
     /// # Errors
     /// When the store cannot be read or written.
     pub async fn open(config: Config) -> Result<Arc<Self>, wharf_state::Error> {
+        Self::open_with(config, Security::default()).await
+    }
+
+    /// As [`ApiServer::open`], told more of who its clients are.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn open_with(config: Config, security: Security) -> Result<Arc<Self>, wharf_state::Error> {
         let server = Arc::new(Self {
             storage: Storage::open(config.store)?,
             clock: config.clock,
@@ -147,10 +187,19 @@ impl ApiServer {
             clients: callout::Clients::new(config.front_proxy.as_ref().map(|f| f.identity.clone())),
             services: aggregation::Services::new(),
             discovered: aggregation::Known::default(),
+            issuers: auth::oidc::Issuers::new(security.issuers),
+            anonymous: security.anonymous,
+            audit: security.audit,
+            stale: security.stale,
+            fairness: fairness::Fairness::new(security.seats.unwrap_or(fairness::SEATS)),
         });
         server.ranges.load(&server.storage);
-        bootstrap::run(&server, &config.authority, config.front_proxy.as_ref()).await?;
+        Box::pin(bootstrap::run(&server, &config.authority, config.front_proxy.as_ref())).await?;
         tokio::spawn(aggregation::keep_current(Arc::downgrade(&server)));
+        tokio::spawn(fairness::defaults::keep(Arc::downgrade(&server)));
+        if !server.issuers.is_empty() {
+            tokio::spawn(auth::identify::ask_issuers(Arc::downgrade(&server)));
+        }
         Ok(server)
     }
 
@@ -196,11 +245,79 @@ impl ApiServer {
 
     async fn answer(self: Arc<Self>, request: Request<Body>) -> Result<Response<Body>, Status> {
         let info = RequestInfo::of(request.method(), request.uri())?;
-        let mut identity = authenticate(&request, |token| self.check_token(token))?;
+        let identity = match self.authenticate(auth::shown(&request), &info).await {
+            Ok(identity) => identity,
+            Err(status) => {
+                self.write_down_stranger(&request, &info).await?;
+                return Err(status);
+            }
+        };
+        let record =
+            self.audit.as_ref().and_then(|audit| audit.record(&self, &request, &info, Some(&identity)));
+        let auditing = match (&self.audit, record) {
+            (Some(audit), Some(record)) => Some(audit.begin(&self, record).await?),
+            _ => None,
+        };
+        let Some(auditing) = auditing else { return self.answer_known(request, info, identity).await };
+        let answered = auditing.about(async {
+            let answered = self.answer_known(request, info, identity).await;
+            answered.unwrap_or_else(|status| respond::failure(&status))
+        });
+        let response = Box::pin(answered).await;
+        Ok(auditing.end(response))
+    }
+
+    /// Writes down a request of somebody who could not show who they are.
+    fn write_down_stranger(
+        self: &Arc<Self>,
+        request: &Request<Body>,
+        info: &RequestInfo,
+    ) -> impl Future<Output = Result<(), Status>> + Send + use<> {
+        let audit = self.audit.clone();
+        let record = audit.as_ref().and_then(|audit| audit.record(self, request, info, None));
+        let server = Arc::clone(self);
+        async move {
+            if let (Some(audit), Some(record)) = (audit, record) {
+                audit.begin(&server, record).await?.end_unauthenticated();
+            }
+            Ok(())
+        }
+    }
+
+    async fn answer_known(
+        self: Arc<Self>,
+        request: Request<Body>,
+        info: RequestInfo,
+        mut identity: Identity,
+    ) -> Result<Response<Body>, Status> {
         if let Some(other) = impersonated(request.headers())? {
             self.authorize_impersonation(&identity, &other)?;
+            audit::note(|record| record.impersonated(&other));
             identity = other;
         }
+        let index = self.registry.index(&self.storage);
+        let (class, seat) = match self.fairness.admit(&self.storage, &index, &identity, &info).await {
+            Ok(admitted) => admitted,
+            Err((class, status)) => {
+                let mut response = respond::failure(&status);
+                class.tell(response.headers_mut());
+                return Ok(response);
+            }
+        };
+        let answered = Box::pin(self.answer_admitted(request, info, identity, index)).await;
+        drop(seat);
+        let mut response = answered.unwrap_or_else(|status| respond::failure(&status));
+        class.tell(response.headers_mut());
+        Ok(response)
+    }
+
+    async fn answer_admitted(
+        self: Arc<Self>,
+        request: Request<Body>,
+        info: RequestInfo,
+        identity: Identity,
+        index: Arc<Index>,
+    ) -> Result<Response<Body>, Status> {
         self.authorize_request(&identity, &info)?;
         let agent =
             request.headers().get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("unknown");
@@ -208,7 +325,7 @@ impl ApiServer {
             default_manager: agent.split(['/', ' ']).next().unwrap_or("unknown").to_owned(),
             info,
             identity,
-            index: self.registry.index(&self.storage),
+            index,
             warnings: Vec::new(),
         };
         let result = match self.elsewhere(&context) {
@@ -235,11 +352,6 @@ impl ApiServer {
             return None;
         }
         self.services.of(self, group, version)
-    }
-
-    fn check_token(&self, token: &str) -> Option<Identity> {
-        let claims = self.signing_key.check(token, self.now())?;
-        self.token_alive(&claims.subject).then(|| claims.identity())
     }
 
     /// A token dies with its account, and with the object it is bound to.
@@ -271,19 +383,33 @@ impl ApiServer {
                 subresource: &info.subresource,
                 namespace: &info.namespace,
                 name: &name,
+                fields: info.param("fieldSelector").unwrap_or_default(),
                 path: None,
             },
         };
-        self.authorize(identity, &asked)
+        let allowed = self.authorize(identity, &asked);
+        // Once more, since only what is written down needs the reason.
+        audit::note(|record| {
+            let (decision, reason) = match self.authorizer.decide(&self.storage, identity, &asked) {
+                Decision::Allowed(bound) => ("allow", bound.map(|bound| bound.reason()).unwrap_or_default()),
+                Decision::Denied(why) => ("forbid", why),
+            };
+            record.annotate("authorization.k8s.io/decision", decision);
+            record.annotate("authorization.k8s.io/reason", reason);
+        });
+        allowed
     }
 
     /// 403 when `identity` may not.
     pub(crate) fn authorize(&self, identity: &Identity, asked: &Attributes<'_>) -> Result<(), Status> {
-        if self.authorizer.allows(&self.storage, identity, asked) {
+        let Decision::Denied(why) = self.authorizer.decide(&self.storage, identity, asked) else {
             return Ok(());
-        }
+        };
         let user = &identity.user;
-        let refusal = asked.refusal();
+        let mut refusal = asked.refusal();
+        if !why.is_empty() {
+            refusal = format!("{refusal}: {why}");
+        }
         if asked.path.is_some() {
             return Err(Status::forbidden(format!("forbidden: User {user:?} {refusal}")));
         }
@@ -350,9 +476,7 @@ impl ApiServer {
             "/version" => Ok(respond::json_response(200, &version())),
             "/healthz" | "/livez" | "/readyz" => Ok(self.health(context, path)),
             "/metrics" => Ok(respond::response(200, "text/plain; version=0.0.4", self.metrics())),
-            "/.well-known/openid-configuration" | "/openid/v1/jwks" => {
-                Ok(respond::json_response(200, &self.openid(path)))
-            }
+            "/.well-known/openid-configuration" | "/openid/v1/jwks" => Ok(self.openid(path)),
             _ if path.starts_with("/openapi/") => self.openapi.answer(context, headers),
             _ => discovery::answer(self, context, headers).await,
         }
@@ -378,16 +502,32 @@ impl ApiServer {
             let count = self.storage.cache(&qualified).snapshot().entries.len();
             text.push_str(&format!("apiserver_storage_objects{{resource=\"{qualified}\"}} {count}\n"));
         }
+        text.push_str(&self.fairness.metrics(&self.storage));
+        if let Some(audit) = &self.audit {
+            text.push_str(
+                "# HELP apiserver_audit_error_total Number of times the audit log could not be written.\n",
+            );
+            text.push_str("# TYPE apiserver_audit_error_total counter\n");
+            text.push_str(&format!("apiserver_audit_error_total {}\n", audit.failures()));
+        }
         text
     }
 
-    fn openid(&self, path: &str) -> serde_json::Value {
-        match path {
-            "/openid/v1/jwks" => self.signing_key.key_set(),
-            _ => json!({"issuer": auth::ISSUER, "jwks_uri": format!("{}/openid/v1/jwks", auth::ISSUER),
-                "response_types_supported": ["id_token"], "subject_types_supported": ["public"],
-                "id_token_signing_alg_values_supported": ["ES256"]}),
-        }
+    /// What others verify service account tokens by (OpenID Connect Discovery 1.0). They may keep it for an hour.
+    fn openid(&self, path: &str) -> Response<Body> {
+        let (content_type, value) = match path {
+            "/openid/v1/jwks" => ("application/jwk-set+json", self.signing_key.key_set()),
+            _ => (
+                "application/json",
+                json!({"issuer": auth::ISSUER, "jwks_uri": format!("{}/openid/v1/jwks", auth::ISSUER),
+                    "response_types_supported": ["id_token"], "subject_types_supported": ["public"],
+                    "id_token_signing_alg_values_supported": ["ES256"]}),
+            ),
+        };
+        let mut response = respond::response(200, content_type, value.to_string());
+        let kept = HeaderValue::from_static("public, max-age=3600");
+        response.headers_mut().insert(header::CACHE_CONTROL, kept);
+        response
     }
 }
 

@@ -16,7 +16,7 @@ use wharf_api::{
 use wharf_base::Timestamp;
 use wharf_http::{Body, full};
 
-use crate::storage::Entry;
+use crate::{audit, storage::Entry};
 
 /// In which shape objects are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +90,9 @@ pub(crate) fn json_response(code: u16, value: &Value) -> Response<Body> {
 
 /// A failure.
 pub(crate) fn failure(status: &Status) -> Response<Body> {
-    let mut response = json_response(status.code, &status.to_json());
+    let object = status.to_json();
+    audit::note(|record| record.status(&object));
+    let mut response = json_response(status.code, &object);
     if status.code == 429 {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
@@ -106,6 +108,7 @@ pub(crate) fn object(
     now: Timestamp,
 ) -> Response<Body> {
     let content_type = accept.format.content_type();
+    audit::note(|record| record.response_object(|| entry.object()));
     match (accept.view, accept.format) {
         (View::Object, Format::Json) => response(code, content_type, entry.bytes.clone()),
         (View::Object, Format::Protobuf) => response(code, content_type, entry.enveloped(resource)),
@@ -121,6 +124,7 @@ pub(crate) fn value(
     object: Value,
     now: Timestamp,
 ) -> Response<Body> {
+    audit::note(|record| record.response_object(|| object.clone()));
     match accept.view {
         View::Table => {
             let rows = vec![row(resource, &object, now, IncludeObject::Metadata)];
@@ -134,6 +138,10 @@ pub(crate) fn value(
 /// An object of any built-in kind in a format.
 pub(crate) fn plain(code: u16, format: Format, object: &Value) -> Response<Body> {
     let text = |name: &str| object[name].as_str().unwrap_or_default();
+    audit::note(|record| match text("kind") {
+        "Status" => record.status(object),
+        _ => record.response_object(|| object.clone()),
+    });
     match format {
         Format::Json => json_response(code, object),
         Format::Yaml => response(code, format.content_type(), wharf_api::codec::value_to_yaml(object)),
@@ -184,6 +192,12 @@ pub(crate) fn list(
     include: IncludeObject,
 ) -> Response<Body> {
     let objects = || entries.iter().map(|e| e.object());
+    let whole = || {
+        let items: Vec<Value> = objects().collect();
+        json!({"kind": resource.list_kind, "apiVersion": resource.gvk.api_version(), "metadata": meta.json(),
+            "items": items})
+    };
+    audit::note(|record| record.response_object(whole));
     match (accept.view, accept.format) {
         (View::Object, Format::Json) => {
             let mut body = list_head(resource, &meta.json());
@@ -218,12 +232,7 @@ pub(crate) fn list(
                 "metadata": meta.json(), "items": items}),
             )
         }
-        (View::Object, format) => {
-            let items: Vec<Value> = objects().collect();
-            let list = json!({"kind": resource.list_kind, "apiVersion": resource.gvk.api_version(),
-                "metadata": meta.json(), "items": items});
-            plain(200, format, &list)
-        }
+        (View::Object, format) => plain(200, format, &whole()),
     }
 }
 

@@ -9,7 +9,7 @@ use wharf_http::Body;
 
 use crate::{
     ApiServer, Context, Identity,
-    auth::{Attributes, ISSUER},
+    auth::{Attributes, Decision, ISSUER, node::node_of},
     read_body,
     respond::{self, Accept},
     verbs::{BodyKind, decode_body},
@@ -37,9 +37,15 @@ pub(crate) async fn answer(
             let namespace = spec["namespace"].as_str().unwrap_or_default();
             let (resources, paths) =
                 server.authorizer.rules_json(&server.storage, &context.identity, namespace);
-            json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false})
+            let mut status =
+                json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false});
+            if node_of(&context.identity).is_some() {
+                status["incomplete"] = true.into();
+                status["evaluationError"] = "node authorizer does not support user rule resolution".into();
+            }
+            status
         }
-        "tokenreviews" => token(server, &spec),
+        "tokenreviews" => token(server, &spec).await,
         _ => return Err(Status::no_such_path()),
     };
     if review.get("metadata").is_none() {
@@ -62,6 +68,7 @@ fn access(server: &ApiServer, identity: &Identity, spec: &Value) -> Value {
     let verb = text("verb")(if path.is_some() { &spec["nonResourceAttributes"] } else { resource });
     let [group, name, namespace, plural, sub] =
         ["group", "name", "namespace", "resource", "subresource"].map(|field| text(field)(resource));
+    let fields = selected_fields(&resource["fieldSelector"]);
     let asked = Attributes {
         verb: &verb,
         group: &group,
@@ -69,27 +76,44 @@ fn access(server: &ApiServer, identity: &Identity, spec: &Value) -> Value {
         subresource: &sub,
         namespace: &namespace,
         name: &name,
+        fields: &fields,
         path,
     };
-    json!({"allowed": server.authorizer.allows(&server.storage, identity, &asked)})
+    match server.authorizer.decide(&server.storage, identity, &asked) {
+        Decision::Allowed(None) => json!({"allowed": true}),
+        Decision::Allowed(Some(bound)) => json!({"allowed": true, "reason": bound.reason()}),
+        Decision::Denied(why) if why.is_empty() => json!({"allowed": false}),
+        Decision::Denied(why) => json!({"allowed": false, "reason": why}),
+    }
 }
 
-fn token(server: &ApiServer, spec: &Value) -> Value {
+/// A field selector of `resourceAttributes` in its query form. What has no such form selects less, so that leaving it
+/// out allows nothing more.
+fn selected_fields(selector: &Value) -> String {
+    if let Some(raw) = selector["rawSelector"].as_str() {
+        return raw.to_owned();
+    }
+    let requirements = selector["requirements"].as_array().into_iter().flatten();
+    let parts = requirements.filter_map(|requirement| {
+        let (key, value) = (requirement["key"].as_str()?, requirement["values"][0].as_str()?);
+        let alone = requirement["values"].as_array().is_some_and(|values| values.len() == 1);
+        (alone && requirement["operator"] == "In").then(|| format!("{key}={value}"))
+    });
+    parts.collect::<Vec<_>>().join(",")
+}
+
+async fn token(server: &ApiServer, spec: &Value) -> Value {
     let token = spec["token"].as_str().unwrap_or_default();
     let wanted: Vec<&str> = match spec["audiences"].as_array() {
         Some(list) if !list.is_empty() => list.iter().filter_map(Value::as_str).collect(),
         _ => vec![ISSUER],
     };
-    let claims = server.signing_key.check(token, server.now()).filter(|c| server.token_alive(&c.subject));
-    match claims {
-        None => json!({"authenticated": false, "user": {}, "error": "invalid bearer token"}),
-        Some(claims) => {
-            let shared: Vec<&String> =
-                claims.audiences.iter().filter(|a| wanted.contains(&a.as_str())).collect();
-            if shared.is_empty() {
-                return json!({"authenticated": false, "user": {}, "error": "token audiences do not match"});
-            }
-            json!({"authenticated": true, "user": claims.identity().to_json(), "audiences": shared})
-        }
+    let Some((identity, audiences)) = server.check_token(token).await else {
+        return json!({"authenticated": false, "user": {}, "error": "invalid bearer token"});
+    };
+    let shared: Vec<&String> = audiences.iter().filter(|a| wanted.contains(&a.as_str())).collect();
+    if shared.is_empty() {
+        return json!({"authenticated": false, "user": {}, "error": "token audiences do not match"});
     }
+    json!({"authenticated": true, "user": identity.to_json(), "audiences": shared})
 }

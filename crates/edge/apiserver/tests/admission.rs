@@ -1,5 +1,6 @@
 //! What the server changes and refuses: policies, webhooks, quotas, rules of custom resources; and what others serve.
 
+#[allow(dead_code, reason = "shared with the other tests of the server")]
 mod support;
 
 use serde_json::{Value, json};

@@ -7,6 +7,7 @@ mod body;
 pub mod client;
 mod pki;
 pub mod remote;
+mod request;
 mod serve;
 mod sni;
 pub mod spdy;
@@ -16,6 +17,7 @@ pub mod websocket;
 
 pub use body::{Body, BodyTooLarge, BoxError, collect, empty, full, stream};
 pub use pki::{Authority, Issued, PkiError, Usage};
+pub use request::{CertificateRequest, RequestError, certificate_ends, is_usage};
 pub use serve::{Handler, Listener, ServeError, TlsConfig, tls_config};
 pub use sni::{Certificate, Certificates, tls_config_by_name};
 pub use unread::read_on;

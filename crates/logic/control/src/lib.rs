@@ -13,6 +13,8 @@
 pub mod action;
 mod affinity;
 pub mod aggregation;
+pub mod bootstrap_token;
+pub mod certificate;
 mod claim;
 pub mod condition;
 pub mod cronjob;

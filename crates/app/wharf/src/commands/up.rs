@@ -11,7 +11,7 @@ use crate::{
         Globals,
         containers::{self, hinted},
     },
-    platform::{Platform, Ports, RegistryOptions, Role},
+    platform::{Platform, Ports, RegistryOptions, Role, SecurityOptions},
 };
 
 /// Run the platform in the foreground
@@ -28,6 +28,8 @@ pub(crate) struct Args {
     drain: bool,
     #[command(flatten)]
     registry: RegistryOptions,
+    #[command(flatten)]
+    security: Box<SecurityOptions>,
 }
 
 /// Containers of `wharf run` are not the platform's to end.
@@ -59,7 +61,8 @@ impl Args {
             let started = Instant::now();
             let (mut terminate, mut interrupt) =
                 (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-            let platform = Platform::start(data.clone(), self.ports, self.role, &self.registry).await?;
+            let platform =
+                Platform::start(data.clone(), self.ports, self.role, &self.registry, &self.security).await?;
             let mut text = format!("wharf is ready after {} ms\n", started.elapsed().as_millis());
             let kubeconfig = ("kubeconfig", data.join("kubeconfig").display().to_string());
             for (name, address) in platform.endpoints.rows().into_iter().chain([kubeconfig]) {

@@ -4,7 +4,9 @@ mod aggregation;
 mod analysis;
 mod apply;
 mod autoscaler;
+mod bootstrap_token;
 mod cache;
+mod certificate;
 mod cronjob;
 mod daemonset;
 mod definition;
@@ -43,6 +45,7 @@ use tokio::{task::JoinSet, time::sleep};
 use wharf_base::Clock;
 use wharf_client::Client;
 use wharf_control::replicaset::{ReplicaSet, ReplicationController};
+use wharf_http::Authority;
 
 use cache::Informers;
 use measure::Measure;
@@ -61,11 +64,11 @@ pub(crate) struct Loops {
     tasks: JoinSet<()>,
 }
 
-/// Starts every loop. `authority`: the cluster's root certificates in PEM.
+/// Starts every loop. `authority` is what clients trust, and signs their certificates.
 pub(crate) fn start(
     client: Client,
     clock: Arc<dyn Clock>,
-    authority: &str,
+    authority: &Arc<Authority>,
     measure: &Arc<dyn Measure>,
 ) -> Loops {
     let (recorder, recording) = Recorder::new(client.clone(), Arc::clone(&clock));
@@ -89,10 +92,16 @@ pub(crate) fn start(
     loops.controller(&shared, FEW, namespace::Namespaces::new);
     // One at a time: the first to ask gets a name.
     loops.controller(&shared, 1, definition::Definitions::new);
-    let authority = authority.to_owned();
+    let certificate = authority.certificate().to_owned();
     loops.controller(&shared, FEW, move |shared| {
-        namespace_defaults::NamespaceDefaults::new(shared, &authority)
+        namespace_defaults::NamespaceDefaults::new(shared, &certificate)
     });
+    loops.controller(&shared, FEW, certificate::Approver::new);
+    let authority = Arc::clone(authority);
+    loops.controller(&shared, FEW, move |shared| certificate::Signer::new(shared, &authority));
+    loops.controller(&shared, 1, certificate::Cleaner::new);
+    loops.controller(&shared, 1, bootstrap_token::Cleaner::new);
+    loops.controller(&shared, 1, bootstrap_token::Signer::new);
     loops.controller(&shared, 1, podgc::PodGc::new);
     loops.controller(&shared, 1, events::Expiry::new);
     loops.controller(&shared, FEW, node_lifecycle::NodeLifecycle::new);

@@ -1,5 +1,6 @@
 //! The runner's promises, on a real API server without sockets.
 
+mod certificates;
 mod controllers;
 
 use std::{

@@ -5,6 +5,7 @@ use std::{
     io::ErrorKind,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context, Result};
@@ -16,14 +17,14 @@ use super::write_private;
 /// The platform's authority and signing key.
 pub(crate) struct Identities {
     dir: PathBuf,
-    authority: Authority,
+    authority: Arc<Authority>,
 }
 
 impl Identities {
     /// Opens the folder; makes the authority on first use.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let authority = authority(dir, "ca", "wharf")?;
+        let authority = Arc::new(authority(dir, "ca", "wharf")?);
         Ok(Self { dir: dir.to_owned(), authority })
     }
 
@@ -38,6 +39,11 @@ impl Identities {
     /// The authority's certificate in PEM.
     pub(crate) fn authority(&self) -> &str {
         self.authority.certificate()
+    }
+
+    /// The authority, which signs what the loops approve.
+    pub(crate) fn signer(&self) -> &Arc<Authority> {
+        &self.authority
     }
 
     /// The key that signs service account tokens.

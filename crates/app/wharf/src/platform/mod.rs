@@ -11,6 +11,7 @@ mod kubelet;
 mod ports;
 mod registry;
 mod scrape;
+mod security;
 mod telemetry;
 mod usage;
 mod web;
@@ -27,7 +28,7 @@ use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::json;
 use tokio::{runtime::Handle, sync::watch, task::JoinSet};
-use wharf_apiserver::{ApiServer, Config, Ranges};
+use wharf_apiserver::{ApiServer, Audit, Config, Ranges};
 use wharf_base::{HintExt, SystemClock};
 use wharf_build::Builder;
 use wharf_ci::{Ci, sandbox::Containers, services::Services};
@@ -56,6 +57,7 @@ use host::open_network;
 pub(crate) use identity::Identities;
 pub(crate) use ports::Ports;
 pub(crate) use registry::RegistryOptions;
+pub(crate) use security::SecurityOptions;
 
 /// Spans of requests waiting to be kept.
 const SPANS: usize = 4096;
@@ -83,6 +85,7 @@ pub(crate) struct Platform {
     host: Option<Host>,
     ci: Option<Arc<Ci>>,
     cri: Option<Arc<Cri>>,
+    audit: Option<Arc<Audit>>,
     stop: watch::Sender<bool>,
     /// Of the machine's ports.
     _lease: Option<JoinSet<()>>,
@@ -181,6 +184,7 @@ struct Parts {
     /// The network of service addresses.
     services: Ipv4Net,
     server: Arc<ApiServer>,
+    audit: Option<Arc<Audit>>,
     client: Client,
     images: Arc<Images>,
     telemetry: Telemetry,
@@ -195,6 +199,7 @@ impl Platform {
         ports: Ports,
         role: Role,
         options: &RegistryOptions,
+        security: &SecurityOptions,
     ) -> Result<Self> {
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -202,7 +207,7 @@ impl Platform {
             .create(&data)
             .with_context(|| format!("cannot make the data folder {}", data.display()))?;
         let lock = lock(&data)?;
-        let parts = Parts::open(data, ports, role).await?;
+        let parts = Parts::open(data, ports, role, security).await?;
         let (stop, stopping) = watch::channel(false);
         let mut listeners = Listeners { tasks: JoinSet::new(), stopping };
         let api = parts.serve_api(&mut listeners).await?;
@@ -251,7 +256,7 @@ impl Platform {
         parts.images.serve_as(&[endpoints.registry.to_string()])?;
 
         let measure: Arc<dyn Measure> = Arc::new(OwnMetrics(Arc::clone(&parts.telemetry.metrics)));
-        let authority = parts.identities.authority();
+        let authority = parts.identities.signer();
         let loops = loops::start(parts.client.clone(), Arc::new(SystemClock), authority, &measure);
         let host = parts.start_host(&endpoints).await?;
         parts.serve_pods(&mut listeners).await;
@@ -279,6 +284,7 @@ impl Platform {
             host,
             ci,
             cri,
+            audit: parts.audit.clone(),
             stop,
             _lease: lease,
             _lock: lock,
@@ -305,6 +311,9 @@ impl Platform {
         }
         self.stop.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
+        if let Some(audit) = &self.audit {
+            audit.flush().await;
+        }
     }
 }
 
@@ -331,11 +340,13 @@ where
 }
 
 impl Parts {
-    async fn open(data: PathBuf, ports: Ports, role: Role) -> Result<Self> {
+    async fn open(data: PathBuf, ports: Ports, role: Role, security: &SecurityOptions) -> Result<Self> {
         let identities = Identities::open(&data.join("pki"))?;
         let state = data.join("state.redb");
         let store: Arc<dyn Store> =
             Arc::new(tokio::task::spawn_blocking(move || Embedded::open(&state, Options::default())).await??);
+        let (store, security) = security.open(store)?;
+        let audit = security.audit.clone();
         let network = match role {
             Role::All => {
                 let joining = engine(&data).bridge().lock()?;
@@ -349,19 +360,19 @@ impl Parts {
             Some(network) => network.service_range(),
             None => network_config(&data).services()?,
         };
-        let server = ApiServer::open(Config {
+        let config = Config {
             store,
             clock: Arc::new(SystemClock),
             signing_key: identities.signing_key()?,
             ranges: Ranges::new(services.address(), services.prefix(), 30000..=32767),
             authority: identities.authority().to_owned(),
             front_proxy: Some(identities.front_proxy()?),
-        })
-        .await?;
+        };
+        let server = ApiServer::open_with(config, security).await?;
         let telemetry = Telemetry::open(&data)?;
         let images = Arc::new(Images::open(data.join("images")).context("the image store cannot be opened")?);
         let client = client::in_process(&server, "wharf");
-        Ok(Self { data, ports, identities, services, server, client, images, telemetry, network })
+        Ok(Self { data, ports, identities, services, server, audit, client, images, telemetry, network })
     }
 
     async fn serve_api(&self, listeners: &mut Listeners) -> Result<SocketAddr> {

@@ -101,9 +101,39 @@ impl Platform {
 
     /// A platform without a node.
     pub fn control_plane() -> Self {
+        Self::control_plane_with(&[])
+    }
+
+    /// One without a node, with more options of `wharf up`.
+    pub fn control_plane_with(options: &[&str]) -> Self {
         let mut platform = Self::at(TempDir::new().unwrap(), "control-plane", false);
+        platform.options = options.iter().map(|option| (*option).to_owned()).collect();
         platform.restart();
         platform
+    }
+
+    /// What `wharf up` with other options says while it does not start; it must not run.
+    pub fn refused(&self, options: &[&str]) -> String {
+        assert!(self.child.is_none(), "two platforms on one folder");
+        let mut command = self.wharf();
+        command.args(["up", "--ports", "auto", "--role", self.role]).args(options);
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            match child.try_wait().unwrap() {
+                Some(status) => break status,
+                None if Instant::now() > deadline => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    panic!("wharf up {options:?} goes on");
+                }
+                None => std::thread::sleep(Duration::from_millis(50)),
+            }
+        };
+        let said = lossy(&child.wait_with_output().unwrap().stderr);
+        assert!(!status.success(), "wharf up {options:?} ended well: {said}");
+        said
     }
 
     /// One without a node, whose disk has so many megabytes.

@@ -2,8 +2,13 @@
 //!
 //! Source: Kubernetes' admission plugins CertificateApproval, CertificateSigning, CertificateSubjectRestriction.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
-use wharf_api::{meta, status::Status};
+use wharf_api::{
+    meta,
+    status::{Cause, Status},
+};
+use wharf_http::CertificateRequest;
 
 use super::{Attributes, Operation};
 use crate::{ApiServer, Context, auth};
@@ -36,6 +41,97 @@ pub(super) fn check(
     .about("certificatesigningrequests.certificates.k8s.io", name))
 }
 
+/// What a new request must say.
+pub(super) fn created(object: &Value) -> Result<(), Status> {
+    let spec = &object["spec"];
+    let signer = spec["signerName"].as_str().unwrap_or_default();
+    let mut causes = Vec::new();
+    let request = parse(object);
+    if let Err(why) = &request {
+        causes.push(cause("FieldValueInvalid", "spec.request", format!("Invalid value: {:?}: {why}", "PEM")));
+    }
+    causes.extend(usages(spec["usages"].as_array().map_or(&[], Vec::as_slice)));
+    if let Some(why) = signer_error(signer) {
+        causes.push(match signer {
+            "" => cause("FieldValueRequired", "spec.signerName", "Required value".into()),
+            _ => cause("FieldValueInvalid", "spec.signerName", format!("Invalid value: {signer:?}: {why}")),
+        });
+    }
+    if let Some(seconds) = spec["expirationSeconds"].as_i64().filter(|seconds| *seconds < 600) {
+        let why = "may not specify a duration less than 600 seconds (10 minutes)";
+        let text = format!("Invalid value: {seconds}: {why}");
+        causes.push(cause("FieldValueInvalid", "spec.expirationSeconds", text));
+    }
+    if !causes.is_empty() {
+        return Err(Status::invalid("CertificateSigningRequest", GROUP, meta::name(object), causes));
+    }
+    restricted(object, signer, &request.map(|request| request.organizations).unwrap_or_default())
+}
+
+/// Nobody becomes a member of `system:masters` by a certificate.
+fn restricted(object: &Value, signer: &str, organizations: &[String]) -> Result<(), Status> {
+    const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
+    const MASTERS: &str = "system:masters";
+    if signer != CLIENT || !organizations.iter().any(|organization| organization == MASTERS) {
+        return Ok(());
+    }
+    let name = meta::name(object);
+    let why = format!("use of {CLIENT} signer with {MASTERS} group is not allowed");
+    let qualified = "certificatesigningrequests.certificates.k8s.io";
+    Err(Status::forbidden(format!("{qualified} {name:?} is forbidden: {why}")).about(qualified, name))
+}
+
+fn cause(reason: &str, field: &str, message: String) -> Cause {
+    Cause { reason: reason.to_owned(), field: field.to_owned(), message }
+}
+
+fn usages(usages: &[Value]) -> Vec<Cause> {
+    if usages.is_empty() {
+        return vec![cause(
+            "FieldValueRequired",
+            "spec.usages",
+            "Required value: usages must be provided".into(),
+        )];
+    }
+    let mut causes = Vec::new();
+    for (i, usage) in usages.iter().enumerate() {
+        let field = format!("spec.usages[{i}]");
+        let name = usage.as_str().unwrap_or_default();
+        if !wharf_http::is_usage(name) {
+            causes.push(cause("FieldValueNotSupported", &field, format!("Unsupported value: {name:?}")));
+        }
+        if usages.iter().take(i).any(|before| before == usage) {
+            causes.push(cause("FieldValueDuplicate", &field, format!("Duplicate value: {name:?}")));
+        }
+    }
+    causes
+}
+
+/// Why a name is none of a signer: `domain/path`, the domain of two words at least.
+fn signer_error(name: &str) -> Option<&'static str> {
+    if name == "kubernetes.io/legacy-unknown" {
+        return Some("the legacy signerName is not allowed via this API version");
+    }
+    let Some((domain, path)) = name.split_once('/') else {
+        return Some("must be a fully qualified domain and path of the form 'example.com/signer-name'");
+    };
+    let word = |word: &str| {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        (1..=63).contains(&word.len())
+            && word.bytes().all(|b| plain(b) || b == b'-')
+            && [word.bytes().next(), word.bytes().last()].into_iter().flatten().all(plain)
+    };
+    let words = |text: &str, limit: usize| text.len() <= limit && text.split('.').all(word);
+    match () {
+        () if !domain.contains('.') => {
+            Some("should be a domain with at least two segments separated by dots")
+        }
+        () if !words(domain, 253) => Some("the domain must be a DNS subdomain (RFC 1123)"),
+        () if !words(path, 571 - 253 - 1) => Some("the path must be words of a DNS subdomain (RFC 1123)"),
+        () => None,
+    }
+}
+
 /// The right may be for the signer, or for all of its domain.
 fn allows(server: &ApiServer, context: &Context, verb: &str, signer: &str) -> bool {
     let domain = signer.split('/').next().unwrap_or_default();
@@ -44,4 +140,11 @@ fn allows(server: &ApiServer, context: &Context, verb: &str, signer: &str) -> bo
             auth::Attributes { verb, group: GROUP, resource: "signers", name, ..auth::Attributes::default() };
         server.authorize(&context.identity, &asked).is_ok()
     })
+}
+
+/// What the request in a CertificateSigningRequest asks for.
+pub(super) fn parse(object: &Value) -> Result<CertificateRequest, String> {
+    let text = object["spec"]["request"].as_str().unwrap_or_default();
+    let pem = STANDARD.decode(text).map_err(|_| "spec.request is not base64".to_owned())?;
+    CertificateRequest::parse(&pem).map_err(|error| error.to_string())
 }

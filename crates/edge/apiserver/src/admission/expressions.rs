@@ -113,6 +113,7 @@ impl cel::Authorizer for Request<'_> {
                 subresource: &r.subresource,
                 namespace: &r.namespace,
                 name: &r.name,
+                fields: &r.field_selector,
                 path: None,
             },
         };

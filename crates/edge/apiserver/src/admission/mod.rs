@@ -7,6 +7,7 @@ mod certificates;
 mod expressions;
 mod limits;
 mod matching;
+mod node_restriction;
 mod pod_security;
 mod pods;
 mod policies;
@@ -41,8 +42,6 @@ const WITHOUT_EFFECT: &[(&str, &str, &str)] = &[
     ("resource.k8s.io", "resourceclaims", "devices are not allocated"),
     ("resource.k8s.io", "resourceclaimtemplates", "devices are not allocated"),
     ("storage.k8s.io", "volumeattachments", "nothing attaches volumes"),
-    ("flowcontrol.apiserver.k8s.io", "flowschemas", "requests do not wait for one another"),
-    ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", "requests do not wait for one another"),
 ];
 
 /// What is done to an object.
@@ -154,6 +153,7 @@ pub(crate) async fn mutate(
     {
         pods::update(object, old);
     }
+    node_restriction::check(server, context, attributes, Some(object))?;
     if !attributes.is_of_admission() {
         policies::mutate(server, context, attributes, object).await?;
         webhooks::mutate(server, context, attributes, object).await?;
@@ -202,6 +202,9 @@ pub(crate) async fn validate(
 ) -> Result<(), Status> {
     if let (Operation::Create | Operation::Update, Some(object)) = (attributes.operation, object) {
         pod_security::check(server, context, attributes, object)?;
+    }
+    if attributes.operation == Operation::Delete {
+        node_restriction::check(server, context, attributes, None)?;
     }
     match (attributes.operation, object) {
         (Operation::Create, Some(object)) if attributes.subresource.is_empty() => {
@@ -266,6 +269,7 @@ fn created(
         ("apiextensions.k8s.io", "customresourcedefinitions") => {
             context.warnings.extend(wharf_api::crd::warnings(object));
         }
+        ("certificates.k8s.io", "certificatesigningrequests") => certificates::created(object)?,
         ("", "pods") => limits::check_pod(server, object)?,
         ("", "persistentvolumeclaims") => limits::check_claim(server, object)?,
         _ => {}

@@ -1,7 +1,7 @@
 //! Pod Security Standards: what pods of a namespace may ask of their node, by the labels of the namespace.
 //!
-//! A pod that breaks the enforced level is refused; the level to warn of is told, also of whatever makes pods. The
-//! newest form of the standards counts, whatever version a label names.
+//! A pod that breaks the enforced level is refused; the level to warn of is told, and that to audit written down, also of
+//! whatever makes pods. The newest form of the standards counts, whatever version a label names.
 //! Source: Kubernetes' admission plugin PodSecurity and its policy checks.
 
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use wharf_api::{defaults, meta, selector::Labels, status::Status};
 
 use super::{Attributes, Operation};
-use crate::{ApiServer, Context};
+use crate::{ApiServer, Context, audit};
 
 const LABEL: &str = "pod-security.kubernetes.io/";
 
@@ -59,10 +59,11 @@ pub(super) fn check(
     let (labels, spec) = (&namespace.labels, object.pointer(pointer).unwrap_or(&Value::Null));
     let is_news = attributes.operation == Operation::Create
         || attributes.old.and_then(|old| old.pointer(pointer)) != Some(spec);
-    let (enforced, warned) = (Level::of(labels, "enforce"), Level::of(labels, "warn"));
-    if !is_news || (enforced == Level::Privileged && warned == Level::Privileged) {
+    let [enforced, audited, warned] = ["enforce", "audit", "warn"].map(|mode| Level::of(labels, mode));
+    if !is_news || [enforced, audited, warned] == [Level::Privileged; 3] {
         return Ok(());
     }
+    audit::note(|record| note(record, labels, spec, is_pod, (enforced, audited)));
     if is_pod {
         let broken = violations(spec, enforced);
         if !broken.is_empty() {
@@ -80,6 +81,26 @@ pub(super) fn check(
         context.warnings.push(format!("would violate PodSecurity {shown}: {}", broken.join(", ")));
     }
     Ok(())
+}
+
+/// What the audit log says of a pod.
+fn note(
+    record: &mut audit::Record,
+    labels: &Labels,
+    spec: &Value,
+    is_pod: bool,
+    (enforced, audited): (Level, Level),
+) {
+    if is_pod {
+        let policy = enforced.shown(labels, "enforce").replace('"', "");
+        record.annotate("pod-security.kubernetes.io/enforce-policy", policy);
+    }
+    let broken = violations(spec, audited);
+    if !broken.is_empty() {
+        let shown = audited.shown(labels, "audit");
+        let text = format!("would violate PodSecurity {shown}: {}", broken.join(", "));
+        record.annotate("pod-security.kubernetes.io/audit-violations", text);
+    }
 }
 
 fn plural(word: &str, many: usize) -> String {

@@ -5,7 +5,10 @@
 use serde_json::{Value, json};
 use wharf_api::{meta, status::Status};
 
-use crate::ApiServer;
+use crate::{
+    ApiServer,
+    auth::node::{Referred, references},
+};
 
 /// Fills in what a new pod gets from its namespace and the cluster.
 pub(super) fn create(server: &ApiServer, object: &mut Value) -> Result<(), Status> {
@@ -29,6 +32,10 @@ pub(super) fn update(object: &mut Value, old: &Value) {
 }
 
 fn service_account(server: &ApiServer, object: &mut Value) -> Result<(), Status> {
+    // What a node runs by itself has no account.
+    if object["metadata"]["annotations"].get("kubernetes.io/config.mirror").is_some() {
+        return mirror_pod(object);
+    }
     let (namespace, pod_name) = (meta::namespace(object).to_owned(), meta::name(object).to_owned());
     let spec = meta::member_mut(object, "spec");
     let named = spec.get("serviceAccountName").and_then(Value::as_str).unwrap_or_default();
@@ -51,6 +58,25 @@ fn service_account(server: &ApiServer, object: &mut Value) -> Result<(), Status>
         mount_token(object);
     }
     Ok(())
+}
+
+/// Mirror pods stand for what a node runs whatever the API says, and so cannot be given anything of it.
+fn mirror_pod(pod: &Value) -> Result<(), Status> {
+    let name = meta::name(pod);
+    let why = match references(pod).first() {
+        Some((Referred::Account, _)) => "a mirror pod may not reference service accounts",
+        Some((Referred::Secret, _)) => "a mirror pod may not reference secrets",
+        _ if tokens(pod) => "a mirror pod may not use ServiceAccountToken volume projections",
+        _ => return Ok(()),
+    };
+    Err(Status::forbidden(format!("pods {name:?} is forbidden: {why}")).about("pods", name))
+}
+
+fn tokens(pod: &Value) -> bool {
+    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    let mut sources =
+        volumes.flat_map(|volume| volume["projected"]["sources"].as_array().into_iter().flatten());
+    sources.any(|source| source["serviceAccountToken"].is_object())
 }
 
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";

@@ -2,9 +2,11 @@
 //!
 //! Source: `admissionregistration.k8s.io/v1` ValidatingAdmissionPolicy, MutatingAdmissionPolicy and their bindings.
 
+mod findings;
+
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use wharf_api::{
     admission::{compile, conditions, policy_envs},
     codec::decode_value,
@@ -21,6 +23,8 @@ use super::{
     matching::Match,
 };
 use crate::{ApiServer, Context, derived::Derived, storage::Snapshot};
+
+use findings::Findings;
 
 /// Compiled policies and bindings.
 pub(crate) struct Policies {
@@ -50,6 +54,8 @@ struct Policy {
     conditions: Vec<(String, Arc<Program>)>,
     variables: Vec<(String, Program)>,
     validations: Vec<Validation>,
+    /// What is written down of requests, by key.
+    annotations: Vec<(String, Program)>,
     mutations: Vec<Mutation>,
     /// Group, version and kind of parameters.
     params: Option<(String, String)>,
@@ -78,6 +84,8 @@ struct Binding {
     reference: Value,
     denies: bool,
     warns: bool,
+    /// What it breaks is written down.
+    audits: bool,
 }
 
 fn texts(list: &Value) -> Vec<&str> {
@@ -111,8 +119,12 @@ impl Policy {
         });
         let variables =
             list("variables").iter().filter_map(|v| Some((text(&v["name"]), program(&v["expression"])?)));
+        let annotations = list("auditAnnotations")
+            .iter()
+            .filter_map(|a| Some((text(&a["key"]), program(&a["valueExpression"])?)));
         Self {
             kind,
+            annotations: annotations.collect(),
             name: meta::name(object).to_owned(),
             matching: Match::of(constraints, &constraints["resourceRules"]),
             conditions: conditions(&spec["matchConditions"], &envs.conditions).unwrap_or_default(),
@@ -144,6 +156,7 @@ impl Binding {
             reference: spec["paramRef"].clone(),
             denies: actions.contains(&"Deny"),
             warns: actions.contains(&"Warn"),
+            audits: actions.contains(&"Audit"),
         }
     }
 }
@@ -223,6 +236,7 @@ pub(super) async fn validate(
     }
     let bindings = server.policies.validating_bindings.get(&server.storage, bindings);
     let mut warnings = Vec::new();
+    let mut findings = Findings::default();
     for policy in policies.iter() {
         for binding in bindings.iter().filter(|binding| binding.policy == policy.name) {
             let Some(target) = target(server, context, policy, binding, attributes, object)? else {
@@ -230,10 +244,15 @@ pub(super) async fn validate(
             };
             let (object, old) = forms(server, attributes, &target, object).await?;
             let request = Request::new(server, context, attributes, &target, object.as_ref(), old.as_ref());
-            for violation in violations(server, context, policy, binding, attributes, &request) {
+            let broken = violations(server, context, policy, binding, attributes, &request, &mut findings);
+            for violation in broken {
                 let title = policy.title(binding);
+                if binding.audits {
+                    findings.broken(policy, binding, &violation);
+                }
                 if binding.denies {
                     let message = format!("{title} denied request: {}", violation.message);
+                    findings.write_down();
                     return Err(denial(attributes, &message, &violation.reason));
                 }
                 if binding.warns {
@@ -242,6 +261,7 @@ pub(super) async fn validate(
             }
         }
     }
+    findings.write_down();
     context.warnings.extend(warnings);
     Ok(())
 }
@@ -285,6 +305,8 @@ async fn forms(
 struct Violation {
     message: String,
     reason: String,
+    /// Which of the policy's expressions.
+    place: usize,
 }
 
 fn violations(
@@ -294,10 +316,11 @@ fn violations(
     binding: &Binding,
     attributes: &Attributes<'_>,
     request: &Request<'_>,
+    findings: &mut Findings,
 ) -> Vec<Violation> {
     let wrong = |message: String| match policy.fails_open {
         true => Vec::new(),
-        false => vec![Violation { message, reason: String::new() }],
+        false => vec![Violation { message, reason: String::new(), place: 0 }],
     };
     let params = match parameters(server, context, policy, binding, &attributes.namespace) {
         Ok(params) => params,
@@ -318,11 +341,22 @@ fn violations(
         let mut budget = Budget::default();
         let known = variables(&policy.variables, &activation, &mut budget);
         let activation = activation.value("variables", known);
-        for validation in &policy.validations {
+        for (place, validation) in policy.validations.iter().enumerate() {
             match judge(validation, &activation, &mut budget) {
                 Ok(None) => {}
-                Ok(Some(violation)) => all.push(violation),
+                Ok(Some(violation)) => all.push(Violation { place, ..violation }),
                 Err(message) => all.extend(wrong(message)),
+            }
+        }
+        for (key, program) in &policy.annotations {
+            match program.eval(&activation, &mut budget) {
+                Ok(evaluated) => {
+                    findings.annotation(policy, key, evaluated.value.as_str().unwrap_or_default())
+                }
+                Err(error) => all.extend(wrong(format!(
+                    "audit annotation expression '{}' resulted in error: {error}",
+                    program.source()
+                ))),
             }
         }
     }
@@ -350,7 +384,7 @@ fn judge<'a>(
                 "" => format!("failed expression: {source}"),
                 message => message.to_owned(),
             });
-            Ok(Some(Violation { message, reason: validation.reason.clone() }))
+            Ok(Some(Violation { message, reason: validation.reason.clone(), place: 0 }))
         }
     }
 }
@@ -367,8 +401,7 @@ fn denial(attributes: &Attributes<'_>, message: &str, reason: &str) -> Status {
     };
     status.code = code;
     status.reason = reason.into();
-    let cause = serde_json::json!({"message": message});
-    status.details["causes"] = serde_json::json!([cause]);
+    status.details["causes"] = json!([{"message": message}]);
     status
 }
 

@@ -1,5 +1,9 @@
 //! Who asks (authentication) and whether they may (authorization).
 
+pub(crate) mod bootstrap_token;
+pub(crate) mod identify;
+pub(crate) mod node;
+pub(crate) mod oidc;
 mod rbac;
 mod token;
 
@@ -8,7 +12,7 @@ use serde_json::{Value, json};
 use wharf_api::status::Status;
 use wharf_http::{Body, PeerCertificate};
 
-pub(crate) use rbac::{Attributes, Authorizer};
+pub(crate) use rbac::{Attributes, Authorizer, Decision};
 pub(crate) use token::ISSUER;
 pub use token::SigningKey;
 pub(crate) use token::TokenSubject;
@@ -40,6 +44,15 @@ impl Identity {
 
     fn anonymous() -> Self {
         Self::new("system:anonymous", &["system:unauthenticated"])
+    }
+
+    pub(crate) fn is_anonymous(&self) -> bool {
+        self.user == "system:anonymous"
+    }
+
+    /// The platform's own parts, which ask in process.
+    pub(crate) fn is_platform(&self) -> bool {
+        self.user == "system:wharf" && self.is_master()
     }
 
     pub(crate) fn is_master(&self) -> bool {
@@ -75,28 +88,33 @@ fn websocket_bearer(headers: &HeaderMap) -> Option<String> {
     String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
 }
 
-/// Finds out who asks.
-///
-/// # Errors
-/// 401 when a token is shown that is not valid.
-pub(crate) fn authenticate(
-    request: &Request<Body>,
-    check_token: impl Fn(&str) -> Option<Identity>,
-) -> Result<Identity, Status> {
+/// What a request shows of who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// Somebody known by the connection, or nobody.
+    Identity(Identity),
+    /// A bearer token, to be checked.
+    Token(String),
+}
+
+/// What a request shows of who asks.
+pub(crate) fn shown(request: &Request<Body>) -> Shown {
     if let Some(identity) = request.extensions().get::<Identity>() {
-        return Ok(identity.clone());
+        return Shown::Identity(identity.clone());
     }
     if let Some(peer) = request.extensions().get::<PeerCertificate>() {
         let mut identity = Identity::new(peer.common_name.clone(), &[]);
         identity.groups = peer.organizations.clone();
         identity.groups.push("system:authenticated".into());
-        return Ok(identity);
+        return Shown::Identity(identity);
     }
     let token = bearer(request.headers()).map(str::to_owned).or_else(|| websocket_bearer(request.headers()));
-    match token {
-        None => Ok(Identity::anonymous()),
-        Some(token) => check_token(&token).ok_or_else(|| Status::new(401, "Unauthorized", "Unauthorized")),
-    }
+    token.map_or_else(|| Shown::Identity(Identity::anonymous()), Shown::Token)
+}
+
+/// Whether two secrets are the same, in a time that tells nothing of where they differ.
+pub(crate) fn same_bytes(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 
 /// The identity to act as, when the request impersonates somebody; the caller checks that it may.

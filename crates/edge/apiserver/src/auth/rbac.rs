@@ -9,7 +9,10 @@ use std::{
 
 use serde_json::Value;
 
-use super::Identity;
+use super::{
+    Identity,
+    node::{NodeAuthorizer, node_of},
+};
 use crate::storage::Storage;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
@@ -23,8 +26,43 @@ pub(crate) struct Attributes<'a> {
     pub subresource: &'a str,
     pub namespace: &'a str,
     pub name: &'a str,
+    /// Field selector of a request for many objects, as it was sent.
+    pub fields: &'a str,
     /// Path of a request that is for no resource.
     pub path: Option<&'a str>,
+}
+
+/// Whether somebody may.
+#[derive(Debug)]
+pub(crate) enum Decision {
+    /// By this binding; without one where no role had to be looked for.
+    Allowed(Option<Bound>),
+    /// Why not; empty when there is nothing to say but that no role allows it.
+    Denied(String),
+}
+
+/// The binding that allows something, and which of its subjects the user is.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    binding: Arc<Binding>,
+    subject: usize,
+}
+
+impl Bound {
+    /// The reason as upstream's authorizer words it, which audit logs carry.
+    pub(crate) fn reason(&self) -> String {
+        let Binding { subjects, namespace, named, .. } = &*self.binding;
+        let subject = subjects.get(self.subject).unwrap_or(&Value::Null);
+        let text = |field: &str| subject[field].as_str().unwrap_or_default();
+        let who = match text("kind") {
+            "ServiceAccount" => {
+                let namespace = subject["namespace"].as_str().unwrap_or(namespace);
+                format!("{}/{namespace}", text("name"))
+            }
+            _ => text("name").to_owned(),
+        };
+        format!("RBAC: allowed by {named} to {} {who:?}", text("kind"))
+    }
 }
 
 impl Attributes<'_> {
@@ -46,7 +84,7 @@ impl Attributes<'_> {
 }
 
 #[derive(Debug, Clone, Default)]
-struct Rule {
+pub(super) struct Rule {
     verbs: Vec<String>,
     groups: Vec<String>,
     resources: Vec<String>,
@@ -55,7 +93,7 @@ struct Rule {
 }
 
 impl Rule {
-    fn read(rule: &Value) -> Self {
+    pub(super) fn read(rule: &Value) -> Self {
         let texts = |name: &str| {
             let list = rule[name].as_array().into_iter().flatten();
             list.filter_map(|v| v.as_str().map(str::to_owned)).collect()
@@ -69,7 +107,7 @@ impl Rule {
         }
     }
 
-    fn allows(&self, asked: &Attributes<'_>) -> bool {
+    pub(super) fn allows(&self, asked: &Attributes<'_>) -> bool {
         let any = |list: &[String], wanted: &str| list.iter().any(|v| v == "*" || v == wanted);
         if !any(&self.verbs, asked.verb) {
             return false;
@@ -122,11 +160,14 @@ struct Binding {
     subjects: Vec<Value>,
     rules: Arc<Vec<Rule>>,
     namespace: String,
+    /// Itself and its role, for people.
+    named: String,
 }
 
 impl Binding {
-    fn binds(&self, who: &Identity) -> bool {
-        self.subjects.iter().any(|subject| {
+    /// Which of its subjects somebody is.
+    fn binds(&self, who: &Identity) -> Option<usize> {
+        self.subjects.iter().position(|subject| {
             let name = subject["name"].as_str().unwrap_or_default();
             match subject["kind"].as_str() {
                 Some("User") => name == who.user,
@@ -144,20 +185,21 @@ impl Binding {
 /// Bindings of one state of the four resources.
 #[derive(Debug, Default)]
 struct Compiled {
-    cluster: Vec<Binding>,
-    namespaced: HashMap<String, Vec<Binding>>,
+    cluster: Vec<Arc<Binding>>,
+    namespaced: HashMap<String, Vec<Arc<Binding>>>,
 }
 
 /// Decides by the roles stored now.
 pub(crate) struct Authorizer {
     compiled: RwLock<([u64; 4], Arc<Compiled>)>,
+    nodes: NodeAuthorizer,
 }
 
 const RESOURCES: [&str; 4] = ["clusterroles", "roles", "clusterrolebindings", "rolebindings"];
 
 impl Authorizer {
     pub(crate) fn new() -> Self {
-        Self { compiled: RwLock::new(([u64::MAX; 4], Arc::default())) }
+        Self { compiled: RwLock::new(([u64::MAX; 4], Arc::default())), nodes: NodeAuthorizer::new() }
     }
 
     fn compiled(&self, storage: &Storage) -> Arc<Compiled> {
@@ -187,7 +229,13 @@ impl Authorizer {
             };
             let Some(rules) = rules else { continue };
             let subjects = object["subjects"].as_array().cloned().unwrap_or_default();
-            let binding = Binding { subjects, rules: Arc::clone(rules), namespace: namespace.clone() };
+            let role = object["roleRef"]["kind"].as_str().unwrap_or_default();
+            let named = match namespace.as_str() {
+                "" => format!("ClusterRoleBinding {:?} of {role} {name:?}", entry.name()),
+                _ => format!("RoleBinding \"{}/{namespace}\" of {role} {name:?}", entry.name()),
+            };
+            let rules = Arc::clone(rules);
+            let binding = Arc::new(Binding { subjects, rules, namespace: namespace.clone(), named });
             match namespace.as_str() {
                 "" => compiled.cluster.push(binding),
                 _ => compiled.namespaced.entry(namespace).or_default().push(binding),
@@ -199,15 +247,31 @@ impl Authorizer {
         compiled
     }
 
-    /// Whether `who` may.
-    pub(crate) fn allows(&self, storage: &Storage, who: &Identity, asked: &Attributes<'_>) -> bool {
+    /// Whether `who` may, and by what.
+    pub(crate) fn decide(&self, storage: &Storage, who: &Identity, asked: &Attributes<'_>) -> Decision {
         if who.is_master() {
-            return true;
+            return Decision::Allowed(None);
+        }
+        let node = node_of(who).map(|node| self.nodes.decide(storage, node, asked));
+        if let Some(Ok(())) = node {
+            return Decision::Allowed(None);
         }
         let compiled = self.compiled(storage);
-        let allowed = |b: &Binding| b.binds(who) && b.rules.iter().any(|r| r.allows(asked));
-        compiled.cluster.iter().any(allowed)
-            || compiled.namespaced.get(asked.namespace).is_some_and(|local| local.iter().any(allowed))
+        let local = compiled.namespaced.get(asked.namespace).into_iter().flatten();
+        let allowed = |b: &Arc<Binding>| {
+            let subject = b.binds(who)?;
+            let binding = b.rules.iter().any(|r| r.allows(asked)).then(|| Arc::clone(b))?;
+            Some(Bound { binding, subject })
+        };
+        match compiled.cluster.iter().chain(local).find_map(allowed) {
+            Some(bound) => Decision::Allowed(Some(bound)),
+            None => Decision::Denied(node.and_then(Result::err).unwrap_or_default()),
+        }
+    }
+
+    /// Whether `who` may.
+    pub(crate) fn allows(&self, storage: &Storage, who: &Identity, asked: &Attributes<'_>) -> bool {
+        matches!(self.decide(storage, who, asked), Decision::Allowed(_))
     }
 
     /// The rules of `role` that `who` does not hold: nobody may grant what they cannot do themselves.
@@ -228,7 +292,7 @@ impl Authorizer {
     fn rules_of(&self, storage: &Storage, who: &Identity, namespace: &str) -> Vec<Rule> {
         let compiled = self.compiled(storage);
         let local = compiled.namespaced.get(namespace).into_iter().flatten();
-        let bound = compiled.cluster.iter().chain(local).filter(|b| b.binds(who));
+        let bound = compiled.cluster.iter().chain(local).filter(|b| b.binds(who).is_some());
         bound.flat_map(|b| b.rules.iter().cloned()).collect()
     }
 

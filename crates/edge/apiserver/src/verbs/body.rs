@@ -9,7 +9,7 @@ use wharf_api::{
     status::Status,
 };
 
-use crate::Context;
+use crate::{Context, audit};
 
 /// In which form a body comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,13 +55,17 @@ pub(crate) fn decode_body(
         }
     })?;
     check_kind(&object, resource)?;
+    let object = with_kind(object, resource);
+    audit::note(|record| record.request_object(&object));
     field_validation(context, resource, strict)?;
-    Ok(with_kind(object, resource))
+    Ok(object)
 }
 
 /// Decodes a body of another built-in kind (options, scales, reviews).
 pub(crate) fn decode_other(kind: BodyKind, body: &[u8], ty: &Type) -> Result<Value, Status> {
-    typed(kind, body, ty).map(|(object, _)| object).map_err(|e| syntax(&e))
+    let (object, _) = typed(kind, body, ty).map_err(|e| syntax(&e))?;
+    audit::note(|record| record.request_object(&object));
+    Ok(object)
 }
 
 fn typed(kind: BodyKind, body: &[u8], ty: &Type) -> Result<(Value, Vec<String>), DecodeError> {

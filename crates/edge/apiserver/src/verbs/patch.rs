@@ -19,7 +19,7 @@ use super::{
     update::{check_name, create_applied, write_change},
 };
 use crate::{
-    ApiServer, Context, read_body,
+    ApiServer, Context, audit, read_body,
     respond::{self, Accept},
 };
 
@@ -78,6 +78,7 @@ pub(super) async fn patch_with(
     }
     let patch: Value = serde_json::from_slice(&body)
         .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
+    audit::note(|record| record.request_object(&patch));
     let refuses_unknown = context.info.param("fieldValidation") == Some("Strict");
     let mut strict = Vec::new();
     let pinned = names_version(kind, &patch);
@@ -157,6 +158,7 @@ async fn apply(
     let decoded = decode_value(config, &resource.ty).map_err(|error| untyped(context, resource, &error))?;
     undeclared(context, resource, &decoded.strict)?;
     let mut config = decoded.object;
+    audit::note(|record| record.request_object(&config));
     if config.pointer("/metadata/managedFields").is_some_and(|m| m.as_array().is_none_or(|a| !a.is_empty())) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }

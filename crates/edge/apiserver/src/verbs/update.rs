@@ -117,8 +117,10 @@ pub(crate) async fn write_change(
             record_manager(server, context, resource, options, &mut new, &old);
         }
         let allocated = server.ranges.assign(resource, Some(&old), &mut new)?;
-        // An object stored in another version than that of now is written even when nothing else changes.
-        if new == old && *old_entry.api_version == resource.stored.api_version() {
+        // An object stored in another version than that of now, or by another key, is written even when nothing else
+        // changes.
+        let is_current = *old_entry.api_version == resource.stored.api_version();
+        if new == old && is_current && !server.stale.contains(&stored_as, &key) {
             return Ok(old_served);
         }
         let attributes = Attributes::new(context, Operation::Update, resource, options.subresource);

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Request;
 use serde_json::{Value, json};
-use wharf_apiserver::{ApiServer, Config, FrontProxy, Identity, Ranges, SigningKey};
+use wharf_apiserver::{ApiServer, Config, FrontProxy, Identity, Ranges, Security, SigningKey};
 use wharf_base::SystemClock;
 use wharf_http::{Authority, Listener, Usage, collect, empty, full, tls_config};
-use wharf_state::{Embedded, Options};
+use wharf_state::{Embedded, Options, Store};
 
 /// The server with its folder.
 pub(crate) struct Api {
     pub(crate) server: Arc<ApiServer>,
-    _folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 /// An answer: code, warnings, body.
@@ -38,18 +38,34 @@ impl Api {
     }
 
     pub(crate) async fn start_with(front_proxy: Option<FrontProxy>) -> Self {
+        Self::start_secured(front_proxy, Security::default()).await
+    }
+
+    pub(crate) async fn start_secured(front_proxy: Option<FrontProxy>, security: Security) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let server = ApiServer::open(Config {
-            store: Arc::new(Embedded::open(&folder.path().join("state"), Options::default()).unwrap()),
+        let store = Arc::new(Embedded::open(&folder.path().join("state"), Options::default()).unwrap());
+        Self::start_on(folder, store, front_proxy, security).await
+    }
+
+    pub(crate) async fn start_on(
+        folder: tempfile::TempDir,
+        store: Arc<dyn Store>,
+        front_proxy: Option<FrontProxy>,
+        security: Security,
+    ) -> Self {
+        let config = Config {
+            store,
             clock: Arc::new(SystemClock),
             signing_key: SigningKey::open(&SigningKey::generate().unwrap()).unwrap(),
             ranges: Ranges::new([10, 96, 0, 0].into(), 16, 30000..=32767),
             authority: String::new(),
             front_proxy,
-        });
-        let api = Self { server: server.await.unwrap(), _folder: folder };
-        api.made("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}}))
-            .await;
+        };
+        let api = Self { server: ApiServer::open_with(config, security).await.unwrap(), folder };
+        let path = "/api/v1/namespaces/default/serviceaccounts";
+        if api.get(&format!("{path}/default")).await.code == 404 {
+            api.made(path, json!({"metadata": {"name": "default"}})).await;
+        }
         api
     }
 
@@ -61,14 +77,29 @@ impl Api {
         media: &str,
         body: Value,
     ) -> Answer {
+        let mut request = Self::request(method, path, media, body);
+        request.extensions_mut().insert(who);
+        self.answer(request).await
+    }
+
+    /// Asks as whoever shows a bearer token.
+    pub(crate) async fn bearing(&self, token: &str, method: &str, path: &str, body: Value) -> Answer {
+        let mut request = Self::request(method, path, "application/json", body);
+        let value = http::HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
+        request.headers_mut().insert("authorization", value);
+        self.answer(request).await
+    }
+
+    fn request(method: &str, path: &str, media: &str, body: Value) -> Request<wharf_http::Body> {
         let body = match body {
             Value::Null => empty(),
             Value::String(text) => full(text),
             body => full(body.to_string()),
         };
-        let request = Request::builder().method(method).uri(path).header("content-type", media);
-        let mut request = request.body(body).unwrap();
-        request.extensions_mut().insert(who);
+        Request::builder().method(method).uri(path).header("content-type", media).body(body).unwrap()
+    }
+
+    async fn answer(&self, request: Request<wharf_http::Body>) -> Answer {
         let response = Arc::clone(&self.server).handle(request).await;
         let code = response.status().as_u16();
         let texts = response.headers().get_all("warning").iter().filter_map(|w| w.to_str().ok());

@@ -1,0 +1,235 @@
+//! Objects that are kept encrypted: a store around another one, which sees of them only what no one can read.
+//!
+//! A value is `k8s:enc:aesgcm:v1:NAME:`, twelve random bytes, and the sealed object; the key it is stored under is
+//! authenticated with it, so that no value can be put in another's place. What was written by another than the first
+//! provider of a resource is written anew when it is next replaced, even by itself.
+//!
+//! Source: Kubernetes' encryption at rest.
+
+mod configuration;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use bytes::Bytes;
+use ring::{
+    aead::{Aad, NONCE_LEN, Nonce},
+    rand::{SecureRandom, SystemRandom},
+};
+use wharf_state::{Change, Error, KeyValue, Pending, Revision, Store, Subscriber, Write};
+
+use crate::configuration::ConfigError;
+
+use configuration::{Key, Provider, Rule};
+
+const PREFIX: &[u8] = b"k8s:enc:";
+const AES_GCM: &str = "k8s:enc:aesgcm:v1:";
+
+/// What an EncryptionConfiguration says.
+#[derive(Debug, Default)]
+pub struct Encryption(Vec<Rule>);
+
+impl Encryption {
+    /// Nothing is encrypted, and nothing that is can be read.
+    pub const fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Reads the file of `--encryption-provider-config`.
+    ///
+    /// # Errors
+    /// The field that is wrong, and why. Keys are never shown.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        configuration::parse(text).map(Self)
+    }
+
+    fn rule(&self, key: &[u8]) -> Option<&Rule> {
+        let end = key.iter().position(|byte| *byte == b'/')?;
+        let qualified = std::str::from_utf8(key.get(..end)?).ok()?;
+        self.0.iter().find(|rule| rule.covers(qualified))
+    }
+}
+
+/// Keys of objects that are not stored as their first provider writes them.
+#[derive(Debug, Clone, Default)]
+pub struct Stale(Arc<RwLock<HashSet<Vec<u8>>>>);
+
+impl Stale {
+    pub(crate) fn contains(&self, qualified: &str, key: &str) -> bool {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        !all.is_empty() && all.contains(format!("{qualified}/{key}").as_bytes())
+    }
+
+    fn set(&self, key: &[u8], stale: bool) {
+        if !stale && self.0.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            return;
+        }
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        match stale {
+            true => drop(all.insert(key.to_vec())),
+            false => drop(all.remove(key)),
+        }
+    }
+}
+
+/// A store in which some objects are encrypted.
+pub struct Encrypted {
+    inner: Arc<dyn Store>,
+    seal: Arc<Seal>,
+}
+
+struct Seal {
+    encryption: Encryption,
+    random: SystemRandom,
+    stale: Stale,
+}
+
+impl Encrypted {
+    /// Around a store, by a configuration.
+    pub fn new(inner: Arc<dyn Store>, encryption: Encryption) -> Self {
+        let seal = Seal { encryption, random: SystemRandom::new(), stale: Stale::default() };
+        Self { inner, seal: Arc::new(seal) }
+    }
+
+    /// What is to be written anew, for the server.
+    pub fn stale(&self) -> Stale {
+        self.seal.stale.clone()
+    }
+}
+
+fn unreadable(key: &[u8], why: impl Into<String>) -> Error {
+    let reason = why.into();
+    Error::Storage {
+        doing: "decrypt an object in",
+        path: String::from_utf8_lossy(key).into_owned().into(),
+        reason,
+    }
+}
+
+impl Seal {
+    /// A value as it is stored.
+    fn close(&self, key: &[u8], value: &Bytes) -> Result<Bytes, Error> {
+        let first = self.encryption.rule(key).and_then(|rule| rule.providers.first());
+        let Some(Provider::AesGcm(own)) = first else { return Ok(value.clone()) };
+        let Key { name, key: secret } = &**own;
+        let mut nonce = [0; NONCE_LEN];
+        self.random.fill(&mut nonce).map_err(|_| unreadable(key, "the system has no randomness"))?;
+        let mut sealed = value.to_vec();
+        secret
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(key), &mut sealed)
+            .map_err(|_| unreadable(key, "it cannot be encrypted"))?;
+        Ok([AES_GCM.as_bytes(), name.as_bytes(), b":", &nonce, &sealed].concat().into())
+    }
+
+    /// A stored value as it was written, and whether its first provider would write it otherwise.
+    fn open(&self, key: &[u8], value: &Bytes) -> Result<(Bytes, bool), Error> {
+        let providers = self.encryption.rule(key).map_or(&[][..], |rule| &rule.providers);
+        if !value.starts_with(PREFIX) {
+            let place = providers.iter().position(|provider| matches!(provider, Provider::Identity));
+            return match place {
+                None if !providers.is_empty() => Err(unreadable(
+                    key,
+                    "it is not encrypted, and the provider identity is not configured for it; add it as the last one",
+                )),
+                place => Ok((value.clone(), place.is_some_and(|place| place > 0))),
+            };
+        }
+        let rest = value
+            .strip_prefix(AES_GCM.as_bytes())
+            .ok_or_else(|| unreadable(key, "it is encrypted by a provider that is not known here"))?;
+        let end = rest.iter().take(256).position(|byte| *byte == b':');
+        let end = end.ok_or_else(|| unreadable(key, "the name of its key is missing"))?;
+        let (name, sealed) = (rest.get(..end).unwrap_or_default(), rest.get(end + 1..).unwrap_or_default());
+        let shown = String::from_utf8_lossy(name);
+        let found = providers.iter().enumerate().find_map(|(place, provider)| match provider {
+            Provider::AesGcm(own) if own.name.as_bytes() == name => Some((place, own)),
+            _ => None,
+        });
+        let Some((place, own)) = found else {
+            let why = format!(
+                "it is encrypted by aesgcm with the key {shown:?}, which is not configured for it; give that key in the file of --encryption-provider-config"
+            );
+            return Err(unreadable(key, why));
+        };
+        let wrong = || {
+            unreadable(
+                key,
+                format!(
+                    "the aesgcm key {shown:?} of --encryption-provider-config is not the one it was encrypted with, or it was changed on disk"
+                ),
+            )
+        };
+        let (nonce, sealed) = sealed.split_at_checked(NONCE_LEN).ok_or_else(wrong)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| wrong())?;
+        let mut sealed = sealed.to_vec();
+        let length = own.key.open_in_place(nonce, Aad::from(key), &mut sealed).map_err(|_| wrong())?.len();
+        sealed.truncate(length);
+        Ok((sealed.into(), place > 0))
+    }
+
+    /// A change as it was written. None when it cannot be read.
+    fn change(&self, change: &Change) -> Result<Change, Error> {
+        let mut change = change.clone();
+        let mut stale = false;
+        if let Some(value) = &change.value {
+            let (opened, is_stale) = self.open(&change.key, value)?;
+            (change.value, stale) = (Some(opened), is_stale);
+        }
+        self.stale.set(&change.key, stale);
+        Ok(change)
+    }
+
+    fn feed(&self, changes: &[Change]) -> Vec<Change> {
+        let mut opened = Vec::with_capacity(changes.len());
+        for change in changes {
+            match self.change(change) {
+                Ok(change) => opened.push(change),
+                Err(error) => tracing::error!(%error, "a change that another server wrote is not followed"),
+            }
+        }
+        opened
+    }
+}
+
+impl Store for Encrypted {
+    fn load(&self, prefix: &[u8]) -> Result<(Revision, Vec<KeyValue>), Error> {
+        let (revision, mut objects) = self.inner.load(prefix)?;
+        for object in &mut objects {
+            let (value, stale) = self.seal.open(&object.key, &object.value)?;
+            self.seal.stale.set(&object.key, stale);
+            object.value = value;
+        }
+        Ok((revision, objects))
+    }
+
+    fn changes(&self, since: Revision) -> Result<Vec<Change>, Error> {
+        let open = |change: Change| {
+            let opened = change.value.as_ref().map(|value| self.seal.open(&change.key, value)).transpose()?;
+            Ok(Change { value: opened.map(|(value, _)| value), ..change })
+        };
+        self.inner.changes(since)?.into_iter().map(open).collect()
+    }
+
+    fn commit(&self, mut writes: Vec<Write>) -> Pending<Revision> {
+        for write in &mut writes {
+            let Some(value) = &write.value else { continue };
+            match self.seal.close(&write.key, value) {
+                Ok(closed) => write.value = Some(closed),
+                Err(error) => return Box::pin(std::future::ready(Err(error))),
+            }
+        }
+        self.inner.commit(writes)
+    }
+
+    fn subscribe(&self, mut subscriber: Subscriber) {
+        let seal = Arc::clone(&self.seal);
+        if seal.encryption.0.is_empty() {
+            return self.inner.subscribe(subscriber);
+        }
+        self.inner.subscribe(Box::new(move |changes| subscriber(&seal.feed(changes))));
+    }
+}

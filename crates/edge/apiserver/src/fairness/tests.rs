@@ -1,0 +1,61 @@
+use http::Method;
+
+use super::*;
+
+fn class(who: &Identity, method: Method, path: &str) -> String {
+    let all = sorted(defaults::schemas().iter().map(Schema::read).collect());
+    let info = RequestInfo::of(&method, &path.parse().unwrap()).unwrap();
+    all.iter().find(|schema| schema.fits(who, &info)).map(|schema| schema.name.clone()).unwrap_or_default()
+}
+
+#[test]
+fn the_defaults_classify_as_upstreams() {
+    let account = |namespace: &str| {
+        let groups = ["system:serviceaccounts", "system:authenticated"];
+        Identity::new(format!("system:serviceaccount:{namespace}:x"), &groups)
+    };
+    let node = Identity::new("system:node:a", &["system:nodes", "system:authenticated"]);
+    let person = Identity::new("jane", &["system:authenticated"]);
+    let nobody = Identity::new("system:anonymous", &["system:unauthenticated"]);
+    let scheduler = Identity::new("system:kube-scheduler", &["system:authenticated"]);
+    let master = Identity::new("root", &["system:masters", "system:authenticated"]);
+    let lease = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/a";
+    let pods = "/api/v1/namespaces/d/pods";
+    for (who, path, expect) in [
+        (&master, pods, "exempt"),
+        (&nobody, "/healthz", "probes"),
+        (&nobody, "/livez/ping", "probes"),
+        (&nobody, "/livezx", "global-default"),
+        (&scheduler, lease, "system-leader-election"),
+        (&account("kube-system"), lease, "system-leader-election"),
+        (&node, lease, "system-node-high"),
+        (&node, "/api/v1/nodes/a", "system-node-high"),
+        (&node, pods, "system-nodes"),
+        (&scheduler, pods, "kube-scheduler"),
+        (&account("kube-system"), pods, "kube-system-service-accounts"),
+        (&account("default"), pods, "service-accounts"),
+        (&person, pods, "global-default"),
+        (&person, "/version", "global-default"),
+    ] {
+        assert_eq!(class(who, Method::GET, path), expect, "{} {path}", who.user);
+    }
+    assert_eq!(class(&Identity::new("x", &[]), Method::GET, pods), "", "of no group at all");
+}
+
+#[test]
+fn flows_are_told_apart_as_the_schema_says() {
+    let schema = |flows: &str| {
+        Schema::read(
+            &serde_json::json!({"metadata": {"name": "s"}, "spec": {"distinguisherMethod": {"type": flows}}}),
+        )
+    };
+    let flow = |flows: &str, user: &str, path: &str| {
+        let info = RequestInfo::of(&Method::GET, &path.parse().unwrap()).unwrap();
+        schema(flows).flow(&Identity::new(user, &[]), &info)
+    };
+    let (one, two) = ("/api/v1/namespaces/a/pods", "/api/v1/namespaces/b/pods");
+    assert_ne!(flow("ByUser", "a", one), flow("ByUser", "b", one));
+    assert_eq!(flow("ByUser", "a", one), flow("ByUser", "a", two));
+    assert_ne!(flow("ByNamespace", "a", one), flow("ByNamespace", "a", two));
+    assert_eq!(flow("", "a", one), flow("", "b", two));
+}
