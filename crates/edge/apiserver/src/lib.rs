@@ -133,7 +133,7 @@ impl ApiServer {
     /// When the store cannot be read or written.
     pub async fn open(config: Config) -> Result<Arc<Self>, wharf_state::Error> {
         let server = Arc::new(Self {
-            storage: Storage::open(config.store)?,
+            storage: Storage::open(config.store).await?,
             clock: config.clock,
             signing_key: config.signing_key,
             ranges: config.ranges,
