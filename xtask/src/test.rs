@@ -10,12 +10,13 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 /// Programs the tests start or pack into images, and the Debian packages that bring them.
-const PROGRAMS: [(&str, &str); 19] = [
+const PROGRAMS: [(&str, &str); 20] = [
     ("git", "git"),
     ("curl", "curl"),
     ("python3", "python3"),
     ("busybox", "busybox-static"),
     ("redis-server", "redis-server"),
+    ("etcd", "etcd-server"),
     ("nft", "nftables"),
     ("script", "bsdutils"),
     ("mkfs.ext4", "e2fsprogs"),

@@ -154,7 +154,8 @@ fn owners(history: &History, states: &States) -> Result<HashMap<usize, Revision>
         let known = calls()
             .filter(|(_, call)| matches!(call.outcome, Outcome::Wrote(at) if at == revision))
             .filter(made);
-        let owner = known.min_by_key(|(_, call)| call.began).or_else(|| {
+        // Beside one that deleted may be others that found nothing more to delete.
+        let owner = known.min_by_key(|(_, call)| (call.seen < revision, call.began)).or_else(|| {
             let unknown = calls().filter(|(_, call)| matches!(call.outcome, Outcome::Unknown));
             unknown.filter(made).find(|(index, _)| !owners.contains_key(index))
         });
@@ -196,8 +197,8 @@ fn explain(
 ) -> Result<(), &'static str> {
     let within = states.between(low, high);
     match &call.outcome {
-        Outcome::Wrote(revision) if call.seen < *revision => Err("its writer heard before the subscriber"),
         Outcome::Wrote(revision) if made == Some(*revision) => match *revision > low && *revision < high {
+            _ if call.seen < *revision => Err("its writer heard before the subscriber"),
             true => Ok(()),
             false => Err("it was written outside of its time"),
         },
