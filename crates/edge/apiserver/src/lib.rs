@@ -7,6 +7,7 @@ mod admission;
 mod aggregation;
 mod allocate;
 mod auth;
+mod backup;
 mod bootstrap;
 mod callout;
 mod derived;
@@ -39,6 +40,7 @@ use wharf_state::Store;
 pub use aggregation::FrontProxy;
 pub use allocate::Ranges;
 pub use auth::{Identity, SigningKey};
+pub use backup::PATH as BACKUP_PATH;
 pub use measured::{NodeUsage, PodUsage, ResourceMetrics};
 pub use streams::{ExecRequest, ExecSession, Kubelet, LogRequest, PodConnection, Reply, TerminalSize};
 
@@ -353,6 +355,7 @@ impl ApiServer {
             "/.well-known/openid-configuration" | "/openid/v1/jwks" => {
                 Ok(respond::json_response(200, &self.openid(path)))
             }
+            backup::PATH => backup::answer(self, context.info.verb).await,
             _ if path.starts_with("/openapi/") => self.openapi.answer(context, headers),
             _ => discovery::answer(self, context, headers).await,
         }

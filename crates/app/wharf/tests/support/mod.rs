@@ -101,7 +101,13 @@ impl Platform {
 
     /// A platform without a node.
     pub fn control_plane() -> Self {
+        Self::control_plane_with(&[])
+    }
+
+    /// One with more options of `wharf up`.
+    pub fn control_plane_with(options: &[&str]) -> Self {
         let mut platform = Self::at(TempDir::new().unwrap(), "control-plane", false);
+        platform.options = options.iter().map(|option| (*option).to_owned()).collect();
         platform.restart();
         platform
     }

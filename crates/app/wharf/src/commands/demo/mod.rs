@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use wharf_client::Client;
 
 use super::Globals;
-use crate::platform::{Platform, Ports, RegistryOptions, Role};
+use crate::platform::{Platform, Ports, RegistryOptions, Role, StateOptions};
 use checks::Missing;
 use folder::Folder;
 use load::Load;
@@ -117,8 +117,14 @@ impl Args {
             screen.detail(&format!("in use already: port {}; taking other ports", taken.join(", ")));
         }
         let begun = Instant::now();
-        let platform =
-            Platform::start(folder.path.clone(), ports, Role::All, &RegistryOptions::default()).await?;
+        let platform = Platform::start(
+            folder.path.clone(),
+            ports,
+            Role::All,
+            &RegistryOptions::default(),
+            &StateOptions::default(),
+        )
+        .await?;
         for (name, address) in platform.endpoints.rows() {
             screen.detail(&format!("{name:<14}{address}"));
         }
@@ -158,8 +164,14 @@ fn lacks(screen: &Screen, missing: &[Missing]) -> ExitCode {
 /// Ends what an earlier demo left running, and removes its folder.
 async fn take_over(screen: &Screen, folder: &Folder) -> Result<()> {
     screen.say(&format!("an earlier demo left {}: ending what still runs there", folder.path.display()));
-    let platform =
-        Platform::start(folder.path.clone(), Ports::Auto, Role::All, &RegistryOptions::default()).await;
+    let platform = Platform::start(
+        folder.path.clone(),
+        Ports::Auto,
+        Role::All,
+        &RegistryOptions::default(),
+        &StateOptions::default(),
+    )
+    .await;
     platform.context("what an earlier demo left cannot be taken over")?.stop(true).await;
     folder.remove()
 }
