@@ -209,7 +209,10 @@ fn request(authority: &str, path: &str, message: Bytes, open: bool) -> Result<Re
         false => wharf_http::full(message),
         true => wharf_http::stream(stream::iter([Ok(message)]).chain(stream::pending())),
     };
+    // A server that has lost the others must end a watch instead of keeping silent.
+    let alone = if open { "true" } else { "false" };
     Request::post(path)
+        .header("hasleader", alone)
         .header(header::HOST, authority)
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers")

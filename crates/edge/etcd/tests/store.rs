@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use serde_json::{Value, json};
 use support::{PATIENCE, Server, Way, open};
 use tokio::runtime::Runtime;
 use wharf_etcd::{Config, Etcd, Tls};
@@ -169,14 +170,19 @@ fn what_was_compacted_behind_a_lost_connection_is_made_good() {
     });
 }
 
-/// Whether a revision cannot be read any more, asked of etcd's JSON gateway.
-async fn is_compacted(server: &Server, revision: u64) -> bool {
-    let url = format!("http://{}/v3/kv/range", server.address());
-    let body = format!(r#"{{"key":"YQ==","revision":"{revision}"}}"#);
-    let request = http::Request::post(url).body(wharf_http::full(body)).unwrap();
+/// What etcd's JSON gateway answers.
+async fn ask(server: &Server, path: &str, body: &str) -> Value {
+    let url = format!("http://{}/v3/{path}", server.address());
+    let request = http::Request::post(url).body(wharf_http::full(body.to_owned())).unwrap();
     let response = wharf_http::client::Client::default().fetch(request).await.unwrap();
     let bytes = wharf_http::collect(response.into_body(), 1 << 20).await.unwrap();
-    String::from_utf8_lossy(&bytes).contains("compacted")
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+/// Whether a revision cannot be read any more.
+async fn is_compacted(server: &Server, revision: u64) -> bool {
+    let body = format!(r#"{{"key":"YQ==","revision":"{revision}"}}"#);
+    ask(server, "kv/range", &body).await.to_string().contains("compacted")
 }
 
 #[test]
@@ -308,6 +314,34 @@ fn a_prefix_has_one_owner_and_who_was_replaced_writes_no_more() {
         drop((first, again));
         let second = open(&of("second")).await;
         second.commit(vec![put("a", "4", Expect::Any)]).await.unwrap();
+    });
+}
+
+#[test]
+fn an_owner_stays_as_long_as_it_lives() {
+    let server = Server::start();
+    block_on(async {
+        let of = |name: &str| Config { owner: Some(name.to_owned()), ..server.config("kept") };
+        let store = open(&of("first")).await;
+        let leases = ask(&server, "lease/leases", "{}").await;
+        let lease = json!({"ID": leases["leases"][0]["ID"]}).to_string();
+        let mut lowest = u64::MAX;
+        until("the lease is renewed", async || {
+            let left = ask(&server, "lease/timetolive", &lease).await;
+            let left = left["TTL"].as_str().unwrap().parse::<u64>().unwrap();
+            lowest = lowest.min(left);
+            left > lowest
+        })
+        .await;
+        // One that went is taken again, as long as nobody came between.
+        ask(&server, "lease/revoke", &lease).await;
+        until("there is another lease", async || {
+            let leases = ask(&server, "lease/leases", "{}").await;
+            leases["leases"].as_array().is_some_and(|leases| !leases.is_empty())
+        })
+        .await;
+        until("it is the owner again", async || Etcd::open(&of("second")).await.is_err()).await;
+        store.commit(vec![put("a", "1", Expect::Absent)]).await.unwrap();
     });
 }
 
