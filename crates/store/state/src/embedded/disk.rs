@@ -5,8 +5,11 @@ use std::{fs::File, io, ops::Bound};
 use redb::{BackendError, DatabaseError, StorageBackend, backends::FileBackend};
 use rustix::fs::{FallocateFlags, fallocate};
 
-/// A file whose space is taken when it grows, so that a full disk is met before a transaction is
-/// being committed and never while one is undone.
+/// Bytes that must be there when a file grows. The engine doubles it, for which there may be no room, and not be any need.
+const RESERVE: u64 = 16 << 20;
+
+/// A file whose space is taken when it grows, so that a full disk is met before a transaction is being committed, and
+/// not while one is undone.
 #[derive(Debug)]
 pub(super) struct Disk {
     file: File,
@@ -17,6 +20,18 @@ impl Disk {
     pub(super) fn new(file: File) -> Result<Self, DatabaseError> {
         let engine = FileBackend::new(file.try_clone()?)?;
         Ok(Self { file, engine })
+    }
+
+    /// Takes space at the end of the file.
+    fn take(&self, from: u64, length: u64) -> rustix::io::Result<()> {
+        if length == 0 {
+            return Ok(());
+        }
+        match fallocate(&self.file, FallocateFlags::empty(), from, length) {
+            // The file system cannot; growing without is what every program does there.
+            Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            taken => taken,
+        }
     }
 }
 
@@ -33,16 +48,15 @@ impl StorageBackend for Disk {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let now = self.engine.len()?;
-        if len > now {
-            match fallocate(&self.file, FallocateFlags::empty(), now, len - now) {
-                // The file system cannot; growing without is what every program does there.
-                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
-                Err(error) => {
-                    // A part of it may have been given.
-                    self.engine.set_len(now)?;
-                    return Err(error.into());
-                }
-            }
+        let growth = len.saturating_sub(now);
+        let taken = match self.take(now, growth) {
+            Err(rustix::io::Errno::NOSPC) if growth > RESERVE => self.take(now, RESERVE),
+            taken => taken,
+        };
+        if let Err(error) = taken {
+            // A part of it may have been given.
+            self.engine.set_len(now.min(len))?;
+            return Err(error.into());
         }
         self.engine.set_len(len)
     }
