@@ -109,7 +109,12 @@ fn kills_of_etcd_lose_nothing_that_was_acknowledged() {
         recorder.stop();
         clients.await.unwrap();
         // Everything that came before it is seen once this is.
-        recorder.commit(vec![put("end", "1", Expect::Any)]).await;
+        let before = recorder.acknowledged();
+        until("the end is written", async || {
+            recorder.commit(vec![put("end", "1", Expect::Any)]).await;
+            recorder.acknowledged() > before
+        })
+        .await;
         let history = recorder.finish(&*store).await;
         let unknown =
             history.calls.iter().filter(|c| matches!(c.outcome, wharf_state::testsuite::Outcome::Unknown));

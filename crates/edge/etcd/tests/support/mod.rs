@@ -51,7 +51,26 @@ impl Server {
             child: None,
         };
         server.restart();
+        while !server.came_up() {
+            // Somebody else has taken an address since it was found free.
+            (server.client, server.peer) = (free_address(), free_address());
+            server.restart();
+        }
         server
+    }
+
+    /// Waits until it listens; not so when it ended.
+    fn came_up(&mut self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while std::net::TcpStream::connect(self.client).is_err() {
+            if self.child.as_mut().unwrap().try_wait().unwrap().is_some() {
+                return false;
+            }
+            assert!(Instant::now() < deadline, "etcd does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // Who answers may be somebody else.
+        self.child.as_mut().unwrap().try_wait().unwrap().is_none()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
