@@ -43,6 +43,10 @@ fn a_platform_lives_in_etcd_and_either_may_be_killed() {
     }
 
     platform.kill();
+    let output =
+        platform.wharf().args(["up", "--ports", "auto", "--role", "control-plane"]).output().unwrap();
+    let said = lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("is in an etcd") && said.contains("--store"), "{said}");
     platform.restart();
     assert_eq!(kubectl.get(&["service", "web"]), service);
     let watched = format!("/api/v1/services?watch=1&resourceVersion={revision}&timeoutSeconds=1");

@@ -2,17 +2,21 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use anyhow::{Context, Result, bail};
-use wharf_base::{HintExt, random_hex};
+use wharf_base::{HintExt, Hinted, random_hex};
 use wharf_etcd::{Config, Etcd, Tls};
 use wharf_state::{Embedded, Options, Store};
 
 use super::write_private;
 use crate::commands::backup;
+
+/// By what name the platform claims its prefix of an etcd; there as long as its state is in one.
+const CLAIM: &str = "store-owner";
 
 /// `wharf up`'s options for the state.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -53,17 +57,35 @@ fn parse(text: &str) -> Result<Kept, String> {
 impl StateOptions {
     /// The store over a platform's folder.
     pub(super) async fn open(&self, data: &Path) -> Result<Arc<dyn Store>> {
+        let (own, claim) = (data.join("state.redb"), data.join(CLAIM));
         match &self.store {
-            None | Some(Kept::Embedded) => {
-                embedded(data.join("state.redb"), self.etcd_authority.is_some()).await
+            // It would start without any object, and end all pods.
+            None if claim.exists() => {
+                let error = format!("the state of the platform in {} is in an etcd", data.display());
+                let hint =
+                    "name it with --store etcd://HOST:2379, or say --store embedded to have none of it";
+                Err(Hinted::new(error, hint).into())
             }
-            Some(Kept::Etcd(config)) => self.etcd(config, data).await,
+            None | Some(Kept::Embedded) => {
+                let store = embedded(own, self.etcd_authority.is_some()).await?;
+                if claim.exists() {
+                    fs::remove_file(&claim).with_context(|| format!("cannot remove {}", claim.display()))?;
+                }
+                Ok(store)
+            }
+            Some(Kept::Etcd(config)) => {
+                if own.exists() {
+                    tracing::warn!(path = %own.display(), "the state is in etcd; this file is not used");
+                }
+                self.etcd(config, data).await
+            }
         }
     }
 
     async fn etcd(&self, config: &Config, data: &Path) -> Result<Arc<dyn Store>> {
         let mut config = config.clone();
-        config.owner = Some(name_of(data)?);
+        let name = name_of(data)?;
+        config.owner = Some(name.clone());
         if let Some(authority) = &self.etcd_authority {
             let identity = self.etcd_certificate.as_ref().zip(self.etcd_key.as_ref());
             let identity =
@@ -73,7 +95,9 @@ impl StateOptions {
         let opened = Etcd::open(&config).await;
         let hint = "start etcd, or correct --store and the --etcd options; each platform needs a prefix of its own, as in \
                     etcd://HOST:2379/PREFIX";
-        Ok(Arc::new(opened.hint(|| hint.to_owned())?))
+        let store = opened.hint(|| hint.to_owned())?;
+        write_private(&data.join(CLAIM), name.as_bytes())?;
+        Ok(Arc::new(store))
     }
 }
 
@@ -87,14 +111,15 @@ async fn embedded(path: PathBuf, secured: bool) -> Result<Arc<dyn Store>> {
 
 /// By what name a platform claims its state: the same at every start, and nobody else's.
 fn name_of(data: &Path) -> Result<String> {
-    let path = data.join("store-owner");
-    if let Ok(name) = fs::read_to_string(&path) {
-        return Ok(name);
+    let path = data.join(CLAIM);
+    match fs::read_to_string(&path) {
+        Ok(name) => Ok(name),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            Ok(format!("the platform {} of {host} ({})", data.display(), random_hex(4)))
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let name = format!("the platform {} of {host} ({})", data.display(), random_hex(4));
-    write_private(&path, name.as_bytes())?;
-    Ok(name)
 }
 
 fn read(path: &Path) -> Result<String> {
