@@ -16,6 +16,7 @@ const PROGRAMS: [(&str, &str); 20] = [
     ("python3", "python3"),
     ("busybox", "busybox-static"),
     ("redis-server", "redis-server"),
+    ("etcd", "etcd-server"),
     ("nft", "nftables"),
     ("script", "bsdutils"),
     ("mkfs.ext4", "e2fsprogs"),

@@ -58,9 +58,14 @@ pub(crate) struct Writing {
 }
 
 impl Writing {
-    /// What the write came to.
-    pub(crate) fn end(self, written: bool) {
-        let gone = if written { &self.freed } else { &self.taken };
+    /// What the write came to. Where nobody knows, nothing of it is given to others: what it took may be in use, and
+    /// what it gave back may still be.
+    pub(crate) fn end(self, written: Option<bool>) {
+        let gone = match written {
+            Some(true) => &self.freed,
+            Some(false) => &self.taken,
+            None => return,
+        };
         remove(&mut lock(&self.used), gone);
     }
 }
@@ -283,15 +288,15 @@ mod tests {
     fn addresses_and_ports_are_given_once_and_returned() {
         let ranges = Ranges::new(Ipv4Addr::new(10, 96, 0, 0), 16, 30000..=30001);
         let (mut a, mut b, mut c) = (service("NodePort"), service("NodePort"), service("NodePort"));
-        ranges.assign(services(), None, &mut a).unwrap().writing().end(true);
-        ranges.assign(services(), None, &mut b).unwrap().writing().end(true);
+        ranges.assign(services(), None, &mut a).unwrap().writing().end(Some(true));
+        ranges.assign(services(), None, &mut b).unwrap().writing().end(Some(true));
         assert_ne!(a["spec"]["clusterIP"], b["spec"]["clusterIP"]);
         assert_ne!(a["spec"]["ports"][0]["nodePort"], b["spec"]["ports"][0]["nodePort"]);
         assert!(ranges.assign(services(), None, &mut c).is_err(), "both ports are taken");
         ranges.freed(services(), &a);
         let mut again = service("NodePort");
         again["spec"]["clusterIP"] = a["spec"]["clusterIP"].clone();
-        ranges.assign(services(), None, &mut again).unwrap().writing().end(true);
+        ranges.assign(services(), None, &mut again).unwrap().writing().end(Some(true));
         assert_eq!(again["spec"]["ports"][0]["nodePort"], a["spec"]["ports"][0]["nodePort"]);
     }
 
@@ -299,14 +304,24 @@ mod tests {
     fn a_taken_address_is_refused_and_a_failed_write_returns_it() {
         let ranges = Ranges::new(Ipv4Addr::new(10, 96, 0, 0), 16, 30000..=30001);
         let mut a = service("ClusterIP");
-        ranges.assign(services(), None, &mut a).unwrap().writing().end(true);
+        ranges.assign(services(), None, &mut a).unwrap().writing().end(Some(true));
         let mut b = service("ClusterIP");
         b["spec"]["clusterIP"] = a["spec"]["clusterIP"].clone();
         let status = ranges.assign(services(), None, &mut b.clone()).err().unwrap();
         assert!(status.message.contains("provided IP is already allocated"), "{status}");
         ranges.freed(services(), &a);
-        ranges.assign(services(), None, &mut b.clone()).unwrap().writing().end(false);
+        ranges.assign(services(), None, &mut b.clone()).unwrap().writing().end(Some(false));
         drop(ranges.assign(services(), None, &mut b.clone()).unwrap());
-        ranges.assign(services(), None, &mut b).unwrap().writing().end(true);
+        ranges.assign(services(), None, &mut b).unwrap().writing().end(Some(true));
+    }
+
+    #[test]
+    fn what_may_have_been_written_is_not_given_again() {
+        let ranges = Ranges::new(Ipv4Addr::new(10, 96, 0, 0), 16, 30000..=30001);
+        let (mut a, mut b) = (service("NodePort"), service("NodePort"));
+        ranges.assign(services(), None, &mut a).unwrap().writing().end(None);
+        ranges.assign(services(), None, &mut b).unwrap().writing().end(Some(true));
+        assert_ne!(a["spec"]["clusterIP"], b["spec"]["clusterIP"]);
+        assert_ne!(a["spec"]["ports"][0]["nodePort"], b["spec"]["ports"][0]["nodePort"]);
     }
 }

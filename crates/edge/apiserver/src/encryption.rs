@@ -12,7 +12,7 @@ mod tests;
 
 use std::{
     collections::HashSet,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use ring::{
     aead::{Aad, NONCE_LEN, Nonce},
     rand::{SecureRandom, SystemRandom},
 };
-use wharf_state::{Change, Error, KeyValue, Pending, Revision, Store, Subscriber, Write};
+use wharf_state::{Change, Error, KeyValue, Pending, Revision, Snapshot, Store, Subscriber, Write};
 
 use crate::configuration::ConfigError;
 
@@ -102,12 +102,8 @@ impl Encrypted {
 }
 
 fn unreadable(key: &[u8], why: impl Into<String>) -> Error {
-    let reason = why.into();
-    Error::Storage {
-        doing: "decrypt an object in",
-        path: String::from_utf8_lossy(key).into_owned().into(),
-        reason,
-    }
+    let place = String::from_utf8_lossy(key).into_owned();
+    Error::Storage { doing: "decrypt", place, reason: why.into() }
 }
 
 impl Seal {
@@ -195,23 +191,51 @@ impl Seal {
     }
 }
 
-impl Store for Encrypted {
-    fn load(&self, prefix: &[u8]) -> Result<(Revision, Vec<KeyValue>), Error> {
-        let (revision, mut objects) = self.inner.load(prefix)?;
-        for object in &mut objects {
-            let (value, stale) = self.seal.open(&object.key, &object.value)?;
-            self.seal.stale.set(&object.key, stale);
-            object.value = value;
-        }
-        Ok((revision, objects))
+/// Reads what the inner store tells, for a subscriber of the outer one.
+struct Opening {
+    seal: Arc<Seal>,
+    subscriber: Box<dyn Subscriber>,
+    /// The first object that cannot be read.
+    failure: Arc<Mutex<Option<Error>>>,
+}
+
+impl Subscriber for Opening {
+    fn load(&mut self, mut keys: Vec<KeyValue>) {
+        keys.retain_mut(|object| match self.seal.open(&object.key, &object.value) {
+            Ok((value, stale)) => {
+                self.seal.stale.set(&object.key, stale);
+                object.value = value;
+                true
+            }
+            Err(error) => {
+                self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                false
+            }
+        });
+        self.subscriber.load(keys);
     }
 
-    fn changes(&self, since: Revision) -> Result<Vec<Change>, Error> {
-        let open = |change: Change| {
-            let opened = change.value.as_ref().map(|value| self.seal.open(&change.key, value)).transpose()?;
-            Ok(Change { value: opened.map(|(value, _)| value), ..change })
-        };
-        self.inner.changes(since)?.into_iter().map(open).collect()
+    fn loaded(&mut self, revision: Revision) {
+        self.subscriber.loaded(revision);
+    }
+
+    fn apply(&mut self, changes: &[Change]) {
+        match self.seal.encryption.0.is_empty() {
+            true => self.subscriber.apply(changes),
+            false => self.subscriber.apply(&self.seal.feed(changes)),
+        }
+    }
+}
+
+impl Store for Encrypted {
+    fn subscribe(&self, subscriber: Box<dyn Subscriber>) -> Pending<()> {
+        let failure = Arc::<Mutex<Option<Error>>>::default();
+        let opening = Opening { seal: Arc::clone(&self.seal), subscriber, failure: Arc::clone(&failure) };
+        let subscribed = self.inner.subscribe(Box::new(opening));
+        Box::pin(async move {
+            subscribed.await?;
+            failure.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+        })
     }
 
     fn commit(&self, mut writes: Vec<Write>) -> Pending<Revision> {
@@ -225,11 +249,8 @@ impl Store for Encrypted {
         self.inner.commit(writes)
     }
 
-    fn subscribe(&self, mut subscriber: Subscriber) {
-        let seal = Arc::clone(&self.seal);
-        if seal.encryption.0.is_empty() {
-            return self.inner.subscribe(subscriber);
-        }
-        self.inner.subscribe(Box::new(move |changes| subscriber(&seal.feed(changes))));
+    /// As they are stored: a backup is no place for what is encrypted everywhere else.
+    fn snapshot(&self) -> Pending<Snapshot> {
+        self.inner.snapshot()
     }
 }

@@ -8,6 +8,7 @@ mod aggregation;
 mod allocate;
 mod audit;
 mod auth;
+mod backup;
 mod bootstrap;
 mod callout;
 mod configuration;
@@ -48,6 +49,7 @@ pub use auth::{
     bootstrap_token::detached_signature,
     oidc::{Anonymous, Authentication, Issuer, OidcFlags, is_signed},
 };
+pub use backup::PATH as BACKUP_PATH;
 pub use configuration::ConfigError;
 pub use encryption::{Encrypted, Encryption, Stale};
 pub use measured::{NodeUsage, PodUsage, ResourceMetrics};
@@ -173,7 +175,7 @@ impl ApiServer {
     /// When the store cannot be read or written.
     pub async fn open_with(config: Config, security: Security) -> Result<Arc<Self>, wharf_state::Error> {
         let server = Arc::new(Self {
-            storage: Storage::open(config.store)?,
+            storage: Storage::open(config.store).await?,
             clock: config.clock,
             signing_key: config.signing_key,
             ranges: config.ranges,
@@ -477,6 +479,7 @@ impl ApiServer {
             "/healthz" | "/livez" | "/readyz" => Ok(self.health(context, path)),
             "/metrics" => Ok(respond::response(200, "text/plain; version=0.0.4", self.metrics())),
             "/.well-known/openid-configuration" | "/openid/v1/jwks" => Ok(self.openid(path)),
+            backup::PATH => backup::answer(self, context.info.verb).await,
             _ if path.starts_with("/openapi/") => self.openapi.answer(context, headers),
             _ => discovery::answer(self, context, headers).await,
         }

@@ -1,16 +1,20 @@
 //! Versioned keys with compare-and-swap transactions and an ordered feed of changes.
 //!
-//! Keys are ordered bytes; one revision counts every transaction. Nothing is acknowledged before it
-//! is on disk, and every subscriber has seen a change before the writer hears of it. This room does
-//! not know what keys or values mean.
+//! Keys are ordered bytes; one revision counts the transactions. Nothing is acknowledged before it
+//! is on disk, and every subscriber has seen a change before the writer hears of it. A store keeps
+//! what keys are now and no history: who follows it keeps as much of the past as is asked of them.
+//! This room does not know what keys or values mean.
 
+pub mod backup;
 mod embedded;
+#[cfg(feature = "testsuite")]
+pub mod testsuite;
 
-use std::{future::Future, path::PathBuf, pin::Pin};
+use std::{future::Future, pin::Pin};
 
 use bytes::Bytes;
 
-pub use embedded::{Embedded, Options};
+pub use embedded::{Content, Embedded, Options, content_of, write_file};
 
 /// Counts transactions; 0 is before the first.
 pub type Revision = u64;
@@ -37,6 +41,17 @@ pub enum Expect {
     At(Revision),
 }
 
+impl Expect {
+    /// Whether a key that was last written by `current`, or is not there, is as expected.
+    pub fn holds(self, current: Option<Revision>) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Absent => current.is_none(),
+            Self::At(revision) => current == Some(revision),
+        }
+    }
+}
+
 /// One write of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
@@ -46,6 +61,22 @@ pub struct Write {
     pub value: Option<Bytes>,
     /// What the key must look like before.
     pub expect: Expect,
+}
+
+impl Write {
+    /// Refuses what is no transaction: a key must occur once.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn check(writes: &[Self]) -> Result<(), Error> {
+        let mut keys = std::collections::HashSet::with_capacity(writes.len());
+        match writes.iter().find(|write| !keys.insert(&write.key)) {
+            None => Ok(()),
+            Some(again) => {
+                Err(Error::Refused { reason: format!("the key {} occurs twice", again.key.escape_ascii()) })
+            }
+        }
+    }
 }
 
 /// One write as it happened.
@@ -70,22 +101,36 @@ pub enum Error {
         /// The key's revision now, `None` when it is not there.
         current: Option<Revision>,
     },
-    /// The changes since a revision are no longer kept.
-    #[error("changes since revision {asked} are gone: the oldest kept is {oldest}")]
-    Compacted {
-        /// Revision asked for.
-        asked: Revision,
-        /// Oldest revision whose change is kept.
-        oldest: Revision,
+    /// The store takes no such transaction; nothing was written.
+    #[error("the state store refuses the transaction: {reason}")]
+    Refused {
+        /// Why, with the limit.
+        reason: String,
     },
-    /// The file cannot be read or written. Nothing of the transaction is kept.
-    #[error("cannot {doing} the state file {path}: {reason}")]
+    /// The store cannot be read or written. Nothing of the transaction is kept.
+    #[error("cannot {doing} the state in {place}: {reason}")]
     Storage {
         /// What was being done.
         doing: &'static str,
-        /// The file.
-        path: PathBuf,
+        /// The file or the server.
+        place: String,
         /// The engine's words.
+        reason: String,
+    },
+    /// The file is not what was written to it.
+    #[error("the state file {place} is damaged: {reason}")]
+    Damaged {
+        /// The file.
+        place: String,
+        /// The engine's words.
+        reason: String,
+    },
+    /// Nobody knows whether the transaction went through.
+    #[error("{place} did not tell whether the state was written: {reason}")]
+    Unknown {
+        /// The file or the server.
+        place: String,
+        /// What happened.
         reason: String,
     },
     /// The store was closed.
@@ -96,27 +141,44 @@ pub enum Error {
 /// A future of the store's.
 pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 
-/// Gets every change in order of revision, before its writer is told.
-pub type Subscriber = Box<dyn FnMut(&[Change]) + Send>;
+/// Takes in what a store holds and then every change.
+pub trait Subscriber: Send + 'static {
+    /// Some of the keys there are at the beginning, in order. Called as often as it takes.
+    fn load(&mut self, keys: Vec<KeyValue>);
 
-/// A store of versioned keys. The conformance tests in `tests/` hold for every implementation.
+    /// All keys were loaded, as they are at `revision`. Changes follow, and no more keys.
+    fn loaded(&mut self, revision: Revision);
+
+    /// Changes in order of revision, all of a transaction at once, before their writers are told.
+    ///
+    /// Where a store lost sight of some (etcd compacted them while it could not be reached), one
+    /// change stands for all that happened to its key meanwhile.
+    fn apply(&mut self, changes: &[Change]);
+}
+
+/// All keys as of one revision, as a backup takes them.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The revision everything is at.
+    pub revision: Revision,
+    /// The keys in order, in pieces; an error ends them early.
+    pub keys: tokio::sync::mpsc::Receiver<Result<Vec<KeyValue>, Error>>,
+}
+
+/// A store of versioned keys. Every implementation runs the suite in `testsuite`.
 pub trait Store: Send + Sync + 'static {
-    /// Every key that starts with `prefix`, in order, with the revision this is true at.
+    /// Gives `subscriber` all there is and from there on every change; resolves once it is loaded.
     ///
-    /// # Errors
-    /// When the store cannot be read.
-    fn load(&self, prefix: &[u8]) -> Result<(Revision, Vec<KeyValue>), Error>;
+    /// Fails when the store cannot be read.
+    fn subscribe(&self, subscriber: Box<dyn Subscriber>) -> Pending<()>;
 
-    /// The kept changes after revision `since`, in order.
-    ///
-    /// # Errors
-    /// [`Error::Compacted`] when some of them are gone.
-    fn changes(&self, since: Revision) -> Result<Vec<Change>, Error>;
-
-    /// Writes all or nothing; resolves to the new revision once it is durable and seen by every
-    /// subscriber.
+    /// Writes all or nothing; resolves to the transaction's revision once it is durable and seen by
+    /// every subscriber. A key may occur once. Deleting what is not there is no change; a
+    /// transaction that changes nothing resolves to the revision it found.
     fn commit(&self, writes: Vec<Write>) -> Pending<Revision>;
 
-    /// Feeds `subscriber` with every change from here on.
-    fn subscribe(&self, subscriber: Subscriber);
+    /// Reads all keys as of now, beside those who write.
+    ///
+    /// Fails when the store cannot be read.
+    fn snapshot(&self) -> Pending<Snapshot>;
 }

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, one row here for each.
 
+pub(crate) mod backup;
 pub(crate) mod build;
 mod completion;
 mod console;
@@ -19,6 +20,7 @@ mod platform;
 mod ps;
 mod query;
 mod repo;
+pub(crate) mod restore;
 mod rm;
 mod rollout;
 pub(crate) mod rootless;
@@ -109,6 +111,10 @@ enum Command {
     Query(query::Args),
     /// Show a trace, or search for traces
     Trace(trace::Args),
+    /// Save all objects and the keys of the platform to a file
+    Backup(backup::Args),
+    /// Put a backup in the place of a platform's state
+    Restore(restore::Args),
     /// Print what kubectl needs to reach the platform
     Kubeconfig(kubeconfig::Args),
     /// Print the versions of this program and of the platform
@@ -150,6 +156,8 @@ impl Command {
             | Self::Top(_)
             | Self::Query(_)
             | Self::Trace(_)
+            | Self::Backup(_)
+            | Self::Restore(_)
             | Self::Kubeconfig(_)
             | Self::Version(_)
             | Self::Completion(_)
@@ -193,6 +201,8 @@ pub(crate) fn dispatch() -> ExitCode {
         Command::Top(args) => args.run(&globals),
         Command::Query(args) => args.run(&globals),
         Command::Trace(args) => args.run(&globals),
+        Command::Backup(args) => args.run(&globals),
+        Command::Restore(args) => args.run(&globals),
         Command::Kubeconfig(args) => args.run(&globals),
         Command::Version(args) => args.run(&globals),
         Command::Completion(args) => args.run(),

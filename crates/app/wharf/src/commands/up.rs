@@ -11,7 +11,7 @@ use crate::{
         Globals,
         containers::{self, hinted},
     },
-    platform::{Platform, Ports, RegistryOptions, Role, SecurityOptions},
+    platform::{Platform, Ports, RegistryOptions, Role, SecurityOptions, StateOptions},
 };
 
 /// Run the platform in the foreground
@@ -26,6 +26,8 @@ pub(crate) struct Args {
     /// Stop and remove workloads when the platform is stopped
     #[arg(long)]
     drain: bool,
+    #[command(flatten)]
+    state: StateOptions,
     #[command(flatten)]
     registry: RegistryOptions,
     #[command(flatten)]
@@ -61,8 +63,15 @@ impl Args {
             let started = Instant::now();
             let (mut terminate, mut interrupt) =
                 (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-            let platform =
-                Platform::start(data.clone(), self.ports, self.role, &self.registry, &self.security).await?;
+            let platform = Platform::start(
+                data.clone(),
+                self.ports,
+                self.role,
+                &self.registry,
+                &self.state,
+                &self.security,
+            )
+            .await?;
             let mut text = format!("wharf is ready after {} ms\n", started.elapsed().as_millis());
             let kubeconfig = ("kubeconfig", data.join("kubeconfig").display().to_string());
             for (name, address) in platform.endpoints.rows().into_iter().chain([kubeconfig]) {

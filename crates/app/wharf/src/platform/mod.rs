@@ -12,6 +12,7 @@ mod ports;
 mod registry;
 mod scrape;
 mod security;
+mod state;
 mod telemetry;
 mod usage;
 mod web;
@@ -41,11 +42,10 @@ use wharf_image::Store as Images;
 use wharf_network::{Ipv4Net, PodNetwork};
 use wharf_proxy::{Proxy, ProxyConfig};
 use wharf_runtime::ShimRuntime;
-use wharf_state::{Embedded, Options, Store};
 use wharf_telemetryapi::{loki::Loki, otlp::Otlp, prometheus::Prometheus, tempo::Tempo};
 
 use crate::{
-    commands::{build, containers::engine},
+    commands::{build, containers::engine, restore},
     loops::{self, Loops, measure::Measure},
 };
 
@@ -58,6 +58,7 @@ pub(crate) use identity::Identities;
 pub(crate) use ports::Ports;
 pub(crate) use registry::RegistryOptions;
 pub(crate) use security::SecurityOptions;
+pub(crate) use state::StateOptions;
 
 /// Spans of requests waiting to be kept.
 const SPANS: usize = 4096;
@@ -166,8 +167,14 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Makes the folder of a platform, for its owner alone.
+pub(crate) fn make_data_folder(data: &Path) -> Result<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data);
+    made.with_context(|| format!("cannot make the data folder {}", data.display()))
+}
+
 /// One platform per folder: the lock lives as long as the file is open.
-fn lock(data: &Path) -> Result<File> {
+pub(crate) fn lock(data: &Path) -> Result<File> {
     let path = data.join("lock");
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
     flock(&file, FlockOperation::NonBlockingLockExclusive)
@@ -199,15 +206,13 @@ impl Platform {
         ports: Ports,
         role: Role,
         options: &RegistryOptions,
+        state: &StateOptions,
         security: &SecurityOptions,
     ) -> Result<Self> {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&data)
-            .with_context(|| format!("cannot make the data folder {}", data.display()))?;
+        make_data_folder(&data)?;
         let lock = lock(&data)?;
-        let parts = Parts::open(data, ports, role, security).await?;
+        restore::finish(&data)?;
+        let parts = Parts::open(data, ports, role, state, security).await?;
         let (stop, stopping) = watch::channel(false);
         let mut listeners = Listeners { tasks: JoinSet::new(), stopping };
         let api = parts.serve_api(&mut listeners).await?;
@@ -340,12 +345,15 @@ where
 }
 
 impl Parts {
-    async fn open(data: PathBuf, ports: Ports, role: Role, security: &SecurityOptions) -> Result<Self> {
+    async fn open(
+        data: PathBuf,
+        ports: Ports,
+        role: Role,
+        state: &StateOptions,
+        security: &SecurityOptions,
+    ) -> Result<Self> {
         let identities = Identities::open(&data.join("pki"))?;
-        let state = data.join("state.redb");
-        let store: Arc<dyn Store> =
-            Arc::new(tokio::task::spawn_blocking(move || Embedded::open(&state, Options::default())).await??);
-        let (store, security) = security.open(store)?;
+        let (store, security) = security.open(state.open(&data).await?)?;
         let audit = security.audit.clone();
         let network = match role {
             Role::All => {

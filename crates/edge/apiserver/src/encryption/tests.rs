@@ -38,6 +38,36 @@ impl Disk {
     }
 }
 
+/// What a store has told a subscriber.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<(Vec<KeyValue>, Vec<Change>)>>);
+
+impl Subscriber for Heard {
+    fn load(&mut self, keys: Vec<KeyValue>) {
+        self.0.lock().unwrap().0.extend(keys);
+    }
+
+    fn loaded(&mut self, _: Revision) {}
+
+    fn apply(&mut self, changes: &[Change]) {
+        self.0.lock().unwrap().1.extend_from_slice(changes);
+    }
+}
+
+/// All keys a store tells of.
+async fn all(store: &dyn Store) -> Result<Vec<KeyValue>, Error> {
+    let heard = Heard::default();
+    store.subscribe(Box::new(heard.clone())).await?;
+    let keys = heard.0.lock().unwrap().0.clone();
+    Ok(keys)
+}
+
+async fn read(store: &dyn Store, key: &str) -> Option<String> {
+    let keys = all(store).await.unwrap();
+    let found = keys.into_iter().find(|object| object.key.starts_with(key.as_bytes()))?;
+    Some(String::from_utf8(found.value.to_vec()).unwrap())
+}
+
 fn holds(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
@@ -45,35 +75,37 @@ fn holds(bytes: &[u8], text: &str) -> bool {
 #[tokio::test]
 async fn secrets_are_not_on_the_disk_and_keys_are_changed_one_by_one() {
     let disk = Disk(tempfile::tempdir().unwrap());
-    let read = |store: &Encrypted, key: &str| {
-        let (_, objects) = store.load(key.as_bytes()).unwrap();
-        objects.first().map(|object| String::from_utf8(object.value.to_vec()).unwrap())
-    };
     {
         let store = disk.open(&aes(FIRST));
-        let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let hearing = Arc::clone(&heard);
-        store.subscribe(Box::new(move |changes| hearing.lock().unwrap().extend(changes.to_vec())));
+        let heard = Heard::default();
+        store.subscribe(Box::new(heard.clone())).await.unwrap();
         store
             .commit(vec![write("secrets/n/a", "hunter2-hidden"), write("configmaps/n/a", "seen-by-all")])
             .await
             .unwrap();
-        assert_eq!(heard.lock().unwrap()[0].value.as_deref(), Some(&b"hunter2-hidden"[..]));
-        assert_eq!(store.changes(0).unwrap()[0].value.as_deref(), Some(&b"hunter2-hidden"[..]));
-        assert_eq!(read(&store, "secrets/"), Some("hunter2-hidden".into()));
+        assert_eq!(heard.0.lock().unwrap().1[0].value.as_deref(), Some(&b"hunter2-hidden"[..]));
+        assert_eq!(read(&store, "secrets/").await, Some("hunter2-hidden".into()));
     }
     let bytes = disk.bytes();
     assert!(!holds(&bytes, "hunter2-hidden") && holds(&bytes, "seen-by-all"));
     assert!(holds(&bytes, "k8s:enc:aesgcm:v1:first:"));
+    // A backup of it holds no more than the disk does.
+    {
+        let store = disk.open(&aes(FIRST));
+        let mut snapshot = store.snapshot().await.unwrap();
+        while let Some(keys) = snapshot.keys.recv().await {
+            assert!(keys.unwrap().iter().all(|object| !holds(&object.value, "hunter2-hidden")));
+        }
+    }
     {
         // A new key writes, the old one still reads; what is written again is of the new one.
         let store = disk.open(&aes(&format!("{SECOND}, {FIRST}")));
-        assert_eq!(read(&store, "secrets/"), Some("hunter2-hidden".into()));
+        assert_eq!(read(&store, "secrets/").await, Some("hunter2-hidden".into()));
         assert!(store.stale().contains("secrets", "n/a"));
         store.commit(vec![write("secrets/n/a", "hunter2-hidden")]).await.unwrap();
     }
     let store = disk.open(&aes(SECOND));
-    assert_eq!(read(&store, "secrets/"), Some("hunter2-hidden".into()));
+    assert_eq!(read(&store, "secrets/").await, Some("hunter2-hidden".into()));
     assert!(!store.stale().contains("secrets", "n/a"));
 }
 
@@ -87,18 +119,18 @@ async fn what_cannot_be_decrypted_is_named() {
         ("{identity: {}}".into(), "the key \"first\", which is not configured"),
         (String::new(), "the key \"first\", which is not configured"),
     ] {
-        let said = disk.open(&providers).load(b"").unwrap_err().to_string();
+        let said = all(&disk.open(&providers)).await.unwrap_err().to_string();
         assert!(said.contains("secrets/n/a") && said.contains(expect), "{providers}: {said}");
     }
     // A value in another's place is not believed.
     let moved = {
         let inner = Embedded::open(&disk.0.path().join("state"), Options::default()).unwrap();
-        let value = inner.load(b"secrets/n/a").unwrap().1[0].value.clone();
+        let value = all(&inner).await.unwrap()[0].value.clone();
         let write = Write { key: "secrets/n/b".into(), value: Some(value), expect: Expect::Any };
         inner.commit(vec![write]).await
     };
     moved.unwrap();
-    let said = disk.open(&aes(FIRST)).load(b"").unwrap_err().to_string();
+    let said = all(&disk.open(&aes(FIRST))).await.unwrap_err().to_string();
     assert!(said.contains("secrets/n/b"), "{said}");
 }
 
@@ -107,11 +139,11 @@ async fn what_was_plain_is_read_where_that_is_said() {
     let disk = Disk(tempfile::tempdir().unwrap());
     disk.open("").commit(vec![write("secrets/n/a", "x")]).await.unwrap();
     let store = disk.open(&aes(FIRST));
-    store.load(b"").unwrap();
+    all(&store).await.unwrap();
     assert!(store.stale().contains("secrets", "n/a"));
     drop(store);
     let only = format!("{{aesgcm: {{keys: [{FIRST}]}}}}");
-    let said = disk.open(&only).load(b"").unwrap_err().to_string();
+    let said = all(&disk.open(&only)).await.unwrap_err().to_string();
     assert!(said.contains("the provider identity is not configured"), "{said}");
 }
 

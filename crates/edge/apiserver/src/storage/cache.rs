@@ -157,6 +157,14 @@ impl Cache {
         }
     }
 
+    /// All objects were taken in, as they are at `revision`.
+    pub(crate) fn loaded(&self, revision: u64) {
+        let mut inner = self.write();
+        (inner.revision, inner.complete_since) = (revision, revision);
+        drop(inner);
+        self.revision.send_replace(revision);
+    }
+
     /// Takes in a change.
     pub(crate) fn apply(&self, key: &str, value: Option<&Bytes>, revision: u64) {
         let new = value.and_then(|v| Entry::new(&self.qualified, key, v, revision)).map(Arc::new);

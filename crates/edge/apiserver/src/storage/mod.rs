@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use serde_json::Value;
 use wharf_api::status::Status;
-use wharf_state::{Change, Error, Expect, Store, Write};
+use wharf_state::{Change, Error, Expect, KeyValue, Snapshot as StateSnapshot, Store, Subscriber, Write};
 
 pub(crate) use cache::{Cache, Event, EventKind, Snapshot, json_frame};
 pub(crate) use entry::{Entry, encode};
@@ -42,7 +42,7 @@ impl Caches {
     }
 
     /// Called on the store's thread, in order of revision.
-    fn apply(&self, changes: &[Change]) {
+    fn take(&self, changes: &[Change]) {
         for change in changes {
             let Some((qualified, key)) = split_key(&change.key) else { continue };
             self.of(qualified).apply(key, change.value.as_ref(), change.revision);
@@ -51,6 +51,28 @@ impl Caches {
         read(&self.by_resource)
             .values()
             .for_each(|cache| cache.advance(self.revision.load(Ordering::Acquire)));
+    }
+}
+
+/// What the store tells goes into the caches.
+struct Feed(Arc<Caches>);
+
+impl Subscriber for Feed {
+    fn load(&mut self, keys: Vec<KeyValue>) {
+        for object in keys {
+            if let Some((qualified, key)) = split_key(&object.key) {
+                self.0.of(qualified).load(key, &object.value, object.revision);
+            }
+        }
+    }
+
+    fn loaded(&mut self, revision: u64) {
+        self.0.revision.store(revision, Ordering::Release);
+        read(&self.0.by_resource).values().for_each(|cache| cache.loaded(revision));
+    }
+
+    fn apply(&mut self, changes: &[Change]) {
+        self.0.take(changes);
     }
 }
 
@@ -68,16 +90,9 @@ impl Storage {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub(crate) fn open(store: Arc<dyn Store>) -> Result<Self, Error> {
-        let (revision, objects) = store.load(b"")?;
-        let caches = Arc::new(Caches { revision: AtomicU64::new(revision), ..Caches::default() });
-        for object in objects {
-            if let Some((qualified, key)) = split_key(&object.key) {
-                caches.of(qualified).load(key, &object.value, object.revision);
-            }
-        }
-        let sink = Arc::clone(&caches);
-        store.subscribe(Box::new(move |changes| sink.apply(changes)));
+    pub(crate) async fn open(store: Arc<dyn Store>) -> Result<Self, Error> {
+        let caches = Arc::<Caches>::default();
+        store.subscribe(Box::new(Feed(Arc::clone(&caches)))).await?;
         Ok(Self { store, caches })
     }
 
@@ -94,6 +109,11 @@ impl Storage {
     /// The object of a key (`default/web`).
     pub(crate) fn get(&self, qualified: &str, key: &str) -> Option<Arc<Entry>> {
         self.cache(qualified).get(key)
+    }
+
+    /// All that is stored, as it is now.
+    pub(crate) async fn whole(&self) -> Result<StateSnapshot, Error> {
+        self.store.snapshot().await
     }
 
     /// Writes objects in one transaction and gives their entries as stored.
@@ -128,7 +148,13 @@ pub(crate) struct Put {
 /// A store failure that is not a conflict, as clients see it.
 pub(crate) fn storage_failure(error: &Error) -> Status {
     match error {
-        Error::Storage { .. } => {
+        Error::Refused { .. } => Status::new(413, "RequestEntityTooLarge", error.to_string()),
+        // Whoever asked has to look whether it was written, as after upstream's.
+        Error::Unknown { .. } => {
+            tracing::error!(%error, "state store failed");
+            Status::new(504, "Timeout", error.to_string())
+        }
+        Error::Storage { .. } | Error::Damaged { .. } => {
             tracing::error!(%error, "state store failed");
             Status::new(500, "InternalError", error.to_string())
         }

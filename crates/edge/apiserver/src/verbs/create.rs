@@ -174,7 +174,10 @@ async fn try_create(
     let put = Put { qualified: stored_as, key, object: Some(object.clone()), expect: Expect::Absent };
     let allocated = allocated.writing();
     let written = write(server, &attributes, &object, put, charges).await;
-    allocated.end(written.is_ok());
+    allocated.end(match &written {
+        Err(Failed::Store(Error::Unknown { .. })) => None,
+        known => Some(known.is_ok()),
+    });
     match written {
         Ok(entry) => server.served_one(resource, entry).await,
         Err(Failed::Refused(status)) => Err(status),

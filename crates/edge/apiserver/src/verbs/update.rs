@@ -142,7 +142,10 @@ pub(crate) async fn write_change(
         let puts = std::iter::once(put).chain(charges).collect();
         let allocated = allocated.writing();
         let written = server.storage.commit(puts).await;
-        allocated.end(written.is_ok());
+        allocated.end(match &written {
+            Err(Error::Unknown { .. }) => None,
+            known => Some(known.is_ok()),
+        });
         match written {
             Ok(entries) => {
                 if let Some(gone) = gone {

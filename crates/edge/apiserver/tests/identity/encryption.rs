@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use serde_json::{Value, json};
 use wharf_apiserver::{Encrypted, Encryption, Security};
-use wharf_state::{Embedded, Options};
+use wharf_state::{Change, Embedded, KeyValue, Options, Revision, Store, Subscriber};
 
 use super::support::Api;
 
@@ -74,7 +74,16 @@ async fn a_new_key_takes_over_when_secrets_are_replaced_as_they_are() {
     let api = start(folder, config(&["second"])).await;
     assert_eq!(api.get(&format!("{SECRETS}/s")).await.body["data"], made["data"]);
     let folder = end(api).await;
-    let said =
-        wharf_state::Store::load(&store(folder.path(), config(&["third-key"])), b"").unwrap_err().to_string();
+    let unread = store(folder.path(), config(&["third-key"]));
+    let said = unread.subscribe(Box::new(Nobody)).await.unwrap_err().to_string();
     assert!(said.contains("secrets/default/s") && said.contains("\"second\""), "{said}");
+}
+
+/// Asks a store to read itself.
+struct Nobody;
+
+impl Subscriber for Nobody {
+    fn load(&mut self, _: Vec<KeyValue>) {}
+    fn loaded(&mut self, _: Revision) {}
+    fn apply(&mut self, _: &[Change]) {}
 }

@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use wharf_client::Client;
 
 use super::Globals;
-use crate::platform::{Platform, Ports, RegistryOptions, Role, SecurityOptions};
+use crate::platform::{Platform, Ports, RegistryOptions, Role, SecurityOptions, StateOptions};
 use checks::Missing;
 use folder::Folder;
 use load::Load;
@@ -122,6 +122,7 @@ impl Args {
             ports,
             Role::All,
             &RegistryOptions::default(),
+            &StateOptions::default(),
             &SecurityOptions::default(),
         )
         .await?;
@@ -169,6 +170,7 @@ async fn take_over(screen: &Screen, folder: &Folder) -> Result<()> {
         Ports::Auto,
         Role::All,
         &RegistryOptions::default(),
+        &StateOptions::default(),
         &SecurityOptions::default(),
     )
     .await;
