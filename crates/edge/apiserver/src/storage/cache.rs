@@ -210,11 +210,15 @@ impl Cache {
         Snapshot { revision: inner.revision, entries: inner.entries.clone() }
     }
 
-    /// Keeps a snapshot so that later pages of a list can be read from it.
+    /// Keeps a snapshot so that later pages of a list can be read from it; one that is kept lives no longer for being
+    /// read again.
     pub(crate) fn keep(&self, snapshot: &Snapshot) {
         let mut inner = self.write();
         let now = Instant::now();
         inner.snapshots.retain(|_, (since, _)| now.duration_since(*since) < SNAPSHOT_LIFE);
+        if inner.snapshots.contains_key(&snapshot.revision) {
+            return;
+        }
         if inner.snapshots.len() >= SNAPSHOTS {
             let oldest = inner.snapshots.iter().min_by_key(|(_, (since, _))| *since).map(|(r, _)| *r);
             oldest.and_then(|r| inner.snapshots.remove(&r));
@@ -228,7 +232,8 @@ impl Cache {
         if inner.revision == revision {
             return Some(Snapshot { revision, entries: inner.entries.clone() });
         }
-        inner.snapshots.get(&revision).map(|(_, entries)| Snapshot { revision, entries: entries.clone() })
+        let (since, entries) = inner.snapshots.get(&revision)?;
+        (since.elapsed() < SNAPSHOT_LIFE).then(|| Snapshot { revision, entries: entries.clone() })
     }
 
     /// Wakes when there are new events.
