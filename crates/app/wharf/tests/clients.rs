@@ -159,7 +159,7 @@ fn kubectl_debugs_and_resizes_pods() {
 }
 
 #[test]
-fn a_controller_of_kube_rs_goes_on_through_restarts() {
+fn a_controller_of_kube_rs_goes_on_after_a_kill() {
     let mut platform = Platform::control_plane();
     let kubectl = platform.kubectl();
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -176,18 +176,24 @@ fn a_controller_of_kube_rs_goes_on_through_restarts() {
             if (found.len(), right) == (count, count) { Ok(()) } else { Err(json!(found).to_string()) }
         });
     };
-    let work = controller::run(platform.data().join("kubeconfig"));
-    runtime.spawn(async {
-        if let Err(error) = work.await {
-            eprintln!("the controller ended: {error}");
-        }
-    });
+    let work = |platform: &Platform| {
+        let work = controller::run(platform.data().join("kubeconfig"));
+        runtime.spawn(async {
+            if let Err(error) = work.await {
+                eprintln!("the controller ended: {error}");
+            }
+        })
+    };
+    let first = work(&platform);
     (0..20).for_each(|number| source(&format!("s-{number}"), "one"));
     all_are(20, "one");
-    // Its watches break, and what changes meanwhile is seen afterwards.
+    first.abort();
+    // What changes while it does not run is seen afterwards, also through a kill of the platform.
+    (0..10).for_each(|number| source(&format!("s-{number}"), "two"));
     platform.kill();
     platform.restart();
-    (0..20).for_each(|number| source(&format!("s-{number}"), "two"));
+    let _second = work(&platform);
+    (10..20).for_each(|number| source(&format!("s-{number}"), "two"));
     all_are(20, "two");
     kubectl.run(&["delete", "configmap", "-l", "copied=yes", "--wait"]);
     all_are(0, "");
