@@ -16,12 +16,20 @@ pub struct Status {
     pub message: String,
     /// `metav1.StatusDetails`, or null.
     pub details: Value,
+    /// `metadata.continue`: where a list goes on whose pages are gone.
+    pub continue_token: Option<String>,
 }
 
 impl Status {
     /// A failure without details.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason: reason.into(), message: message.into(), details: Value::Null }
+        Self {
+            code,
+            reason: reason.into(),
+            message: message.into(),
+            details: Value::Null,
+            continue_token: None,
+        }
     }
 
     /// 400: the request itself is wrong.
@@ -107,7 +115,11 @@ impl Status {
 
     /// The object as sent.
     pub fn to_json(&self) -> Value {
-        let mut value = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        let metadata = match &self.continue_token {
+            Some(token) => json!({"continue": token}),
+            None => json!({}),
+        };
+        let mut value = json!({"kind": "Status", "apiVersion": "v1", "metadata": metadata, "status": "Failure",
             "message": self.message, "reason": self.reason, "code": self.code});
         if !self.details.is_null() {
             value["details"] = self.details.clone();

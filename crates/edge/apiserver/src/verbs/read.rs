@@ -190,6 +190,18 @@ fn expired_page(present: u64, after: &str) -> Status {
     let mut status = Status::expired(
         "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
     );
-    status.details = json!({"continue": continue_token(present, after)});
+    status.continue_token = Some(continue_token(present, after));
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_whose_pages_are_gone_says_where_it_goes_on() {
+        let told = expired_page(7, "n/b").to_json();
+        let token = told["metadata"]["continue"].as_str().unwrap();
+        assert_eq!(read_token(token), Some((7, "n/b".to_owned())));
+    }
 }
