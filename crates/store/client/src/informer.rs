@@ -32,7 +32,7 @@ pub struct Change {
     pub new: Option<Object>,
 }
 
-/// A resource in memory. Cheap to clone; the watch ends with the last clone.
+/// A resource in memory, its objects without `metadata.managedFields`. Cheap to clone; the watch ends with the last clone.
 #[derive(Clone)]
 pub struct Informer {
     shared: Arc<Shared>,
@@ -59,6 +59,15 @@ struct Shared {
 pub fn object_key(object: &Value) -> String {
     let text = |name| object.pointer(name).and_then(Value::as_str).unwrap_or("");
     format!("{}/{}", text("/metadata/namespace"), text("/metadata/name"))
+}
+
+/// An object as it is kept: who owns which field is left out, which nobody here asks for and is most of what small
+/// objects are.
+fn kept(mut object: Value) -> Object {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+    Arc::new(object)
 }
 
 fn revision(text: &str) -> u64 {
@@ -162,7 +171,7 @@ impl Shared {
                 old.pointer("/metadata/resourceVersion") == item.pointer("/metadata/resourceVersion")
             };
             if !gone.remove(&key).as_ref().is_some_and(same) {
-                self.set(key, Some(Arc::new(item)));
+                self.set(key, Some(kept(item)));
             }
         }
         for key in gone.into_keys() {
@@ -226,7 +235,7 @@ async fn follow(
             version.clone_into(at);
         }
         let key = object_key(&object);
-        shared.set(key, (!gone).then(|| Arc::new(object)));
+        shared.set(key, (!gone).then(|| kept(object)));
         shared.saw(revision(at));
     }
     Ok(())
