@@ -9,7 +9,7 @@ use http::Response;
 use wharf_api::status::Status;
 use wharf_http::Body;
 use wharf_state::{
-    Error, KeyValue,
+    Piece,
     backup::{BackupError, Head, Writer},
 };
 
@@ -27,11 +27,11 @@ pub(crate) async fn answer(server: &ApiServer, verb: &str) -> Result<Response<Bo
     let taken = u64::try_from(server.now().as_millis()).unwrap_or(0);
     let head = Head { revision: snapshot.revision, taken };
     let writer = Writer::new(Vec::new(), head).map_err(|error| Status::internal(&error))?;
-    let chunks = stream::unfold(Some((writer, snapshot.keys)), |state| async move {
-        let (writer, mut keys) = state?;
-        let piece = keys.recv().await;
+    let chunks = stream::unfold(Some((writer, snapshot)), |state| async move {
+        let (writer, mut snapshot) = state?;
+        let piece = snapshot.next().await;
         Some(match chunk(writer, piece) {
-            Ok((bytes, writer)) => (Ok(bytes), writer.map(|writer| (writer, keys))),
+            Ok((bytes, writer)) => (Ok(bytes), writer.map(|writer| (writer, snapshot))),
             Err(error) => {
                 tracing::error!(%error, "a backup ended early");
                 (Err(error), None)
@@ -44,15 +44,12 @@ pub(crate) async fn answer(server: &ApiServer, verb: &str) -> Result<Response<Bo
 }
 
 /// The bytes of the next keys, and the writer for those that follow.
-fn chunk(
-    mut writer: Writer<Vec<u8>>,
-    piece: Option<Result<Vec<KeyValue>, Error>>,
-) -> io::Result<(Bytes, Option<Writer<Vec<u8>>>)> {
+fn chunk(mut writer: Writer<Vec<u8>>, piece: Piece) -> io::Result<(Bytes, Option<Writer<Vec<u8>>>)> {
     let failed = |error: BackupError| io::Error::other(error);
     match piece {
-        None => Ok((writer.finish().map_err(failed)?.into(), None)),
-        Some(Err(error)) => Err(io::Error::other(error)),
-        Some(Ok(keys)) => {
+        Ok(None) => Ok((writer.finish().map_err(failed)?.into(), None)),
+        Err(error) => Err(io::Error::other(error)),
+        Ok(Some(keys)) => {
             keys.iter().try_for_each(|key| writer.key(key)).map_err(failed)?;
             Ok((std::mem::take(writer.get_mut()).into(), Some(writer)))
         }

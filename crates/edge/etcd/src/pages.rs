@@ -62,7 +62,8 @@ impl Pages {
             };
             match self.grpc.unary("/etcdserverpb.KV/Range", &request).await {
                 Err(failure) if failure.code == Some(code::RESOURCE_EXHAUSTED) && self.limit > 1 => {
-                    self.limit /= 4;
+                    // Zero would be no limit at all.
+                    self.limit = (self.limit / 4).max(1);
                 }
                 answered => return answered,
             }

@@ -120,17 +120,17 @@ impl Store for Etcd {
             let revision = pages.revision();
             let (sender, keys) = mpsc::channel(AHEAD);
             tokio::spawn(async move {
-                let mut piece = first.map(Ok);
-                while let Some(read) = piece.take() {
-                    let last = read.is_err();
+                let mut piece = Ok(first);
+                loop {
+                    let last = !matches!(piece, Ok(Some(_)));
                     // Whoever asked may have gone.
-                    if sender.send(read).await.is_err() || last {
+                    if sender.send(piece).await.is_err() || last {
                         return;
                     }
-                    piece = pages.next().await.map_err(|failure| pages.failed(&failure)).transpose();
+                    piece = pages.next().await.map_err(|failure| pages.failed(&failure));
                 }
             });
-            Ok(Snapshot { revision, keys })
+            Ok(Snapshot::new(revision, keys))
         })
     }
 }

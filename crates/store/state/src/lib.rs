@@ -161,8 +161,38 @@ pub trait Subscriber: Send + 'static {
 pub struct Snapshot {
     /// The revision everything is at.
     pub revision: Revision,
-    /// The keys in order, in pieces; an error ends them early.
-    pub keys: tokio::sync::mpsc::Receiver<Result<Vec<KeyValue>, Error>>,
+    pieces: tokio::sync::mpsc::Receiver<Piece>,
+}
+
+/// Some of a snapshot's keys in order, or none after the last: a snapshot that ends without that was cut short.
+pub type Piece = Result<Option<Vec<KeyValue>>, Error>;
+
+impl Snapshot {
+    /// Of what comes through a channel.
+    pub const fn new(revision: Revision, pieces: tokio::sync::mpsc::Receiver<Piece>) -> Self {
+        Self { revision, pieces }
+    }
+
+    /// The next keys; none after the last.
+    ///
+    /// # Errors
+    /// When the rest cannot be read.
+    pub async fn next(&mut self) -> Piece {
+        self.pieces.recv().await.unwrap_or_else(Self::cut_short)
+    }
+
+    /// As [`Snapshot::next`], for those who wait.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn blocking_next(&mut self) -> Piece {
+        self.pieces.blocking_recv().unwrap_or_else(Self::cut_short)
+    }
+
+    fn cut_short() -> Piece {
+        let reason = "the reading of it ended early".to_owned();
+        Err(Error::Storage { doing: "read", place: "a snapshot".into(), reason })
+    }
 }
 
 /// A store of versioned keys. Every implementation runs the suite in `testsuite`.

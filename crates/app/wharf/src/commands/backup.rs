@@ -14,7 +14,7 @@ use http::Request;
 use http_body_util::BodyExt as _;
 use tokio::sync::mpsc;
 use wharf_apiserver::BACKUP_PATH;
-use wharf_base::{Clock as _, HintExt as _, Hinted, SystemClock};
+use wharf_base::{Clock as _, HintExt as _, Hinted, SystemClock, random_hex};
 use wharf_client::Client;
 use wharf_state::{
     Embedded, Options, Store as _,
@@ -83,9 +83,10 @@ impl Draft {
         let failed = || format!("cannot write {}", path.display());
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let name = name.with_context(|| format!("{} names no file", path.display()))?;
-        let draft = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
+        let draft = path.with_file_name(format!(".{name}.{}.part", random_hex(8)));
+        // Nobody else has it: neither a file nor a link that was there before.
         let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&draft);
+        let file = options.write(true).create_new(true).mode(0o600).open(&draft);
         Ok(Self { path: path.to_owned(), file: file.with_context(failed)?, draft })
     }
 
@@ -111,6 +112,11 @@ impl Drop for Draft {
 /// Saves a platform that does not run, whose lock the caller has.
 fn at_rest(data: &Path, draft: &Draft) -> Result<Saved> {
     restore::finish(data)?;
+    if data.join(crate::platform::CLAIM).exists() {
+        let error = format!("the state of the platform in {} is in an etcd", data.display());
+        let hint = "start it with 'wharf up --store …': only a running platform can be saved from there";
+        return Err(Hinted::new(error, hint).into());
+    }
     let state = data.join("state.redb");
     if !state.exists() {
         let error = format!("there is no state in {}", data.display());
@@ -123,8 +129,8 @@ fn at_rest(data: &Path, draft: &Draft) -> Result<Saved> {
     let taken = u64::try_from(SystemClock.now().as_millis()).unwrap_or(0);
     let mut writer = start(draft, Head { revision: snapshot.revision, taken })?;
     let mut keys = 0;
-    while let Some(piece) = snapshot.keys.blocking_recv() {
-        for key in piece? {
+    while let Some(piece) = snapshot.blocking_next()? {
+        for key in piece {
             writer.key(&key)?;
             keys += 1;
         }

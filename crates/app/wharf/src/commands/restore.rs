@@ -20,7 +20,7 @@ use wharf_state::{
 };
 
 use super::{Globals, platform::say};
-use crate::platform::{lock, make_data_folder, write_private};
+use crate::platform::{CLAIM, lock, make_data_folder, write_private};
 
 /// The parts of a platform's folder that a backup replaces, and where they are.
 const PARTS: [(&str, &str); 3] =
@@ -58,6 +58,7 @@ impl Args {
         make_data_folder(&data)?;
         let _lock = lock(&data)?;
         finish(&data)?;
+        refuse_etcd(&data)?;
         let found = check(&self.file)?;
         let present = present(&data, self.force)?;
         let revision = found.head.revision.max(present).checked_add(JUMP);
@@ -65,11 +66,28 @@ impl Args {
         let revision = revision.filter(|revision| i64::try_from(*revision).is_ok());
         let revision =
             revision.with_context(|| format!("the revision {} leaves no room", found.head.revision))?;
-        stage(&data, &self.file, revision).inspect_err(|_| drop(fs::remove_dir_all(data.join(STAGE))))?;
+        stage(&data, &self.file, revision).inspect_err(|_| forget(&data.join(STAGE)))?;
         let aside = finish(&data)?;
         say(&told(&self.file, &found, revision, aside.as_deref()));
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// A restoration would change the keys of such a platform, and none of its objects.
+fn refuse_etcd(data: &Path) -> Result<()> {
+    if !data.join(CLAIM).exists() {
+        return Ok(());
+    }
+    let error = format!("the state of the platform in {} is in an etcd", data.display());
+    let hint = "restore into another data folder with --data, or restore the etcd itself by its own means";
+    Err(Hinted::new(error, hint).into())
+}
+
+/// Removes what was staged, first of all that it is complete: a part of it must never be taken for the whole.
+fn forget(stage: &Path) {
+    let _ = fs::remove_file(stage.join(COMPLETE));
+    let _ = File::open(stage).and_then(|folder| folder.sync_all());
+    let _ = fs::remove_dir_all(stage);
 }
 
 /// What is in a backup.

@@ -58,7 +58,7 @@ pub(crate) use identity::Identities;
 pub(crate) use ports::Ports;
 pub(crate) use registry::RegistryOptions;
 pub(crate) use security::SecurityOptions;
-pub(crate) use state::StateOptions;
+pub(crate) use state::{CLAIM, StateOptions};
 
 /// Spans of requests waiting to be kept.
 const SPANS: usize = 4096;

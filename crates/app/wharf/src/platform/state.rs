@@ -16,7 +16,7 @@ use super::write_private;
 use crate::commands::backup;
 
 /// By what name the platform claims its prefix of an etcd; there as long as its state is in one.
-const CLAIM: &str = "store-owner";
+pub(crate) const CLAIM: &str = "store-owner";
 
 /// `wharf up`'s options for the state.
 #[derive(Debug, Clone, Default, clap::Args)]

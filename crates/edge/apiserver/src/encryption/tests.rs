@@ -93,8 +93,8 @@ async fn secrets_are_not_on_the_disk_and_keys_are_changed_one_by_one() {
     {
         let store = disk.open(&aes(FIRST));
         let mut snapshot = store.snapshot().await.unwrap();
-        while let Some(keys) = snapshot.keys.recv().await {
-            assert!(keys.unwrap().iter().all(|object| !holds(&object.value, "hunter2-hidden")));
+        while let Some(keys) = snapshot.next().await.unwrap() {
+            assert!(keys.iter().all(|object| !holds(&object.value, "hunter2-hidden")));
         }
     }
     {

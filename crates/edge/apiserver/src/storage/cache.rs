@@ -10,6 +10,8 @@ use bytes::Bytes;
 use imbl::OrdMap;
 use tokio::sync::watch;
 
+use wharf_state::Change;
+
 use super::entry::Entry;
 
 /// How long events are kept per resource, and the most of them by bytes of the objects they hold.
@@ -106,6 +108,23 @@ struct Inner {
 }
 
 impl Inner {
+    /// One change; the revision is that of all of them, and nobody sees it before the lock is given back.
+    fn change(&mut self, key: &str, new: Option<Arc<Entry>>, revision: u64, at: Instant) {
+        let before = match &new {
+            Some(entry) => self.entries.insert(Arc::clone(&entry.key), Arc::clone(entry)),
+            None => self.entries.remove(key),
+        };
+        let entry = match (&new, &before) {
+            (Some(entry), _) => Arc::clone(entry),
+            (None, Some(gone)) => Arc::new(gone.at_revision(revision)),
+            (None, None) => return,
+        };
+        self.ring_bytes += entry.bytes.len();
+        let frames = [const { OnceLock::new() }; 3];
+        self.ring.push_back(Arc::new(Event { revision, deleted: new.is_none(), entry, before, at, frames }));
+        self.revision = revision;
+    }
+
     /// Drops what is too old or too much; who has not seen it by now lists again.
     fn forget(&mut self, now: Instant) {
         let too_old = |event: &Event| now.saturating_duration_since(event.at) > RING_LIFE;
@@ -165,24 +184,19 @@ impl Cache {
         self.revision.send_replace(revision);
     }
 
-    /// Takes in a change.
-    pub(crate) fn apply(&self, key: &str, value: Option<&Bytes>, revision: u64) {
-        let new = value.and_then(|v| Entry::new(&self.qualified, key, v, revision)).map(Arc::new);
+    /// Takes in changes in their order, all of them at one moment: several may be of one revision.
+    pub(crate) fn apply(&self, changes: &[(&str, &Change)]) {
+        let made = |(key, change): &(&str, &Change)| {
+            let value = change.value.as_ref()?;
+            Entry::new(&self.qualified, key, value, change.revision).map(Arc::new)
+        };
+        // Objects are read before the lock is taken.
+        let made: Vec<Option<Arc<Entry>>> = changes.iter().map(made).collect();
         let mut inner = self.write();
-        let before = match &new {
-            Some(entry) => inner.entries.insert(Arc::clone(&entry.key), Arc::clone(entry)),
-            None => inner.entries.remove(key),
-        };
-        let entry = match (&new, &before) {
-            (Some(entry), _) => Arc::clone(entry),
-            (None, Some(gone)) => Arc::new(gone.at_revision(revision)),
-            (None, None) => return,
-        };
-        inner.ring_bytes += entry.bytes.len();
-        let frames = [const { OnceLock::new() }; 3];
         let at = Instant::now();
-        inner.ring.push_back(Arc::new(Event { revision, deleted: new.is_none(), entry, before, at, frames }));
-        inner.revision = revision;
+        for ((key, change), new) in changes.iter().zip(made) {
+            inner.change(key, new, change.revision, at);
+        }
         inner.forget(at);
     }
 

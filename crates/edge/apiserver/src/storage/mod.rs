@@ -43,10 +43,19 @@ impl Caches {
 
     /// Called on the store's thread, in order of revision.
     fn take(&self, changes: &[Change]) {
+        let mut by_resource: Vec<(&str, Vec<(&str, &Change)>)> = Vec::new();
         for change in changes {
             let Some((qualified, key)) = split_key(&change.key) else { continue };
-            self.of(qualified).apply(key, change.value.as_ref(), change.revision);
-            self.revision.store(change.revision, Ordering::Release);
+            match by_resource.iter_mut().find(|(known, _)| *known == qualified) {
+                Some((_, list)) => list.push((key, change)),
+                None => by_resource.push((qualified, vec![(key, change)])),
+            }
+        }
+        for (qualified, changes) in by_resource {
+            self.of(qualified).apply(&changes);
+        }
+        if let Some(last) = changes.last() {
+            self.revision.store(last.revision, Ordering::Release);
         }
         read(&self.by_resource)
             .values()

@@ -191,6 +191,9 @@ enum Failed {
     Store(Error),
 }
 
+/// A quota that others keep changing is tried this often.
+const TRIES: usize = 64;
+
 /// Writes an object together with what quotas count of it, again when others changed a quota meanwhile.
 async fn write(
     server: &Arc<ApiServer>,
@@ -199,7 +202,7 @@ async fn write(
     put: Put,
     mut charges: Vec<Put>,
 ) -> Result<Arc<Entry>, Failed> {
-    loop {
+    for _ in 0..TRIES {
         let puts = std::iter::once(put.clone()).chain(charges).collect();
         match server.storage.commit(puts).await {
             Ok(entries) => {
@@ -212,6 +215,8 @@ async fn write(
             Err(error) => return Err(Failed::Store(error)),
         }
     }
+    let why = "the quotas of its namespace were changed by others each time; try again";
+    Err(Failed::Refused(Status::conflict(&attributes.resource.qualified(), meta::name(object), why)))
 }
 
 /// Fills in what the client left out.

@@ -163,17 +163,17 @@ impl Committer {
         let read = {
             let failed = failed.clone();
             move || {
-                let read = file::each_piece(&transaction, |piece| sender.blocking_send(Ok(piece)).is_ok());
-                if let Err(error) = read {
-                    drop(sender.blocking_send(Err(failed(error.to_string()))));
-                }
+                let read =
+                    file::each_piece(&transaction, |piece| sender.blocking_send(Ok(Some(piece))).is_ok());
+                // Whoever asked may have gone.
+                drop(sender.blocking_send(read.map(|()| None).map_err(|error| failed(error.to_string()))));
             }
         };
         std::thread::Builder::new()
             .name("state-snapshot".into())
             .spawn(read)
             .map_err(|error| failed(error.to_string()))?;
-        Ok(Snapshot { revision: self.revision, keys })
+        Ok(Snapshot::new(self.revision, keys))
     }
 }
 

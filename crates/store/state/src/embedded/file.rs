@@ -29,6 +29,8 @@ const FORMAT_VERSION: u64 = 1;
 
 /// Keys read at once.
 const PIECE: usize = 1000;
+/// The bytes of values after which a piece ends.
+const PIECE_BYTES: usize = 1 << 20;
 
 type Engine<T> = Result<T, redb::Error>;
 /// Opens the engine on what lies below: a file, or what a test puts there.
@@ -169,21 +171,29 @@ pub(super) fn revision(transaction: &ReadTransaction) -> Engine<Revision> {
 /// Gives all keys in order, in pieces, until `take` says that it is enough.
 pub(super) fn each_piece(
     transaction: &ReadTransaction,
-    mut take: impl FnMut(Vec<KeyValue>) -> bool,
+    take: impl FnMut(Vec<KeyValue>) -> bool,
 ) -> Engine<()> {
-    let mut piece = Vec::new();
+    contained(|| read_pieces(transaction, take))
+}
+
+fn read_pieces(transaction: &ReadTransaction, mut take: impl FnMut(Vec<KeyValue>) -> bool) -> Engine<()> {
+    let (mut piece, mut bytes) = (Vec::new(), 0);
     for entry in transaction.open_table(KEYS)?.iter()? {
         let (key, stored) = entry?;
         let (revision, value) = stored.value().split_first_chunk().ok_or_else(|| {
             redb::Error::Corrupted(format!("the value of {} is cut off", key.value().escape_ascii()))
         })?;
+        bytes += value.len();
         piece.push(KeyValue {
             key: Bytes::copy_from_slice(key.value()),
             value: Bytes::copy_from_slice(value),
             revision: Revision::from_be_bytes(*revision),
         });
-        if piece.len() == PIECE && !take(std::mem::take(&mut piece)) {
-            return Ok(());
+        if piece.len() == PIECE || bytes >= PIECE_BYTES {
+            bytes = 0;
+            if !take(std::mem::take(&mut piece)) {
+                return Ok(());
+            }
         }
     }
     if !piece.is_empty() {

@@ -74,8 +74,8 @@ pub fn delete(key: &str, expect: Expect) -> Write {
 pub async fn snapshot(store: &dyn Store) -> Result<(Revision, Vec<KeyValue>), Error> {
     let mut snapshot = store.snapshot().await?;
     let mut keys = Vec::new();
-    while let Some(piece) = snapshot.keys.recv().await {
-        keys.extend(piece?);
+    while let Some(piece) = snapshot.next().await? {
+        keys.extend(piece);
     }
     Ok((snapshot.revision, keys))
 }
