@@ -164,7 +164,10 @@ impl Fairness {
             known.insert(entry.name().to_owned(), (uid, exempt));
             limits.push((entry.name().to_owned(), own));
         }
-        let compiled = Arc::new(Compiled { schemas: sorted(schemas), levels: known });
+        // One whose level is not there leads nowhere.
+        let mut schemas = sorted(schemas);
+        schemas.retain(|schema| known.contains_key(&schema.level));
+        let compiled = Arc::new(Compiled { schemas, levels: known });
         {
             let mut state = lock(&self.state);
             if state.configured != newest {
@@ -225,6 +228,8 @@ impl Fairness {
         let mut state = lock(&self.state);
         state.tickets += 1;
         let ticket = state.tickets;
+        // The level may be of another size when they are given back.
+        let width = state.levels.width(&schema.level, width);
         let seat = |begun| Seat {
             state: Arc::clone(&self.state),
             level: schema.level.clone(),

@@ -366,7 +366,11 @@ impl ApiServer {
             && subject.bound.as_ref().is_none_or(|(kind, name, uid)| match kind.as_str() {
                 "Pod" => same("pods", name, uid),
                 "Secret" => same("secrets", name, uid),
-                _ => true,
+                "Node" => {
+                    let entry = self.storage.get("nodes", &format!("/{name}"));
+                    entry.is_some_and(|e| uid.is_empty() || wharf_api::meta::text(&e.object(), "uid") == uid)
+                }
+                _ => false,
             })
     }
 
@@ -435,8 +439,31 @@ impl ApiServer {
             None => ask("users", "", &other.user)?,
         }
         // Groups that come with being somebody need no right of their own.
-        let implied = |g: &String| g == "system:authenticated" || g.starts_with("system:serviceaccounts");
-        other.groups.iter().filter(|g| !implied(g)).try_for_each(|group| ask("groups", "", group))
+        let mut implied = vec!["system:authenticated".to_owned()];
+        if let Some((namespace, _)) =
+            other.user.strip_prefix("system:serviceaccount:").and_then(|a| a.split_once(':'))
+        {
+            implied.push("system:serviceaccounts".to_owned());
+            implied.push(format!("system:serviceaccounts:{namespace}"));
+        }
+        other
+            .groups
+            .iter()
+            .filter(|g| !implied.contains(g))
+            .try_for_each(|group| ask("groups", "", group))?;
+        let of_user = |resource: &str, subresource: &str, name: &str| {
+            let group = "authentication.k8s.io";
+            let verb = "impersonate";
+            let asked = Attributes { verb, group, resource, subresource, name, ..Attributes::default() };
+            self.authorize(identity, &asked)
+        };
+        if !other.uid.is_empty() {
+            of_user("uids", "", &other.uid)?;
+        }
+        for (key, values) in &other.extra {
+            values.iter().try_for_each(|value| of_user("userextras", key, value))?;
+        }
+        Ok(())
     }
 
     async fn resource_request(
@@ -535,8 +562,13 @@ impl ApiServer {
 }
 
 /// All bytes of a request's body, within the limit.
+/// How long a body may take to come: whoever sends it has a seat that others wait for.
+const BODY_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
+
 pub(crate) async fn read_body(request: Request<Body>) -> Result<bytes::Bytes, Status> {
-    collect(request.into_body(), MAX_BODY).await.map_err(|error| match error.downcast_ref() {
+    let read = tokio::time::timeout(BODY_WITHIN, collect(request.into_body(), MAX_BODY)).await;
+    let late = |_| Status::new(408, "Timeout", "the request body did not come in time");
+    read.map_err(late)?.map_err(|error| match error.downcast_ref() {
         Some(wharf_http::BodyTooLarge { limit }) => {
             Status::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {limit}"))
         }

@@ -81,10 +81,18 @@ impl CertificateRequest {
             .verify_signature()
             .map_err(|error| RequestError(format!("signature of the request: {error}")))?;
         let info = &request.certification_request_info;
-        let text = |a: &x509_parser::x509::AttributeTypeAndValue<'_>| a.as_str().ok().map(str::to_owned);
+        // The subject is signed as it stands: what is not read here must not be read otherwise elsewhere.
+        let text = |a: &x509_parser::x509::AttributeTypeAndValue<'_>| {
+            let unread = "a name of the subject is neither UTF8String nor PrintableString nor IA5String";
+            a.as_str().map(str::to_owned).map_err(|_| RequestError(unread.to_owned()))
+        };
+        let mut names = info.subject.iter_common_name().map(text).collect::<Result<Vec<_>, _>>()?;
+        if names.len() > 1 {
+            return refuse("the subject has more than one common name");
+        }
         let mut read = Self {
-            common_name: info.subject.iter_common_name().next().and_then(text).unwrap_or_default(),
-            organizations: info.subject.iter_organization().filter_map(text).collect(),
+            common_name: names.pop().unwrap_or_default(),
+            organizations: info.subject.iter_organization().map(text).collect::<Result<_, _>>()?,
             subject: info.subject.as_raw().to_vec(),
             key: info.subject_pki.raw.to_vec(),
             ..Self::default()

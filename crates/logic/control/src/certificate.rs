@@ -113,7 +113,7 @@ impl Request {
     pub fn is_to_be_signed(&self) -> bool {
         let ours = [SERVING, KUBELET_CLIENT, API_CLIENT, LEGACY].contains(&self.spec.signer_name.as_str());
         ours && self.status.certificate.is_empty()
-            && self.has("Approved")
+            && self.is_true("Approved")
             && !self.has("Denied")
             && !self.is_true("Failed")
             && !self.metadata.deleting()

@@ -60,6 +60,8 @@ pub(crate) use registry::RegistryOptions;
 pub(crate) use security::SecurityOptions;
 pub(crate) use state::{CLAIM, StateOptions};
 
+/// How long the audit log may take to be written at the end.
+const AUDIT_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 /// Spans of requests waiting to be kept.
 const SPANS: usize = 4096;
 /// Bytes of one git push at the most.
@@ -317,7 +319,10 @@ impl Platform {
         self.stop.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
         if let Some(audit) = &self.audit {
-            audit.flush().await;
+            let flushed = tokio::time::timeout(AUDIT_WITHIN, audit.flush()).await;
+            if flushed.is_err() {
+                tracing::error!("the audit log cannot be written: what waited to be is lost");
+            }
         }
     }
 }

@@ -27,9 +27,16 @@ pub(super) fn check(
     };
     let verb = match attributes.subresource {
         "approval" => "approve",
-        "status" if object["status"]["certificate"] != old["status"]["certificate"] => "sign",
+        "status"
+            if ["certificate", "conditions"]
+                .iter()
+                .any(|part| object["status"][part] != old["status"][part]) =>
+        {
+            "sign"
+        }
         _ => return Ok(()),
     };
+    decided(object, old)?;
     if allows(server, context, verb, &signer(old)) {
         return Ok(());
     }
@@ -39,6 +46,42 @@ pub(super) fn check(
         signer(old)
     ))
     .about("certificatesigningrequests.certificates.k8s.io", name))
+}
+
+/// A decision is `True`, is not taken back, and there is one of it.
+fn decided(object: &Value, old: &Value) -> Result<(), Status> {
+    const DECISIONS: [&str; 3] = ["Approved", "Denied", "Failed"];
+    let kinds = |of: &Value| -> Vec<String> {
+        let all = of["status"]["conditions"].as_array().into_iter().flatten();
+        all.filter_map(|condition| Some(condition["type"].as_str()?.to_owned())).collect()
+    };
+    let (now, before) = (kinds(object), kinds(old));
+    let mut causes = Vec::new();
+    for (at, condition) in object["status"]["conditions"].as_array().into_iter().flatten().enumerate() {
+        let (kind, status) = (condition["type"].as_str().unwrap_or_default(), &condition["status"]);
+        if DECISIONS.contains(&kind) && !status.is_null() && status != "True" {
+            let text = format!("Unsupported value: {status}: supported values: \"True\"");
+            causes.push(cause("FieldValueNotSupported", &format!("status.conditions[{at}].status"), text));
+        }
+        if now.iter().take(at).any(|other| other == kind) {
+            let text = format!("Duplicate value: {kind:?}");
+            causes.push(cause("FieldValueDuplicate", &format!("status.conditions[{at}].type"), text));
+        }
+    }
+    let has = |list: &[String], kind: &str| list.iter().any(|known| known == kind);
+    if has(&now, "Approved") && has(&now, "Denied") {
+        let text =
+            "Invalid value: \"Denied\": Approved and Denied conditions are mutually exclusive".to_owned();
+        causes.push(cause("FieldValueInvalid", "status.conditions", text));
+    }
+    for kind in DECISIONS.iter().filter(|kind| has(&before, kind) && !has(&now, kind)) {
+        let text = format!("Forbidden: updates may not remove a condition of type {kind:?}");
+        causes.push(cause("FieldValueForbidden", "status.conditions", text));
+    }
+    match causes.is_empty() {
+        true => Ok(()),
+        false => Err(Status::invalid("CertificateSigningRequest", GROUP, meta::name(old), causes)),
+    }
 }
 
 /// What a new request must say.

@@ -124,14 +124,23 @@ pub(crate) fn impersonated(headers: &HeaderMap) -> Result<Option<Identity>, Stat
     };
     let groups = texts("impersonate-group");
     match texts("impersonate-user").into_iter().next() {
-        None if groups.is_empty() => Ok(None),
-        None => Err(Status::bad_request("requested [{groups}] without impersonating a user")),
+        None if groups.is_empty() && !headers.contains_key("impersonate-uid") => Ok(None),
+        None => Err(Status::bad_request(format!(
+            "requested groups {groups:?} or a uid without impersonating a user"
+        ))),
         Some(user) => {
             let mut identity = Identity {
                 uid: texts("impersonate-uid").pop().unwrap_or_default(),
                 ..Identity::new(user, &[])
             };
             identity.groups = groups;
+            for name in headers.keys() {
+                if let Some(key) = name.as_str().strip_prefix("impersonate-extra-") {
+                    // Keys of attributes are small letters, as headers are; others are percent-encoded.
+                    let key = percent_encoding::percent_decode_str(key).decode_utf8_lossy().into_owned();
+                    identity.extra.push((key, texts(name.as_str())));
+                }
+            }
             if let Some(account) = identity.user.strip_prefix("system:serviceaccount:")
                 && identity.groups.is_empty()
             {

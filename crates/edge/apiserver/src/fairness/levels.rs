@@ -179,10 +179,14 @@ impl Levels {
         }
     }
 
-    /// A request has ended after so many seconds; gives those that begin now.
+    /// The seats a request takes that asks for so many.
+    pub(super) fn width(&self, name: &str, asked: u32) -> u32 {
+        self.levels.get(name).map_or(asked, |level| level.width(asked))
+    }
+
+    /// A request has ended after so many seconds, and gives back the seats it took; gives those that begin now.
     pub(super) fn end(&mut self, name: &str, place: usize, width: u32, seconds: f64) -> Vec<Begun> {
         if let Some(level) = self.levels.get_mut(name) {
-            let width = level.width(width);
             level.in_use = level.in_use.saturating_sub(width);
             if let Some(queue) = level.queues.get_mut(place) {
                 queue.executing = queue.executing.saturating_sub(width);

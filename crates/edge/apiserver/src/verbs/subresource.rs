@@ -331,6 +331,15 @@ async fn token(
         node: None,
     };
     let subject = TokenSubject { node: node_of(server, &subject), ..subject };
+    if let Some(("Pod", pod)) = subject.bound.as_ref().map(|(kind, name, _)| (kind.as_str(), name))
+        && let Some(pod) = server.storage.get("pods", &format!("{}/{pod}", subject.namespace))
+        && pod.object()["spec"]["serviceAccountName"] != subject.account.as_str()
+    {
+        return Err(Status::bad_request(format!(
+            "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+            subject.account
+        )));
+    }
     if !server.token_alive(&subject) {
         return Err(Status::not_found("pods", &text(&reference["name"])));
     }

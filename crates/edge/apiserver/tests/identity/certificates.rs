@@ -62,3 +62,41 @@ async fn nodes_ask_for_themselves() {
         assert_eq!(answer.code, code, "{answer:?}");
     }
 }
+
+#[tokio::test]
+async fn decisions_are_true_and_stay() {
+    let api = Api::start().await;
+    api.made(REQUESTS, request("r", "jane", "people")).await;
+    let decide = async |conditions: Value| {
+        let patch = json!({"status": {"conditions": conditions}});
+        let path = format!("{REQUESTS}/r/approval");
+        api.ask(Identity::system(), "PATCH", &path, "application/merge-patch+json", patch).await
+    };
+    let condition = |kind: &str, status: &str| json!({"type": kind, "status": status});
+    for (conditions, said) in [
+        (json!([condition("Approved", "False")]), "supported values: \"True\""),
+        (json!([condition("Approved", "True"), condition("Denied", "True")]), "mutually exclusive"),
+        (json!([condition("Denied", "True"), condition("Denied", "True")]), "Duplicate value"),
+    ] {
+        let refused = decide(conditions).await;
+        assert!(refused.code == 422 && refused.message().contains(said), "{refused:?}");
+    }
+    assert_eq!(decide(json!([condition("Denied", "True")])).await.code, 200);
+    let refused = decide(json!([condition("Approved", "True")])).await;
+    assert!(refused.code == 422 && refused.message().contains("may not remove"), "{refused:?}");
+}
+
+#[test]
+fn subjects_that_read_otherwise_elsewhere_are_refused() {
+    let mut params = CertificateParams::default();
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::CommonName, "system:node:a");
+    let hidden = "system:masters".encode_utf16().flat_map(u16::to_be_bytes).collect();
+    let hidden = rcgen::DnValue::BmpString(rcgen::string::BmpString::from_utf16be(hidden).unwrap());
+    subject.push(DnType::OrganizationName, hidden);
+    params.distinguished_name = subject;
+    let key = KeyPair::generate().unwrap();
+    let pem = params.serialize_request(&key).unwrap().pem().unwrap();
+    let refused = wharf_http::CertificateRequest::parse(pem.as_bytes()).unwrap_err().to_string();
+    assert!(refused.contains("a name of the subject"), "{refused}");
+}

@@ -6,7 +6,7 @@ use base64::{
 };
 use serde_json::{Value, json};
 
-use wharf_apiserver::is_signed;
+use wharf_apiserver::{Identity, is_signed};
 
 use super::support::Api;
 
@@ -88,4 +88,37 @@ async fn others_verify_service_account_tokens_by_discovery() {
     assert!(!is_signed(&format!("{token}AAAA"), &keys));
     // It is not for this server.
     assert_eq!(api.bearing(token, "POST", REVIEW, review()).await.code, 401);
+}
+
+#[tokio::test]
+async fn nobody_becomes_more_than_they_may() {
+    let api = Api::start().await;
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let rule = |resource: &str, name: &str| json!({"verbs": ["impersonate"], "apiGroups": [""], "resources": [resource], "resourceNames": [name]});
+    api.made(
+        &format!("{rbac}/clusterroles"),
+        json!({"metadata": {"name": "act"}, "rules": [rule("users", "bob"), rule("serviceaccounts", "robot")]}),
+    )
+    .await;
+    api.made(
+        &format!("{rbac}/clusterrolebindings"),
+        json!({"metadata": {"name": "act"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "act"},
+            "subjects": [{"kind": "User", "name": "ann"}]}),
+    )
+    .await;
+    let ann = || Identity::new("ann", &["system:authenticated"]);
+    let account = "system:serviceaccount:default:robot";
+    for (headers, code) in [
+        (&[("impersonate-user", "bob")][..], 200),
+        (&[("impersonate-user", account)], 200),
+        (&[("impersonate-user", "jim")], 403),
+        (&[("impersonate-user", "bob"), ("impersonate-group", "system:serviceaccounts:kube-system")], 403),
+        (&[("impersonate-user", account), ("impersonate-group", "system:serviceaccounts:kube-system")], 403),
+        (&[("impersonate-user", "bob"), ("impersonate-uid", "1")], 403),
+        (&[("impersonate-user", "bob"), ("impersonate-extra-scopes", "all")], 403),
+        (&[("impersonate-uid", "1")], 400),
+    ] {
+        let answer = api.ask_with(ann(), "/version", headers).await;
+        assert_eq!(answer.code, code, "{headers:?}: {answer:?}");
+    }
 }

@@ -82,6 +82,21 @@ impl Api {
         self.answer(request).await
     }
 
+    /// Asks as somebody, with more headers.
+    pub(crate) async fn ask_with(
+        &self,
+        who: Identity,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Answer {
+        let mut request = Self::request("GET", path, "application/json", Value::Null);
+        request.extensions_mut().insert(who);
+        for (name, value) in headers {
+            request.headers_mut().append(*name, http::HeaderValue::from_str(value).unwrap());
+        }
+        self.answer(request).await
+    }
+
     /// Asks as whoever shows a bearer token.
     pub(crate) async fn bearing(&self, token: &str, method: &str, path: &str, body: Value) -> Answer {
         let mut request = Self::request(method, path, "application/json", body);

@@ -52,7 +52,7 @@ pub fn json(target: &mut Value, patch: Value) -> Result<(), PatchError> {
     }
     let mut patched = target.clone();
     for (index, operation) in patch.0.iter().enumerate() {
-        if tests_for_null(operation) && is_missing(&patched, &operation.path().to_string()) {
+        if tests_for_null(operation) && is_missing(&patched, operation.path().as_ref()) {
             continue;
         }
         let done = json_patch::patch(&mut patched, std::slice::from_ref(operation));

@@ -121,6 +121,7 @@ impl Committer {
     }
 
     fn reopen(&mut self) -> Result<Database, Error> {
+        self.file.drop_cached();
         let database = self.file.open()?;
         let revision = self.file.read(&database, file::revision)?;
         match self.unresolved.take() {

@@ -94,6 +94,15 @@ impl File {
         }
     }
 
+    /// Lets the kernel forget what it holds of the file: after a failed flush it calls pages clean that are not on the disk
+    /// (fsync(2)), and what is opened then must be what is there.
+    pub(super) fn drop_cached(&self) {
+        if let Ok(file) = std::fs::File::open(&self.path) {
+            // Where it cannot be asked, the check of the pages is all there is.
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+        }
+    }
+
     /// Opens the file, or makes it, and checks every page of it.
     pub(super) fn open(&self) -> Result<Database, Error> {
         let opened = contained(|| self.open_or_make()).map_err(|error| self.failed("open", &error))?;
