@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 /// Programs the tests start or pack into images, and the Debian packages that bring them.
-const PROGRAMS: [(&str, &str); 20] = [
+const PROGRAMS: [(&str, &str); 21] = [
     ("git", "git"),
     ("curl", "curl"),
     ("python3", "python3"),

@@ -85,9 +85,16 @@ fn refuse_etcd(data: &Path) -> Result<()> {
 
 /// Removes what was staged, first of all that it is complete: a part of it must never be taken for the whole.
 fn forget(stage: &Path) {
-    let _ = fs::remove_file(stage.join(COMPLETE));
-    let _ = File::open(stage).and_then(|folder| folder.sync_all());
-    let _ = fs::remove_dir_all(stage);
+    let complete = stage.join(COMPLETE);
+    let undone = fs::remove_file(&complete).or_else(|error| match error.kind() {
+        ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    });
+    let undone = undone.and_then(|()| File::open(stage)?.sync_all());
+    // Else all of it stays, and is carried out as a whole.
+    if undone.is_ok() {
+        let _ = fs::remove_dir_all(stage);
+    }
 }
 
 /// What is in a backup.
