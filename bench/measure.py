@@ -13,6 +13,22 @@ TICKS = os.sysconf("SC_CLK_TCK")
 SETTLED = 5.0  # seconds a command's own helpers get to end
 
 
+def family(roots):
+    """Processes and all they started, with the seconds each has spent and those of its children it has waited for."""
+    parents, spent = {}, {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        parents[int(pid)] = int(fields[1])
+        spent[int(pid)] = sum(map(int, fields[11:15])) / TICKS
+    own = set(roots)
+    while more := {pid for pid, parent in parents.items() if parent in own} - own:
+        own |= more
+    return {pid: spent.get(pid, 0.0) for pid in own}
+
+
 class Server:
     def __init__(self, command, ready):
         self.log = open(f"/dev/fd/{sys.stderr.fileno()}", "wb") if os.environ.get("BENCH_DEBUG") else subprocess.DEVNULL
@@ -25,19 +41,8 @@ class Server:
             time.sleep(0.1)
 
     def family(self):
-        """Its processes, with the seconds each has spent and those of its children it has waited for."""
-        parents, spent = {}, {}
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
-            except OSError:
-                continue
-            parents[int(pid)] = int(fields[1])
-            spent[int(pid)] = sum(map(int, fields[11:15])) / TICKS
-        own = {self.process.pid}
-        while more := {pid for pid, parent in parents.items() if parent in own} - own:
-            own |= more
-        return sum(spent.get(pid, 0.0) for pid in own)
+        """The seconds it and all it started have spent."""
+        return sum(family([self.process.pid]).values())
 
     def stop(self):
         self.process.terminate()

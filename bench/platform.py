@@ -8,6 +8,7 @@ As root the node, network and router are part of it. Prints one line per measure
 import argparse, concurrent.futures, json, os, shutil, signal, statistics, subprocess, sys, tempfile, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from measure import family
 from schedule import Api
 
 
@@ -42,16 +43,7 @@ class Platform:
 
     def memory(self):
         """Proportional resident size in MB, of the process and all it started."""
-        parents = {}
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                parents[int(pid)] = int(open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[1])
-            except OSError:
-                pass
-        family = {self.process.pid}
-        while more := {pid for pid, parent in parents.items() if parent in family} - family:
-            family |= more
-        return sum(proportional(pid) for pid in family) / 1024
+        return sum(proportional(pid) for pid in family([self.process.pid])) / 1024
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)

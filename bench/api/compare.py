@@ -13,23 +13,8 @@ import argparse, json, os, shutil, signal, socket, ssl, statistics, subprocess, 
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
-from measure import TICKS
+from measure import family
 from platform import Platform, proportional  # noqa: E402  (bench/platform.py)
-
-
-def family(roots):
-    parents, spent = {}, {}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        parents[int(pid)] = int(fields[1])
-        spent[int(pid)] = (int(fields[11]) + int(fields[12])) / TICKS
-    own = set(roots)
-    while more := {pid for pid, parent in parents.items() if parent in own} - own:
-        own |= more
-    return {pid: spent.get(pid, 0.0) for pid in own}
 
 
 class Wharf:

@@ -343,10 +343,7 @@ fn adjust(
         _ => None,
     });
     if let Some(path) = &given.pids {
-        let namespaces = linux.namespaces_mut().iter_mut().flatten();
-        for namespace in namespaces.filter(|namespace| namespace.typ() == LinuxNamespaceType::Pid) {
-            namespace.set_path(Some(path.clone()));
-        }
+        wharf_runtime::join(linux, LinuxNamespaceType::Pid, path);
     }
 }
 

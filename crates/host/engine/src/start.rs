@@ -317,10 +317,7 @@ impl New<'_> {
             [(&spec.pids, LinuxNamespaceType::Pid, "pid"), (&spec.ipc, LinuxNamespaceType::Ipc, "ipc")]
         {
             let Whose::Container(id) = whose else { continue };
-            let path = namespace(&self.other(id)?, name);
-            for one in linux.namespaces_mut().iter_mut().flatten().filter(|one| one.typ() == kind) {
-                one.set_path(Some(path.clone()));
-            }
+            wharf_runtime::join(linux, kind, &namespace(&self.other(id)?, name));
         }
         let access: Vec<LinuxDeviceCgroup> = self
             .spec

@@ -123,12 +123,12 @@ pub(crate) fn pod_limits(pod: &Pod) -> LinuxResources {
 
 /// The same limits, lifted: what a pod has while its containers change.
 pub(crate) fn unlimited(limits: &LinuxResources) -> LinuxResources {
-    let shares = limits.cpu().as_ref().and_then(LinuxCpu::shares);
-    let quota = limits.cpu().as_ref().and_then(LinuxCpu::quota).map(|_| -1);
-    let memory = limits.memory().as_ref().and_then(|memory| memory.limit()).map(|_| -1);
-    let mut lifted = build(shares.unwrap_or(MIN_SHARES as u64), quota, None);
-    if let Some(memory) = memory {
-        lifted.set_memory(LinuxMemoryBuilder::default().limit(memory).build().ok());
+    let mut lifted = limits.clone();
+    if let Some(cpu) = lifted.cpu_mut().as_mut().filter(|cpu| cpu.quota().is_some()) {
+        cpu.set_quota(Some(-1));
+    }
+    if let Some(memory) = lifted.memory_mut().as_mut().filter(|memory| memory.limit().is_some()) {
+        memory.set_limit(Some(-1));
     }
     lifted
 }

@@ -28,7 +28,7 @@ pub(crate) const POD: &str = "wharf.dev/pod";
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Limits as this machine can have them: without cgroups nobody is promised a part of the processors, and only limits are refused.
-fn in_force(limits: LinuxResources) -> LinuxResources {
+pub(crate) fn in_force(limits: LinuxResources) -> LinuxResources {
     if has_cgroups() { limits } else { without_weights(limits) }
 }
 
@@ -154,10 +154,7 @@ impl Run<'_> {
             linux.set_rootfs_propagation(Some("rslave".to_owned()));
         }
         if let (Some(path), Some(linux)) = (&self.pids, spec.linux_mut()) {
-            let namespaces = linux.namespaces_mut().iter_mut().flatten();
-            for namespace in namespaces.filter(|namespace| namespace.typ() == LinuxNamespaceType::Pid) {
-                namespace.set_path(Some(path.clone()));
-            }
+            wharf_runtime::join(linux, LinuxNamespaceType::Pid, path);
         }
         let seccomp = self.seccomp()?;
         let signal = match container.lifecycle.stop_signal.as_str() {

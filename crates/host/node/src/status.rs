@@ -149,9 +149,10 @@ fn resizing(pod: &Pod, state: &PodState, before: &[Value], now: Timestamp) -> Op
     let (kind, reason, message) = match (&state.held, &state.size.failure) {
         (Some(Held::Infeasible(message)), _) => (pending, "Infeasible", message.as_str()),
         (Some(Held::Deferred(message)), _) => (pending, "Deferred", message.as_str()),
+        // What is not asked for any more has not failed either.
+        (None, _) if !resize::in_progress(pod, state) => return None,
         (None, Some((message, _))) => (in_progress, "Error", message.as_str()),
-        (None, None) if resize::in_progress(pod, state) => (in_progress, "", ""),
-        (None, None) => return None,
+        (None, None) => (in_progress, "", ""),
     };
     let mut made = condition(before, kind, None, now);
     if !reason.is_empty() {
@@ -376,6 +377,27 @@ mod tests {
         check("OnFailure", Some(ended(0, waiting)), 5, ("Succeeded", false, "Error"));
         check("OnFailure", Some(ended(1, waiting)), 5, ("Running", false, "CrashLoopBackOff"));
         check("Never", Some(ended(1, waiting)), 5, ("Failed", false, "Error"));
+    }
+
+    #[test]
+    fn a_change_that_is_taken_back_has_not_failed() {
+        let resources = json!({"limits": {"cpu": "1"}});
+        let pod = json!({"spec": {"containers": [{"name": "a", "resources": resources}]}});
+        let pod = Pod::read(&pod).unwrap();
+        let check = |has: Value, expected: Option<&str>| {
+            let has: Resources = serde_json::from_value(has).unwrap();
+            let container = ContainerState { resources: Some(has.clone()), ..running(true) };
+            let mut state = PodState { sandbox: Sandbox::Ready, ..PodState::default() };
+            state.containers.insert("a".into(), container);
+            state.size.pod = Some([("a".to_owned(), has)].into());
+            state.size.failure = Some(("it is in use".into(), at(0)));
+            let status = of(&pod, &state, "h", &[], at(0));
+            let mut conditions = status["conditions"].as_array().unwrap().iter();
+            let told = conditions.find(|condition| condition["type"] == "PodResizeInProgress");
+            assert_eq!(told.map(|condition| condition["reason"].as_str().unwrap()), expected);
+        };
+        check(json!({"limits": {"cpu": "2"}}), Some("Error"));
+        check(resources, None);
     }
 
     #[test]

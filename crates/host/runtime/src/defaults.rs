@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use oci_spec::runtime::{
@@ -273,6 +273,13 @@ impl SpecOptions {
         }
         mounts.extend(self.mounts.iter().cloned());
         Ok(mounts)
+    }
+}
+
+/// Makes a container join another's namespace of a kind, by its path, in place of one of its own.
+pub fn join(linux: &mut oci_spec::runtime::Linux, kind: LinuxNamespaceType, path: &Path) {
+    for namespace in linux.namespaces_mut().iter_mut().flatten().filter(|one| one.typ() == kind) {
+        namespace.set_path(Some(path.to_owned()));
     }
 }
 

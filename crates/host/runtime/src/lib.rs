@@ -43,7 +43,7 @@ pub use config::{
     ContainerConfig, ExecConfig, LogConfig, Network, PodCgroup, RootFs, SandboxConfig, Seccomp, Share, Size,
     Stdin, Users, WhenIdle,
 };
-pub use defaults::{SpecOptions, mount};
+pub use defaults::{SpecOptions, join, mount};
 pub use error::{Error, ErrorKind, Result};
 pub use log::{LogLine, Stream, log_files};
 /// The OCI runtime specification's types, in which containers are described.

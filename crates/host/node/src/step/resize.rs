@@ -81,7 +81,16 @@ pub(crate) fn changed<'a>(pod: &'a Pod, state: &'a PodState) -> impl Iterator<It
 
 /// Whether the pod is on its way to other resources.
 pub(crate) fn in_progress(pod: &Pod, state: &PodState) -> bool {
-    state.held.is_none() && (state.size.busy || changed(pod, state).next().is_some())
+    let sized = state.size.pod.as_ref();
+    state.held.is_none()
+        && (changed(pod, state).next().is_some() || sized.is_some_and(|sized| !is_sized_by(pod, sized)))
+}
+
+/// Whether the pod as a whole is as large as its containers ask for together.
+fn is_sized_by(pod: &Pod, sized: &BTreeMap<String, Resources>) -> bool {
+    let wanted = wanted(pod);
+    sized.len() == wanted.len()
+        && wanted.iter().all(|(name, wanted)| sized.get(name).is_some_and(|had| same(had, wanted)))
 }
 
 /// Whether a change fits the node, beside what others have asked for.
@@ -140,11 +149,7 @@ pub(super) fn decide(pod: &Pod, state: &PodState, now: Timestamp, decision: &mut
         })
         .map(|container| container.name.clone())
         .collect();
-    let pod_differs = state.size.pod.as_ref().is_none_or(|sized| {
-        let wanted = wanted(pod);
-        sized.len() != wanted.len()
-            || wanted.iter().any(|(name, wanted)| sized.get(name).is_none_or(|had| !same(had, wanted)))
-    });
+    let pod_differs = state.size.pod.as_ref().is_none_or(|sized| !is_sized_by(pod, sized));
     // A pod is not made smaller around a container that is still to end.
     if in_place.is_empty() && (!pod_differs || stopping) {
         return;

@@ -230,7 +230,7 @@ impl Worker {
         }
     }
 
-    /// Looks at what the pod asks for now: whether the node has that, and who has to be started again for it.
+    /// Judges what the pod asks for: whether the node has it, and who has to be started again for it.
     pub(super) fn consider_size(&mut self) {
         if self.state.sandbox != SandboxState::Ready || self.state.ending.is_some() {
             return;
@@ -243,7 +243,7 @@ impl Worker {
                 let uid = &self.pod.metadata.uid;
                 let handles = self.shared.handles();
                 let others = handles.iter().filter(|handle| handle.uid != *uid);
-                let others = others.map(|handle| handle.view().asks).fold(Room::default(), Room::plus);
+                let others = others.map(|handle| handle.asks()).fold(Room::default(), Room::plus);
                 resize::judge(&self.pod, &self.state, node, others)
             }
         };
@@ -269,7 +269,7 @@ impl Worker {
         }
     }
 
-    /// Gives running containers, and the pod as a whole, what is asked for now.
+    /// Gives running containers, and the pod as a whole, what their specification asks for.
     pub(super) fn resize(&mut self, names: &[String]) {
         let Some(place) = self.place() else { return };
         self.state.size.busy = true;

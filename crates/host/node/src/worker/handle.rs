@@ -94,6 +94,11 @@ impl PodHandle {
         view.host_network = pod.spec.host_network;
     }
 
+    /// What it asks for of the node.
+    pub(crate) fn asks(&self) -> Room {
+        self.lock().asks
+    }
+
     /// The pod as it was last shown.
     pub(crate) fn view(&self) -> View {
         self.lock().clone()

@@ -31,7 +31,7 @@ use crate::{
     model::{Container, Pod},
     probe,
     resources::{container_limits, pod_cgroup, pod_limits, unlimited},
-    spec::{self, Run, STOP_SIGNAL, run_name},
+    spec::{self, Run, STOP_SIGNAL, in_force, run_name},
     step::{Reason, Termination},
     volumes::{self, Tokens, Upkeep, Volumes, container_mounts},
 };
@@ -258,7 +258,7 @@ impl Place {
         Ok(Some(PathBuf::from(format!("/proc/{pid}/ns/pid"))))
     }
 
-    /// Gives running containers, and the pod as a whole, the resources asked for now.
+    /// Gives running containers, and the pod as a whole, the resources their specification asks for.
     pub(crate) async fn resize(&self, containers: &[(Container, u32)]) -> Result<(), Failure> {
         let (place, containers) = (self.clone(), containers.to_vec());
         let work = move || place.resize_now(&containers).map_err(|error| Failure::of(&error));
@@ -267,15 +267,12 @@ impl Place {
 
     /// The pod is never smaller than a container in it: it grows before them and shrinks after them. Blocks.
     fn resize_now(&self, containers: &[(Container, u32)]) -> wharf_runtime::Result<()> {
-        if !wharf_runtime::has_cgroups() {
-            return Ok(());
-        }
         let whole = Cgroup::at(&pod_cgroup(&self.shared.config.instance, &self.pod))?;
-        let limits = pod_limits(&self.pod);
+        let limits = in_force(pod_limits(&self.pod));
         let grown = whole.update(&unlimited(&limits));
         for (container, attempt) in containers {
             let status = self.sandbox.status(&run_name(&container.name, *attempt))?;
-            Cgroup::at(&status.cgroup)?.update(&container_limits(container))?;
+            Cgroup::at(&status.cgroup)?.update(&in_force(container_limits(container)))?;
         }
         grown?;
         whole.update(&limits)

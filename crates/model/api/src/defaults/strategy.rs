@@ -205,8 +205,13 @@ pub fn prepare_custom_for_update(has_status: bool, new: &mut Value, old: &Value)
 
 /// Prepares the new form of a custom resource whose status is updated: all else, labels included, is kept.
 pub fn prepare_custom_for_status_update(new: &mut Value, old: &Value) {
-    let managed_fields = tree::at(new, "/metadata/managedFields").clone();
     update_status(new, old);
+    keep_metadata(new, old);
+}
+
+/// All metadata are the old ones, but for who owns what.
+fn keep_metadata(new: &mut Value, old: &Value) {
+    let managed_fields = tree::at(new, "/metadata/managedFields").clone();
     copy(new, old, "metadata");
     if let Some(metadata) = new.get_mut("metadata")
         && !managed_fields.is_null()

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::copy;
+use super::{copy, keep_metadata};
 use crate::table::tree;
 
 /// Takes everything from the old pod but what `subresource` is there to change.
@@ -15,14 +15,8 @@ pub(super) fn keep_all_but(subresource: &str, new: &mut Value, old: &Value) {
 }
 
 fn keep_but_ephemeral(new: &mut Value, old: &Value) {
-    let ephemeral = tree::at(new, "/spec/ephemeralContainers").clone();
     let mut spec = tree::at(old, "/spec").clone();
-    match ephemeral.is_null() {
-        true => {
-            tree::remove(&mut spec, "ephemeralContainers");
-        }
-        false => tree::set(&mut spec, "ephemeralContainers", ephemeral),
-    }
+    copy(&mut spec, tree::at(new, "/spec"), "ephemeralContainers");
     tree::set(new, "spec", spec);
 }
 
@@ -47,11 +41,7 @@ fn keep_but_resources(new: &mut Value, old: &Value) {
     }
     copy(&mut spec, tree::at(new, "/spec"), "resources");
     tree::set(new, "spec", spec);
-    let managed = tree::at(new, "/metadata/managedFields").clone();
-    copy(new, old, "metadata");
-    if let Some(metadata) = new.get_mut("metadata").filter(|_| !managed.is_null()) {
-        tree::set(metadata, "managedFields", managed);
-    }
+    keep_metadata(new, old);
 }
 
 #[cfg(test)]
