@@ -191,7 +191,7 @@ impl Fairness {
         who: &Identity,
         info: &RequestInfo,
     ) -> Result<(Class, Option<Seat>), (Class, Status)> {
-        if who.is_platform() || is_long(info) {
+        if who.is_platform() || info.is_long() {
             return Ok((Class::default(), None));
         }
         let compiled = self.compiled(storage);
@@ -307,11 +307,6 @@ async fn wait(mut seat: Seat, waiting: oneshot::Receiver<()>) -> Result<Seat, St
             Err(refusal())
         }
     }
-}
-
-/// What lasts as long as a client likes, and is not a watch.
-fn is_long(info: &RequestInfo) -> bool {
-    matches!(info.subresource.as_str(), "attach" | "exec" | "proxy" | "log" | "portforward")
 }
 
 /// Seats a request takes.

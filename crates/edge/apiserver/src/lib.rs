@@ -266,7 +266,7 @@ impl ApiServer {
             answered.unwrap_or_else(|status| respond::failure(&status))
         });
         let response = Box::pin(answered).await;
-        Ok(auditing.end(response))
+        Ok(auditing.end(response).await)
     }
 
     /// Writes down a request of somebody who could not show who they are.
@@ -393,24 +393,27 @@ impl ApiServer {
                 path: None,
             },
         };
-        let allowed = self.authorize(identity, &asked);
-        // Once more, since only what is written down needs the reason.
+        let decision = self.authorizer.decide(&self.storage, identity, &asked);
         audit::note(|record| {
-            let (decision, reason) = match self.authorizer.decide(&self.storage, identity, &asked) {
-                Decision::Allowed(bound) => ("allow", bound.map(|bound| bound.reason()).unwrap_or_default()),
-                Decision::Denied(why) => ("forbid", why),
+            let (decision, reason) = match &decision {
+                Decision::Allowed(bound) => {
+                    ("allow", bound.as_ref().map(auth::Bound::reason).unwrap_or_default())
+                }
+                Decision::Denied(why) => ("forbid", why.clone()),
             };
             record.annotate("authorization.k8s.io/decision", decision);
             record.annotate("authorization.k8s.io/reason", reason);
         });
-        allowed
+        Self::permitted(decision, identity, &asked)
     }
 
     /// 403 when `identity` may not.
     pub(crate) fn authorize(&self, identity: &Identity, asked: &Attributes<'_>) -> Result<(), Status> {
-        let Decision::Denied(why) = self.authorizer.decide(&self.storage, identity, asked) else {
-            return Ok(());
-        };
+        Self::permitted(self.authorizer.decide(&self.storage, identity, asked), identity, asked)
+    }
+
+    fn permitted(decision: Decision, identity: &Identity, asked: &Attributes<'_>) -> Result<(), Status> {
+        let Decision::Denied(why) = decision else { return Ok(()) };
         let user = &identity.user;
         let mut refusal = asked.refusal();
         if !why.is_empty() {

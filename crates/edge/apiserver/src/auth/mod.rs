@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use wharf_api::status::Status;
 use wharf_http::{Body, PeerCertificate};
 
-pub(crate) use rbac::{Attributes, Authorizer, Decision};
+pub(crate) use rbac::{Attributes, Authorizer, Bound, Decision};
 pub(crate) use token::ISSUER;
 pub use token::SigningKey;
 pub(crate) use token::TokenSubject;
