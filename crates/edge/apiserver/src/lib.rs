@@ -108,7 +108,7 @@ pub struct ApiServer {
     openapi: openapi::Documents,
     pub(crate) hooks: admission::Hooks,
     pub(crate) policies: admission::Policies,
-    pub(crate) clients: callout::Clients,
+    pub(crate) clients: Arc<callout::Clients>,
     pub(crate) services: aggregation::Services,
     pub(crate) discovered: aggregation::Known,
     issuers: auth::oidc::Issuers,
@@ -186,7 +186,7 @@ impl ApiServer {
             openapi: openapi::Documents::default(),
             hooks: admission::Hooks::new(),
             policies: admission::Policies::new(),
-            clients: callout::Clients::new(config.front_proxy.as_ref().map(|f| f.identity.clone())),
+            clients: Arc::new(callout::Clients::new(config.front_proxy.as_ref().map(|f| f.identity.clone()))),
             services: aggregation::Services::new(),
             discovered: aggregation::Known::default(),
             issuers: auth::oidc::Issuers::new(security.issuers),
@@ -564,10 +564,10 @@ impl ApiServer {
     }
 }
 
-/// All bytes of a request's body, within the limit.
 /// How long a body may take to come: whoever sends it has a seat that others wait for.
 const BODY_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
 
+/// All bytes of a request's body, within the limit.
 pub(crate) async fn read_body(request: Request<Body>) -> Result<bytes::Bytes, Status> {
     let read = tokio::time::timeout(BODY_WITHIN, collect(request.into_body(), MAX_BODY)).await;
     let late = |_| Status::new(408, "Timeout", "the request body did not come in time");

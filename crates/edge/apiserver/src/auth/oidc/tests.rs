@@ -182,3 +182,16 @@ fn signatures_of_published_examples_are_verified() {
         assert!(Jwt::parse(&head).is_none_or(|jwt| !jwt.is_signed_by(&keys(&json!({"keys": [key]})))));
     }
 }
+
+#[test]
+fn a_key_set_without_usable_keys_is_none() {
+    let key = json!({"kty": "RSA", "e": "AQAB", "n": "ofgW"});
+    for (set, count) in [
+        (json!({"keys": [key, {"kty": "oct", "k": "AA"}]}), Ok(1)),
+        (json!({"keys": [{"kty": "oct", "k": "AA"}]}), Err(())),
+        (json!({"keys": []}), Err(())),
+        (json!({}), Err(())),
+    ] {
+        assert_eq!(usable(&set).map(|keys| keys.len()).map_err(|_| ()), count, "{set}");
+    }
+}
