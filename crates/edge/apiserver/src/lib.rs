@@ -26,6 +26,7 @@ mod reviews;
 mod storage;
 mod streams;
 mod unheeded;
+mod values;
 mod verbs;
 mod versions;
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod bootstrap_token;
 pub(crate) mod identify;
+mod jwt;
 pub(crate) mod node;
 pub(crate) mod oidc;
 mod rbac;

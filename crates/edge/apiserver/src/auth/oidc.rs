@@ -4,7 +4,6 @@
 
 mod claims;
 mod configuration;
-mod keys;
 #[cfg(test)]
 mod tests;
 
@@ -19,11 +18,13 @@ use tokio::sync::{Mutex, MutexGuard};
 use wharf_base::Timestamp;
 use wharf_http::{collect, empty};
 
-use super::Identity;
+use super::{
+    Identity,
+    jwt::{Jwt, Key, keys},
+};
 use crate::callout::Clients;
 
 use claims::Mapping;
-use keys::{Jwt, Key, keys};
 
 pub use configuration::{Anonymous, Authentication, OidcFlags};
 

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     derived::Derived,
     storage::{Snapshot, Storage},
+    values::{items, texts},
 };
 
 /// What is asked for.
@@ -92,10 +93,7 @@ pub(super) struct Rule {
 
 impl Rule {
     pub(super) fn read(rule: &Value) -> Self {
-        let texts = |name: &str| {
-            let list = rule[name].as_array().into_iter().flatten();
-            list.filter_map(|v| v.as_str().map(str::to_owned)).collect()
-        };
+        let texts = |name: &str| texts(&rule[name]);
         Self {
             verbs: texts("verbs"),
             groups: texts("apiGroups"),
@@ -189,8 +187,7 @@ struct Compiled {
 
 fn compile([cluster_roles, roles, cluster_bindings, bindings]: [Snapshot; 4]) -> Compiled {
     let rules_of = |entries: &Snapshot| -> HashMap<String, Arc<Vec<Rule>>> {
-        let rules =
-            |object: &Value| object["rules"].as_array().into_iter().flatten().map(Rule::read).collect();
+        let rules = |object: &Value| items(&object["rules"]).map(Rule::read).collect();
         entries.entries.iter().map(|(key, e)| (key.to_string(), Arc::new(rules(&e.object())))).collect()
     };
     let (cluster_rules, local_rules) = (rules_of(&cluster_roles), rules_of(&roles));

@@ -34,6 +34,7 @@ use serde_json::Value;
 pub use error::{FieldError, Reason};
 use field::{Errors, Field};
 use names::Rule;
+pub use pod::MIRROR;
 
 /// What is wrong with an object that is to be created.
 pub fn create(group: &str, _version: &str, kind: &str, object: &Value) -> Vec<FieldError> {

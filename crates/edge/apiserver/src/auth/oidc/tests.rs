@@ -43,6 +43,9 @@ fn flags_make_an_issuer() {
     check(groups, json!({"sub": "j", "roles": "a"}), Ok(("https://id.example#j", &["g:a"])));
     check(groups, json!({"sub": "j"}), Ok(("https://id.example#j", &[])));
     check(groups, json!({"sub": "j", "roles": [1]}), Err("no text"));
+    let elsewhere = json!({"sub": "j", "_claim_names": {"roles": "s"}, "_claim_sources": {"s": {}}});
+    check(groups, elsewhere.clone(), Err("claim \"roles\" is a distributed claim"));
+    check(|_| {}, elsewhere, Ok(("https://id.example#j", &[])));
     let required: Change = |f| f.required_claims = vec!["hd=x".into()];
     check(required, json!({"sub": "j", "hd": "x"}), Ok(("https://id.example#j", &[])));
     check(required, json!({"sub": "j", "hd": "y"}), Err("required claim hd"));
