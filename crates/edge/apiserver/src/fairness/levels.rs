@@ -11,6 +11,8 @@ use std::collections::{HashMap, VecDeque};
 
 use serde_json::Value;
 
+/// Cards of a hand at the most: more need more bits than a flow's number has, and are refused where a level is written.
+const HAND: usize = 15;
 /// Seconds a request is thought to take until it has.
 const GUESS: f64 = 0.003;
 
@@ -50,7 +52,7 @@ impl Limits {
             borrowing: part["borrowingLimitPercent"].as_f64(),
             queues: (response["type"] == "Queue").then(|| Queuing {
                 queues: number("queues", 64),
-                hand: number("handSize", 8),
+                hand: number("handSize", 8).min(HAND),
                 length: number("queueLengthLimit", 50),
             }),
         }
@@ -325,18 +327,16 @@ impl Level {
 /// A hand of different cards of a deck, the same for the same flow.
 fn deal(flow: u64, deck: usize, hand: usize) -> Vec<usize> {
     let mut rest = flow;
-    let mut dealt: Vec<usize> = Vec::with_capacity(hand);
+    let (mut dealt, mut sorted) = (Vec::with_capacity(hand), Vec::with_capacity(hand));
     for left in (1..=deck).rev().take(hand) {
         let mut card = (rest % left as u64) as usize;
         rest /= left as u64;
         // Those dealt already are not there any more.
-        let mut sorted = dealt.clone();
-        sorted.sort_unstable();
-        for before in sorted {
-            if card >= before {
-                card += 1;
-            }
+        let mut place = 0;
+        while sorted.get(place).is_some_and(|before| card >= *before) {
+            (card, place) = (card + 1, place + 1);
         }
+        sorted.insert(place, card);
         dealt.push(card);
     }
     dealt

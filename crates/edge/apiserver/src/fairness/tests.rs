@@ -77,3 +77,15 @@ fn a_list_is_as_wide_as_what_it_goes_through() {
         assert_eq!(seats(500, &info), expect, "{query}");
     }
 }
+
+#[test]
+fn the_defaults_are_valid() {
+    let all = [("PriorityLevelConfiguration", defaults::levels()), ("FlowSchema", defaults::schemas())];
+    for (kind, objects) in all {
+        for mut object in objects {
+            let group = "flowcontrol.apiserver.k8s.io";
+            wharf_api::defaults::apply(group, "v1", kind, &mut object);
+            assert_eq!(wharf_api::validate::create(group, "v1", kind, &object), [], "{kind}");
+        }
+    }
+}
