@@ -11,16 +11,12 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt as _;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::json;
-use tokio::sync::mpsc;
 use wharf_api::status::Status;
 use wharf_base::Clock;
 use wharf_http::Body;
@@ -28,12 +24,10 @@ use wharf_http::Body;
 use crate::{ApiServer, Identity, configuration::ConfigError, request::RequestInfo};
 
 pub use log::LogOptions;
-use log::{Entry, Log};
+use log::{LINE, Log, Room};
 use policy::{Level, Policy, Stage};
 pub(crate) use record::Record;
 
-/// How long a request waits for room in the log before it is refused.
-const PATIENCE: Duration = Duration::from_secs(10);
 const ID: &str = "audit-id";
 
 /// Why there is no audit log.
@@ -102,21 +96,22 @@ impl Audit {
         server: &ApiServer,
         record: Record,
     ) -> Result<Auditing, Status> {
-        // What is done will be written down: there is room for it before it is done.
-        let room = tokio::time::timeout(PATIENCE, self.log.sender.clone().reserve_owned()).await;
-        let Ok(Ok(room)) = room else {
+        // What is done will be written down: there is room for all of it before it is done.
+        let first = !record.wanted.omit_stages.contains(&Stage::RequestReceived);
+        let Some(mut room) = self.log.reserve(if first { 2 * LINE } else { LINE }).await else {
             let why =
                 "the audit log cannot be written, and no more may wait for it; see the server's own log";
             return Err(Status::new(500, "InternalError", why));
         };
-        let auditing = Auditing {
+        if first && let Some(room) = room.split(LINE) {
+            self.log.put(record.line(Stage::RequestReceived, None, server.now()), room);
+        }
+        Ok(Auditing {
             audit: Arc::clone(self),
             clock: Arc::clone(&server.clock),
             record: Arc::new(Mutex::new(record)),
             room: Some(room),
-        };
-        auditing.stage(Stage::RequestReceived).await;
-        Ok(auditing)
+        })
     }
 }
 
@@ -139,7 +134,8 @@ pub(crate) struct Auditing {
     audit: Arc<Audit>,
     clock: Arc<dyn Clock>,
     record: Arc<Mutex<Record>>,
-    room: Option<mpsc::OwnedPermit<Entry>>,
+    /// For a line without objects.
+    room: Option<Room>,
 }
 
 impl Auditing {
@@ -148,28 +144,43 @@ impl Auditing {
         CURRENT.scope(Arc::clone(&self.record), doing).await
     }
 
-    async fn stage(&self, stage: Stage) {
-        let line = {
-            let record = lock(&self.record);
-            if record.wanted.omit_stages.contains(&stage) {
-                return;
-            }
-            record.line(stage, None, self.clock.now())
-        };
-        // The log's thread does not end before the server.
-        let _ = self.audit.log.sender.send(Entry::Line(line)).await;
-    }
-
     fn line(&self, stage: Stage, code: StatusCode) -> Option<String> {
         let record = lock(&self.record);
         let wanted = !record.wanted.omit_stages.contains(&stage);
         wanted.then(|| record.line(stage, Some(code), self.clock.now()))
     }
 
-    fn put(&mut self, stage: Stage, code: StatusCode) {
-        if let Some((line, room)) = self.line(stage, code).zip(self.room.take()) {
-            room.send(Entry::Line(line));
+    /// Writes a stage down, in the room that was kept for it; a long line when there is more room by now.
+    async fn put(&mut self, stage: Stage, code: StatusCode) {
+        let line = self.line(stage, code);
+        // Meanwhile its room stays where it is, for the case that nobody waits for this any more.
+        let more = match line.as_ref().map_or(0, String::len).saturating_sub(LINE) {
+            0 => None,
+            bytes => self.audit.log.reserve(bytes).await,
+        };
+        self.finish(stage, code, line, more);
+    }
+
+    fn put_now(&mut self, stage: Stage, code: StatusCode) {
+        let line = self.line(stage, code);
+        let more = match line.as_ref().map_or(0, String::len).saturating_sub(LINE) {
+            0 => None,
+            bytes => self.audit.log.try_reserve(bytes),
+        };
+        self.finish(stage, code, line, more);
+    }
+
+    fn finish(&mut self, stage: Stage, code: StatusCode, line: Option<String>, more: Option<Room>) {
+        let Some((mut line, mut room)) = line.zip(self.room.take()) else { return };
+        match more {
+            Some(more) => room.merge(more),
+            None if line.len() > LINE => {
+                lock(&self.record).truncate();
+                line = self.line(stage, code).unwrap_or_default();
+            }
+            None => {}
         }
+        self.audit.log.put(line, room);
     }
 
     /// Writes down that nobody was believed to be the sender.
@@ -177,11 +188,11 @@ impl Auditing {
         let message = "Authentication failed, attempted: bearer";
         let status = json!({"status": "Failure", "reason": "Unauthorized", "message": message});
         lock(&self.record).status = Some(status);
-        self.put(Stage::ResponseComplete, StatusCode::UNAUTHORIZED);
+        self.put_now(Stage::ResponseComplete, StatusCode::UNAUTHORIZED);
     }
 
     /// Writes the answer down; that of a long request at its beginning and at its end.
-    pub(crate) fn end(mut self, mut response: Response<Body>) -> Response<Body> {
+    pub(crate) async fn end(mut self, mut response: Response<Body>) -> Response<Body> {
         let code = response.status();
         let (id, is_long) = {
             let record = lock(&self.record);
@@ -191,10 +202,10 @@ impl Auditing {
             response.headers_mut().insert(ID, value);
         }
         if !is_long {
-            self.put(Stage::ResponseComplete, code);
+            self.put(Stage::ResponseComplete, code).await;
             return response;
         }
-        self.put(Stage::ResponseStarted, code);
+        self.put(Stage::ResponseStarted, code).await;
         if code == StatusCode::SWITCHING_PROTOCOLS {
             // What follows is no answer any more.
             let end = End { auditing: Some(self), code };
@@ -218,7 +229,7 @@ impl Drop for Auditing {
         };
         lock(&self.record).status =
             Some(json!({"status": "Failure", "reason": "InternalError", "message": why}));
-        self.put(stage, StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
+        self.put_now(stage, StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
     }
 }
 
@@ -243,16 +254,7 @@ impl Drop for End {
     fn drop(&mut self) {
         let Some(auditing) = self.auditing.take() else { return };
         let Some(line) = auditing.line(Stage::ResponseComplete, self.code) else { return };
-        let sender = auditing.audit.log.sender.clone();
-        match sender.try_send(Entry::Line(line)) {
-            Err(mpsc::error::TrySendError::Full(entry)) => {
-                if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                    // It waits for room, as nobody else does for it.
-                    runtime.spawn(async move { sender.send(entry).await });
-                }
-            }
-            // Closed only with the process.
-            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
-        }
+        // It waits for room, as nobody else does for it.
+        auditing.audit.log.put_later(line);
     }
 }

@@ -105,7 +105,7 @@ async fn ensure(server: &Arc<ApiServer>, object: Value) -> Result<(), Status> {
 }
 
 fn objects(server: &ApiServer) -> Vec<Value> {
-    let mut all: Vec<Value> = ["default", "kube-system", "kube-public", "kube-node-lease"]
+    let mut all: Vec<Value> = ["default", "kube-system", "kube-public", crate::auth::node::LEASES]
         .iter()
         .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
         .collect();

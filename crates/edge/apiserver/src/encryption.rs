@@ -4,6 +4,9 @@
 //! authenticated with it, so that no value can be put in another's place. What was written by another than the first
 //! provider of a resource is written anew when it is next replaced, even by itself.
 //!
+//! What cannot be read at the beginning keeps the server from starting. What another server writes later and cannot be
+//! read is not there any more, and from then on nothing is written, so that nobody acts upon that.
+//!
 //! Source: Kubernetes' encryption at rest.
 
 mod configuration;
@@ -12,7 +15,7 @@ mod tests;
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
 };
 
 use bytes::Bytes;
@@ -86,12 +89,15 @@ struct Seal {
     encryption: Encryption,
     random: SystemRandom,
     stale: Stale,
+    /// The first change that could not be read, and why.
+    lost: OnceLock<String>,
 }
 
 impl Encrypted {
     /// Around a store, by a configuration.
     pub fn new(inner: Arc<dyn Store>, encryption: Encryption) -> Self {
-        let seal = Seal { encryption, random: SystemRandom::new(), stale: Stale::default() };
+        let seal =
+            Seal { encryption, random: SystemRandom::new(), stale: Stale::default(), lost: OnceLock::new() };
         Self { inner, seal: Arc::new(seal) }
     }
 
@@ -167,7 +173,7 @@ impl Seal {
         Ok((sealed.into(), place > 0))
     }
 
-    /// A change as it was written. None when it cannot be read.
+    /// A change as it was written.
     fn change(&self, change: &Change) -> Result<Change, Error> {
         let mut change = change.clone();
         let mut stale = false;
@@ -179,15 +185,31 @@ impl Seal {
         Ok(change)
     }
 
+    /// Whether changes are as they were written: nothing is configured, and nobody else has encrypted them.
+    fn is_plain(&self, changes: &[Change]) -> bool {
+        let is_sealed = |change: &Change| change.value.as_ref().is_some_and(|v| v.starts_with(PREFIX));
+        self.encryption.0.is_empty() && !changes.iter().any(is_sealed)
+    }
+
     fn feed(&self, changes: &[Change]) -> Vec<Change> {
-        let mut opened = Vec::with_capacity(changes.len());
-        for change in changes {
-            match self.change(change) {
-                Ok(change) => opened.push(change),
-                Err(error) => tracing::error!(%error, "a change that another server wrote is not followed"),
-            }
-        }
-        opened
+        let opened = changes.iter().map(|change| {
+            self.change(change).unwrap_or_else(|error| {
+                tracing::error!(%error, "a change that another server wrote cannot be followed; nothing is written any more until the server is started anew and can read it");
+                // Whoever asks gets no older one for the one there is.
+                let _ = self.lost.set(error.to_string());
+                Change { value: None, ..change.clone() }
+            })
+        });
+        opened.collect()
+    }
+
+    /// Refuses writes of a server that does not know what there is.
+    fn is_current(&self) -> Result<(), Error> {
+        let Some(lost) = self.lost.get() else { return Ok(()) };
+        let reason = format!(
+            "what another server wrote is not known here ({lost}); start the server anew when it can be read"
+        );
+        Err(Error::Refused { reason })
     }
 }
 
@@ -220,7 +242,7 @@ impl Subscriber for Opening {
     }
 
     fn apply(&mut self, changes: &[Change]) {
-        match self.seal.encryption.0.is_empty() {
+        match self.seal.is_plain(changes) {
             true => self.subscriber.apply(changes),
             false => self.subscriber.apply(&self.seal.feed(changes)),
         }
@@ -239,6 +261,9 @@ impl Store for Encrypted {
     }
 
     fn commit(&self, mut writes: Vec<Write>) -> Pending<Revision> {
+        if let Err(error) = self.seal.is_current() {
+            return Box::pin(std::future::ready(Err(error)));
+        }
         for write in &mut writes {
             let Some(value) = &write.value else { continue };
             match self.seal.close(&write.key, value) {

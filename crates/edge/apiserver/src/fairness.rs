@@ -3,7 +3,7 @@
 //!
 //! Requests of the platform itself and of `system:masters` never wait. A seat is held until the answer begins to be sent;
 //! what lasts as long as a client likes (exec, attach, logs, port-forward, proxies) needs none, and a watch only until it
-//! has begun. A list takes a seat for each hundred objects, ten at the most.
+//! has begun. A list takes a seat for each hundred objects it goes through, ten at the most.
 //!
 //! Source: `flowcontrol.apiserver.k8s.io/v1`; Kubernetes' API priority and fairness.
 
@@ -15,7 +15,7 @@ mod tests;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -23,7 +23,13 @@ use http::{HeaderMap, HeaderValue};
 use tokio::sync::oneshot;
 use wharf_api::{meta, status::Status};
 
-use crate::{Identity, registry::Index, request::RequestInfo, storage::Storage};
+use crate::{
+    Identity,
+    derived::Derived,
+    registry::Index,
+    request::RequestInfo,
+    storage::{Snapshot, Storage},
+};
 
 use levels::{Asked, Begun, Levels, Limits};
 use schema::{Schema, sorted};
@@ -41,11 +47,10 @@ const WIDEST: u32 = 10;
 
 /// Who waits and who is served.
 pub(crate) struct Fairness {
-    compiled: RwLock<([u64; 2], Arc<Compiled>)>,
+    compiled: Derived<Compiled, 2>,
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Default)]
 struct Compiled {
     schemas: Vec<Schema>,
     /// By name of a level: its uid, and whether it is exempt.
@@ -54,8 +59,6 @@ struct Compiled {
 
 struct State {
     levels: Levels,
-    /// Revisions the levels are configured by.
-    configured: [u64; 2],
     /// Whom to tell that they begin, by ticket.
     waiting: HashMap<u64, oneshot::Sender<()>>,
     /// Queues of those who have been told and have not heard it yet.
@@ -115,7 +118,8 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut state = lock(&self.state);
         if self.begun.is_none() && state.waiting.remove(&self.ticket).is_some() {
-            return state.levels.give_up(&self.level, self.ticket, self.why);
+            let begun = state.levels.give_up(&self.level, self.ticket, self.why);
+            return state.begin(begun);
         }
         // It may have been given a seat in just this moment.
         let told = state.told.remove(&self.ticket).unwrap_or_default();
@@ -132,52 +136,19 @@ fn refusal() -> Status {
 impl Fairness {
     pub(crate) fn new(seats: u32) -> Self {
         let levels = Levels::new(seats);
-        let state = State {
-            levels,
-            configured: [u64::MAX; 2],
-            waiting: HashMap::new(),
-            told: HashMap::new(),
-            tickets: 0,
-        };
-        Self { compiled: RwLock::new(([u64::MAX; 2], Arc::default())), state: Arc::new(Mutex::new(state)) }
+        let state = State { levels, waiting: HashMap::new(), told: HashMap::new(), tickets: 0 };
+        Self { compiled: Derived::of_all([SCHEMAS, LEVELS]), state: Arc::new(Mutex::new(state)) }
     }
 
-    /// The schemas and levels stored now.
+    /// The schemas and levels stored now, by which the seats are shared out when they have changed.
     fn compiled(&self, storage: &Storage) -> Arc<Compiled> {
-        let caches = [SCHEMAS, LEVELS].map(|name| storage.cache(name));
-        let newest = [0, 1].map(|i: usize| *caches[i].subscribe().borrow());
-        {
-            let current = self.compiled.read().unwrap_or_else(PoisonError::into_inner);
-            if current.0 == newest {
-                return Arc::clone(&current.1);
-            }
-        }
-        let [schemas, levels] = caches.map(|cache| cache.snapshot());
-        let schemas = schemas.entries.values().map(|entry| Schema::read(&entry.object())).collect();
-        let mut known = HashMap::new();
-        let mut limits = Vec::new();
-        for entry in levels.entries.values() {
-            let object = entry.object();
-            let own = Limits::read(&object);
-            let exempt = matches!(own, Limits::Exempt { .. });
-            let uid = HeaderValue::from_str(meta::text(&object, "uid")).ok();
-            known.insert(entry.name().to_owned(), (uid, exempt));
-            limits.push((entry.name().to_owned(), own));
-        }
-        // One whose level is not there leads nowhere.
-        let mut schemas = sorted(schemas);
-        schemas.retain(|schema| known.contains_key(&schema.level));
-        let compiled = Arc::new(Compiled { schemas, levels: known });
-        {
+        self.compiled.of_now(storage, |stored| {
+            let (compiled, limits) = compile(&stored);
             let mut state = lock(&self.state);
-            if state.configured != newest {
-                state.configured = newest;
-                let begun = state.levels.configure(&limits);
-                state.begin(begun);
-            }
-        }
-        *self.compiled.write().unwrap_or_else(PoisonError::into_inner) = (newest, Arc::clone(&compiled));
-        compiled
+            let begun = state.levels.configure(&limits);
+            state.begin(begun);
+            compiled
+        })
     }
 
     /// Classifies a request and waits for its seat, where it needs one.
@@ -191,7 +162,7 @@ impl Fairness {
         who: &Identity,
         info: &RequestInfo,
     ) -> Result<(Class, Option<Seat>), (Class, Status)> {
-        if who.is_platform() || is_long(info) {
+        if who.is_platform() || info.is_long() {
             return Ok((Class::default(), None));
         }
         let compiled = self.compiled(storage);
@@ -293,6 +264,23 @@ impl Fairness {
     }
 }
 
+fn compile([schemas, levels]: &[Snapshot; 2]) -> (Compiled, Vec<(String, Limits)>) {
+    let mut known = HashMap::new();
+    let mut limits = Vec::new();
+    for entry in levels.entries.values() {
+        let object = entry.object();
+        let own = Limits::read(&object);
+        let exempt = matches!(own, Limits::Exempt { .. });
+        let uid = HeaderValue::from_str(meta::text(&object, "uid")).ok();
+        known.insert(entry.name().to_owned(), (uid, exempt));
+        limits.push((entry.name().to_owned(), own));
+    }
+    let mut schemas = sorted(schemas.entries.values().map(|entry| Schema::read(&entry.object())).collect());
+    // One whose level is not there leads nowhere.
+    schemas.retain(|schema| known.contains_key(&schema.level));
+    (Compiled { schemas, levels: known }, limits)
+}
+
 async fn wait(mut seat: Seat, waiting: oneshot::Receiver<()>) -> Result<Seat, Status> {
     let heard = tokio::time::timeout(PATIENCE, waiting).await;
     // It may have been told in just the moment it gives up.
@@ -309,15 +297,24 @@ async fn wait(mut seat: Seat, waiting: oneshot::Receiver<()>) -> Result<Seat, St
     }
 }
 
-/// What lasts as long as a client likes, and is not a watch.
-fn is_long(info: &RequestInfo) -> bool {
-    matches!(info.subresource.as_str(), "attach" | "exec" | "proxy" | "log" | "portforward")
-}
-
 /// Seats a request takes.
 fn width(storage: &Storage, index: &Index, info: &RequestInfo) -> u32 {
-    let listed = index.find(&info.group, &info.version, &info.resource).filter(|_| info.verb == "list");
-    let Some(resource) = listed else { return 1 };
-    let objects = storage.cache(&resource.storage_key()).snapshot().entries.len();
+    if info.verb != "list" || !info.selected_name().is_empty() {
+        return 1;
+    }
+    let Some(resource) = index.find(&info.group, &info.version, &info.resource) else { return 1 };
+    let stored = storage.cache(&resource.storage_key()).snapshot().entries.len();
+    seats(stored, info)
+}
+
+/// Seats a list takes of so many stored objects.
+fn seats(stored: usize, info: &RequestInfo) -> u32 {
+    let given = |name: &str| info.param(name).is_some_and(|value| !value.is_empty());
+    let limit = info.number("limit").ok().flatten().filter(|limit| *limit > 0);
+    // What is selected from may be all, however little of it is answered.
+    let objects = match limit {
+        Some(limit) if !given("labelSelector") && !given("fieldSelector") => stored.min(limit),
+        _ => stored,
+    };
     u32::try_from(objects / OBJECTS).unwrap_or(WIDEST).clamp(1, WIDEST)
 }

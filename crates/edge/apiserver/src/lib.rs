@@ -26,6 +26,7 @@ mod reviews;
 mod storage;
 mod streams;
 mod unheeded;
+mod values;
 mod verbs;
 mod versions;
 
@@ -108,7 +109,7 @@ pub struct ApiServer {
     openapi: openapi::Documents,
     pub(crate) hooks: admission::Hooks,
     pub(crate) policies: admission::Policies,
-    pub(crate) clients: callout::Clients,
+    pub(crate) clients: Arc<callout::Clients>,
     pub(crate) services: aggregation::Services,
     pub(crate) discovered: aggregation::Known,
     issuers: auth::oidc::Issuers,
@@ -186,7 +187,7 @@ impl ApiServer {
             openapi: openapi::Documents::default(),
             hooks: admission::Hooks::new(),
             policies: admission::Policies::new(),
-            clients: callout::Clients::new(config.front_proxy.as_ref().map(|f| f.identity.clone())),
+            clients: Arc::new(callout::Clients::new(config.front_proxy.as_ref().map(|f| f.identity.clone()))),
             services: aggregation::Services::new(),
             discovered: aggregation::Known::default(),
             issuers: auth::oidc::Issuers::new(security.issuers),
@@ -266,7 +267,7 @@ impl ApiServer {
             answered.unwrap_or_else(|status| respond::failure(&status))
         });
         let response = Box::pin(answered).await;
-        Ok(auditing.end(response))
+        Ok(auditing.end(response).await)
     }
 
     /// Writes down a request of somebody who could not show who they are.
@@ -393,24 +394,27 @@ impl ApiServer {
                 path: None,
             },
         };
-        let allowed = self.authorize(identity, &asked);
-        // Once more, since only what is written down needs the reason.
+        let decision = self.authorizer.decide(&self.storage, identity, &asked);
         audit::note(|record| {
-            let (decision, reason) = match self.authorizer.decide(&self.storage, identity, &asked) {
-                Decision::Allowed(bound) => ("allow", bound.map(|bound| bound.reason()).unwrap_or_default()),
-                Decision::Denied(why) => ("forbid", why),
+            let (decision, reason) = match &decision {
+                Decision::Allowed(bound) => {
+                    ("allow", bound.as_ref().map(auth::Bound::reason).unwrap_or_default())
+                }
+                Decision::Denied(why) => ("forbid", why.clone()),
             };
             record.annotate("authorization.k8s.io/decision", decision);
             record.annotate("authorization.k8s.io/reason", reason);
         });
-        allowed
+        Self::permitted(decision, identity, &asked)
     }
 
     /// 403 when `identity` may not.
     pub(crate) fn authorize(&self, identity: &Identity, asked: &Attributes<'_>) -> Result<(), Status> {
-        let Decision::Denied(why) = self.authorizer.decide(&self.storage, identity, asked) else {
-            return Ok(());
-        };
+        Self::permitted(self.authorizer.decide(&self.storage, identity, asked), identity, asked)
+    }
+
+    fn permitted(decision: Decision, identity: &Identity, asked: &Attributes<'_>) -> Result<(), Status> {
+        let Decision::Denied(why) = decision else { return Ok(()) };
         let user = &identity.user;
         let mut refusal = asked.refusal();
         if !why.is_empty() {
@@ -561,10 +565,10 @@ impl ApiServer {
     }
 }
 
-/// All bytes of a request's body, within the limit.
 /// How long a body may take to come: whoever sends it has a seat that others wait for.
 const BODY_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
 
+/// All bytes of a request's body, within the limit.
 pub(crate) async fn read_body(request: Request<Body>) -> Result<bytes::Bytes, Status> {
     let read = tokio::time::timeout(BODY_WITHIN, collect(request.into_body(), MAX_BODY)).await;
     let late = |_| Status::new(408, "Timeout", "the request body did not come in time");

@@ -103,6 +103,11 @@ impl RequestInfo {
         selector.ok().and_then(|s| s.exact("metadata.name").map(str::to_owned)).unwrap_or_default()
     }
 
+    /// Whether it lasts as long as the client likes; a watch does, too.
+    pub(crate) fn is_long(&self) -> bool {
+        matches!(self.subresource.as_str(), "attach" | "exec" | "proxy" | "log" | "portforward")
+    }
+
     /// The first value of a query parameter.
     pub(crate) fn param(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())

@@ -11,11 +11,14 @@ mod tests;
 
 use std::net::IpAddr;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use rcgen::{KeyPair, SigningKey};
 use time::OffsetDateTime;
 use x509_parser::{
     certification_request::X509CertificationRequest,
+    error::X509Error,
     extensions::{GeneralName, ParsedExtension},
+    oid_registry::{OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA},
     pem::Pem,
     prelude::FromDer,
 };
@@ -59,6 +62,15 @@ pub struct CertificateRequest {
 }
 
 impl CertificateRequest {
+    /// Reads a request in PEM in base64, as the certificates API has it.
+    ///
+    /// # Errors
+    /// When it is none, or not signed by the key it names.
+    pub fn of_base64(text: &str) -> Result<Self, RequestError> {
+        let pem = STANDARD.decode(text).map_err(|_| RequestError("the request is not base64".to_owned()))?;
+        Self::parse(&pem)
+    }
+
     /// Reads a request in PEM.
     ///
     /// # Errors
@@ -77,9 +89,7 @@ impl CertificateRequest {
         if !rest.is_empty() {
             return refuse("there are bytes after the request");
         }
-        request
-            .verify_signature()
-            .map_err(|error| RequestError(format!("signature of the request: {error}")))?;
+        is_signed(&request)?;
         let info = &request.certification_request_info;
         // The subject is signed as it stands: what is not read here must not be read otherwise elsewhere.
         let text = |a: &x509_parser::x509::AttributeTypeAndValue<'_>| {
@@ -136,6 +146,24 @@ impl CertificateRequest {
         all.extend(self.uris.iter().map(text(6)));
         all.concat()
     }
+}
+
+/// Whether a request is signed by the key it names, in a way that proves something.
+fn is_signed(request: &X509CertificationRequest<'_>) -> Result<(), RequestError> {
+    const SUPPORTED: &str =
+        "keys are RSA of 2048 to 8192 bits, P-256, P-384 or Ed25519, and sign by SHA-256 or better";
+    let algorithm = &request.signature_algorithm.algorithm;
+    if [OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA].contains(algorithm) {
+        return refuse(format!("signature of the request: SHA-1 proves nothing; {SUPPORTED}"));
+    }
+    request.verify_signature().map_err(|error| {
+        RequestError(match error {
+            X509Error::SignatureUnsupportedAlgorithm => {
+                format!("signature of the request: this kind is not supported; {SUPPORTED}")
+            }
+            error => format!("signature of the request: {error}"),
+        })
+    })
 }
 
 /// Key usages by their names in the certificates API: the bit of RFC 5280 §4.2.1.3.
@@ -293,7 +321,6 @@ fn serial() -> Vec<u8> {
 }
 
 fn pem(der: &[u8]) -> String {
-    use base64::{Engine, engine::general_purpose::STANDARD};
     let text = STANDARD.encode(der);
     let lines: Vec<&str> =
         (0..text.len()).step_by(64).filter_map(|i| text.get(i..(i + 64).min(text.len()))).collect();

@@ -19,12 +19,6 @@ use super::{
 
 const REVIEWS: Gvr = Gvr::fixed("authorization.k8s.io", "v1", "subjectaccessreviews");
 
-/// The request inside, or why there is none.
-fn inside(request: &Request) -> std::result::Result<CertificateRequest, String> {
-    let pem = STANDARD.decode(&request.spec.request).map_err(|error| error.to_string())?;
-    CertificateRequest::parse(&pem).map_err(|error| error.to_string())
-}
-
 fn asked(request: &CertificateRequest) -> Asked {
     Asked {
         common_name: request.common_name.clone(),
@@ -73,10 +67,12 @@ impl Controller for Approver {
         let (Some(request), Some(stored)) = (self.requests.get(key), self.requests.informer.get(key)) else {
             return Ok(Step::idle());
         };
-        let Ok(inside) = inside(&request) else { return Ok(Step::idle()) };
         if request.is_decided() {
             return Ok(Step::idle());
         }
+        let Ok(inside) = CertificateRequest::of_base64(&request.spec.request) else {
+            return Ok(Step::idle());
+        };
         for permission in request.permissions(&asked(&inside)) {
             if self.may(&stored, permission).await? {
                 return Ok(Step::of(vec![request.approve(&stored, permission)]));
@@ -109,9 +105,11 @@ impl Controller for Signer {
         let Some(request) = self.requests.get(key).filter(|request| request.is_to_be_signed()) else {
             return Ok(Step::idle());
         };
-        let inside = match inside(&request) {
+        let inside = match CertificateRequest::of_base64(&request.spec.request) {
             Ok(inside) => inside,
-            Err(why) => return Ok(Step::of(vec![request.failed("SignerValidationFailure", &why)])),
+            Err(why) => {
+                return Ok(Step::of(vec![request.failed("SignerValidationFailure", &why.to_string())]));
+            }
         };
         if let Err(why) = request.fits_signer(&asked(&inside)) {
             return Ok(Step::of(vec![request.failed("SignerValidationFailure", &why)]));

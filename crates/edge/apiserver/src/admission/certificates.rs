@@ -2,13 +2,12 @@
 //!
 //! Source: Kubernetes' admission plugins CertificateApproval, CertificateSigning, CertificateSubjectRestriction.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use wharf_api::{
     meta,
     status::{Cause, Status},
 };
-use wharf_http::CertificateRequest;
+use wharf_http::{CertificateRequest, RequestError};
 
 use super::{Attributes, Operation};
 use crate::{ApiServer, Context, auth};
@@ -186,8 +185,6 @@ fn allows(server: &ApiServer, context: &Context, verb: &str, signer: &str) -> bo
 }
 
 /// What the request in a CertificateSigningRequest asks for.
-pub(super) fn parse(object: &Value) -> Result<CertificateRequest, String> {
-    let text = object["spec"]["request"].as_str().unwrap_or_default();
-    let pem = STANDARD.decode(text).map_err(|_| "spec.request is not base64".to_owned())?;
-    CertificateRequest::parse(&pem).map_err(|error| error.to_string())
+pub(super) fn parse(object: &Value) -> Result<CertificateRequest, RequestError> {
+    CertificateRequest::of_base64(object["spec"]["request"].as_str().unwrap_or_default())
 }

@@ -38,10 +38,7 @@ struct Rule {
 
 impl Rule {
     fn read(rule: &Value) -> Self {
-        let texts = |name: &str| {
-            let list = rule[name].as_array().into_iter().flatten();
-            list.filter_map(|v| v.as_str().map(str::to_owned)).collect()
-        };
+        let texts = |name: &str| crate::values::texts(&rule[name]);
         Self {
             operations: texts("operations"),
             groups: texts("apiGroups"),

@@ -7,7 +7,7 @@ mod labels;
 mod mirror;
 
 use serde_json::Value;
-use wharf_api::{meta, status::Status};
+use wharf_api::{meta, status::Status, validate::MIRROR};
 use wharf_http::CertificateRequest;
 
 use super::{Attributes, Operation};
@@ -15,15 +15,12 @@ use crate::{
     ApiServer, Context,
     auth::{
         self,
-        node::{ephemeral_claim, node_of},
+        node::{LEASES, PREFIX, ephemeral_claim, node_of},
     },
 };
 
 use labels::forbidden_labels;
 use mirror::needs_api;
-
-const MIRROR: &str = "kubernetes.io/config.mirror";
-const LEASES: &str = "kube-node-lease";
 
 /// Refuses what a node may not write; others are not its matter.
 pub(super) fn check(
@@ -404,8 +401,8 @@ impl Writing<'_> {
         let CertificateRequest { common_name, .. } =
             request.map_err(|error| format!("unable to parse csr: {error}"))?;
         only(
-            common_name.strip_prefix("system:node:") == Some(self.node),
-            format!("can only create a node CSR with CN=system:node:{}", self.node),
+            common_name.strip_prefix(PREFIX) == Some(self.node),
+            format!("can only create a node CSR with CN={PREFIX}{}", self.node),
         )
     }
 }

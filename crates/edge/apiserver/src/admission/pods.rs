@@ -33,7 +33,7 @@ pub(super) fn update(object: &mut Value, old: &Value) {
 
 fn service_account(server: &ApiServer, object: &mut Value) -> Result<(), Status> {
     // What a node runs by itself has no account.
-    if object["metadata"]["annotations"].get("kubernetes.io/config.mirror").is_some() {
+    if object["metadata"]["annotations"].get(wharf_api::validate::MIRROR).is_some() {
         return mirror_pod(object);
     }
     let (namespace, pod_name) = (meta::namespace(object).to_owned(), meta::name(object).to_owned());

@@ -22,7 +22,7 @@ use super::{
     expressions::{Request, variables},
     matching::Match,
 };
-use crate::{ApiServer, Context, derived::Derived, storage::Snapshot};
+use crate::{ApiServer, Context, derived::Derived, storage::Snapshot, values::items};
 
 use findings::Findings;
 
@@ -88,10 +88,6 @@ struct Binding {
     audits: bool,
 }
 
-fn texts(list: &Value) -> Vec<&str> {
-    list.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
-}
-
 impl Policy {
     /// Policies compiled when they were written, by the same environments; an expression that does not is left out.
     fn read(kind: &'static str, object: &Value) -> Self {
@@ -148,15 +144,15 @@ impl Binding {
     fn read(object: &Value) -> Self {
         let spec = &object["spec"];
         let resources = &spec["matchResources"];
-        let actions = texts(&spec["validationActions"]);
+        let acts = |action: &str| items(&spec["validationActions"]).any(|listed| listed == action);
         Self {
             name: meta::name(object).to_owned(),
             policy: spec["policyName"].as_str().unwrap_or_default().to_owned(),
             matching: resources.is_object().then(|| Match::of(resources, &resources["resourceRules"])),
             reference: spec["paramRef"].clone(),
-            denies: actions.contains(&"Deny"),
-            warns: actions.contains(&"Warn"),
-            audits: actions.contains(&"Audit"),
+            denies: acts("Deny"),
+            warns: acts("Warn"),
+            audits: acts("Audit"),
         }
     }
 }

@@ -17,12 +17,6 @@ use crate::{ApiServer, Identity, request::RequestInfo, verbs::new_uid};
 /// Characters of a client's own id at the most.
 const MAX_ID: usize = 64;
 
-/// Requests that are answered for as long as the client likes.
-fn is_long(info: &RequestInfo) -> bool {
-    info.verb == "watch"
-        || matches!(info.subresource.as_str(), "attach" | "exec" | "proxy" | "log" | "portforward")
-}
-
 /// What is known of a request by now.
 #[derive(Debug)]
 pub(crate) struct Record {
@@ -70,7 +64,7 @@ impl Record {
             let given = named.into_iter().filter(|(_, value)| !value.is_empty());
             event["objectRef"] = given.map(|(name, value)| (name.to_owned(), json!(value))).collect();
         }
-        let (annotations, is_long) = (BTreeMap::new(), is_long(info));
+        let (annotations, is_long) = (BTreeMap::new(), info.verb == "watch" || info.is_long());
         Self {
             wanted,
             id,
@@ -142,6 +136,12 @@ impl Record {
             object.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten().for_each(strip);
         }
         object
+    }
+
+    /// Leaves the objects out, and says so.
+    pub(super) fn truncate(&mut self) {
+        (self.request_object, self.response_object) = (None, None);
+        self.annotate("audit.k8s.io/truncated", "true");
     }
 
     /// The event of a stage as a line.

@@ -2,6 +2,7 @@
 
 pub(crate) mod bootstrap_token;
 pub(crate) mod identify;
+mod jwt;
 pub(crate) mod node;
 pub(crate) mod oidc;
 mod rbac;
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use wharf_api::status::Status;
 use wharf_http::{Body, PeerCertificate};
 
-pub(crate) use rbac::{Attributes, Authorizer, Decision};
+pub(crate) use rbac::{Attributes, Authorizer, Bound, Decision};
 pub(crate) use token::ISSUER;
 pub use token::SigningKey;
 pub(crate) use token::TokenSubject;
@@ -28,18 +29,21 @@ pub struct Identity {
     pub groups: Vec<String>,
     /// Further attributes, such as a service account's pod.
     pub extra: Vec<(String, Vec<String>)>,
+    /// Whether this is a part of the platform itself, which no name or group says.
+    platform: bool,
 }
 
 impl Identity {
     /// A user with groups.
     pub fn new(user: impl Into<String>, groups: &[&str]) -> Self {
         let groups = groups.iter().map(|g| (*g).to_owned()).collect();
-        Self { user: user.into(), uid: String::new(), groups, extra: Vec::new() }
+        Self { user: user.into(), uid: String::new(), groups, extra: Vec::new(), platform: false }
     }
 
     /// The platform's own parts.
     pub fn system() -> Self {
-        Self::new("system:wharf", &["system:masters", "system:authenticated"])
+        let groups = ["system:masters", "system:authenticated"];
+        Self { platform: true, ..Self::new("system:wharf", &groups) }
     }
 
     fn anonymous() -> Self {
@@ -50,9 +54,10 @@ impl Identity {
         self.user == "system:anonymous"
     }
 
-    /// The platform's own parts, which ask in process.
-    pub(crate) fn is_platform(&self) -> bool {
-        self.user == "system:wharf" && self.is_master()
+    /// The platform's own parts, which ask in process. Whoever acts as `system:wharf`, or has a certificate of that
+    /// name, is none.
+    pub(crate) const fn is_platform(&self) -> bool {
+        self.platform
     }
 
     pub(crate) fn is_master(&self) -> bool {
@@ -102,7 +107,9 @@ pub(crate) fn shown(request: &Request<Body>) -> Shown {
     if let Some(identity) = request.extensions().get::<Identity>() {
         return Shown::Identity(identity.clone());
     }
-    if let Some(peer) = request.extensions().get::<PeerCertificate>() {
+    // A certificate that names nobody shows nobody.
+    let peer = request.extensions().get::<PeerCertificate>().filter(|peer| !peer.common_name.is_empty());
+    if let Some(peer) = peer {
         let mut identity = Identity::new(peer.common_name.clone(), &[]);
         identity.groups = peer.organizations.clone();
         identity.groups.push("system:authenticated".into());
@@ -153,5 +160,40 @@ pub(crate) fn impersonated(headers: &HeaderMap) -> Result<Option<Identity>, Stat
             }
             Ok(Some(identity))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn showing(common_name: &str, token: &str) -> Shown {
+        let mut request = Request::get("/").body(wharf_http::empty()).unwrap();
+        let organizations = vec!["system:masters".to_owned()];
+        request.extensions_mut().insert(PeerCertificate { common_name: common_name.into(), organizations });
+        if !token.is_empty() {
+            request.headers_mut().insert(header::AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+        }
+        shown(&request)
+    }
+
+    #[test]
+    fn certificates_show_who_they_name() {
+        let Shown::Identity(jane) = showing("jane", "t") else { panic!() };
+        assert_eq!((jane.user.as_str(), jane.is_master()), ("jane", true));
+        assert_eq!(showing("", "t"), Shown::Token("t".into()));
+        assert_eq!(showing("", ""), Shown::Identity(Identity::anonymous()));
+    }
+
+    #[test]
+    fn nobody_is_the_platform_by_its_name() {
+        assert!(Identity::system().is_platform());
+        let Shown::Identity(named) = showing("system:wharf", "") else { panic!() };
+        assert!(!named.is_platform() && named.is_master());
+        let mut headers = HeaderMap::new();
+        headers.insert("impersonate-user", "system:wharf".parse().unwrap());
+        headers.insert("impersonate-group", "system:masters".parse().unwrap());
+        let acted = impersonated(&headers).unwrap().unwrap();
+        assert!(!acted.is_platform() && acted.is_master());
     }
 }

@@ -24,10 +24,11 @@ use graph::{Graph, Kind};
 use references::Reference;
 pub(crate) use references::{Referred, ephemeral_claim, references};
 
-const PREFIX: &str = "system:node:";
+/// What names of nodes as users begin with.
+pub(crate) const PREFIX: &str = "system:node:";
 const GROUP: &str = "system:nodes";
 /// Where nodes keep their leases.
-const LEASES: &str = "kube-node-lease";
+pub(crate) const LEASES: &str = "kube-node-lease";
 
 /// The node that asks, when it is a node.
 pub(crate) fn node_of(who: &Identity) -> Option<&str> {

@@ -4,26 +4,27 @@
 
 mod claims;
 mod configuration;
-mod keys;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    sync::{PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
 use http::{Request, header};
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use wharf_base::Timestamp;
 use wharf_http::{collect, empty};
 
-use super::Identity;
+use super::{
+    Identity,
+    jwt::{Jwt, Key, keys},
+};
 use crate::callout::Clients;
 
 use claims::Mapping;
-use keys::{Jwt, Key, keys};
 
 pub use configuration::{Anonymous, Authentication, OidcFlags};
 
@@ -69,11 +70,12 @@ pub fn is_signed(token: &str, key_set: &Value) -> bool {
 }
 
 /// All providers.
-pub(crate) struct Issuers(Vec<Provider>);
+pub(crate) struct Issuers(Vec<Arc<Provider>>);
 
 impl Issuers {
     pub(crate) fn new(issuers: Vec<Issuer>) -> Self {
-        let provider = |issuer| Provider { issuer, known: RwLock::default(), asked: Mutex::default() };
+        let provider =
+            |issuer| Arc::new(Provider { issuer, known: RwLock::default(), asked: Mutex::default() });
         Self(issuers.into_iter().map(provider).collect())
     }
 
@@ -82,7 +84,12 @@ impl Issuers {
     }
 
     /// Who a token is of; nothing when it is no valid token of a provider.
-    pub(crate) async fn check(&self, clients: &Clients, token: &str, now: Timestamp) -> Option<Identity> {
+    pub(crate) async fn check(
+        &self,
+        clients: &Arc<Clients>,
+        token: &str,
+        now: Timestamp,
+    ) -> Option<Identity> {
         let jwt = Jwt::parse(token)?;
         let provider = self.0.iter().find(|provider| jwt.claims["iss"] == provider.issuer.url.as_str())?;
         match provider.identity(clients, &jwt, now).await {
@@ -98,7 +105,7 @@ impl Issuers {
     pub(crate) async fn prepare(&self, clients: &Clients) -> bool {
         for provider in &self.0 {
             if provider.read().since.is_none() {
-                provider.refresh(clients, true).await;
+                provider.refresh(clients).await;
                 // A token by a key that is newer still need not wait.
                 *provider.asked.lock().await = None;
             }
@@ -112,15 +119,22 @@ impl Provider {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn identity(&self, clients: &Clients, jwt: &Jwt<'_>, now: Timestamp) -> Result<Identity, String> {
+    async fn identity(
+        self: &Arc<Self>,
+        clients: &Arc<Clients>,
+        jwt: &Jwt<'_>,
+        now: Timestamp,
+    ) -> Result<Identity, String> {
         if !self.issuer.algorithms.contains(&jwt.algorithm) {
             return Err(format!("it is signed by {:?}, which is not among those allowed", jwt.algorithm));
         }
         if self.read().since.is_some_and(|since| since.elapsed() > FRESH) {
-            self.refresh(clients, false).await;
+            // The old ones may do: whoever asks does not wait for the new ones.
+            let (provider, clients) = (Arc::clone(self), Arc::clone(clients));
+            tokio::spawn(async move { Box::pin(provider.refresh_old(&clients)).await });
         }
         if !jwt.is_signed_by(&self.read().keys) {
-            self.refresh(clients, true).await;
+            self.refresh(clients).await;
             if !jwt.is_signed_by(&self.read().keys) {
                 return Err("none of the provider's keys has signed it".into());
             }
@@ -129,17 +143,26 @@ impl Provider {
         self.issuer.mapping.identity(&jwt.claims)
     }
 
-    /// Fetches the keys, unless that was tried just now. Others that need them at the same time wait for them, or do not
-    /// when the old ones may do.
-    async fn refresh(&self, clients: &Clients, needed: bool) {
+    /// Fetches the keys, unless that was tried just now. Others that need them at the same time wait for them.
+    async fn refresh(&self, clients: &Clients) {
         let seen = self.read().since;
-        let mut asked = match needed {
-            true => self.asked.lock().await,
-            false => match self.asked.try_lock() {
-                Ok(asked) => asked,
-                Err(_) => return,
-            },
-        };
+        self.fetch(clients, self.asked.lock().await, seen).await;
+    }
+
+    /// Fetches the keys, unless somebody does.
+    async fn refresh_old(&self, clients: &Clients) {
+        let seen = self.read().since;
+        if let Ok(asked) = self.asked.try_lock() {
+            self.fetch(clients, asked, seen).await;
+        }
+    }
+
+    async fn fetch(
+        &self,
+        clients: &Clients,
+        mut asked: MutexGuard<'_, Option<Instant>>,
+        seen: Option<Instant>,
+    ) {
         let renewed = self.read().since != seen;
         if renewed || asked.is_some_and(|at| at.elapsed() < PAUSE) {
             return;
@@ -157,6 +180,15 @@ impl Provider {
         }
         *asked = Some(Instant::now());
     }
+}
+
+/// Without usable keys there is none to replace others by: a provider that sends none is out of order.
+fn usable(set: &Value) -> Result<Vec<Key>, String> {
+    let keys = keys(set);
+    if keys.is_empty() {
+        return Err("there is no key of a supported kind (RSA, P-256, P-384) in the key set".into());
+    }
+    Ok(keys)
 }
 
 impl Issuer {
@@ -190,7 +222,7 @@ impl Issuer {
         if !set.starts_with("https://") {
             return Err(format!("{place} names {set:?} as jwks_uri, which is no https URL"));
         }
-        Ok(keys(&self.get(clients, set).await?))
+        usable(&self.get(clients, set).await?).map_err(|why| format!("{set}: {why}"))
     }
 
     async fn get(&self, clients: &Clients, url: &str) -> Result<Value, String> {

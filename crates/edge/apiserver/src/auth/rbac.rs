@@ -2,10 +2,7 @@
 //!
 //! Source: Kubernetes' RBAC API conventions (`rbac.authorization.k8s.io/v1`).
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, RwLock},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use serde_json::Value;
 
@@ -13,9 +10,11 @@ use super::{
     Identity,
     node::{NodeAuthorizer, node_of},
 };
-use crate::storage::Storage;
-
-const GROUP: &str = "rbac.authorization.k8s.io";
+use crate::{
+    derived::Derived,
+    storage::{Snapshot, Storage},
+    values::{items, texts},
+};
 
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
@@ -94,10 +93,7 @@ pub(super) struct Rule {
 
 impl Rule {
     pub(super) fn read(rule: &Value) -> Self {
-        let texts = |name: &str| {
-            let list = rule[name].as_array().into_iter().flatten();
-            list.filter_map(|v| v.as_str().map(str::to_owned)).collect()
-        };
+        let texts = |name: &str| texts(&rule[name]);
         Self {
             verbs: texts("verbs"),
             groups: texts("apiGroups"),
@@ -189,62 +185,58 @@ struct Compiled {
     namespaced: HashMap<String, Vec<Arc<Binding>>>,
 }
 
+fn compile([cluster_roles, roles, cluster_bindings, bindings]: [Snapshot; 4]) -> Compiled {
+    let rules_of = |entries: &Snapshot| -> HashMap<String, Arc<Vec<Rule>>> {
+        let rules = |object: &Value| items(&object["rules"]).map(Rule::read).collect();
+        entries.entries.iter().map(|(key, e)| (key.to_string(), Arc::new(rules(&e.object())))).collect()
+    };
+    let (cluster_rules, local_rules) = (rules_of(&cluster_roles), rules_of(&roles));
+    let mut compiled = Compiled::default();
+    for entry in cluster_bindings.entries.values().chain(bindings.entries.values()) {
+        let object = entry.object();
+        let namespace = entry.namespace().to_owned();
+        let name = object["roleRef"]["name"].as_str().unwrap_or_default();
+        let rules = match object["roleRef"]["kind"].as_str() {
+            Some("ClusterRole") => cluster_rules.get(&format!("/{name}")),
+            _ => local_rules.get(&format!("{namespace}/{name}")),
+        };
+        let Some(rules) = rules else { continue };
+        let subjects = object["subjects"].as_array().cloned().unwrap_or_default();
+        let role = object["roleRef"]["kind"].as_str().unwrap_or_default();
+        let named = match namespace.as_str() {
+            "" => format!("ClusterRoleBinding {:?} of {role} {name:?}", entry.name()),
+            _ => format!("RoleBinding \"{}/{namespace}\" of {role} {name:?}", entry.name()),
+        };
+        let rules = Arc::clone(rules);
+        let binding = Arc::new(Binding { subjects, rules, namespace: namespace.clone(), named });
+        match namespace.as_str() {
+            "" => compiled.cluster.push(binding),
+            _ => compiled.namespaced.entry(namespace).or_default().push(binding),
+        }
+    }
+    compiled
+}
+
 /// Decides by the roles stored now.
 pub(crate) struct Authorizer {
-    compiled: RwLock<([u64; 4], Arc<Compiled>)>,
+    compiled: Derived<Compiled, 4>,
     nodes: NodeAuthorizer,
 }
 
-const RESOURCES: [&str; 4] = ["clusterroles", "roles", "clusterrolebindings", "rolebindings"];
+const RESOURCES: [&str; 4] = [
+    "clusterroles.rbac.authorization.k8s.io",
+    "roles.rbac.authorization.k8s.io",
+    "clusterrolebindings.rbac.authorization.k8s.io",
+    "rolebindings.rbac.authorization.k8s.io",
+];
 
 impl Authorizer {
     pub(crate) fn new() -> Self {
-        Self { compiled: RwLock::new(([u64::MAX; 4], Arc::default())), nodes: NodeAuthorizer::new() }
+        Self { compiled: Derived::of_all(RESOURCES), nodes: NodeAuthorizer::new() }
     }
 
     fn compiled(&self, storage: &Storage) -> Arc<Compiled> {
-        let caches = RESOURCES.map(|r| storage.cache(&format!("{r}.{GROUP}")));
-        let newest = [0, 1, 2, 3].map(|i| *caches[i].subscribe().borrow());
-        {
-            let current = self.compiled.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if current.0 == newest {
-                return Arc::clone(&current.1);
-            }
-        }
-        let [cluster_roles, roles, cluster_bindings, bindings] = caches.map(|cache| cache.snapshot());
-        let rules_of = |entries: &crate::storage::Snapshot| -> HashMap<String, Arc<Vec<Rule>>> {
-            let rules =
-                |object: &Value| object["rules"].as_array().into_iter().flatten().map(Rule::read).collect();
-            entries.entries.iter().map(|(key, e)| (key.to_string(), Arc::new(rules(&e.object())))).collect()
-        };
-        let (cluster_rules, local_rules) = (rules_of(&cluster_roles), rules_of(&roles));
-        let mut compiled = Compiled::default();
-        for entry in cluster_bindings.entries.values().chain(bindings.entries.values()) {
-            let object = entry.object();
-            let namespace = entry.namespace().to_owned();
-            let name = object["roleRef"]["name"].as_str().unwrap_or_default();
-            let rules = match object["roleRef"]["kind"].as_str() {
-                Some("ClusterRole") => cluster_rules.get(&format!("/{name}")),
-                _ => local_rules.get(&format!("{namespace}/{name}")),
-            };
-            let Some(rules) = rules else { continue };
-            let subjects = object["subjects"].as_array().cloned().unwrap_or_default();
-            let role = object["roleRef"]["kind"].as_str().unwrap_or_default();
-            let named = match namespace.as_str() {
-                "" => format!("ClusterRoleBinding {:?} of {role} {name:?}", entry.name()),
-                _ => format!("RoleBinding \"{}/{namespace}\" of {role} {name:?}", entry.name()),
-            };
-            let rules = Arc::clone(rules);
-            let binding = Arc::new(Binding { subjects, rules, namespace: namespace.clone(), named });
-            match namespace.as_str() {
-                "" => compiled.cluster.push(binding),
-                _ => compiled.namespaced.entry(namespace).or_default().push(binding),
-            }
-        }
-        let compiled = Arc::new(compiled);
-        *self.compiled.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
-            (newest, Arc::clone(&compiled));
-        compiled
+        self.compiled.of_now(storage, compile)
     }
 
     /// Whether `who` may, and by what.

@@ -5,14 +5,15 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::{
     rand::SystemRandom,
-    signature::{
-        ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
-    },
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
 };
 use serde_json::{Value, json};
 use wharf_base::Timestamp;
 
-use super::Identity;
+use super::{
+    Identity,
+    jwt::{Jwt, Key, keys},
+};
 
 /// Who issues tokens, and their default audience.
 pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -21,6 +22,8 @@ pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 pub struct SigningKey {
     pair: EcdsaKeyPair,
     random: SystemRandom,
+    /// What its tokens are verified by.
+    public: Vec<Key>,
 }
 
 /// A text that is no key.
@@ -47,7 +50,9 @@ impl SigningKey {
         let random = SystemRandom::new();
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8, &random)
             .map_err(|e| KeyError(e.to_string()))?;
-        Ok(Self { pair, random })
+        let mut key = Self { pair, random, public: Vec::new() };
+        key.public = keys(&key.key_set());
+        Ok(key)
     }
 
     /// The public key as a JSON Web Key Set (RFC 7517).
@@ -72,13 +77,8 @@ impl SigningKey {
     }
 
     fn verify(&self, token: &str) -> Option<Value> {
-        let (message, signature) = token.rsplit_once('.')?;
-        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.pair.public_key())
-            .verify(message.as_bytes(), &signature)
-            .ok()?;
-        let (_, claims) = message.split_once('.')?;
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
+        let jwt = Jwt::parse(token)?;
+        jwt.is_signed_by(&self.public).then_some(jwt.claims)
     }
 }
 

@@ -201,3 +201,31 @@ fn resources_are_named_by_patterns() {
     check("*.", "widgets.demo.io/n/a", false);
     check("*.*", "widgets.demo.io/n/a", true);
 }
+
+#[tokio::test]
+async fn what_another_server_writes_and_cannot_be_read_is_not_served() {
+    let disk = Disk(tempfile::tempdir().unwrap());
+    let inner: Arc<dyn Store> =
+        Arc::new(Embedded::open(&disk.0.path().join("state"), Options::default()).unwrap());
+    let with = |providers: &str| {
+        let encryption = match providers {
+            "" => Encryption::none(),
+            providers => Encryption::parse(&file("secrets", providers)).unwrap(),
+        };
+        Encrypted::new(Arc::clone(&inner), encryption)
+    };
+    let other = with(&aes(FIRST));
+    for providers in [String::new(), aes(SECOND)] {
+        // So that it can be read in the beginning.
+        inner.commit(vec![write("secrets/n/a", "plain")]).await.unwrap();
+        let (store, heard) = (with(&providers), Heard::default());
+        store.subscribe(Box::new(heard.clone())).await.unwrap();
+        store.commit(vec![write("configmaps/n/m", "x")]).await.unwrap();
+        other.commit(vec![write("secrets/n/a", "hidden"), write("configmaps/n/m", "y")]).await.unwrap();
+        let last: Vec<Option<Bytes>> =
+            heard.0.lock().unwrap().1.iter().rev().take(2).map(|change| change.value.clone()).collect();
+        assert_eq!(last, [Some(Bytes::from_static(b"y")), None], "{providers}");
+        let said = store.commit(vec![write("configmaps/n/m", "z")]).await.unwrap_err().to_string();
+        assert!(said.contains("secrets/n/a") && said.contains("start the server anew"), "{said}");
+    }
+}

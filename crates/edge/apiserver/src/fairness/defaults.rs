@@ -43,7 +43,7 @@ fn limited(name: &str, shares: u32, lendable: u32, queuing: Option<(u32, u32)>) 
 }
 
 /// Priority levels.
-fn levels() -> Vec<Value> {
+pub(super) fn levels() -> Vec<Value> {
     let exempt = json!({"type": "Exempt", "exempt": {"nominalConcurrencyShares": 0, "lendablePercent": 0}});
     vec![
         object("PriorityLevelConfiguration", "exempt", exempt),

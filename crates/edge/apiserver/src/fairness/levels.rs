@@ -11,6 +11,8 @@ use std::collections::{HashMap, VecDeque};
 
 use serde_json::Value;
 
+/// Cards of a hand at the most: more need more bits than a flow's number has, and are refused where a level is written.
+const HAND: usize = 15;
 /// Seconds a request is thought to take until it has.
 const GUESS: f64 = 0.003;
 
@@ -50,7 +52,7 @@ impl Limits {
             borrowing: part["borrowingLimitPercent"].as_f64(),
             queues: (response["type"] == "Queue").then(|| Queuing {
                 queues: number("queues", 64),
-                hand: number("handSize", 8),
+                hand: number("handSize", 8).min(HAND),
                 length: number("queueLengthLimit", 50),
             }),
         }
@@ -106,6 +108,8 @@ pub(super) struct Level {
     queues: Vec<Queue>,
     /// The start of the request that started last.
     time: f64,
+    /// No level any more, but for those who are still in it.
+    gone: bool,
     pub refused: HashMap<&'static str, u64>,
     pub started: u64,
 }
@@ -125,12 +129,12 @@ impl Levels {
         Self { total, levels: HashMap::new() }
     }
 
-    /// Takes a configuration over; gives those that begin by it. Levels that are gone stay as they are until nobody is in
-    /// them.
+    /// Takes a configuration over; gives those that begin by it. Levels that are gone keep no seats for themselves, and
+    /// stay until nobody is in them.
     pub(super) fn configure(&mut self, all: &[(String, Limits)]) -> Vec<Begun> {
-        self.levels.retain(|name, level| {
-            level.in_use > 0 || level.waiting > 0 || all.iter().any(|(known, _)| known == name)
-        });
+        for level in self.levels.values_mut() {
+            (level.gone, level.nominal, level.min, level.max) = (true, 0, 0, self.total);
+        }
         let shares: f64 = all.iter().map(|(_, limits)| limits.shares()).sum();
         let total = f64::from(self.total);
         for (name, limits) in all {
@@ -139,6 +143,7 @@ impl Levels {
             let lent = (nominal * lendable.min(100.0) / 100.0).round();
             let most = borrowing.map_or(total, |percent| nominal + (nominal * percent / 100.0).round());
             let level = self.levels.entry(name.clone()).or_insert_with(Level::new);
+            level.gone = false;
             level.queuing = *queues;
             (level.nominal, level.min) = (nominal as u32, (nominal - lent) as u32);
             level.max = (most as u32).clamp(level.nominal, self.total.max(level.nominal));
@@ -148,6 +153,7 @@ impl Levels {
                 level.queues.resize_with(wanted, Queue::default);
             }
         }
+        self.levels.retain(|_, level| !level.is_over());
         self.begin_waiting()
     }
 
@@ -193,12 +199,12 @@ impl Levels {
                 queue.start += (seconds - GUESS) * f64::from(width);
             }
         }
-        self.begin_waiting()
+        self.left(name)
     }
 
-    /// One that waits gives up.
-    pub(super) fn give_up(&mut self, name: &str, ticket: u64, why: Option<&'static str>) {
-        let Some(level) = self.levels.get_mut(name) else { return };
+    /// One that waits gives up; gives those that begin now.
+    pub(super) fn give_up(&mut self, name: &str, ticket: u64, why: Option<&'static str>) -> Vec<Begun> {
+        let Some(level) = self.levels.get_mut(name) else { return Vec::new() };
         for queue in &mut level.queues {
             let before = queue.waiting.len();
             queue.waiting.retain(|waiting| waiting.ticket != ticket);
@@ -207,6 +213,15 @@ impl Levels {
         if let Some(why) = why {
             level.refuse(why);
         }
+        // Who stood behind a wide request may find room.
+        self.left(name)
+    }
+
+    fn left(&mut self, name: &str) -> Vec<Begun> {
+        if self.levels.get(name).is_some_and(Level::is_over) {
+            self.levels.remove(name);
+        }
+        self.begin_waiting()
     }
 
     /// Seats that others have, or may not be kept from.
@@ -256,9 +271,14 @@ impl Level {
             waiting: 0,
             queues: Vec::new(),
             time: 0.0,
+            gone: false,
             refused: HashMap::new(),
             started: 0,
         }
+    }
+
+    fn is_over(&self) -> bool {
+        self.gone && self.in_use == 0 && self.waiting == 0
     }
 
     /// The widest request still gets in when it is alone.
@@ -307,18 +327,16 @@ impl Level {
 /// A hand of different cards of a deck, the same for the same flow.
 fn deal(flow: u64, deck: usize, hand: usize) -> Vec<usize> {
     let mut rest = flow;
-    let mut dealt: Vec<usize> = Vec::with_capacity(hand);
+    let (mut dealt, mut sorted) = (Vec::with_capacity(hand), Vec::with_capacity(hand));
     for left in (1..=deck).rev().take(hand) {
         let mut card = (rest % left as u64) as usize;
         rest /= left as u64;
         // Those dealt already are not there any more.
-        let mut sorted = dealt.clone();
-        sorted.sort_unstable();
-        for before in sorted {
-            if card >= before {
-                card += 1;
-            }
+        let mut place = 0;
+        while sorted.get(place).is_some_and(|before| card >= *before) {
+            (card, place) = (card + 1, place + 1);
         }
+        sorted.insert(place, card);
         dealt.push(card);
     }
     dealt

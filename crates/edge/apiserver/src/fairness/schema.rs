@@ -11,7 +11,11 @@ use http::HeaderValue;
 use serde_json::Value;
 use wharf_api::meta;
 
-use crate::{Identity, request::RequestInfo};
+use crate::{
+    Identity,
+    request::RequestInfo,
+    values::{items, texts},
+};
 
 /// A FlowSchema.
 #[derive(Debug)]
@@ -60,14 +64,6 @@ struct Resources {
 struct Paths {
     verbs: Vec<String>,
     paths: Vec<String>,
-}
-
-fn texts(list: &Value) -> Vec<String> {
-    list.as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect()
-}
-
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
-    list.as_array().into_iter().flatten()
 }
 
 /// Whether a list holds a value, or all of them.

@@ -59,3 +59,33 @@ fn flows_are_told_apart_as_the_schema_says() {
     assert_ne!(flow("ByNamespace", "a", one), flow("ByNamespace", "a", two));
     assert_eq!(flow("", "a", one), flow("", "b", two));
 }
+
+#[test]
+fn a_list_is_as_wide_as_what_it_goes_through() {
+    for (query, expect) in [
+        ("", 5),
+        ("?limit=0", 5),
+        ("?limit=250", 2),
+        ("?limit=1", 1),
+        ("?limit=9000", 5),
+        ("?limit=x", 5),
+        ("?limit=1&labelSelector=a%3Db", 5),
+        ("?limit=1&fieldSelector=spec.nodeName%3Da", 5),
+        ("?limit=1&labelSelector=", 1),
+    ] {
+        let info = RequestInfo::of(&Method::GET, &format!("/api/v1/pods{query}").parse().unwrap()).unwrap();
+        assert_eq!(seats(500, &info), expect, "{query}");
+    }
+}
+
+#[test]
+fn the_defaults_are_valid() {
+    let all = [("PriorityLevelConfiguration", defaults::levels()), ("FlowSchema", defaults::schemas())];
+    for (kind, objects) in all {
+        for mut object in objects {
+            let group = "flowcontrol.apiserver.k8s.io";
+            wharf_api::defaults::apply(group, "v1", kind, &mut object);
+            assert_eq!(wharf_api::validate::create(group, "v1", kind, &object), [], "{kind}");
+        }
+    }
+}

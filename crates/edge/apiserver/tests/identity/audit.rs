@@ -104,6 +104,26 @@ async fn requests_are_written_down_as_much_as_the_policy_wants() {
 }
 
 #[tokio::test]
+async fn long_lines_are_whole() {
+    let audited = Audited::start(json!([
+        {"level": "None", "users": ["system:wharf"]}, {"level": "RequestResponse"},
+    ]))
+    .await;
+    let map = json!({"metadata": {"name": "m"}, "data": {"a": "x".repeat(900_000)}});
+    for expect in [201, 409] {
+        let made = audited.api.ask(jane(), "POST", MAPS, "application/json", map.clone()).await;
+        assert_eq!(made.code, expect);
+    }
+    let events = audited.of("ResponseComplete").await;
+    assert_eq!(events.len(), 2);
+    for event in &events {
+        assert_eq!(event["requestObject"]["data"], map["data"]);
+        assert_eq!(event["annotations"].get("audit.k8s.io/truncated"), None);
+    }
+    assert_eq!(events[0]["responseObject"]["data"], map["data"]);
+}
+
+#[tokio::test]
 async fn refusals_and_strangers_are_written_down() {
     let audited =
         Audited::start(json!([{"level": "None", "users": ["system:wharf"]}, {"level": "Metadata"}])).await;

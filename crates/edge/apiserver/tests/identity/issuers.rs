@@ -166,3 +166,18 @@ async fn new_keys_are_fetched_when_a_token_needs_them() {
     assert_eq!(nobody("/livez").await, 200);
     assert_eq!(nobody("/version").await, 401);
 }
+
+#[tokio::test]
+async fn a_provider_out_of_order_takes_no_keys_away() {
+    let (first, second) = (Key::new("one"), Key::new("two"));
+    let provider = Provider::start(vec![first.public()]).await;
+    let security = Security { issuers: vec![provider.flags().issuer().unwrap()], ..Security::default() };
+    let api = Api::start_secured(None, security).await;
+    let claims = provider.claims("jane");
+    assert_eq!(who(&api, &first.sign(&claims)).await.unwrap()["username"], "oidc:jane");
+    provider.keys.lock().unwrap().clear();
+    let asked = provider.asked.load(Ordering::SeqCst);
+    assert_eq!(who(&api, &second.sign(&claims)).await, Err(401));
+    assert_eq!(provider.asked.load(Ordering::SeqCst), asked + 1, "it was asked, and had none");
+    assert_eq!(who(&api, &first.sign(&claims)).await.unwrap()["username"], "oidc:jane");
+}

@@ -106,3 +106,47 @@ fn values_are_written_by_the_rules() {
     assert_eq!(at(0)[2..], *b"700101000000Z");
     assert_eq!(at(2_524_608_000)[2..], *b"20500101000000Z");
 }
+
+#[test]
+fn what_is_signed_otherwise_is_refused_with_what_is_supported() {
+    // `openssl req -new -newkey rsa:2048 -sha1` and `-newkey ec -pkeyopt ec_paramgen_curve:P-521`.
+    for (text, why) in [(SHA1, "SHA-1 proves nothing"), (P521, "this kind is not supported")] {
+        let said = CertificateRequest::parse(text.as_bytes()).unwrap_err().to_string();
+        assert!(said.contains(why) && said.contains("P-384 or Ed25519"), "{said}");
+    }
+    let (_, text) = request(Vec::new());
+    let read = CertificateRequest::of_base64(&STANDARD.encode(&text)).unwrap();
+    assert_eq!(read, CertificateRequest::parse(text.as_bytes()).unwrap());
+    assert_eq!(CertificateRequest::of_base64("*").unwrap_err().to_string(), "the request is not base64");
+}
+
+const SHA1: &str = "\
+-----BEGIN CERTIFICATE REQUEST-----\n\
+MIICUTCCATkCAQAwDDEKMAgGA1UEAwwBYTCCASIwDQYJKoZIhvcNAQEBBQADggEP\n\
+ADCCAQoCggEBAOJmD6wG0ksQFLvTdPNEVSyEHDtaiEE2KN8ZfpyY1N9KTfJUzAe4\n\
+d8ouWS8DevpOzJSXohjNeHYkqf0QCbgwe4RK8c7UQVgt1JhECTrmcXFnGw2G90wo\n\
++UB8APt7pEWrIOcYJBgQWaHxn2gwV40KT5hv9SOTahVNRiMGYaz+L22XMunkS0Cv\n\
+ppvuMk0FTtQ/lh0Ljj9vyYaxKE+VdovDfqYcd9mm1VG+3vIyM0uJYDUH6eoiQUGP\n\
+KGLgoON9ytOhRjf0Z0Jz+BEIz/NpT5FMJhhF8A9NHILgmWtMTDnWY7mxffJhNmXy\n\
+AgoQVA7Wm6010xJvRHE4vFBS3R/CEENFWK0CAwEAAaAAMA0GCSqGSIb3DQEBBQUA\n\
+A4IBAQCKhQaXxKiknNS4uR+B2Bz0VDxUJZ+av+B7j9L+UsHWC0sxkE1joB/Hk3YI\n\
+ty8JzVG94l5ct7143yoTC2Lu1tPmzqUos8R9SimLl4eOs24FgOXdkdjV/uFsBL0U\n\
+qmNhSEjVk8RdJf9IR7+/IlsogGmIJhvZUaq3D+9tBv35QbCJ5KyAPdoC9qUSTnR+\n\
+7TTx3JO+LRaOClvjK1gPe68YMJib0n9W5j7hcqfeqgud7ttTBOwTYlmT7M2aDj6Z\n\
+2M64H2orJEXQ0D0DQBWyyUL2Kf5O/aAkRQdPAnhhaqmU48a8T/ijGJbVQ2o+lLwD\n\
+TBxsNbP6rS/M3f9vEq1GydgqQGjz\n\
+-----END CERTIFICATE REQUEST-----\n\
+";
+
+const P521: &str = "\
+-----BEGIN CERTIFICATE REQUEST-----\n\
+MIIBTjCBsQIBADAMMQowCAYDVQQDDAFhMIGbMBAGByqGSM49AgEGBSuBBAAjA4GG\n\
+AAQAfvDfgnbaeOaH8rHlkimpfdmCY71kJzCDc5PPmNcCpWhNqcMRqXwtALz80xAC\n\
+wTfauvWxGtJmzvebqmbDjWFwSNcB3nJOUFxL8IXYGHfBLMRxmoa0jiNFX6/NaJsk\n\
+uVHutZgpiXSe31TfvKG6uXxL7veQVP5Q9GlTEEquRyKl0vQ55jWgADAKBggqhkjO\n\
+PQQDAgOBiwAwgYcCQgCVjRAs5RUkJ7b8dSZfF1+QBmV1mTOsaZF6INWkvYfcQuRt\n\
+cQgEljMvqvbE8j0IWAIkdq/mkMjvcj15aP/OO0O1wgJBTOpDyqA20NweHVMj1l14\n\
+nsqAQGaywyobzc9DlBpkz81P5QOZSD18OoCkjkKY1+EKyW8/YSvIFeo9agJ24dwJ\n\
+05M=\n\
+-----END CERTIFICATE REQUEST-----\n\
+";

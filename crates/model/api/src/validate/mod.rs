@@ -14,6 +14,7 @@ mod cron;
 mod definition;
 mod error;
 mod field;
+mod flow;
 mod ingress;
 mod job;
 mod meta;
@@ -34,6 +35,7 @@ use serde_json::Value;
 pub use error::{FieldError, Reason};
 use field::{Errors, Field};
 use names::Rule;
+pub use pod::MIRROR;
 
 /// What is wrong with an object that is to be created.
 pub fn create(group: &str, _version: &str, kind: &str, object: &Value) -> Vec<FieldError> {
@@ -113,6 +115,7 @@ const ADMISSION: &str = "admissionregistration.k8s.io";
 const APPS: &str = "apps";
 const RBAC: &str = "rbac.authorization.k8s.io";
 const NETWORKING: &str = "networking.k8s.io";
+const FLOW_CONTROL: &str = "flowcontrol.apiserver.k8s.io";
 
 static KINDS: &[Rules] = &[
     Rules { kind: "Pod", always: pod::always, create: pod::create, update: pod::update, ..NONE },
@@ -257,5 +260,7 @@ static KINDS: &[Rules] = &[
     },
     Rules { group: ADMISSION, kind: "MutatingAdmissionPolicy", always: admission::mutating, ..NONE },
     Rules { group: ADMISSION, kind: "MutatingAdmissionPolicyBinding", always: admission::binding, ..NONE },
+    Rules { group: FLOW_CONTROL, kind: "PriorityLevelConfiguration", always: flow::level, ..NONE },
+    Rules { group: FLOW_CONTROL, kind: "FlowSchema", always: flow::schema, ..NONE },
     Rules { group: "apiregistration.k8s.io", kind: "APIService", create: definition::api_service, ..NONE },
 ];

@@ -495,3 +495,141 @@ fn odd_trees_are_refused_without_harm() {
         }
     }
 }
+
+const FLOW: &str = "flowcontrol.apiserver.k8s.io";
+
+#[test]
+fn priority_levels() {
+    let level = |queuing: Value, shares: i64| {
+        let response = json!({"type": "Queue", "queuing": queuing});
+        json!({"spec": {"type": "Limited", "limited": {"nominalConcurrencyShares": shares, "limitResponse": response}}})
+    };
+    let queuing = |queues: i64, hand: i64, length: i64| json!({"queues": queues, "handSize": hand, "queueLengthLimit": length});
+    let check = |object: Value, expect: &[&str]| check(FLOW, "PriorityLevelConfiguration", object, expect);
+    check(level(queuing(128, 6, 50), 10), &[]);
+    check(level(queuing(64, 10, 50), 10), &[]);
+    let at = "spec.limited.limitResponse.queuing";
+    check(
+        level(queuing(64, 11, 50), 10),
+        &[&format!(
+            "{at}.handSize: Invalid value: 11: required entropy bits of deckSize 64 and handSize 11 should not be greater than 60"
+        )],
+    );
+    check(
+        level(queuing(2, 3, -1), 10),
+        &[
+            &format!("{at}.queueLengthLimit: Invalid value: -1: must be positive"),
+            &format!("{at}.handSize: Invalid value: 3: should not be greater than queues (2)"),
+        ],
+    );
+    check(
+        level(queuing(100_001, 1, 100_001), -1),
+        &[
+            "spec.limited.nominalConcurrencyShares: Invalid value: -1: must be a non-negative integer",
+            &format!("{at}.queueLengthLimit: Invalid value: 100001: must not be greater than 100000"),
+            &format!("{at}.queues: Invalid value: 100001: must not be greater than 100000"),
+        ],
+    );
+    let mut lent = level(queuing(1, 1, 1), 1);
+    lent["spec"]["limited"]["lendablePercent"] = json!(101);
+    lent["spec"]["limited"]["borrowingLimitPercent"] = json!(-1);
+    lent["spec"]["exempt"] = json!({});
+    check(
+        lent,
+        &[
+            "spec.exempt: Forbidden: must be nil if the type is Limited",
+            "spec.limited.lendablePercent: Invalid value: 101: must be between 0 and 100, inclusive",
+            "spec.limited.borrowingLimitPercent: Invalid value: -1: if specified, must be a non-negative integer",
+        ],
+    );
+    let only_exempt = "must be 'Exempt' if and only if `name` is 'exempt'";
+    check(
+        json!({"spec": {"type": "Exempt"}}),
+        &[&format!("spec.type: Invalid value: \"Exempt\": {only_exempt}")],
+    );
+    check(
+        json!({"metadata": {"name": "exempt"}, "spec": {"type": "Exempt", "exempt": {"lendablePercent": 5}}}),
+        &[],
+    );
+    let mut catch_all = level(queuing(1, 1, 1), 5);
+    catch_all["metadata"]["name"] = json!("catch-all");
+    let errors = create(FLOW, "v1", "PriorityLevelConfiguration", &catch_all);
+    assert_eq!((errors.len(), errors[0].field.as_str()), (1, "spec"));
+    assert_eq!(errors[0].message, "spec of 'catch-all' must equal the fixed value");
+}
+
+#[test]
+fn flow_schemas() {
+    let schema = |rule: Value, precedence: i64| json!({"spec": {"priorityLevelConfiguration": {"name": "x"}, "matchingPrecedence": precedence, "rules": [rule]}});
+    let rule = || {
+        json!({"subjects": [{"kind": "User", "user": {"name": "*"}}, {"kind": "ServiceAccount", "serviceAccount": {"namespace": "a", "name": "*"}}],
+            "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": ["/", "/x/*"]}],
+            "resourceRules": [{"verbs": ["*"], "apiGroups": [""], "resources": ["pods"], "namespaces": ["a"]}]})
+    };
+    let check = |object: Value, expect: &[&str]| check(FLOW, "FlowSchema", object, expect);
+    check(schema(rule(), 10_000), &[]);
+    check(
+        schema(rule(), 10_001),
+        &["spec.matchingPrecedence: Invalid value: 10001: must not be greater than 10000"],
+    );
+    check(
+        schema(rule(), 1),
+        &[
+            "spec.matchingPrecedence: Invalid value: 1: only the schema named 'exempt' may have matchingPrecedence 1",
+        ],
+    );
+    check(schema(rule(), -1), &["spec.matchingPrecedence: Invalid value: -1: must be a positive value"]);
+    check(
+        schema(json!({"subjects": [{"kind": "User", "group": {"name": "x"}}]}), 5),
+        &[
+            "spec.rules[0].subjects[0].user: Required value: user is required when subject kind is 'User'",
+            "spec.rules[0].subjects[0].group: Forbidden: group is forbidden when subject kind is not 'Group'",
+            "spec.rules[0]: Required value: at least one of resourceRules and nonResourceRules has to be non-empty",
+        ],
+    );
+    let mut wrong = rule();
+    wrong["subjects"] =
+        json!([{"kind": "Robot"}, {"kind": "ServiceAccount", "serviceAccount": {"name": "*"}}]);
+    wrong["resourceRules"] = json!([{"verbs": ["*", "get"], "apiGroups": [], "resources": ["*", "a"]}]);
+    wrong["nonResourceRules"] = json!([{"verbs": ["eat"], "nonResourceURLs": ["x", "/a*", "/a b"]}]);
+    let at = "spec.rules[0]";
+    check(
+        schema(wrong, 5),
+        &[
+            &format!(
+                "{at}.subjects[0].kind: Unsupported value: \"Robot\": supported values: \"Group\", \"ServiceAccount\", \"User\""
+            ),
+            &format!(
+                "{at}.subjects[1].serviceAccount.namespace: Required value: must specify namespace for service account"
+            ),
+            &format!(
+                "{at}.resourceRules[0].verbs: Invalid value: [\"*\",\"get\"]: if '*' is present, must not specify other verbs"
+            ),
+            &format!(
+                "{at}.resourceRules[0].apiGroups: Required value: resource rules must supply at least one api group"
+            ),
+            &format!(
+                "{at}.resourceRules[0].resources: Invalid value: [\"*\",\"a\"]: if '*' is present, must not specify other resources"
+            ),
+            &format!(
+                "{at}.resourceRules[0].namespaces: Required value: resource rules that are not cluster scoped must supply at least one namespace"
+            ),
+            &format!(
+                "{at}.nonResourceRules[0].verbs: Unsupported value: [\"eat\"]: supported values: \"create\", \"delete\", \"deletecollection\", \"get\", \"list\", \"patch\", \"proxy\", \"update\", \"watch\""
+            ),
+            &format!(
+                "{at}.nonResourceRules[0].nonResourceURLs[0]: Invalid value: \"x\": must start with slash"
+            ),
+            &format!(
+                "{at}.nonResourceRules[0].nonResourceURLs[1]: Invalid value: \"/a*\": wildcard can only do suffix matching"
+            ),
+            &format!(
+                "{at}.nonResourceRules[0].nonResourceURLs[2]: Invalid value: \"/a b\": must not contain white-space"
+            ),
+        ],
+    );
+    let mut exempt = schema(rule(), 1);
+    exempt["metadata"]["name"] = json!("exempt");
+    let errors = create(FLOW, "v1", "FlowSchema", &exempt);
+    assert_eq!(errors.last().unwrap().message, "spec of 'exempt' must equal the fixed value");
+}

@@ -6,8 +6,9 @@ use crate::auth::node::{Referred, references};
 
 /// Which kind of objects a pod cannot be run without, in upstream's words.
 pub(super) fn needs_api(pod: &Value) -> Option<&'static str> {
+    let references = references(pod);
     for kind in [Referred::Account, Referred::Secret, Referred::ConfigMap] {
-        if references(pod).iter().any(|(referred, _)| *referred == kind) {
+        if references.iter().any(|(referred, _)| *referred == kind) {
             return Some(match kind {
                 Referred::Account => "serviceaccounts",
                 Referred::Secret => "secrets",

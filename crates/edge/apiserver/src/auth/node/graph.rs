@@ -133,7 +133,7 @@ impl State {
         }
         let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else { return };
         // No node gives itself rights by a mirror pod.
-        let mirror = pod["metadata"]["annotations"].get("kubernetes.io/config.mirror").is_some();
+        let mirror = pod["metadata"]["annotations"].get(wharf_api::validate::MIRROR).is_some();
         let found: Vec<Reference> = if mirror { Vec::new() } else { references(pod) };
         let namespace = key.split_once('/').map_or("", |(namespace, _)| namespace);
         let references: Vec<_> =

@@ -4,6 +4,8 @@
 
 use serde_json::Value;
 
+use crate::values::items;
+
 /// What a pod refers to in its namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Referred {
@@ -120,8 +122,4 @@ pub(super) fn volume_secrets(volume: &Value) -> Vec<String> {
         key(&reference["namespace"], &reference["name"])
     }));
     keys
-}
-
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
-    list.as_array().into_iter().flatten()
 }

@@ -131,6 +131,12 @@ impl Mapping {
             None => Ok(Vec::new()),
             Some(Source::Expression(program)) => texts(&eval(program, "claims", claims)?, "groups"),
             Some(Source::Claim { name, prefix }) => {
+                // Nobody is let in without groups that may be what keeps them out.
+                if claims.get(name).is_none() && claims["_claim_names"].get(name).is_some() {
+                    return Err(format!(
+                        "claim {name:?} is a distributed claim (_claim_names), which is not supported: let the provider put it into the token"
+                    ));
+                }
                 let groups = texts(&claims[name], &format!("claim {name:?}"))?;
                 Ok(groups.into_iter().map(|group| format!("{prefix}{group}")).collect())
             }

@@ -5,10 +5,9 @@ use wharf_cel::{Env, Program, Type};
 use super::{
     Issuer,
     claims::{Mapping, Rule, Source},
-    keys::ALGORITHMS,
 };
 use crate::{
-    auth::ISSUER,
+    auth::{ISSUER, jwt::ALGORITHMS},
     configuration::{ConfigError, Part, document},
 };
 

@@ -43,6 +43,9 @@ fn flags_make_an_issuer() {
     check(groups, json!({"sub": "j", "roles": "a"}), Ok(("https://id.example#j", &["g:a"])));
     check(groups, json!({"sub": "j"}), Ok(("https://id.example#j", &[])));
     check(groups, json!({"sub": "j", "roles": [1]}), Err("no text"));
+    let elsewhere = json!({"sub": "j", "_claim_names": {"roles": "s"}, "_claim_sources": {"s": {}}});
+    check(groups, elsewhere.clone(), Err("claim \"roles\" is a distributed claim"));
+    check(|_| {}, elsewhere, Ok(("https://id.example#j", &[])));
     let required: Change = |f| f.required_claims = vec!["hd=x".into()];
     check(required, json!({"sub": "j", "hd": "x"}), Ok(("https://id.example#j", &[])));
     check(required, json!({"sub": "j", "hd": "y"}), Err("required claim hd"));
@@ -180,5 +183,18 @@ fn signatures_of_published_examples_are_verified() {
         assert!(!jwt.is_signed_by(&keys(&json!({"keys": [others_only]}))));
         let head = text.replacen("ImlzcyI", "Imlzcyj", 1).replacen("eyJpc3Mi", "eyJpc3Nj", 1);
         assert!(Jwt::parse(&head).is_none_or(|jwt| !jwt.is_signed_by(&keys(&json!({"keys": [key]})))));
+    }
+}
+
+#[test]
+fn a_key_set_without_usable_keys_is_none() {
+    let key = json!({"kty": "RSA", "e": "AQAB", "n": "ofgW"});
+    for (set, count) in [
+        (json!({"keys": [key, {"kty": "oct", "k": "AA"}]}), Ok(1)),
+        (json!({"keys": [{"kty": "oct", "k": "AA"}]}), Err(())),
+        (json!({"keys": []}), Err(())),
+        (json!({}), Err(())),
+    ] {
+        assert_eq!(usable(&set).map(|keys| keys.len()).map_err(|_| ()), count, "{set}");
     }
 }

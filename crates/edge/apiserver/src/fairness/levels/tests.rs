@@ -109,6 +109,8 @@ fn levels_that_are_gone_stay_until_they_are_empty() {
     assert_eq!(levels.end("a", place, 1, 0.1).len(), 1, "what waited is begun");
     levels.configure(&[("b".to_owned(), level(1, 0, json!(null), queue(4, 2, 5)))]);
     assert!(levels.levels.contains_key("a"));
+    levels.end("a", place, 1, 0.1);
+    assert!(!levels.levels.contains_key("a"), "it goes with the last");
     assert_eq!(levels.ask("c", 0, 1, 9), Asked::Refused("no-level"));
 }
 
@@ -123,4 +125,33 @@ fn hands_are_of_different_queues() {
     }
     assert_eq!(deal(5, 2, 6).len(), 2, "no more than there are");
     assert_ne!(deal(1, 128, 6), deal(2, 128, 6));
+}
+
+#[test]
+fn levels_that_are_gone_keep_no_seats_for_themselves() {
+    let reject = || json!({"type": "Reject"});
+    let exempt = || Limits::read(&json!({"spec": {"type": "Exempt"}}));
+    for left in [vec![], vec![("a".to_owned(), exempt())]] {
+        let mut levels = levels(
+            10,
+            &[("a", level(1, 0, json!(null), reject())), ("b", level(1, 100, json!(null), reject()))],
+        );
+        assert_eq!(levels.ask("a", 0, 1, 0), Asked::Started(0));
+        let rest = [left, vec![("b".to_owned(), level(1, 100, json!(null), reject()))]].concat();
+        levels.configure(&rest);
+        let begun = (1..20).filter(|i| levels.ask("b", 0, 1, *i) == Asked::Started(0)).count();
+        assert_eq!(begun, 9, "all but the one that is still in use");
+        assert!(levels.end("a", 0, 1, 0.1).is_empty());
+        assert!(!levels.levels.contains_key("a"));
+        assert_eq!(levels.ask("b", 0, 1, 20), Asked::Started(0));
+    }
+}
+
+#[test]
+fn who_gives_up_lets_those_behind_begin() {
+    let mut levels = levels(4, &[("a", level(1, 0, json!(0), queue(1, 1, 5)))]);
+    assert_eq!(levels.ask("a", 0, 2, 0), Asked::Started(0));
+    assert_eq!(levels.ask("a", 0, 4, 1), Asked::Waits, "too wide for now");
+    assert_eq!(levels.ask("a", 0, 2, 2), Asked::Waits, "behind it");
+    assert_eq!(levels.give_up("a", 1, None), [(2, "a".to_owned(), 0)]);
 }

@@ -12,6 +12,7 @@ use super::field::{Errors, Field};
 use super::{meta, names, values};
 
 pub(super) use doubtful::warnings;
+pub use part::MIRROR;
 pub(super) use part::{resize, update_ephemeral};
 pub(super) use update::update;
 

@@ -10,7 +10,8 @@ use crate::{
 };
 
 /// The annotation of pods that stand for static ones.
-const MIRROR: &str = "kubernetes.io/config.mirror";
+/// The annotation of pods that a node runs by itself and the API only shows.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
 const ONLY_CPU_AND_MEMORY: &str = "only cpu and memory resources are mutable";
 
 fn is_mirror(pod: &Field<'_>) -> bool {
